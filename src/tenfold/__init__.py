@@ -1,0 +1,23 @@
+"""Ten published systems under one roof; start with ``tenfold list`` or :func:`tenfold.load`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .core.system import System
+
+__version__ = "0.1.0"
+
+
+def load(path: str | Path) -> System[Any]:
+    """A system ready for `predict`, from a run folder or a weights file written by tenfold.
+
+    Raises FileNotFoundError or ValueError if there are no such weights.
+    """
+    from . import cli, run
+
+    file = run.weights_of(Path(path))
+    name, _ = run.open_weights(file)
+    return run.load(cli.system_class(name), file)

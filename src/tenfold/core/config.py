@@ -1,0 +1,80 @@
+"""Configurations as JSON and back, and how two of them differ."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def to_json(cfg: Any) -> dict[str, Any]:
+    """A configuration as plain nested dicts and lists."""
+    values: dict[str, Any] = dataclasses.asdict(cfg)
+    return values
+
+
+def _as(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return from_json(kind, value, where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{where} must be a list, got {value!r}")
+        item = arguments[0] if len(arguments) == 2 and arguments[1] is Ellipsis else None
+        kinds = [item] * len(value) if item is not None else list(arguments)
+        return tuple(_as(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise ValueError(f"{where} must be one of {arguments}, got {value!r}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return value
+    if kind is float and isinstance(value, int):
+        return float(value)
+    if isinstance(kind, type) and not isinstance(value, kind):
+        raise ValueError(f"{where} must be a {kind.__name__}, got {value!r}")
+    return value
+
+
+def from_json(cls: type[T], values: dict[str, Any], where: str = "config") -> T:
+    """Rebuild a configuration; an unknown field or a wrong type is an error that names it."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} must be an object, got {values!r}")
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(names))
+    if unknown:
+        raise ValueError(
+            f"{where} has fields this version does not know: {', '.join(unknown)}; "
+            "it was written by another version of tenfold"
+        )
+    return cls(**{k: _as(hints[k], values[k], f"{where}.{k}") for k in names if k in values})
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one dict with dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """Lines "field: a -> b" for every field in which two configurations differ."""
+    left, right = flatten(a), flatten(b)
+    missing = "(absent)"
+    return [
+        f"{key}: {left.get(key, missing)} -> {right.get(key, missing)}"
+        for key in sorted(left.keys() | right.keys())
+        if _plain(left.get(key, missing)) != _plain(right.get(key, missing))
+    ]
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,137 @@
+"""What a run tells: a line of JSON a step in `metrics.jsonl`, a progress bar for the person."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from .dist import World
+
+
+class MetricsLog:
+    """Appends to `metrics.jsonl`; a resumed stage first drops what it will write again."""
+
+    def __init__(self, path: Path, write: bool) -> None:
+        self.path = path
+        self.enabled = write
+
+    def rewind(self, stage: str, step: int, known: list[str]) -> None:
+        """Drop lines of `stage` after `step`, of stages not in `known`, and a half-written line."""
+        if not self.enabled or not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if entry["stage"] in known or (entry["stage"] == stage and entry["step"] <= step):
+                kept.append(line)
+        temporary = self.path.with_name(self.path.name + ".tmp")
+        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        temporary.replace(self.path)
+
+    def add(self, stage: str, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Write one line."""
+        if not self.enabled:
+            return
+        entry = {"stage": stage, "step": step, "split": split, **values}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+class Bar:
+    """Progress of one stage: a bar with ETA on a terminal, a line every ten seconds elsewhere."""
+
+    def __init__(self, title: str, total: int, start: int, show: bool) -> None:
+        self.title, self.total, self.start = title, total, start
+        self.show = show
+        self.began = self.spoke = time.monotonic()
+        console = Console(stderr=True)
+        self.rich: Progress | None = None
+        if show and console.is_terminal:
+            self.rich = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeRemainingColumn(),
+                console=console,
+            )
+            self.rich.start()
+            self.task = self.rich.add_task(title, total=total, completed=start, note="")
+
+    def update(self, done: int, note: str) -> None:
+        """Show that `done` steps are behind us."""
+        if self.rich is not None:
+            self.rich.update(self.task, completed=done, note=note)
+        elif self.show and time.monotonic() - self.spoke > 10:
+            self.spoke = time.monotonic()
+            rate = (self.spoke - self.began) / max(1, done - self.start)
+            left = int(rate * (self.total - done))
+            print(
+                f"{self.title}: {done}/{self.total}  {note}  {left // 60}:{left % 60:02d} left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
+        if self.rich is not None:
+            self.rich.stop()
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _commit() -> str:
+    """The commit of the source tree that runs, with a mark if it was changed; empty if unknown."""
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"],
+            cwd=here, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def environment(world: World) -> dict[str, Any]:
+    """Machine, versions, command, date and commit of a run, for `environment.json` and claims."""
+    from .. import __version__
+
+    gpu = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else ""
+    return {
+        "tenfold": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": gpu or str(world.device),
+        "world_size": world.size,
+        "commit": _commit(),
+        "command": " ".join(["tenfold", *sys.argv[1:]]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

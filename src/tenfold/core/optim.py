@@ -1,0 +1,104 @@
+"""Optimiser settings, parameter groups, and learning rates as a pure function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Optim:
+    """How one stage is optimised."""
+
+    name: Literal["adam", "adamw", "sgd"] = "adamw"
+    """Optimiser; all are torch's fused implementations."""
+    lr: float = 1e-3
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Adam's running-average factors."""
+    momentum: float = 0.9
+    """Momentum of sgd."""
+    weight_decay: float = 0.0
+    """Weight decay; not applied to tensors with fewer than two dimensions."""
+    clip: float = 0.0
+    """Largest gradient norm; 0 does not clip."""
+    schedule: Literal["constant", "cosine", "linear", "step"] = "constant"
+    """Learning rate over steps: cosine and linear fall to lr * floor; step multiplies by gamma."""
+    warmup: int = 0
+    """Steps of linear warm-up from 0."""
+    floor: float = 0.0
+    """Final learning rate as a share of lr (cosine, linear)."""
+    gamma: float = 0.1
+    """Factor of each step of the step schedule."""
+    period: int = 0
+    """Steps between two steps of the step schedule; 0 lets the system decide (epochs)."""
+    offset: int = 0
+    """Shift of the step schedule: the factor is gamma ** ((step + offset) // period)."""
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0 or not math.isfinite(self.lr):
+            raise ValueError(f"optim.lr must be a positive number, got {self.lr}")
+        for name in ("weight_decay", "clip", "warmup", "floor", "period", "offset"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"optim.{name} must not be negative, got {getattr(self, name)}")
+
+
+def lr_factor(optim: Optim, step: int, steps: int) -> float:
+    """Factor on the learning rate at 0-based `step` of `steps`: warm-up, then the schedule."""
+    if optim.warmup and step < optim.warmup:
+        return (step + 1) / optim.warmup
+    done = (step - optim.warmup) / max(1, steps - optim.warmup)
+    if optim.schedule == "cosine":
+        return optim.floor + (1 - optim.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    if optim.schedule == "linear":
+        return optim.floor + (1 - optim.floor) * max(0.0, 1 - done)
+    if optim.schedule == "step":
+        if optim.period < 1:
+            raise ValueError(
+                "optim.schedule is 'step' but optim.period is 0; set optim.period (steps)"
+            )
+        return float(optim.gamma ** ((step + optim.offset) // optim.period))
+    return 1.0
+
+
+Groups = list[dict[str, Any]]
+
+
+def decay_groups(model: nn.Module) -> Groups:
+    """Two groups: matrices decay, vectors and scalars (biases, norms) do not."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups: Groups = [
+        {"params": [p for p in trained if p.ndim >= 2]},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [g for g in groups if g["params"]]
+
+
+def build(
+    model: nn.Module, optim: Optim, groups: Callable[[nn.Module], Groups] = decay_groups
+) -> torch.optim.Optimizer:
+    """The optimiser of a stage; a group may carry `lr_scale` (layer-wise decay, faster heads)."""
+    made = groups(model)
+    for group in made:
+        group.setdefault("lr_scale", 1.0)
+    if not made:
+        raise ValueError("the model of this stage has no parameter to train")
+    if optim.name == "sgd":
+        return torch.optim.SGD(
+            made, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay
+        )
+    kind = torch.optim.Adam if optim.name == "adam" else torch.optim.AdamW
+    return kind(made, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay, fused=True)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, optim: Optim, step: int, steps: int) -> float:
+    """Set the learning rate of every group for this step; returns that of an unscaled group."""
+    lr = optim.lr * lr_factor(optim, step, steps)
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]
+    return lr

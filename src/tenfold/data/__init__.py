@@ -1,0 +1,1 @@
+"""What data sets exist, where they are found, and one reader for each."""

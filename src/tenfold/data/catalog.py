@@ -1,0 +1,153 @@
+"""Find data sets, list them, and say how to get the ones that are missing.
+
+Nothing here opens a data file, and nothing heavy is imported: `tenfold list` starts fast.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from tenfold.data.entries import SETS, DataSet, Download
+
+__all__ = [
+    "SETS",
+    "DataSet",
+    "Download",
+    "Row",
+    "entry",
+    "find",
+    "find_or_explain",
+    "info",
+    "root",
+    "table",
+]
+
+VARIABLE = "TENFOLD_DATA"
+"""Environment variable that names the folder of all data sets."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of `tenfold data`."""
+
+    name: str
+    what: str
+    kind: str
+    """ "real" or "simulated"."""
+    licence: str
+    origin: str
+    size: str
+    systems: tuple[str, ...]
+    bring_your_own: bool
+    present: str
+    """Where it lies, or "not found"."""
+
+
+def entry(name: str) -> DataSet:
+    """Return the catalogue entry of `name`; ValueError with the nearest name if there is none."""
+    if name in SETS:
+        return SETS[name]
+    near = get_close_matches(name, SETS, n=1, cutoff=0.5)
+    hint = f"Did you mean {near[0]!r}?" if near else f"The known sets are: {', '.join(SETS)}."
+    raise ValueError(f"no data set is called {name!r}. {hint} `tenfold data` lists them.")
+
+
+def root() -> Path | None:
+    """Return the folder that $TENFOLD_DATA names, or None if it is unset.
+
+    Raises FileNotFoundError if the variable names something that is not a folder: falling back
+    to generated data would hide a mistyped path.
+    """
+    value = os.environ.get(VARIABLE, "")
+    if not value:
+        return None
+    folder = Path(value).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"${VARIABLE} is {value!r}, which is not a folder. Point it at the folder that holds "
+            f"the data sets, or unset it to use generated data."
+        )
+    return folder
+
+
+def find(name: str, path: str | Path = "") -> Path | None:
+    """Return the folder of data set `name`: `path` if given, else $TENFOLD_DATA/<name>, else None.
+
+    Raises FileNotFoundError if `path` is given and does not exist, ValueError for unknown names.
+    """
+    entry(name)
+    if str(path) not in ("", "."):
+        given = Path(path).expanduser()
+        if not given.exists():
+            raise FileNotFoundError(
+                f"{name}: {given} does not exist. Give the folder that holds the set, or leave "
+                f"the path empty to look under ${VARIABLE}."
+            )
+        return given
+    folder = root()
+    if folder is None or not (folder / name).is_dir():
+        return None
+    return folder / name
+
+
+def find_or_explain(name: str, path: str | Path = "") -> Path:
+    """Like `find`, but a missing set raises FileNotFoundError that says how to obtain it."""
+    found = find(name, path)
+    if found is not None:
+        return found
+    folder = root()
+    looked = f"${VARIABLE} is not set" if folder is None else f"{folder / name} does not exist"
+    raise FileNotFoundError(
+        f"data set {name!r} was not found: {looked}.\n"
+        f"To get it: {_obtain(SETS[name])}.\n"
+        f"Expected there: {SETS[name].layout}.\n"
+        f"Then set ${VARIABLE} to the folder above it, or give its path."
+    )
+
+
+def table() -> list[Row]:
+    """Return one row per data set, with where it lies on this machine."""
+    return [
+        Row(
+            name=item.name,
+            what=item.what,
+            kind=item.kind,
+            licence=item.licence,
+            origin=item.origin,
+            size=item.size,
+            systems=item.systems,
+            bring_your_own=item.bring_your_own,
+            present=str(find(item.name) or "not found"),
+        )
+        for item in SETS.values()
+    ]
+
+
+def info(name: str) -> str:
+    """Return everything known about one data set, as text for a terminal."""
+    item = entry(name)
+    commands = [f"tenfold data check {name}"]
+    if item.preparation == "recipe":
+        commands.append(f"tenfold data prepare {name} SOURCE OUT")
+    if item.downloads:
+        commands.append(f"tenfold data get {name}")
+    lines = [
+        f"{name}: {item.what}",
+        f"  used by   {', '.join(item.systems)}",
+        f"  kind      {item.kind}{', bring your own' if item.bring_your_own else ''}",
+        f"  licence   {item.licence}",
+        f"  origin    {item.origin}",
+        f"  size      {item.size}",
+        f"  layout    {item.layout}",
+        f"  to get    {_obtain(item)}",
+        f"  present   {find(name) or 'not found'}",
+        f"  commands  {'; '.join(commands)}",
+    ]
+    return "\n".join(lines)
+
+
+def _obtain(item: DataSet) -> str:
+    return item.obtain.replace("{name}", item.name)

@@ -1,0 +1,59 @@
+"""Check a data set on disk: counts, shapes, value ranges, references; every bad file named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tenfold.data import check_arrays, check_images, check_motion, check_weather
+from tenfold.data.catalog import entry, find_or_explain
+from tenfold.data.findings import CheckResult, Findings, Problem
+
+__all__ = ["CheckResult", "Problem", "check"]
+
+CHECKS: dict[str, Callable[[Findings], None]] = {
+    "ade20k_sample": check_images.check_ade20k_sample,
+    "camvid": check_images.check_camvid,
+    "car_parts": check_images.check_car_parts,
+    "clip_text": check_arrays.check_clip_text,
+    "clothing_parsing": check_images.check_clothing_parsing,
+    "cmu_mocap": check_motion.check_cmu_mocap,
+    "coco_mini_captions": check_images.check_coco_mini_captions,
+    "coco_tiny": check_images.check_coco_tiny,
+    "coco_wsss": check_images.check_coco_wsss,
+    "emoji_scenes": check_images.check_emoji_scenes,
+    "fscil_index_lists": check_arrays.check_fscil_index_lists,
+    "nuclei_dsb2018": check_images.check_nuclei_dsb2018,
+    "pangu_atmos": check_weather.check_pangu_atmos,
+    "streetsim": check_images.check_streetsim,
+    "textmix": check_arrays.check_textmix,
+    "tiny_imagenet_20": check_arrays.check_tiny_imagenet_20,
+    "tiny_imagenet_fscil": check_arrays.check_tiny_imagenet_fscil,
+    "h36m": check_motion.check_h36m,
+    "3dpw": check_motion.check_3dpw,
+    "cifar100": check_arrays.check_cifar100,
+    "mini_imagenet": check_images.check_mini_imagenet,
+    "cub200": check_images.check_cub200,
+}
+
+
+def check(name: str, path: str | Path = "", *, limit: int = 0) -> CheckResult:
+    """Examine data set `name` at `path`, or where $TENFOLD_DATA has it.
+
+    `limit` > 0 decodes only that many files of each folder or array, evenly spaced; 0 all of
+    them. Raises ValueError for an unknown name and FileNotFoundError if the set is not there;
+    everything that is wrong inside it is returned, not raised.
+    """
+    entry(name)
+    if limit < 0:
+        raise ValueError(f"limit must be 0 (everything) or more, got {limit}")
+    folder = find_or_explain(name, path)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{name}: {folder} is a file; give the folder that holds the set.")
+    findings = Findings(folder, limit, name)
+    try:
+        CHECKS[name](findings)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        # A JSON file that parses but lacks a field: say so rather than fail.
+        findings.problem(folder, f"the check stopped at an unexpected structure: {error!r}")
+    return findings.result

@@ -1,0 +1,1 @@
+"""Small generators with a known truth, used where no data is found."""

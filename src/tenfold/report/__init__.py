@@ -1,0 +1,1 @@
+"""What a run leaves for a person: pages, plots, model cards, verdicts."""

@@ -1,0 +1,388 @@
+"""The statistics of a claim, and the two files that keep its outcome, whichever way it fell."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, Literal
+
+from tenfold.report.page import write_whole
+from tenfold.report.results import best, decimals, duration, is_number, lookup, number, numbers
+from tenfold.report.tables import ARROW, direction, layout
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the seeds say about a claim; `difference` is method minus baseline, paired by seed."""
+
+    name: Literal["shown", "not shown", "contradicted"]
+    seeds: int
+    baseline: float
+    baseline_std: float | None
+    method: float
+    method_std: float | None
+    difference: float
+    difference_std: float | None
+    interval: tuple[float, float] | None
+    """95 % confidence interval of the paired difference (Student's t)."""
+    p: float | None
+    """Two-sided p of the paired t-test against a difference of zero."""
+    reason: str
+
+
+def verdict(
+    baseline: Sequence[int | float],
+    method: Sequence[int | float],
+    better: Literal["lower", "higher"],
+    min_effect: int | float = 0.0,
+) -> Verdict:
+    """Judge a claim from one value a seed; position i of both lists is the same seed.
+
+    Shown: the whole 95 % interval of the paired difference lies on the claimed side, beyond
+    `min_effect`. Contradicted: the whole interval lies on the other side of zero. Otherwise,
+    with fewer than two seeds, with a value that is not finite, and if all seeds gave the same
+    values (then they are copies of one run): not shown.
+    """
+    if len(baseline) != len(method):
+        raise ValueError(
+            f"a claim pairs the seeds: {len(baseline)} baseline values, {len(method)} of the method"
+        )
+    if better not in ("lower", "higher"):
+        raise ValueError(f'better is "lower" or "higher", got {better!r}')
+    if min_effect < 0:
+        raise ValueError(f"min_effect is a size, at least 0, got {min_effect}")
+    pairs = [(float(a), float(b)) for a, b in zip(baseline, method, strict=True)]
+    finite = [(a, b) for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
+    change = [b - a for a, b in finite]
+    enough = len(finite) > 1
+    spread = stdev(change) if enough else None
+    interval, p = _interval(change) if enough else (None, None)
+    if len(finite) < len(pairs):
+        name, reason = "not shown", f"{len(pairs) - len(finite)} of {len(pairs)} seeds not finite"
+    elif interval is None:
+        count = "no seeds" if not pairs else "1 seed"
+        name, reason = "not shown", f"{count}: at least 2 are needed for an interval"
+    else:
+        name, reason = _judge(interval, better, min_effect)
+    if interval is not None and len(set(pairs)) == 1:  # copies of one run, whatever their number
+        name, reason = "not shown", "every seed gave the same values, so the seeds test nothing"
+    return Verdict(
+        name=name,  # type: ignore[arg-type]
+        seeds=len(pairs),
+        baseline=fmean(a for a, _ in finite) if finite else math.nan,
+        baseline_std=stdev(a for a, _ in finite) if enough else None,
+        method=fmean(b for _, b in finite) if finite else math.nan,
+        method_std=stdev(b for _, b in finite) if enough else None,
+        difference=fmean(change) if finite else math.nan,
+        difference_std=spread,
+        interval=interval,
+        p=p,
+        reason=reason,
+    )
+
+
+def _interval(change: Sequence[float]) -> tuple[tuple[float, float], float | None]:
+    """The t interval of the mean of paired differences, and its p (none without any spread)."""
+    from scipy.stats import t
+
+    mean, error = fmean(change), stdev(change) / math.sqrt(len(change))
+    if error == 0:
+        return (mean, mean), None
+    freedom = len(change) - 1
+    half = float(t.ppf(0.5 + LEVEL / 2, freedom)) * error
+    return (mean - half, mean + half), float(2 * t.sf(abs(mean / error), freedom))
+
+
+def _judge(interval: tuple[float, float], better: str, min_effect: float) -> tuple[str, str]:
+    """The rule, on the gain: the difference with its sign turned so that more is better."""
+    low, high = interval if better == "higher" else (-interval[1], -interval[0])
+    beyond = f" beyond {min_effect:g}" if min_effect else ""
+    if low > min_effect:
+        return "shown", f"the 95 % interval lies wholly on the claimed side{beyond}"
+    if high < 0:
+        return "contradicted", "the 95 % interval lies wholly on the other side"
+    if min_effect and low > 0:
+        return "not shown", f"better, but the 95 % interval reaches below {min_effect:g}"
+    return "not shown", "the 95 % interval includes no difference"
+
+
+def judge(results: Mapping[str, Any]) -> list[Verdict]:
+    """The verdict of each entry of `results["claims"]`, in order (see `write_claim`)."""
+    return [_judge_one(claim, results["methods"]) for claim in results["claims"]]
+
+
+def _judge_one(claim: Mapping[str, Any], methods: Mapping[str, Any]) -> Verdict:
+    by_seed = {}
+    for role in ("baseline", "method"):
+        name = claim[role]
+        if name not in methods:
+            raise ValueError(
+                f"claim {claim['says']!r} names the {role} {name!r}; measured: {', '.join(methods)}"
+            )
+        seeds, metrics = methods[name]["seeds"], methods[name]["metrics"]
+        if len(seeds) != len(metrics):
+            raise ValueError(f"method {name!r}: {len(seeds)} seeds but {len(metrics)} results")
+        known = sorted({key for one in metrics for key in one})
+        if metrics and claim["metric"] not in known:
+            raise ValueError(
+                f"claim {claim['says']!r}: {name!r} has no metric {claim['metric']!r}; "
+                f"it has {', '.join(known)}"
+            )
+        by_seed[role] = {
+            seed: numbers(one).get(claim["metric"], math.nan)
+            for seed, one in zip(seeds, metrics, strict=True)
+        }
+    both = [seed for seed in by_seed["baseline"] if seed in by_seed["method"]]
+    return verdict(
+        [by_seed["baseline"][seed] for seed in both],
+        [by_seed["method"][seed] for seed in both],
+        claim["better"],
+        float(claim.get("min_effect") or 0.0),
+    )
+
+
+def write_claim(system: str, results: Mapping[str, Any], out_dir: Path) -> tuple[Path, Path]:
+    """Write `<system>.json` and `<system>.md` and return both paths.
+
+    `results` is a dictionary that JSON can hold::
+
+        {"claims": [{"says": "the paper's sentence", "metric": "mpjpe/400ms",
+                     "better": "lower" | "higher", "baseline": "a method", "method": "a method",
+                     "paper": {"baseline": 10.1, "method": 9.2, "where": "Table 2"} | None,
+                     "min_effect": 0.0}],                        # min_effect may be absent
+         "methods": {"a method": {"seeds": [0, 1], "metrics": [{flat metrics}, {...}],
+                                  "seconds": [60.1, 59.8]}},     # seconds may be absent
+         "environment": {...},      # as environment.json
+         "data": {"name": ..., "kind": "real" | "generated" | "simulated", "note": ...},
+         "budget": "300 steps of 32 windows", "seconds": 730.0, "notes": [...],
+         "better": {"mpjpe": "lower"}, "units": {"mpjpe": "mm"}}  # both may be absent
+
+    The JSON file is `results` with `system` and, in each claim, its `verdict`. What is not finite
+    becomes null there: JSON has no nan.
+    """
+    verdicts = judge(results)
+    claims = [
+        {**claim, "verdict": asdict(one)}
+        for claim, one in zip(results["claims"], verdicts, strict=True)
+    ]
+    kept = _finite({"system": system, **results, "claims": claims})
+    out = Path(out_dir)
+    text = json.dumps(kept, indent=2, ensure_ascii=False, default=str, allow_nan=False)
+    page = write_whole(out / f"{system}.md", "\n".join(_markdown(system, results, verdicts)))
+    return write_whole(out / f"{system}.json", text + "\n"), page
+
+
+def claim_lines(results: Mapping[str, Any]) -> list[str]:
+    """One line a claim, for the terminal: verdict, mean and spread of both, the paper's numbers."""
+    return [
+        f"{one.name}: {claim['says']} {_numbers_line(claim, one)}"
+        for claim, one in zip(results["claims"], judge(results), strict=True)
+    ]
+
+
+def _numbers_line(claim: Mapping[str, Any], one: Verdict) -> str:
+    parts = [
+        f"{claim['metric']} {spread(one.baseline, one.baseline_std)} ({claim['baseline']})"
+        f" to {spread(one.method, one.method_std)} ({claim['method']})"
+    ]
+    if one.interval:
+        low, high = one.interval
+        parts.append(
+            f"difference {signed(one.difference)}, 95 % [{signed(low)}, {signed(high)}], {_p(one)}"
+        )
+    parts.append(f"{one.seeds} {'seed' if one.seeds == 1 else 'seeds'}")
+    return "; ".join(parts)
+
+
+def _p(one: Verdict) -> str:
+    return "p undefined (no spread)" if one.p is None else f"p = {one.p:.2g}"
+
+
+def spread(mean: float, deviation: float | None) -> str:
+    """Mean ± standard deviation over the seeds."""
+    if not math.isfinite(mean):
+        return "–"
+    places = decimals([mean])
+    return number(mean, places) + ("" if deviation is None else f" ± {number(deviation, places)}")
+
+
+def signed(value: int | float) -> str:
+    """A difference with its sign."""
+    return ("+" if value > 0 else "") + number(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def md(text: object) -> str:
+    """Text that stays in its Markdown table cell and brings no HTML."""
+    flat = " ".join(str(text).split())
+    return flat.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+
+
+def md_table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> list[str]:
+    """A Markdown table; the first `words` columns are text, the others numbers."""
+    rule = ["---" if i < words else "---:" for i in range(len(head))]
+    return [f"| {' | '.join(line)} |" for line in (list(head), rule, *map(list, rows))]
+
+
+def _markdown(system: str, results: Mapping[str, Any], verdicts: Sequence[Verdict]) -> list[str]:
+    data = results.get("data") or {}
+    lines = [f"# Claims of {md(system)}", ""]
+    if data:
+        note = f": {md(data['note'])}" if data.get("note") else ""
+        kind = md(data.get("kind", "unknown"))
+        lines += [f"Data: **{kind}**, {md(data.get('name', 'unnamed'))}{note}", ""]
+    if results.get("budget"):
+        lines += [f"Budget of each run: {md(results['budget'])}", ""]
+    pairs = list(zip(results["claims"], verdicts, strict=True))
+    rows = [[md(c["says"]), f"**{v.name}**", _paper(c), _ours(v), str(v.seeds)] for c, v in pairs]
+    head = ["claim", "verdict", "paper: baseline → method", "ours: baseline → method", "seeds"]
+    lines += [*md_table(head, rows, words=2), ""]
+    for i, (claim, one) in enumerate(pairs, 1):
+        lines += _claim_part(i, claim, one)
+    lines += ["## Every metric", "", "Mean ± standard deviation over the seeds.", ""]
+    lines += _metric_parts(results)
+    lines += _setting(results)
+    return lines
+
+
+def _paper(claim: Mapping[str, Any]) -> str:
+    paper = claim.get("paper")
+    if not paper:
+        return "–"
+    return f"{_given(paper.get('baseline'))} → {_given(paper.get('method'))}"
+
+
+def _given(value: Any) -> str:
+    """A number of the paper, with the digits that the paper prints."""
+    return "–" if value is None else md(value)
+
+
+def _ours(one: Verdict) -> str:
+    return f"{spread(one.baseline, one.baseline_std)} → {spread(one.method, one.method_std)}"
+
+
+def _claim_part(index: int, claim: Mapping[str, Any], one: Verdict) -> list[str]:
+    paper = claim.get("paper") or {}
+    effect = f", by more than {claim['min_effect']:g}" if claim.get("min_effect") else ""
+    rows = [
+        [
+            md(claim["baseline"]),
+            _given(paper.get("baseline")),
+            spread(one.baseline, one.baseline_std),
+        ],
+        [md(claim["method"]), _given(paper.get("method")), spread(one.method, one.method_std)],
+    ]
+    numeric = all(is_number(paper.get(k)) for k in ("baseline", "method"))
+    theirs = signed(paper["method"] - paper["baseline"]) if numeric else "–"
+    rows.append(["difference", theirs, spread(one.difference, one.difference_std)])
+    where = f"paper ({md(paper['where'])})" if paper.get("where") else "paper"
+    lines = [
+        f"## {index}. {one.name}",
+        "",
+        f"> {md(claim['says'])}",
+        "",
+        f"Metric: `{claim['metric']}`, {claim['better']} is better{effect}.",
+        "",
+        *md_table(["", where, "ours"], rows),
+        "",
+    ]
+    if one.interval:
+        low, high = one.interval
+        lines.append(
+            f"Paired difference over {one.seeds} seeds: 95 % interval "
+            f"[{signed(low)}, {signed(high)}], {_p(one)}."
+        )
+    return [*lines, f"**{one.name.capitalize()}**: {one.reason}.", ""]
+
+
+def _metric_parts(results: Mapping[str, Any]) -> list[str]:
+    methods = results["methods"]
+    values: dict[str, dict[str, list[float]]] = {}
+    for name, one in methods.items():
+        for metrics in one["metrics"]:
+            for key, value in numbers(metrics).items():
+                values.setdefault(key, {}).setdefault(name, []).append(value)
+    better = dict(results.get("better") or {})
+    for claim in results["claims"]:
+        better.setdefault(claim["metric"], claim["better"])
+    lines: list[str] = []
+    for grid in layout(list(values)):
+        marked = {
+            key: _marked(values[key], methods, better, key)
+            for _, r in grid.rows
+            for key in r.values()
+        }
+        shared = direction(marked, better)
+        unit = lookup(next(iter(marked)), results.get("units")) if grid.group else ""
+        title = (grid.group or "metrics") + (f", {unit}" if unit else "")
+        lines += [f"### {md(title)}" + (f" ({shared} is better)" if shared else ""), ""]
+        arrows = {key: "" if shared else ARROW.get(lookup(key, better), "") for key in marked}
+        if not grid.columns:
+            head = ["metric", *map(md, methods)]
+            rows = [
+                [md(label) + arrows[row[""]], *(marked[row[""]][name] for name in methods)]
+                for label, row in grid.rows
+            ]
+            lines += [*md_table(head, rows), ""]
+            continue
+        rows = [
+            [
+                md(label),
+                md(name),
+                *(marked[row[c]][name] if c in row else "–" for c in grid.columns),
+            ]
+            for label, row in grid.rows
+            for name in methods
+        ]
+        head, words = ["", "method", *map(md, grid.columns)], 2
+        if not any(label for label, _ in grid.rows):
+            head, rows, words = head[1:], [row[1:] for row in rows], 1
+        lines += [*md_table(head, rows, words), ""]
+    return lines
+
+
+def _marked(
+    values: Mapping[str, list[float]],
+    methods: Mapping[str, Any],
+    better: Mapping[str, Any],
+    key: str,
+) -> dict[str, str]:
+    """Mean ± spread of one metric for every method, the best in bold."""
+    means = {name: fmean(values[name]) if name in values else None for name in methods}
+    marks = best(list(means.values()), lookup(key, better))
+    out = {}
+    for (name, mean), mark in zip(means.items(), marks, strict=True):
+        every = values.get(name, [])
+        deviation = stdev(every) if len(every) > 1 and all(map(math.isfinite, every)) else None
+        text = "–" if mean is None else spread(mean, deviation)
+        out[name] = f"**{text}**" if mark else text
+    return out
+
+
+def _setting(results: Mapping[str, Any]) -> list[str]:
+    """Where, when and how long; enough to run it again."""
+    environment = results.get("environment") or {}
+    rows = [[md(key.replace("_", " ")), md(value)] for key, value in environment.items()]
+    if is_number(results.get("seconds")):
+        rows.append(["all runs took", duration(results["seconds"])])
+    for name, one in results["methods"].items():
+        seeds = ", ".join(map(str, one["seeds"]))
+        times = [float(s) for s in one.get("seconds") or [] if is_number(s)]
+        mean = f"; {duration(fmean(times))} each" if times else ""
+        rows.append([md(f"seeds of {name}"), seeds + mean])
+    lines = ["## Setting", "", *md_table(["", ""], rows, words=2), ""]
+    notes = [f"- {md(note)}" for note in results.get("notes") or []]
+    return [*lines, "## Notes", "", *notes, ""] if notes else lines

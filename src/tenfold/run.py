@@ -1,0 +1,259 @@
+"""What a run is: a folder that a configuration fills with weights, metrics and a page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .core import checkpoint, dist, log, loop
+from .core.config import differences, from_json, to_json
+from .core.seed import seed_everything
+from .core.system import Claim, System
+from .report.card import write_model_card
+from .report.claim import write_claim
+from .report.html import write_run_page
+
+AnySystem = System[Any]
+
+
+def construct(cls: type[AnySystem], cfg: Any) -> AnySystem:
+    """Build a system from its configuration, with weights that follow from the seed alone."""
+    seed_everything(cfg.seed, "weights")
+    return cls(cfg)
+
+
+def save_weights(path: Path, name: str, system: AnySystem) -> None:
+    """Write a system's weights with all that is needed to open them: name and configuration."""
+    from . import __version__
+
+    metadata = {
+        "system": name,
+        "config": json.dumps(to_json(system.cfg)),
+        "tenfold": __version__,
+    }
+    checkpoint.write_tensors(path, system.model.state_dict(), metadata)
+
+
+def open_weights(path: Path) -> tuple[str, dict[str, Any]]:
+    """The system's name and configuration of a weights file, from its header."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except Exception as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    if not {"system", "config"} <= metadata.keys():
+        raise ValueError(
+            f"{path} has no tenfold header (system, config); "
+            "official checkpoints are read by `tenfold convert`"
+        )
+    return metadata["system"], json.loads(metadata["config"])
+
+
+def weights_of(path: Path) -> Path:
+    """The weights file of a run folder, or the file itself."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; give a run folder or a .safetensors file")
+    file = path / "weights.safetensors" if path.is_dir() else path
+    if not file.exists():
+        raise FileNotFoundError(
+            f"{path} holds no weights.safetensors: the run is unfinished; "
+            "give its `tenfold train` command again, it continues"
+        )
+    return file
+
+
+def load(cls: type[AnySystem], path: Path) -> AnySystem:
+    """A system ready for `predict`, from a run folder or a weights file."""
+    file = weights_of(path)
+    _, values = open_weights(file)
+    system = construct(cls, from_json(type(next(iter(cls.recipes.values()))), values))
+    system.model.load_state_dict(checkpoint.read_tensors(file))
+    system.model.eval()
+    return system
+
+
+def _open_folder(folder: Path, identity: dict[str, Any], fresh: bool, world: dist.World) -> None:
+    """Take a run folder: new, unfinished with the same configuration, or made fresh."""
+    file = folder / "config.json"
+    if fresh and world.is_first and folder.exists():
+        if not file.exists() and any(folder.iterdir()):
+            raise ValueError(f"{folder} is not a run folder (no config.json); not deleting it")
+        shutil.rmtree(folder)
+    world.barrier()
+    if file.exists():
+        changed = differences(checkpoint.read_json(file), identity)
+        if changed:
+            raise ValueError(
+                f"{folder} holds a run with another configuration:\n  "
+                + "\n  ".join(changed)
+                + "\nUse another --run.folder, or --run.fresh to start over."
+            )
+    world.barrier()
+    if world.is_first and not file.exists():
+        checkpoint.write_json(file, identity)
+
+
+def train(
+    name: str, cls: type[AnySystem], recipe: str, cfg: Any, folder: Path, fresh: bool = False
+) -> dict[str, Any]:
+    """Train into a run folder (or continue there), evaluate, and write its page.
+
+    Returns the result as in `result.json`.
+    """
+    with dist.started(cfg.loop.device) as world:
+        cfg = cls.complete(cfg)
+        _open_folder(folder, {"system": name, "recipe": recipe, "config": to_json(cfg)}, fresh, world)
+        done = folder / "result.json"
+        if done.exists():
+            return checkpoint.read_json(done)
+        if world.is_first:
+            checkpoint.write_json(folder / "environment.json", log.environment(world))
+        system = construct(cls, cfg)
+        accounts = loop.train(system.fits(), cfg.loop, world, folder, cfg.seed)
+        result: dict[str, Any] = {}
+        if world.is_first:
+            system.model.to(world.device)
+            save_weights(folder / "weights.safetensors", name, system)
+            result = conclude(name, recipe, system, folder, accounts)
+        world.barrier()
+        return result
+
+
+def conclude(
+    name: str, recipe: str, system: AnySystem, folder: Path, accounts: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Evaluate on the test split; write result, pictures, model card and page."""
+    system.model.eval()
+    began = time.monotonic()
+    metrics = system.evaluate("test")
+    baselines = system.baselines("test")
+    pictures = folder / "pictures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    captions = {p.name: text for p, text in system.pictures(pictures).items()}
+    checkpoint.write_json(pictures / "captions.json", captions)
+    data = asdict(system.data_used())
+    result = {
+        "system": name,
+        "recipe": recipe,
+        "data": data,
+        "seed": system.cfg.seed,
+        "seconds": round(sum(a["seconds"] for a in accounts), 2),
+        "seconds_evaluation": round(time.monotonic() - began, 2),
+        "parameters": sum(p.numel() for p in system.model.parameters()),
+        "stages": accounts,
+        "metrics": metrics,
+        "baselines": baselines,
+        "better": system.better,
+        "labels": system.labels(),
+        "notes": system.notes(),
+    }
+    checkpoint.write_json(folder / "result.json", result)
+    card = {**result, "paper": asdict(system.paper), "environment": environment_of(folder)}
+    write_model_card(folder, card)
+    write_run_page(folder)
+    return result
+
+
+def environment_of(folder: Path) -> dict[str, Any]:
+    """The environment of a run, empty if it was not written."""
+    file = folder / "environment.json"
+    return checkpoint.read_json(file) if file.exists() else {}
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What `--dry-run` found."""
+
+    parameters: int
+    batch: list[str]
+    losses: dict[str, float]
+    stages: list[str]
+
+
+def dry_run(cls: type[AnySystem], cfg: Any) -> DryRun:
+    """Build everything and run one step of the first stage, writing nothing."""
+    cfg = cls.complete(cfg)
+    with dist.started(cfg.loop.device) as world:
+        system = construct(cls, cfg)
+        fit = next(iter(system.fits()))
+        batch = fit.batches(0)
+        fit.model.to(world.device).train()
+        moved = loop.to_device(batch, world.device)
+        losses = fit.drive(fit.model, moved, lambda loss: loss.backward())
+    return DryRun(
+        sum(p.numel() for p in fit.model.parameters()),
+        list(_shapes(batch)),
+        {k: float(v.detach()) for k, v in losses.items()},
+        [f"{fit.name}: {fit.steps} steps"],
+    )
+
+
+def _shapes(value: Any, where: str = "batch") -> Iterable[str]:
+    if isinstance(value, torch.Tensor):
+        yield f"{where}: {str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _shapes(item, f"{where}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _shapes(item, f"{where}[{index}]")
+    else:
+        yield f"{where}: {value!r}"
+
+
+def claim(name: str, cls: type[AnySystem], runs: Path, out: Path, loop_changes: dict[str, Any]) -> dict[str, Any]:
+    """Train every arm of a system's claims with every seed (or take finished runs), and judge.
+
+    Writes `<out>/<name>.json` and `.md`; returns what is in the JSON.
+    """
+    system = construct(cls, cls.complete(cls.recipes["small"]))
+    claims: list[Claim[Any]] = system.claims()
+    arms = {arm.name: arm.config for c in claims for arm in (c.baseline, *c.also, c.method)}
+    seeds = sorted({s for c in claims for s in c.seeds})
+    methods: dict[str, Any] = {}
+    last: dict[str, Any] = {}
+    jobs = [(s, a) for s in seeds for a in arms]
+    for number, (seed, arm) in enumerate(jobs, 1):
+        cfg = replace(arms[arm], seed=seed, loop=replace(arms[arm].loop, **loop_changes))
+        print(f"[{number}/{len(jobs)}] {arm}, seed {seed}", file=sys.stderr, flush=True)
+        folder = runs / f"{arm.replace(' ', '-')}-seed{seed}"
+        last = train(name, cls, "claim", cfg, folder)
+        entry = methods.setdefault(arm, {"seeds": [], "metrics": [], "seconds": [], "parameters": 0})
+        entry["seeds"].append(seed)
+        entry["metrics"].append(last["metrics"])
+        entry["seconds"].append(last["seconds"])
+        entry["parameters"] = last["parameters"]
+    for reference, metrics in last["baselines"].items():
+        methods[reference] = {"seeds": [0], "metrics": [metrics], "seconds": [0.0], "parameters": 0}
+    with dist.started(loop_changes.get("device", "auto")) as world:
+        environment = log.environment(world)
+    results = {
+        "claims": [
+            {
+                "says": c.says,
+                "metric": c.metric,
+                "better": c.better,
+                "paper": None if c.paper is None else asdict(c.paper),
+                "baseline": c.baseline.name,
+                "method": c.method.name,
+            }
+            for c in claims
+        ],
+        "methods": methods,
+        "environment": environment,
+        "data": last["data"],
+        "budget": f"{last['stages'][0]['steps']} steps each, same batches and seeds",
+        "notes": last["notes"],
+    }
+    write_claim(name, results, out)
+    return results

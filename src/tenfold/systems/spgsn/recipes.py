@@ -1,0 +1,41 @@
+"""Recipes for SPGSN. PAPER is the published setting on CMU Mocap; the others are PAPER, changed."""
+
+from dataclasses import replace
+
+from .config import Config, Data, Loop, Model, Optim
+
+PAPER = Config(
+    model=Model(),
+    data=Data(),
+    optim=Optim(name="adam", lr=1e-3, clip=1.0, schedule="step", gamma=0.96),
+    epochs=50,
+)
+H36M_SHORT = replace(PAPER, data=replace(PAPER.data, name="h36m", future=10, num_coeffs=15))
+H36M_LONG = replace(PAPER, data=replace(PAPER.data, name="h36m"))
+THREEDPW = replace(PAPER, data=replace(PAPER.data, name="3dpw", future=30, num_coeffs=35))
+SMALL = replace(
+    PAPER,
+    model=Model(width=64, num_blocks=4, dropout=0.1),
+    steps=1500,
+    optim=replace(PAPER.optim, schedule="cosine", warmup=50, floor=0.02),
+)
+GCN = replace(SMALL, model=replace(SMALL.model, kind="gcn"))
+MLP = replace(SMALL, model=replace(SMALL.model, kind="mlp"))
+SCATTERING_ONLY = replace(SMALL, model=replace(SMALL.model, parts=False))
+PARTS_ONLY = replace(SMALL, model=replace(SMALL.model, scattering=False))
+DEMO = replace(SMALL, steps=150, loop=Loop(log_every=5))
+DEMO_BASELINE = replace(GCN, steps=DEMO.steps, loop=DEMO.loop)
+
+RECIPES = {
+    "paper": PAPER,
+    "h36m-short": H36M_SHORT,
+    "h36m-long": H36M_LONG,
+    "3dpw": THREEDPW,
+    "small": SMALL,
+    "gcn": GCN,
+    "mlp": MLP,
+    "scattering-only": SCATTERING_ONLY,
+    "parts-only": PARTS_ONLY,
+    "demo": DEMO,
+    "demo-baseline": DEMO_BASELINE,
+}

@@ -1,0 +1,1 @@
+"""Weights files: safetensors in and out, key maps from official checkpoints."""

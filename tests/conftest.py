@@ -1,0 +1,33 @@
+"""Shape-checks every annotated function of tenfold, and hands golden cases to tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+_hook = install_import_hook("tenfold", "beartype.beartype")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--golden", default=None, type=Path, help="folder of golden cases (<system>/*.json)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test with a `case` argument in golden/test_<system>.py gets every case of that system."""
+    if "case" in metafunc.fixturenames and metafunc.module.__name__.split(".")[-1].startswith("test_"):
+        from golden.harness import cases
+
+        system = Path(metafunc.module.__file__).stem.removeprefix("test_")
+        found = cases(system, metafunc.config.getoption("--golden"))
+        metafunc.parametrize("case", found, ids=[f"{system}-{c.name}" for c in found])

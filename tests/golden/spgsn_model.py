@@ -1,0 +1,218 @@
+"""Checks of the SPGSN network against the official code: model, filters, DCT, learning rate."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import torch
+from golden.harness import Case, close
+
+from tenfold.core.optim import Optim, lr_factor
+from tenfold.nn.dct import dct_matrix
+from tenfold.systems.spgsn.config import Model
+from tenfold.systems.spgsn.loss import mpjpe_loss
+from tenfold.systems.spgsn.model import EdgeMasks, ScatteringNetwork, band_filters, normalised
+from tenfold.weights.spgsn import convert, key_map
+
+
+def _official_state(case: Case) -> dict[str, torch.Tensor]:
+    """The tensors of the case under their official keys."""
+    scale, state = case.spec["scale"], {}
+    shapes = dict(case.spec["tensors"])
+    for key, shape in shapes.items():
+        stem, _, leaf = key.rpartition(".")
+        is_norm = f"{stem}.running_mean" in shapes
+        if leaf == "num_batches_tracked":
+            value = np.int64(0)
+        elif is_norm and leaf == "weight":
+            value = 1 + np.float32(0.1) * case.rule(key, shape)
+        elif is_norm and leaf == "running_var":
+            value = np.abs(case.rule(key, shape)) + np.float32(0.5)
+        else:
+            value = case.rule(key, shape, scale)
+        state[key] = torch.from_numpy(np.array(value))
+    return state
+
+
+def _mask(case: Case, key: str, shape: list[int]) -> torch.Tensor:
+    spec = case.spec["mask"]
+    if spec["kind"] == "bernoulli":
+        seed = zlib.crc32(key.encode()) & 0xFFFFFFFF
+        drawn = np.random.RandomState(seed).random_sample(shape) < spec["edge_prob"]
+        return torch.from_numpy(drawn.astype(np.float32))
+    return torch.full(shape, {"ones": 1.0, "mean": spec["edge_prob"]}[spec["kind"]])
+
+
+def _masks(case: Case) -> list[EdgeMasks]:
+    masks = [_mask(case, key, shape) for key, shape in case.spec["mask"]["masks"]]
+    return [EdgeMasks(*masks[i : i + 3]) for i in range(0, len(masks), 3)]
+
+
+def _network(case: Case) -> ScatteringNetwork:
+    cfg = case.spec["config"]
+    model = Model(
+        width=cfg["hidden"],
+        num_blocks=cfg["num_stage"],
+        num_filters=cfg["J"],
+        dropout=cfg["dropout"],
+        edge_prob=case.spec["mask"].get("edge_prob", 0.4),
+    )
+    net = ScatteringNetwork(
+        model, cfg["node_n"], cfg["dct_n"], cfg["up_joints"], cfg["down_joints"]
+    )
+    net.load_state_dict(convert(_official_state(case), net.order, net.state_dict()))
+    return net.train(case.spec["mode"] == "train")
+
+
+def _watch(net: ScatteringNetwork) -> dict[str, torch.Tensor]:
+    """Hooks that collect the quantities of the paper, batch first, nodes as the skeleton has them."""
+    seen: dict[str, torch.Tensor] = {}
+    inverse = net.inverse
+    num_upper, num_parts = net.mask_shapes[1][0], net.mask_shapes[1][0] + net.mask_shapes[2][0]
+    bodies = {"up": slice(0, num_upper), "down": slice(num_upper, num_parts)}
+
+    def features(x: torch.Tensor) -> torch.Tensor:              # [channel] node batch width
+        return x.movedim(-2, 0)
+
+    def on_embed(_m, _i, out) -> None:
+        seen["gc1_out"] = features(out[inverse])
+
+    def on_block(i: int, block) -> None:
+        name = f"gcbs.{i}."
+
+        def on_graphs(_m, _i, out) -> None:
+            square = (inverse[:, None], inverse)
+            seen[name + "whole.att_masked"] = out.low[0][square]
+            seen[name + "whole.filters"] = out.bands[:, 0][(slice(None), *square)]
+            for body, nodes in bodies.items():
+                seen[f"{name}{body}.att_masked"] = out.low[1][nodes, nodes]
+                seen[f"{name}{body}.filters"] = out.bands[:, 1][:, nodes, nodes]
+            seen["gain"] = out.bands.sum(-1)                    # filter body node
+
+        def on_tree(_m, _i, out) -> None:
+            batch = out.shape[3]
+            for body in range(2):
+                gain = seen["gain"][:, body, :, None].expand(-1, -1, batch)
+                bands = block.tree.second_linear(out[body, 1:], gain)
+                whole = features(torch.cat([out[body, :1], bands]))
+                if body == 0:
+                    seen[name + "whole.tree_out"] = whole[:, :, inverse]
+                else:
+                    for part, nodes in bodies.items():
+                        seen[f"{name}{part}.tree_out"] = whole[:, :, nodes]
+
+        def on_exchange(_m, _i, out) -> None:
+            seen[name + "W_up2down"], seen[name + "W_down2up"] = out
+
+        def on_attention(_m, _i, out) -> None:
+            seen[name + "spectrum_att"] = features(out)[:, :, inverse]
+
+        def on_out(_m, _i, out) -> None:
+            seen[name + "out"] = features(out[inverse])
+
+        spectrum = block.spectrum
+
+        def watched_spectrum(*args):
+            out = spectrum(*args)
+            seen[name + "forest_out"] = features(out)[:, :, inverse]
+            return out
+
+        block.spectrum = watched_spectrum
+        block.graphs.register_forward_hook(on_graphs)
+        block.tree.register_forward_hook(on_tree)
+        block.exchange.register_forward_hook(on_exchange)
+        block.attention.register_forward_hook(on_attention)
+        block.register_forward_hook(on_out)
+
+    net.embed.register_forward_hook(on_embed)
+    for i, block in enumerate(net.blocks):
+        on_block(i, block)
+    return seen
+
+
+def check_model(case: Case) -> None:
+    net, masks = _network(case), _masks(case)
+    coeffs = torch.from_numpy(case.input("input"))
+    if case.spec["config"]["hidden"] > 64:                      # inputs of scale 100
+        tolerance = {"rtol": 0.0, "atol": 2e-4}
+    else:
+        tolerance = {"rtol": 1e-5, "atol": 1e-5}
+    seen = _watch(net)
+    output = net(coeffs, masks)
+    got = {"output": output, "residual": output - coeffs, **seen}
+    if case.spec["mode"] == "train":
+        got |= _training_step(case, net, output)
+    for key in case.spec["outputs"]:
+        _compare(key, got[key], case.arrays[key], case, tolerance)
+    if case.spec["mode"] == "eval":
+        with torch.no_grad():
+            prepared = net.prepared(masks)
+            close(prepared(coeffs), case.arrays["output"], **tolerance, what="prepared")
+
+
+def _compare(key, got, want, case, tolerance) -> None:
+    noise = key.removeprefix("after/")
+    if key.startswith("after/") and f"grad/{noise}" in case.arrays:
+        # Where the gradient is rounding noise around zero, Adam's first step is lr * its sign.
+        sure = np.abs(case.arrays[f"grad/{noise}"]) > 1e-6
+        got, want = got.detach().numpy()[sure], want[sure]
+    close(got, want, **tolerance, what=f"{case.name}: {key}")
+
+
+def _training_step(case: Case, net: ScatteringNetwork, output: torch.Tensor) -> dict:
+    length = case.spec["seq_len"]
+    basis = dct_matrix(length)[: output.shape[2]].float()
+    target = torch.from_numpy(case.input("target"))
+    loss = mpjpe_loss(output, target, basis)
+    loss.backward()
+    got = {"loss": loss[None], "pred_p3d": (output @ basis).transpose(1, 2)}
+    keys, template = key_map(net.order), _official_state(case)
+    grads = {name: p.grad.clone() for name, p in net.named_parameters()}
+    zeros = {k: torch.zeros_like(v) for k, v in net.state_dict().items()} | grads
+    official_grads = keys.reversed_state(zeros, template)
+    got |= {f"grad/{key}": value for key, value in official_grads.items()}
+    unused = [key for key, why in keys.convert(template, {}).ignored if "never uses" in why]
+    assert sorted(unused) == sorted(case.spec["params_without_grad"])
+    got["grad_norm"] = torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)[None]
+    torch.optim.Adam(net.parameters(), lr=1e-3).step()
+    after = keys.reversed_state(net.state_dict(), template)
+    return got | {f"after/{key}": value for key, value in after.items()}
+
+
+def check_filters(case: Case) -> None:
+    for item in case.spec["items"]:
+        (key, shape, scale), (coef_key, coef_shape, coef_scale) = item["W"], item["coef"]
+        graph = torch.from_numpy(case.rule(key, shape, scale))
+        coefs = torch.from_numpy(case.rule(coef_key, coef_shape, coef_scale))
+        identity = torch.eye(shape[0])
+        filters = band_filters((identity + normalised(graph)) / 2, identity, coefs)
+        name = key.replace("W", "H", 1)
+        close(filters, case.arrays[name], what=name)
+
+
+def check_dct(case: Case) -> None:
+    for length in (20, 35, 40):
+        basis = dct_matrix(length).numpy()
+        close(basis, case.arrays[f"dct.{length}_f64"], 1e-12, 1e-12, f"dct.{length}")
+        close(basis.T, case.arrays[f"idct.{length}_f64"], 1e-12, 1e-12, f"idct.{length}")
+    basis, signal = dct_matrix(35)[:30], torch.from_numpy(case.input("dct.signal")).double()
+    padded = torch.cat([signal[:, :10], signal[:, 9:10].expand(-1, 25)], 1)
+    close((signal @ basis.T).float(), case.arrays["coef30"], what="coef30", atol=1e-4)
+    close((signal @ basis.T @ basis).float(), case.arrays["recon30"], what="recon30", atol=1e-4)
+    close((padded @ basis.T).float(), case.arrays["padded_coef30"], what="padded", atol=1e-4)
+
+
+def check_lr(case: Case) -> None:
+    epoch = 7                                                    # any number of steps
+    optim = Optim(schedule="step", lr=1e-3, gamma=0.96, period=2 * epoch, offset=epoch)
+    want = case.arrays["lr_f64"]
+    for step in (0, epoch - 1):
+        got = [
+            optim.lr * lr_factor(optim, i * epoch + step, len(want) * epoch)
+            for i in range(len(want))
+        ]
+        close(np.array(got), want, 1e-12, 0, f"step {step} of each epoch")
+
+
+CHECKS = {"model": check_model, "filters": check_filters, "dct": check_dct, "lr": check_lr}
