@@ -14,7 +14,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--golden", default=None, type=Path, help="folder of golden cases (<system>/*.json)")
+    parser.addoption(
+        "--golden", default=None, type=Path, help="folder of golden cases (<system>/*.json)"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -25,7 +27,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test with a `case` argument in golden/test_<system>.py gets every case of that system."""
-    if "case" in metafunc.fixturenames and metafunc.module.__name__.split(".")[-1].startswith("test_"):
+    if "case" in metafunc.fixturenames and metafunc.module.__name__.split(".")[-1].startswith(
+        "test_"
+    ):
         from golden.harness import cases
 
         system = Path(metafunc.module.__file__).stem.removeprefix("test_")

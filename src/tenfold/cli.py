@@ -192,7 +192,9 @@ def train(rest: list[str]) -> None:
     cls = system_class(rest[0])
     name, recipes = rest[0], cls.recipes
     if len(rest) < 2 or rest[1].startswith("-"):
-        raise UsageError(f"which recipe? `tenfold train {name} RECIPE`; known: {', '.join(recipes)}")
+        raise UsageError(
+            f"which recipe? `tenfold train {name} RECIPE`; known: {', '.join(recipes)}"
+        )
     recipe = rest[1]
     if recipe not in recipes:
         nearest(recipe, list(recipes), "recipe")
@@ -270,7 +272,9 @@ def _show_result(result: dict[str, Any]) -> None:
 def evaluate(rest: list[str]) -> None:
     """Measure a trained run on a split."""
 
-    def verb(run: Annotated[Path, _positional()], split: Literal["test", "validation"] = "test") -> None:
+    def verb(
+        run: Annotated[Path, _positional()], split: Literal["test", "validation"] = "test"
+    ) -> None:
         """Measure a trained run, with the baselines that need no training beside it.
 
         Args:
@@ -301,7 +305,9 @@ def predict(rest: list[str]) -> None:
     """Run a trained system on a file of yours."""
 
     def verb(
-        run: Annotated[Path, _positional()], file: Annotated[Path, _positional()], out: Path = Path()
+        run: Annotated[Path, _positional()],
+        file: Annotated[Path, _positional()],
+        out: Path = Path(),
     ) -> None:
         """Run a trained system on a file of yours and write files that a person can open.
 
@@ -405,7 +411,9 @@ def claim(rest: list[str]) -> None:
         """
         from . import run
 
-        run.claim(system, system_class(system), runs / system, out, {"threads": threads, "device": device})
+        run.claim(
+            system, system_class(system), runs / system, out, {"threads": threads, "device": device}
+        )
         print((out / f"{system}.md").read_text())
 
     _parse(verb, rest, "tenfold claim", ["--out", "--runs", "--threads", "--device"])
@@ -414,7 +422,9 @@ def claim(rest: list[str]) -> None:
 def report(rest: list[str]) -> None:
     """Write the page of a run, or one page that compares several."""
 
-    def verb(runs: Annotated[tuple[Path, ...], _positional()], out: Path = Path("comparison.html")) -> None:
+    def verb(
+        runs: Annotated[tuple[Path, ...], _positional()], out: Path = Path("comparison.html")
+    ) -> None:
         """Write the page of one run, or one page that compares several.
 
         Args:
@@ -465,9 +475,16 @@ def demo(rest: list[str]) -> None:
         from .demo import run_demo
 
         page, rows = run_demo({n: system_class(n) for n in systems or SYSTEMS}, out)
-        table = _table("tenfold demo", *rows[0])
+        table = _table("tenfold demo", "system", "data", "metric", "ours", "baseline", "seconds")
         for row in rows:
-            table.add_row(*[str(v) for v in row.values()])
+            table.add_row(
+                row["system"],
+                row["data"],
+                row["metric"],
+                f"{row['method value']:.2f}",
+                f"{row['baseline value']:.2f} ({row['baseline']})",
+                f"{row['seconds']:.0f}",
+            )
         _print(table)
         print(page)
 
@@ -581,9 +598,13 @@ def _data_get(rest: list[str]) -> None:
 
         from .data.download import get
 
-        with Progress(*Progress.get_default_columns()[:2], DownloadColumn(), TimeRemainingColumn()) as bar:
+        with Progress(
+            *Progress.get_default_columns()[:2], DownloadColumn(), TimeRemainingColumn()
+        ) as bar:
             task = bar.add_task(name, total=None)
-            path = get(name, out, progress=lambda a, b: bar.update(task, completed=a, total=b or None))
+            path = get(
+                name, out, progress=lambda a, b: bar.update(task, completed=a, total=b or None)
+            )
         print(path)
 
     _parse(verb, rest, "tenfold data get", [])

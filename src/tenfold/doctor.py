@@ -24,7 +24,12 @@ def examine() -> Iterator[tuple[str, str, bool, str]]:
     import torch
 
     version = platform.python_version()
-    yield "Python", version, tuple(map(int, version.split(".")[:2])) >= (3, 11), "needs 3.11 or newer"
+    yield (
+        "Python",
+        version,
+        tuple(map(int, version.split(".")[:2])) >= (3, 11),
+        "needs 3.11 or newer",
+    )
     major, minor = (int(v) for v in torch.__version__.split("+")[0].split(".")[:2])
     yield "torch", torch.__version__, (major, minor) >= (2, 9), "needs 2.9 or newer"
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -35,7 +35,9 @@ def export_checked(what: Export, to: Literal["onnx", "torch"], target: Path) -> 
             )  # fmt: skip
             outputs = [_run_onnx(temporary, what, x) for x in (what.inputs, other)]
         else:
-            torch.export.save(torch.export.export(module, what.inputs, dynamic_shapes=shapes), temporary)
+            torch.export.save(
+                torch.export.export(module, what.inputs, dynamic_shapes=shapes), temporary
+            )
             loaded = torch.export.load(temporary).module()
             outputs = [_listed(loaded(*x)) for x in (what.inputs, other)]
         worst = 0.0

@@ -17,7 +17,7 @@ from .core import checkpoint, dist, log, loop
 from .core.config import differences, from_json, to_json
 from .core.seed import seed_everything
 from .core.system import Claim, System
-from .report.card import write_model_card
+from .report.card import card_info, write_model_card
 from .report.claim import write_claim
 from .report.html import write_run_page
 
@@ -112,7 +112,9 @@ def train(
     """
     with dist.started(cfg.loop.device) as world:
         cfg = cls.complete(cfg)
-        _open_folder(folder, {"system": name, "recipe": recipe, "config": to_json(cfg)}, fresh, world)
+        _open_folder(
+            folder, {"system": name, "recipe": recipe, "config": to_json(cfg)}, fresh, world
+        )
         done = folder / "result.json"
         if done.exists():
             return checkpoint.read_json(done)
@@ -154,20 +156,21 @@ def conclude(
         "metrics": metrics,
         "baselines": baselines,
         "better": system.better,
+        "units": system.units,
+        "main": system.headline,
         "labels": system.labels(),
         "notes": system.notes(),
     }
     checkpoint.write_json(folder / "result.json", result)
-    card = {**result, "paper": asdict(system.paper), "environment": environment_of(folder)}
+    card = {
+        **card_info(folder),
+        "paper": asdict(system.paper),
+        "intended": system.intended,
+        "licence": "MIT for the code; for the weights, the terms of the data they learned from",
+    }
     write_model_card(folder, card)
-    write_run_page(folder)
+    write_run_page(folder, to_json(type(system).recipes.get(recipe, system.cfg)))
     return result
-
-
-def environment_of(folder: Path) -> dict[str, Any]:
-    """The environment of a run, empty if it was not written."""
-    file = folder / "environment.json"
-    return checkpoint.read_json(file) if file.exists() else {}
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,9 @@ def _shapes(value: Any, where: str = "batch") -> Iterable[str]:
         yield f"{where}: {value!r}"
 
 
-def claim(name: str, cls: type[AnySystem], runs: Path, out: Path, loop_changes: dict[str, Any]) -> dict[str, Any]:
+def claim(
+    name: str, cls: type[AnySystem], runs: Path, out: Path, loop_changes: dict[str, Any]
+) -> dict[str, Any]:
     """Train every arm of a system's claims with every seed (or take finished runs), and judge.
 
     Writes `<out>/<name>.json` and `.md`; returns what is in the JSON.
@@ -228,7 +233,9 @@ def claim(name: str, cls: type[AnySystem], runs: Path, out: Path, loop_changes: 
         print(f"[{number}/{len(jobs)}] {arm}, seed {seed}", file=sys.stderr, flush=True)
         folder = runs / f"{arm.replace(' ', '-')}-seed{seed}"
         last = train(name, cls, "claim", cfg, folder)
-        entry = methods.setdefault(arm, {"seeds": [], "metrics": [], "seconds": [], "parameters": 0})
+        entry = methods.setdefault(
+            arm, {"seeds": [], "metrics": [], "seconds": [], "parameters": 0}
+        )
         entry["seeds"].append(seed)
         entry["metrics"].append(last["metrics"])
         entry["seconds"].append(last["seconds"])
@@ -252,6 +259,8 @@ def claim(name: str, cls: type[AnySystem], runs: Path, out: Path, loop_changes: 
         "methods": methods,
         "environment": environment,
         "data": last["data"],
+        "better": cls.better,
+        "units": cls.units,
         "budget": f"{last['stages'][0]['steps']} steps each, same batches and seeds",
         "notes": last["notes"],
     }

@@ -272,6 +272,19 @@ def test_3dpw_bad_files(tmp_path, monkeypatch):
         threedpw.read(tmp_path, "train")
 
 
+def test_3dpw_damage_anywhere_is_a_value_error(tmp_path):
+    file = pickled(tmp_path, {"jointPositions": [table(2, 72)]})
+    whole = file.read_bytes()
+    for cut in range(0, len(whole), 7):
+        file.write_bytes(whole[:cut])
+        with pytest.raises(ValueError, match="street_00.pkl"):
+            threedpw.read(tmp_path, "train")
+    for bomb in (b"\x80\x02Nr\xff\xff\xff\xff.", b"cnumpy\nndarray\n((L9999999999999L\ntttR."):
+        file.write_bytes(bomb)
+        with pytest.raises(ValueError, match="street_00.pkl"):
+            threedpw.read(tmp_path, "train")
+
+
 # --- windows ---
 
 

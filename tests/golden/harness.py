@@ -37,7 +37,9 @@ class Case:
     def rule(self, key: str, shape, scale: float = 1.0) -> np.ndarray:
         """The fill rule of the case: standard normals seeded by the CRC of the key."""
         seed = zlib.crc32((self.spec.get("key_prefix", "") + key).encode()) & 0xFFFFFFFF
-        return np.random.RandomState(seed).standard_normal(shape).astype(np.float32) * np.float32(scale)
+        return np.random.RandomState(seed).standard_normal(shape).astype(np.float32) * np.float32(
+            scale
+        )
 
     def input(self, key: str) -> np.ndarray:
         """An input of the case by its key, filled by the rule."""
@@ -52,7 +54,9 @@ class Case:
         for root in roots:
             if (root / rest).exists():
                 return root / rest
-        raise FileNotFoundError(f"case {self.name} needs {rest}; looked under {[str(r) for r in roots]}")
+        raise FileNotFoundError(
+            f"case {self.name} needs {rest}; looked under {[str(r) for r in roots]}"
+        )
 
 
 def cases(system: str, root: Path | None) -> list[Case]:
@@ -60,7 +64,9 @@ def cases(system: str, root: Path | None) -> list[Case]:
     root = (root or HERE).resolve()
     folder = root / system if (root / system).is_dir() else root
     found = [Case(p) for p in sorted(folder.glob("*.json"))]
-    return [c for c in found if c.json_path.with_suffix(".npz").exists() or not c.spec.get("outputs")]
+    return [
+        c for c in found if c.json_path.with_suffix(".npz").exists() or not c.spec.get("outputs")
+    ]
 
 
 def close(got, want: np.ndarray, rtol: float = 1e-5, atol: float = 1e-5, what: str = "") -> None:

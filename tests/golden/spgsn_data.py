@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden.harness import Case, close
 
+from golden.harness import Case, close
 from tenfold.data import cmu_mocap, h36m, threedpw
 from tenfold.data.kinematics import expmap_to_rotation, forward_kinematics
 from tenfold.data.motion import Windows, protocol_starts, protocol_windows

@@ -61,73 +61,68 @@ def _network(case: Case) -> ScatteringNetwork:
     net = ScatteringNetwork(
         model, cfg["node_n"], cfg["dct_n"], cfg["up_joints"], cfg["down_joints"]
     )
-    net.load_state_dict(convert(_official_state(case), net.order, net.state_dict()))
+    converted = convert(_official_state(case), net.order, net.state_dict())
+    net.load_state_dict(converted.require_complete())
     return net.train(case.spec["mode"] == "train")
 
 
 def _watch(net: ScatteringNetwork) -> dict[str, torch.Tensor]:
-    """Hooks that collect the quantities of the paper, batch first, nodes as the skeleton has them."""
+    """Hooks that collect the quantities of the paper, nodes as the skeleton has them."""
     seen: dict[str, torch.Tensor] = {}
-    inverse = net.inverse
-    num_upper, num_parts = net.mask_shapes[1][0], net.mask_shapes[1][0] + net.mask_shapes[2][0]
-    bodies = {"up": slice(0, num_upper), "down": slice(num_upper, num_parts)}
+    num_upper, num_lower = net.mask_shapes[1][0], net.mask_shapes[2][0]
+    parts = {"up": slice(0, num_upper), "down": slice(num_upper, num_upper + num_lower)}
 
-    def features(x: torch.Tensor) -> torch.Tensor:              # [channel] node batch width
-        return x.movedim(-2, 0)
+    def whole(x: torch.Tensor, *dims: int) -> torch.Tensor:
+        for dim in dims:
+            x = x.index_select(dim, net.inverse)
+        return x
 
-    def on_embed(_m, _i, out) -> None:
-        seen["gc1_out"] = features(out[inverse])
-
-    def on_block(i: int, block) -> None:
-        name = f"gcbs.{i}."
-
+    def watch(name: str, block) -> None:
         def on_graphs(_m, _i, out) -> None:
-            square = (inverse[:, None], inverse)
-            seen[name + "whole.att_masked"] = out.low[0][square]
-            seen[name + "whole.filters"] = out.bands[:, 0][(slice(None), *square)]
-            for body, nodes in bodies.items():
-                seen[f"{name}{body}.att_masked"] = out.low[1][nodes, nodes]
-                seen[f"{name}{body}.filters"] = out.bands[:, 1][:, nodes, nodes]
-            seen["gain"] = out.bands.sum(-1)                    # filter body node
+            low, bands = out
+            seen[name + "whole.att_masked"] = whole(low[0], 0, 1)
+            seen[name + "whole.filters"] = whole(bands[0], 1, 2)
+            for part, nodes in parts.items():
+                seen[f"{name}{part}.att_masked"] = low[1][nodes, nodes]
+                seen[f"{name}{part}.filters"] = bands[1][:, nodes, nodes]
 
-        def on_tree(_m, _i, out) -> None:
-            batch = out.shape[3]
-            for body in range(2):
-                gain = seen["gain"][:, body, :, None].expand(-1, -1, batch)
-                bands = block.tree.second_linear(out[body, 1:], gain)
-                whole = features(torch.cat([out[body, :1], bands]))
-                if body == 0:
-                    seen[name + "whole.tree_out"] = whole[:, :, inverse]
-                else:
-                    for part, nodes in bodies.items():
-                        seen[f"{name}{part}.tree_out"] = whole[:, :, nodes]
+        def on_tree(_m, inputs, out) -> None:
+            x, derived = inputs
+            channels = []
+            for spectrum in out:
+                bands = block.tree.second_linear(spectrum[..., x.shape[-1] :], derived)
+                channels.append(torch.cat([spectrum[:, None, :, : x.shape[-1]], bands.transpose(0, 1)], 1))
+            seen[name + "whole.tree_out"] = whole(channels[0], 2)
+            for part, nodes in parts.items():
+                seen[f"{name}{part}.tree_out"] = channels[1][:, :, nodes]
 
         def on_exchange(_m, _i, out) -> None:
             seen[name + "W_up2down"], seen[name + "W_down2up"] = out
 
         def on_attention(_m, _i, out) -> None:
-            seen[name + "spectrum_att"] = features(out)[:, :, inverse]
+            seen[name + "spectrum_att"] = whole(out, 1).transpose(1, 2)[..., None]
 
-        def on_out(_m, _i, out) -> None:
-            seen[name + "out"] = features(out[inverse])
+        def on_low_norm(_m, inputs) -> None:
+            seen["low"] = inputs[0].unflatten(1, (len(net.order), -1))[:, None]
 
-        spectrum = block.spectrum
+        def on_band_norm(_m, inputs) -> None:
+            low = seen.pop("low")
+            bands = inputs[0].view(-1, len(low), *low.shape[2:]).transpose(0, 1)
+            seen[name + "forest_out"] = whole(torch.cat([low, bands], 1), 2)
 
-        def watched_spectrum(*args):
-            out = spectrum(*args)
-            seen[name + "forest_out"] = features(out)[:, :, inverse]
-            return out
-
-        block.spectrum = watched_spectrum
         block.graphs.register_forward_hook(on_graphs)
         block.tree.register_forward_hook(on_tree)
         block.exchange.register_forward_hook(on_exchange)
+        block.low_norm.register_forward_pre_hook(on_low_norm)
+        block.band_norm.register_forward_pre_hook(on_band_norm)
         block.attention.register_forward_hook(on_attention)
-        block.register_forward_hook(on_out)
+        block.register_forward_hook(
+            lambda _m, _i, out: seen.update({name + "out": whole(out, 1)})
+        )
 
-    net.embed.register_forward_hook(on_embed)
+    net.embed.register_forward_hook(lambda _m, _i, out: seen.update(gc1_out=whole(out, 1)))
     for i, block in enumerate(net.blocks):
-        on_block(i, block)
+        watch(f"gcbs.{i}.", block)
     return seen
 
 
@@ -138,6 +133,7 @@ def check_model(case: Case) -> None:
         tolerance = {"rtol": 0.0, "atol": 2e-4}
     else:
         tolerance = {"rtol": 1e-5, "atol": 1e-5}
+    prepared = net.prepared(masks) if case.spec["mode"] == "eval" else None
     seen = _watch(net)
     output = net(coeffs, masks)
     got = {"output": output, "residual": output - coeffs, **seen}
@@ -145,10 +141,8 @@ def check_model(case: Case) -> None:
         got |= _training_step(case, net, output)
     for key in case.spec["outputs"]:
         _compare(key, got[key], case.arrays[key], case, tolerance)
-    if case.spec["mode"] == "eval":
-        with torch.no_grad():
-            prepared = net.prepared(masks)
-            close(prepared(coeffs), case.arrays["output"], **tolerance, what="prepared")
+    if prepared is not None:
+        close(prepared(coeffs), case.arrays["output"], **tolerance, what="prepared")
 
 
 def _compare(key, got, want, case, tolerance) -> None:

@@ -52,7 +52,13 @@ def log_lines(steps: int = 300, stages: tuple[str, ...] = ("train",), salt: int 
             if step % 30 == 0:
                 values = metrics(0.6 + math.exp(-step / 60), step)
                 lines.append(
-                    {"stage": stage, "step": step, "split": "validation", "loss": loss * 1.1, **values}
+                    {
+                        "stage": stage,
+                        "step": step,
+                        "split": "validation",
+                        "loss": loss * 1.1,
+                        **values,
+                    }
                 )
     return lines
 

@@ -25,7 +25,9 @@ def _as(kind: Any, value: Any, where: str) -> Any:
             raise ValueError(f"{where} must be a list, got {value!r}")
         item = arguments[0] if len(arguments) == 2 and arguments[1] is Ellipsis else None
         kinds = [item] * len(value) if item is not None else list(arguments)
-        return tuple(_as(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+        return tuple(
+            _as(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True))
+        )
     if origin is typing.Literal:
         if value not in arguments:
             raise ValueError(f"{where} must be one of {arguments}, got {value!r}")

@@ -96,7 +96,7 @@ class _StopFlag:
 def prefetched(
     batches: Callable[[int], Batch], first: int, end: int, workers: int
 ) -> Generator[Batch]:
-    """Batches first..end-1 in order, made ahead by threads that change neither order nor content."""
+    """Batches first..end-1 in order, made ahead by threads; neither order nor content changes."""
     if workers == 0:
         for index in range(first, end):
             yield batches(index)
@@ -208,7 +208,10 @@ class _Stage:
         if world.size > 1 and not fit.parallel:
             ids = [world.device.index] if world.device.type == "cuda" else None
             self.wrapped = DistributedDataParallel(
-                fit.model, device_ids=ids, gradient_as_bucket_view=True
+                fit.model,
+                device_ids=ids,
+                gradient_as_bucket_view=True,
+                find_unused_parameters=fit.alternates,
             )
         self.step = 0
         self.best: dict[str, Any] = {}
@@ -294,7 +297,8 @@ class _Stage:
                 f"(losses {sums}, gradient norm {norm:.3g}). The last checkpoint is untouched."
             )
         if fit.optim.clip and norm > fit.optim.clip:
-            torch._foreach_mul_([p.grad for p in parameters], fit.optim.clip / (norm + 1e-6))
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            torch._foreach_mul_(gradients, fit.optim.clip / (norm + 1e-6))
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(fit.model)

@@ -87,6 +87,8 @@ class Fit:
     `backward(loss)` as often as it likes, or lets a schedule do so; it returns what to log."""
     parallel: bool = False
     """The model already communicates: do not wrap it, and let each process save its own part."""
+    alternates: bool = False
+    """Some parameters get no gradient in some steps: models that take turns."""
     state: Mapping[str, Any] = field(default_factory=dict)
     """More to save and restore: name -> object with state_dict and load_state_dict (teachers)."""
     validate: Callable[[nn.Module], dict[str, float]] | None = None
@@ -152,6 +154,14 @@ class System(Generic[C]):
     """"paper", "small", "demo" and "demo-baseline" at least."""
     better: ClassVar[dict[str, str]]
     """Metric group -> "lower" or "higher"."""
+    units: ClassVar[dict[str, str]]
+    """Metric group -> unit."""
+    headline: ClassVar[list[str]]
+    """The metrics that a page shows first."""
+    task: ClassVar[str]
+    """What it does, in a few words."""
+    intended: ClassVar[str]
+    """What its weights may be used for, and what not."""
 
     cfg: C
     model: nn.Module

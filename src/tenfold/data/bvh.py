@@ -7,6 +7,7 @@ line and hold hostile files to stated limits.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tempfile
@@ -23,7 +24,7 @@ from .motion import Clip, check_frames, check_names, check_table
 from .skeleton import Skeleton, derive_parts
 
 MAX_BYTES = 2**29
-MAX_JOINTS = 1000
+MAX_JOINTS = 500
 CHANNELS = tuple(f"{axis}{kind}" for kind in ("position", "rotation") for axis in "XYZ")
 
 
@@ -135,84 +136,93 @@ def read_bvh(path: Path) -> Bvh:
             "may have. Cut it into shorter takes."
         )
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    tree, used = _read_tree(path, lines)
+    return _read_motion(path, tree, lines, used)
+
+
+def _read_tree(path: Path, lines: list[str]) -> tuple[Bvh, int]:
+    """The skeleton of a file, without motion, and how many lines it took."""
     joints: list[str] = []
     parents: list[int] = []
     offsets: list[list[float]] = []
     channels: list[tuple[str, ...]] = []
-    open_joints: list[int] = []
-    number = 0
-
-    def fail(message: str) -> ValueError:
-        return ValueError(f"{path} line {number}: {message}. Repair or export it again.")
-
-    def values(words: Sequence[str]) -> list[float]:
-        try:
-            return [float(word) for word in words]
-        except ValueError as error:
-            raise fail(str(error)) from None
-
-    for number, line in enumerate(lines, 1):  # noqa: B007 - fail() reads it
-        words = line.split()
-        match words:
+    inside: list[int] = []
+    for number, line in enumerate(lines, 1):
+        match line.split():
             case [] | ["HIERARCHY"] | ["{"]:
                 pass
             case [("ROOT" | "JOINT" | "End") as kind, *name]:
-                if (kind == "ROOT") != (not joints) or (joints and not open_joints):
-                    raise fail(f"{kind} outside the tree; one ROOT must hold every joint")
-                parent = open_joints[-1] if open_joints else -1
+                if (kind == "ROOT") != (not joints) or (joints and not inside):
+                    raise _bad(path, number, f"{kind} outside the tree; one ROOT holds all joints")
+                parent = inside[-1] if inside else -1
                 joints.append(f"{joints[parent]} end" if kind == "End" else " ".join(name))
                 parents.append(parent)
                 offsets.append([0.0, 0.0, 0.0])
                 channels.append(())
-                open_joints.append(len(joints) - 1)
+                inside.append(len(joints) - 1)
                 if len(joints) > MAX_JOINTS:
-                    raise fail(f"more than {MAX_JOINTS} joints")
-            case ["OFFSET", *three] if open_joints:
+                    raise _bad(path, number, f"more than {MAX_JOINTS} joints")
+            case ["OFFSET", *three] if inside:
                 if len(three) != 3:
-                    raise fail(f"OFFSET has {len(three)} values, expected 3")
-                offsets[open_joints[-1]] = values(three)
-            case ["CHANNELS", count, *names] if open_joints:
-                unknown = sorted(set(names) - set(CHANNELS))
+                    raise _bad(path, number, f"OFFSET has {len(three)} values, expected 3")
+                offsets[inside[-1]] = _numbers(path, number, three)
+            case ["CHANNELS", count, *names] if inside:
+                unknown = set(names) - set(CHANNELS)
                 if count != str(len(names)) or unknown or len(set(names)) < len(names):
-                    raise fail(f"CHANNELS {count} {' '.join(names)} is not a list of {CHANNELS}")
-                channels[open_joints[-1]] = tuple(names)
-            case ["}"] if open_joints:
-                open_joints.pop()
-            case ["MOTION"] if joints and not open_joints:
-                break
+                    wrong = f"CHANNELS {count} {' '.join(names)}"
+                    raise _bad(path, number, f"{wrong} does not count and name {CHANNELS} once")
+                channels[inside[-1]] = tuple(names)
+            case ["}"] if inside:
+                inside.pop()
+            case ["MOTION"] if joints and not inside:
+                tree = tuple(joints), tuple(parents), np.array(offsets), tuple(channels)
+                return Bvh(*tree, 1.0, np.zeros((0, sum(map(len, channels))))), number
             case _:
-                raise fail(f"unexpected {line.strip()[:60]!r}")
-    else:
-        raise fail("the file ends before MOTION; it seems cut off")
-    head = [(k, line) for k, line in enumerate(lines[number:], number + 1) if line.strip()]
+                raise _bad(path, number, f"unexpected {line.strip()[:60]!r}")
+    raise _bad(path, len(lines), "the file ends before MOTION; it seems cut off")
+
+
+def _read_motion(path: Path, tree: Bvh, lines: list[str], used: int) -> Bvh:
+    """The skeleton with the frames that follow the first ``used`` lines of a file."""
+    rest = [
+        (number, line) for number, line in enumerate(lines, 1) if number > used and line.strip()
+    ]
+    if len(rest) < 3:
+        raise _bad(path, len(lines), "the file ends within MOTION; it seems cut off")
     settings = []
-    for pattern in (r"Frames:\s*(\d+)", r"Frame Time:\s*(\S+)"):
-        if not head:
-            raise fail("the file ends within MOTION; it seems cut off")
-        number, line = head.pop(0)
-        found = re.fullmatch(pattern, line.strip())
-        if not found:
-            raise fail(f"expected {pattern.split(':')[0]!r}, got {line.strip()[:60]!r}")
-        settings += values([found[1]])
-    frames, frame_time = int(settings[0]), settings[1]
-    if not 0 < frame_time < np.inf:
-        raise fail(f"frame time must be positive and finite, got {frame_time}")
-    width = sum(map(len, channels))
-    rows = []
-    for number, line in head:  # noqa: B007 - fail() reads it
-        rows.append(values(line.split()))
-        if len(rows[-1]) != width or not np.isfinite(rows[-1]).all():
-            raise fail(f"frame {len(rows) - 1} has {len(rows[-1])} values, expected {width} finite")
-    if len(rows) != frames or not rows:
-        raise fail(f"{len(rows)} frames, but the header says {frames}; it seems cut off")
-    return Bvh(
-        tuple(joints),
-        tuple(parents),
-        np.array(offsets),
-        tuple(channels),
-        frame_time,
-        np.array(rows).reshape(frames, width),
-    )
+    for name, (number, line) in zip(("Frames", "Frame Time"), rest, strict=False):
+        key, _, value = line.partition(":")
+        if key.strip() != name:
+            raise _bad(path, number, f"expected {name!r}, got {line.strip()[:60]!r}")
+        settings.append(_numbers(path, number, [value])[0])
+    if not 0 < settings[1] < np.inf:
+        raise _bad(path, rest[1][0], f"frame time must be positive, got {settings[1]}")
+    rows: list[list[float]] = []
+    for number, line in rest[2:]:
+        row = _numbers(path, number, line.split())
+        if len(row) != tree.motion.shape[1]:
+            wrong = f"frame {len(rows)} has {len(row)} values, expected {tree.motion.shape[1]}"
+            raise _bad(path, number, wrong)
+        rows.append(row)
+    if len(rows) != settings[0]:
+        wrong = f"{len(rows)} frames, but the header says {settings[0]:.0f}; it seems cut off"
+        raise _bad(path, len(lines), wrong)
+    return replace(tree, frame_time=settings[1], motion=np.array(rows))
+
+
+def _numbers(path: Path, number: int, words: Sequence[str]) -> list[float]:
+    """Finite numbers of a line."""
+    try:
+        values = [float(word) for word in words]
+    except ValueError as error:
+        raise _bad(path, number, str(error)) from None
+    if not all(map(math.isfinite, values)):
+        raise _bad(path, number, f"{len(values)} values, not all finite")
+    return values
+
+
+def _bad(path: Path, number: int, message: str) -> ValueError:
+    return ValueError(f"{path} line {number}: {message}. Repair or export it again.")
 
 
 def write_bvh(path: Path, bvh: Bvh) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from tenfold.data.entries import SETS, DataSet, Download
+from .entries import SETS, DataSet, Download
 
 __all__ = [
     "SETS",
@@ -76,6 +76,7 @@ def root() -> Path | None:
 def find(name: str, path: str | Path = "") -> Path | None:
     """Return the folder of data set `name`: `path` if given, else $TENFOLD_DATA/<name>, else None.
 
+    An empty `Path` reads as "." and counts as not given: name the current folder in full.
     Raises FileNotFoundError if `path` is given and does not exist, ValueError for unknown names.
     """
     entry(name)
@@ -133,7 +134,7 @@ def info(name: str) -> str:
     if item.preparation == "recipe":
         commands.append(f"tenfold data prepare {name} SOURCE OUT")
     if item.downloads:
-        commands.append(f"tenfold data get {name}")
+        commands.append(f"tenfold data get {name} OUT")
     lines = [
         f"{name}: {item.what}",
         f"  used by   {', '.join(item.systems)}",

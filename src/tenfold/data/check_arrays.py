@@ -10,14 +10,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from tenfold.data.findings import BROKEN, Findings, some
+from .findings import BROKEN, Findings, some
 
-Arrays = dict[str, np.ndarray[Any, Any]]
+Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def check_tiny_imagenet_fscil(f: Findings) -> None:
     first = TINY_FSCIL[1].labels.start
     for session in range(2, 2 + len(TINY_FSCIL[1].labels) // 5):
         file = f.folder / "index_list" / f"session_{session}.txt"
-        rows = _numbers(f, file, len(novel))
+        rows = _numbers(f, file, f.lines(file), len(novel))
         if not rows:
             continue
         low = first + 5 * (session - 2)
@@ -121,7 +120,7 @@ def _store(f: Findings, store: Store, more: Sequence[str] = ()) -> Arrays | None
     offsets, labels, names = (arrays[key] for key in keys)
     number = len(labels)
     f.expect(store.file, "number of images", number, store.each * len(store.labels))
-    if (data.dtype, data.ndim, offsets.dtype) != (np.uint8, 1, np.int64):
+    if data.dtype != np.uint8 or data.ndim != 1 or offsets.dtype != np.int64:
         f.problem(store.file, "jpeg must be one row of uint8, offsets int64")
         return None
     if offsets.shape != (number + 1,) or names.shape != (number,):
@@ -150,7 +149,7 @@ def _store(f: Findings, store: Store, more: Sequence[str] = ()) -> Arrays | None
     return arrays
 
 
-def _jpeg(f: Findings, store: Store, index: int, name: str, content: np.ndarray[Any, Any]) -> None:
+def _jpeg(f: Findings, store: Store, index: int, name: str, content: np.ndarray) -> None:
     f.seen()
     try:
         with Image.open(io.BytesIO(content.tobytes())) as image:
@@ -174,9 +173,8 @@ def _names(f: Findings, store: Store, arrays: Arrays, wnids: list[str]) -> None:
         f.problem(store.file, "holds a file name twice")
 
 
-def _numbers(f: Findings, file: Path, limit: int) -> list[int]:
+def _numbers(f: Findings, file: Path, lines: list[str], limit: int) -> list[int]:
     """Return the row numbers of an index list, or none with a problem recorded."""
-    lines = f.lines(file)
     wrong = [line for line in lines if not (line.isdigit() and int(line) < limit)]
     if wrong:
         f.problem(file, f"line {some(wrong)!r} is not a row number below {limit}")
@@ -240,7 +238,7 @@ def check_fscil_index_lists(f: Findings) -> None:
                 f.problem(file, f"images of an earlier session: {some(twice)}")
             f.expect(file, "distinct lines", len(set(found)), len(found))
             if name == "cifar100":
-                _numbers(f, file, CIFAR_ROWS)
+                _numbers(f, file, found, CIFAR_ROWS)
                 continue
             labels = [_label(name, line, order) for line in found]
             low = 0 if session == 1 else base + classes * (session - 2)

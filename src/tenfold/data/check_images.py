@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tenfold.data.findings import Findings, some
+from .findings import Findings, some
 
 IMAGES = {".webp", ".png", ".jpg", ".jpeg"}
 
@@ -21,6 +21,8 @@ COUNTS = {
     "clothing_parsing": 1004,
     "car_parts": 500,
     "coco_wsss": 384,
+    "coco_tiny": 100,
+    "coco_mini_captions": 159,
     "ade20k_sample": 3,
     "mini_imagenet": 60_000,
     "cub200": 11_788,
@@ -55,7 +57,7 @@ def _decoded(
 
 def _masks(
     f: Findings, folder: Path, images: dict[str, tuple[int, int]], labels: Collection[int]
-) -> dict[str, np.ndarray[Any, Any]]:
+) -> dict[str, np.ndarray]:
     """Check the mask of every image: present, same size, labels allowed; return the good ones."""
     allowed = np.zeros(65536, dtype=bool)
     allowed[list(labels)] = True
@@ -139,14 +141,14 @@ def check_car_parts(f: Findings) -> None:
 
 def check_coco_tiny(f: Findings) -> None:
     """Both instance files against the images."""
-    images = _decoded(f, f.folder / "images", 100)
+    images = _decoded(f, f.folder / "images", COUNTS["coco_tiny"])
     _coco(f, f.folder / "instances_train.json", images)
     _coco(f, f.folder / "instances_val.json", images)
 
 
 def check_coco_mini_captions(f: Findings) -> None:
     """Boxes, and exactly five captions an image."""
-    images = _decoded(f, f.folder / "images", 159)
+    images = _decoded(f, f.folder / "images", COUNTS["coco_mini_captions"])
     _coco(f, f.folder / "instances.json", images)
     file = f.folder / "captions.json"
     data = _coco(f, file, images)
@@ -350,7 +352,7 @@ def _scene(
         f.problem(file, f"{where}: is not a scene: {error!r}")
 
 
-def _render(scene: dict[str, Any], meta: dict[str, Any], sheets: list[Any]) -> np.ndarray[Any, Any]:
+def _render(scene: dict[str, Any], meta: dict[str, Any], sheets: list[Any]) -> np.ndarray:
     """Compose a scene exactly as the data set's README defines it."""
     canvas, cell = meta["canvas"], meta["sprite"]
     picture = np.empty((canvas, canvas, 3))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tenfold.data import cmu_files
-from tenfold.data.findings import BROKEN, Findings, some
-from tenfold.data.threedpw import load_arrays
+from . import cmu_files
+from .findings import BROKEN, Findings, some
+from .threedpw import load_arrays
 
-Frames = np.ndarray[Any, Any]
+Frames = np.ndarray
 
 ZERO_COLUMNS = tuple(
     column
@@ -85,7 +84,7 @@ def _missing(f: Findings, where: str, missing: list[str], known: dict[str, int])
     if missing:
         f.note(
             f"{where}: {len(missing)} of {len(known)} published files are absent: "
-            f"{some(missing, 10)}. `tenfold data get cmu_mocap` fetches the benchmark."
+            f"{some(missing, 10)}. `tenfold data get cmu_mocap OUT` fetches the benchmark."
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tenfold.data.findings import BROKEN, Findings, some
+from .findings import BROKEN, Findings, some
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 """First bytes of a NetCDF-4 (HDF5) file."""
@@ -84,7 +84,7 @@ def _netcdf(f: Findings, file: Path, variables: dict[str, tuple[int, ...]]) -> N
         f.problem(file, f"cannot be read as HDF5: {error}")
 
 
-def _unpacked(variable: Any) -> np.ndarray[Any, Any]:
+def _unpacked(variable: Any) -> np.ndarray:
     """Values after scale_factor and add_offset, missing ones as NaN."""
     raw = variable[()]
     attributes = variable.attrs
@@ -116,7 +116,7 @@ def _axes(f: Findings, file: Path, data: Any) -> None:
         )
 
 
-def _values(f: Findings, file: Path, name: str, values: np.ndarray[Any, Any]) -> None:
+def _values(f: Findings, file: Path, name: str, values: np.ndarray) -> None:
     missing = np.isnan(values)
     if file.name == "storm1996_6h.nc":
         per_step = missing.reshape(len(values), -1).sum(1)

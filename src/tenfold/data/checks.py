@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tenfold.data import check_arrays, check_images, check_motion, check_weather
-from tenfold.data.catalog import entry, find_or_explain
-from tenfold.data.findings import CheckResult, Findings, Problem
+from . import check_arrays, check_images, check_motion, check_weather
+from .catalog import entry, find_or_explain
+from .findings import CheckResult, Findings, Problem
 
 __all__ = ["CheckResult", "Problem", "check"]
 

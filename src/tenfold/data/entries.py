@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tenfold.data.cmu_files import COMMIT, FILES, REPOSITORY
+from .cmu_files import COMMIT, FILES, REPOSITORY
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ _ENTRIES = (
         "20 MB (38 of 48 files)",
         "benchmark.npz [walking_extra.npz], or the text tree "
         "{train,test}/<action>/<action>_<i>.txt",
-        "`tenfold data get cmu_mocap` fetches the 48 text files; they can be read as they are",
+        "`tenfold data get cmu_mocap OUT` fetches the 48 text files; they can be read as they are",
         "recipe",
         _CMU,
     ),
@@ -282,7 +282,7 @@ _ENTRIES = (
         "github.com/GITenberg (2600, 2701, 2000), karpathy/char-rnn @ 6f9487a, python3.11-doc",
         "2.8 MB",
         "<domain>.{train,val}.txt.xz, manifest.json (bytes, sha256 of the raw text)",
-        "`tenfold data get textmix` fetches drama_en.txt; put other domains beside it as "
+        "`tenfold data get textmix FOLDER` fetches drama_en.txt; put other domains beside it as "
         "<domain>.txt, then `tenfold data prepare textmix FOLDER OUT`",
         "recipe",
         (_SHAKESPEARE,),
@@ -296,7 +296,7 @@ _ENTRIES = (
         "github.com/seshuad/IMagenet @ 153dbc1; Stanford CS231n",
         "22 MB",
         "train.npz, val.npz (JPEG bytes end to end, offsets, labels, boxes, names)",
-        "`tenfold data get tiny_imagenet_20`, then `tenfold data prepare tiny_imagenet_20 "
+        "`tenfold data get tiny_imagenet_20 FOLDER`, then `tenfold data prepare tiny_imagenet_20 "
         "FOLDER/tiny-imagenet-200 OUT`",
         "recipe",
         (_TINY,),
@@ -310,8 +310,8 @@ _ENTRIES = (
         "github.com/seshuad/IMagenet @ 153dbc1; Stanford CS231n",
         "40 MB",
         "train_base.npz, train_novel.npz, test.npz, classes.json, index_list/session_*.txt",
-        "`tenfold data get tiny_imagenet_fscil`, then `tenfold data prepare tiny_imagenet_fscil "
-        "FOLDER/tiny-imagenet-200 OUT`",
+        "`tenfold data get tiny_imagenet_fscil FOLDER`, then `tenfold data prepare "
+        "tiny_imagenet_fscil FOLDER/tiny-imagenet-200 OUT`",
         "recipe",
         (_TINY,),
     ),
@@ -351,7 +351,7 @@ _ENTRIES = (
         "www.cs.toronto.edu/~kriz/cifar.html",
         "170 MB",
         "cifar-100-python/{train,test,meta}",
-        "`tenfold data get cifar100`",
+        "`tenfold data get cifar100 OUT`",
         "as is",
         (_CIFAR,),
         bring_your_own=True,
@@ -378,7 +378,7 @@ _ENTRIES = (
         "data.caltech.edu/records/65de6-vp158",
         "1.2 GB",
         "CUB_200_2011/{images/<class>/*.jpg, images.txt, train_test_split.txt, ...}",
-        "`tenfold data get cub200`",
+        "`tenfold data get cub200 OUT`",
         "as is",
         (_CUB,),
         bring_your_own=True,

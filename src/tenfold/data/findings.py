@@ -118,7 +118,7 @@ class Findings:
             self.problem(file, f"is not valid JSON: {error}")
             return None
 
-    def npz(self, file: Path, keys: Collection[str] = ()) -> dict[str, np.ndarray[Any, Any]] | None:
+    def npz(self, file: Path, keys: Collection[str] = ()) -> dict[str, np.ndarray] | None:
         """Return all arrays of the file, or None with a problem; `keys` must be present."""
         if not self.exists(file):
             return None
@@ -134,7 +134,7 @@ class Findings:
             self.problem(file, f"cannot be read as npz: {error}")
             return None
 
-    def image(self, file: Path) -> np.ndarray[Any, Any] | None:
+    def image(self, file: Path) -> np.ndarray | None:
         """Return the decoded pixels, or None with a problem recorded.
 
         Pillow's `verify` compares the check sums of PNG chunks; JPEG and WebP have none, so

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import _codecs
+import io
 import pickle
-from collections.abc import Callable
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -67,35 +68,37 @@ def load_arrays(path: Path) -> Any:
             f"{path} has {path.stat().st_size} bytes, more than the {MAX_BYTES} that a sequence "
             "file may have. Check that it belongs to 3DPW."
         )
-    with path.open("rb") as file:
-        try:
-            return _ArrayUnpickler(file, encoding="latin1").load()
-        except pickle.UnpicklingError as error:
-            raise ValueError(f"{path} cannot be read: {error}.") from error
-        except (
-            EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, MemoryError,
-            OverflowError, RecursionError,
-        ) as error:  # fmt: skip
-            raise ValueError(f"{path} is damaged or cut off: {error}. Copy it again.") from error
+    try:
+        return _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} cannot be read: {error}.") from error
+    except (
+        EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, MemoryError,
+        OverflowError, RecursionError, struct.error,
+    ) as error:  # fmt: skip
+        raise ValueError(f"{path} is damaged or cut off: {error}. Copy it again.") from error
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Knows the globals that numpy arrays need, and no others."""
+class _ArrayUnpickler(pickle._Unpickler):
+    """Knows the globals that numpy arrays need, and no others.
+
+    The unpickler in Python, because the one in C fills gigabytes for a memo index that a damaged
+    file makes up.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("numpy", "ndarray"):
-            return np.ndarray
-        if (module, name) == ("numpy", "dtype"):
-            return np.dtype
-        if (module, name) == ("_codecs", "encode"):
-            return _encode_latin1
-        if module.replace("numpy._core.", "numpy.core.") == "numpy.core.multiarray":
-            if name in ("_reconstruct", "scalar"):
-                return _ARRAY_GLOBALS[name]
-        raise pickle.UnpicklingError(
-            f"it asks for the global {module}.{name}, but only numpy arrays are allowed. Do not "
-            "trust this file unless you know where it comes from"
-        )
+        wanted = f"{module.replace('numpy._core.', 'numpy.core.')}.{name}"
+        if wanted not in _ALLOWED:
+            raise pickle.UnpicklingError(
+                f"it asks for the global {module}.{name}, but only numpy arrays are allowed. Do "
+                "not trust this file unless you know where it comes from"
+            )
+        return _ALLOWED[wanted]
+
+
+def _empty_array(*_: object) -> np.ndarray:
+    """An array that its pickled state will fill; sizes that a file asks for are not allocated."""
+    return np.empty(0)
 
 
 def _encode_latin1(text: str, encoding: str) -> bytes:
@@ -107,12 +110,10 @@ def _encode_latin1(text: str, encoding: str) -> bytes:
     return _codecs.latin_1_encode(text)[0]
 
 
-def _find_array_globals() -> dict[str, Callable[..., Any]]:
-    """The two functions that numpy itself writes into pickles, whatever module holds them."""
-    return {
-        "_reconstruct": np.zeros(1).__reduce__()[0],  # type: ignore[dict-item]
-        "scalar": np.float64(0).__reduce__()[0],  # type: ignore[dict-item]
-    }
-
-
-_ARRAY_GLOBALS = _find_array_globals()
+_ALLOWED: dict[str, Any] = {
+    "numpy.ndarray": _empty_array,
+    "numpy.dtype": np.dtype,
+    "numpy.core.multiarray._reconstruct": _empty_array,
+    "numpy.core.multiarray.scalar": np.float64(0).__reduce__()[0],
+    "_codecs.encode": _encode_latin1,
+}

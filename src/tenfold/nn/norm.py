@@ -1,4 +1,4 @@
-"""Batch normalisation of every (node, feature) pair, with statistics over all processes."""
+"""Batch normalisation with statistics over all processes, on any device."""
 
 from __future__ import annotations
 
@@ -9,15 +9,29 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
-class NodeBatchNorm(nn.Module):
-    """`nn.BatchNorm1d(num_nodes * width)` on node-major features, same state, same numbers.
+class Affine(nn.Module):
+    """x * scale + shift, feature by feature: what BatchNorm is at inference."""
 
-    Statistics pool the batch, the channels, and in training all processes of torch.distributed
-    (torch's SyncBatchNorm does not run on CPU).
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, scale: Float[Tensor, " feature"], shift: Float[Tensor, " feature"]) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+
+    def forward(self, x: Float[Tensor, "sample feature"]) -> Float[Tensor, "sample feature"]:
+        """Scale and shift."""
+        return torch.addcmul(self.shift, x, self.scale).to(x.dtype)
+
+
+class BatchNorm(nn.Module):
+    """`nn.BatchNorm1d` for many features and few samples: same state, same numbers, faster on CPU.
+
+    In training its statistics are those of all processes of torch.distributed together (torch's
+    SyncBatchNorm refuses CPU tensors), so a run on two processes equals a run on one.
     """
 
-    weight: Tensor
-    bias: Tensor
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
@@ -31,28 +45,25 @@ class NodeBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(num_features))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
-    def scale_and_shift(self) -> tuple[Float[Tensor, "feature"], Float[Tensor, "feature"]]:
-        """The affine map that evaluation applies: x * scale + shift."""
+    def forward(self, x: Float[Tensor, "sample feature"]) -> Float[Tensor, "sample feature"]:
+        """Normalise with the statistics of the samples; at inference with the running ones."""
+        if not self.training:
+            scale, shift = self._scale_and_shift()
+            return torch.addcmul(shift, x, scale).to(x.dtype)
+        y, mean, var, count = _Standardise.apply(x, self.weight, self.bias, self.eps)
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * (count / (count - 1)), self.momentum)   # unbiased
+        return y
+
+    def _scale_and_shift(self) -> tuple[Tensor, Tensor]:
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         return scale, self.bias - self.running_mean * scale
 
-    def forward(
-        self, x: Float[Tensor, "channel node batch width"]
-    ) -> Float[Tensor, "channel node batch width"]:
-        """Normalise, pooling channel and batch."""
-        shape = (x.shape[1], 1, x.shape[3])
-        if not self.training:
-            scale, shift = self.scale_and_shift()
-            return torch.addcmul(shift.view(shape), x, scale.view(shape)).to(x.dtype)
-        y, mean, var, count = _Standardise.apply(
-            x, self.weight.view(shape), self.bias.view(shape), self.eps
-        )
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            unbiased = var * (count / (count - 1))
-            self.running_mean.lerp_(mean.flatten(), self.momentum)
-            self.running_var.lerp_(unbiased.flatten(), self.momentum)
-        return y
+    def folded(self) -> Affine:
+        """The running statistics, weight and bias as one scale and one shift."""
+        return Affine(*(tensor.detach() for tensor in self._scale_and_shift()))
 
 
 def _world_sum(x: Tensor) -> Tensor:
@@ -67,27 +78,25 @@ class _Standardise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, eps):  # type: ignore[no-untyped-def]
-        wide = x.to(weight.dtype)
-        count = _world_sum(torch.tensor(float(x.shape[0] * x.shape[2]), device=x.device))
-        mean = _world_sum(wide.sum((0, 2), keepdim=True)[0]) / count
+        wide = x.to(weight.dtype)                        # statistics of bfloat16 in float32
+        count = _world_sum(torch.tensor(float(len(x)), device=x.device))
+        mean = _world_sum(wide.sum(0)) / count
         centred = wide - mean
-        var = _world_sum(centred.square().sum((0, 2), keepdim=True)[0]) / count
+        var = _world_sum(centred.square().sum(0)) / count
         inverse_std = (var + eps).rsqrt()
         scale = weight * inverse_std
         ctx.save_for_backward(centred, inverse_std, scale, count)
-        y = torch.addcmul(bias, centred, scale).to(x.dtype)
         ctx.mark_non_differentiable(mean, var, count)
-        return y, mean, var, count
+        return torch.addcmul(bias, centred, scale).to(x.dtype), mean, var, count
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad, *_):  # type: ignore[no-untyped-def]
         centred, inverse_std, scale, count = ctx.saved_tensors
         wide = grad.to(centred.dtype)
-        grad_bias = wide.sum((0, 2), keepdim=True)[0]
-        grad_weight = (wide * centred).sum((0, 2), keepdim=True)[0] * inverse_std
-        # The gradient of x needs the sums of all processes; the parameters' are averaged by DDP.
+        grad_bias = wide.sum(0)
+        grad_weight = (wide * centred).sum(0) * inverse_std
+        # The gradient of x needs the sums of all processes; those of the parameters DDP averages.
         sums = _world_sum(torch.stack([grad_bias, grad_weight])) / count
         grad_x = wide - torch.addcmul(sums[0], centred, sums[1] * inverse_std)
-        grad_x *= scale
-        return grad_x.to(grad.dtype), grad_weight, grad_bias, None
+        return grad_x.mul_(scale).to(grad.dtype), grad_weight, grad_bias, None

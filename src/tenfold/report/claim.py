@@ -14,8 +14,6 @@ from tenfold.report.page import write_whole
 from tenfold.report.results import best, decimals, duration, is_number, lookup, number, numbers
 from tenfold.report.tables import ARROW, direction, layout
 
-LEVEL = 0.95
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -95,7 +93,7 @@ def _interval(change: Sequence[float]) -> tuple[tuple[float, float], float | Non
     if error == 0:
         return (mean, mean), None
     freedom = len(change) - 1
-    half = float(t.ppf(0.5 + LEVEL / 2, freedom)) * error
+    half = float(t.ppf(0.975, freedom)) * error
     return (mean - half, mean + half), float(2 * t.sf(abs(mean / error), freedom))
 
 
@@ -187,10 +185,8 @@ def claim_lines(results: Mapping[str, Any]) -> list[str]:
 
 
 def _numbers_line(claim: Mapping[str, Any], one: Verdict) -> str:
-    parts = [
-        f"{claim['metric']} {spread(one.baseline, one.baseline_std)} ({claim['baseline']})"
-        f" to {spread(one.method, one.method_std)} ({claim['method']})"
-    ]
+    baseline, method, _ = _three(one)
+    parts = [f"{claim['metric']} {baseline} ({claim['baseline']}) to {method} ({claim['method']})"]
     if one.interval:
         low, high = one.interval
         parts.append(
@@ -204,12 +200,24 @@ def _p(one: Verdict) -> str:
     return "p undefined (no spread)" if one.p is None else f"p = {one.p:.2g}"
 
 
-def spread(mean: float, deviation: float | None) -> str:
-    """Mean ± standard deviation over the seeds."""
+def spread(mean: float, deviation: float | None, places: int | None = None) -> str:
+    """Mean ± standard deviation over the seeds, both with the same decimals."""
     if not math.isfinite(mean):
         return "–"
-    places = decimals([mean])
+    places = decimals([mean, deviation or 0.0]) if places is None else places
     return number(mean, places) + ("" if deviation is None else f" ± {number(deviation, places)}")
+
+
+def _three(one: Verdict) -> tuple[str, str, str]:
+    """Baseline, method and their difference, all with the same decimals."""
+    every = (one.baseline, one.method, one.baseline_std or 0.0, one.method_std or 0.0)
+    places = decimals(list(every))
+    difference = spread(one.difference, one.difference_std, places)
+    return (
+        spread(one.baseline, one.baseline_std, places),
+        spread(one.method, one.method_std, places),
+        f"+{difference}" if one.difference > 0 else difference,
+    )
 
 
 def signed(value: int | float) -> str:
@@ -271,23 +279,24 @@ def _given(value: Any) -> str:
 
 
 def _ours(one: Verdict) -> str:
-    return f"{spread(one.baseline, one.baseline_std)} → {spread(one.method, one.method_std)}"
+    return " → ".join(_three(one)[:2])
 
 
 def _claim_part(index: int, claim: Mapping[str, Any], one: Verdict) -> list[str]:
     paper = claim.get("paper") or {}
     effect = f", by more than {claim['min_effect']:g}" if claim.get("min_effect") else ""
+    baseline, method, difference = _three(one)
     rows = [
         [
             md(claim["baseline"]),
             _given(paper.get("baseline")),
-            spread(one.baseline, one.baseline_std),
+            baseline,
         ],
-        [md(claim["method"]), _given(paper.get("method")), spread(one.method, one.method_std)],
+        [md(claim["method"]), _given(paper.get("method")), method],
     ]
     numeric = all(is_number(paper.get(k)) for k in ("baseline", "method"))
-    theirs = signed(paper["method"] - paper["baseline"]) if numeric else "–"
-    rows.append(["difference", theirs, spread(one.difference, one.difference_std)])
+    theirs = f"{paper['method'] - paper['baseline']:+.3g}".replace("-", "−") if numeric else "–"
+    rows.append(["difference", theirs, difference])
     where = f"paper ({md(paper['where'])})" if paper.get("where") else "paper"
     lines = [
         f"## {index}. {one.name}",
@@ -362,12 +371,15 @@ def _marked(
 ) -> dict[str, str]:
     """Mean ± spread of one metric for every method, the best in bold."""
     means = {name: fmean(values[name]) if name in values else None for name in methods}
-    marks = best(list(means.values()), lookup(key, better))
+    deviations = {
+        name: stdev(every) if len(every) > 1 and all(map(math.isfinite, every)) else None
+        for name, every in values.items()
+    }
+    known = [v for v in (*means.values(), *deviations.values()) if v is not None]
+    places, marks = decimals(known), best(list(means.values()), lookup(key, better))
     out = {}
     for (name, mean), mark in zip(means.items(), marks, strict=True):
-        every = values.get(name, [])
-        deviation = stdev(every) if len(every) > 1 and all(map(math.isfinite, every)) else None
-        text = "–" if mean is None else spread(mean, deviation)
+        text = "–" if mean is None else spread(mean, deviations[name], places)
         out[name] = f"**{text}**" if mark else text
     return out
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tenfold.report.plots import Line, Theme, curves
-from tenfold.report.results import in_order, is_number, lookup
+from tenfold.report.results import in_order, is_number, lookup, natural
 
 NOT_A_CURVE = {"step", "stage", "split", "time", "seconds", "epoch", "rank", "date"}
 TITLES = {"loss": "Loss", "lr": "Learning rate", "grad_norm": "Gradient norm (before clipping)"}
@@ -153,9 +153,9 @@ def overlays(runs: Mapping[str, Lines], units: Mapping[str, Any] | None = None) 
                 seen[split, key] = None
     order = {"loss": 0, "lr": 5, "grad_norm": 6}
 
-    def rank(item: tuple[str, str]) -> tuple[int, int]:
+    def rank(item: tuple[str, str]) -> tuple[int, int, list[tuple[int, float, str]]]:
         split, key = item
-        return order.get(key, 3 if split == "train" else 1 + key.count("/") // 2), key.count("/")
+        return order.get(key, 3 if split == "train" else 1), key.count("/"), natural(key)
 
     for split, key in sorted(seen, key=rank):
         lines = {name: line_of(metrics, key, split) for name, metrics in runs.items()}

@@ -134,7 +134,7 @@ def write_comparison_page(runs: Sequence[Path], out: Path) -> Path:
         lead=", ".join(dict.fromkeys(run.system for run in read)),
         warnings=warnings,
         sections=[s for s in sections if s.text or s.tables or s.figures],
-        footer=footer("one run a column; one run is not a claim (see `tenfold claim`)"),
+        footer=footer("one run a column; one run is not a claim (see tenfold claim)"),
     )
     return write_page(page, Path(out))
 
@@ -174,7 +174,7 @@ def write_demo_page(rows: Sequence[Mapping[str, Any]], out: Path) -> Path:
         lead="Each trained from nothing on this machine, at demo scale.",
         lines=[
             "One short run each: it shows that a system works. It does not test a paper's claim; "
-            "`tenfold claim` does."
+            "the command tenfold claim does."
         ],
         warnings=[f"{failed} of {len(rows)} systems failed."] if failed else [],
         sections=[Section("All systems", tables=[table]), *sections],

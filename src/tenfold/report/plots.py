@@ -114,15 +114,23 @@ def _plain_steps(axes: Any) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(words))
 
 
+def _log(axes: Any) -> None:
+    """A logarithmic y axis with plain numbers; between the decades only if there are few."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    steps = (1.0, 2.0, 5.0) if high / low < 1000 else (1.0,)
+    axes.yaxis.set_major_locator(LogLocator(subs=steps, numticks=12))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 def _legend(axes: Any, count: int) -> None:
     """A legend below the axes: it never hides a curve."""
     if count:
-        axes.legend(
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.2),
-            ncols=min(count, 3),
-            handlelength=1.8,
-            columnspacing=1.2,
+        axes.figure.legend(
+            loc="outside lower center", ncols=min(count, 3), handlelength=1.8, columnspacing=1.2
         )
 
 
@@ -164,7 +172,7 @@ def curves(
                     x, y, style, color=tint, linewidth=1.6, marker=marker, markersize=4, label=label
                 )
         if wants_log([y for _, y in lines.values()]) if log is None else log:
-            axes.set_yscale("log")
+            _log(axes)
         for mark in marks:
             axes.axvline(mark, color=INK[theme][0], linewidth=0.8, linestyle=":", alpha=0.6)
         if not drawn:
@@ -201,7 +209,7 @@ def lines_with_spread(
             axes.fill_between(x, mean - spread, mean + spread, color=tint, alpha=0.2, linewidth=0)
             axes.plot(x, mean, color=tint, linewidth=1.8, marker="o", markersize=4, label=label)
         if log:
-            axes.set_yscale("log")
+            _log(axes)
         axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
         _legend(axes, len(lines))
         return _bytes(figure, fmt)
@@ -243,8 +251,7 @@ def bars(
         )
         axes.grid(axis="x", visible=False)
         axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
-        if len(values) > 1:
-            axes.legend(loc="best")
+        _legend(axes, len(values) if len(values) > 1 else 0)
         return _bytes(figure, fmt)
 
 

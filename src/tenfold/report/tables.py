@@ -209,12 +209,13 @@ def delta_tables(
     """A column a run; under each number the difference to the first run; the best is marked."""
     tables, base = [], next(iter(runs.values()))
     for grid in layout([key for one in runs.values() for key in one]):
-        inside = [(label, c, key) for label, row in grid.rows for c, key in row.items()]
+        columns = grid.columns or [""]
+        inside = [(label, c, row[c]) for label, row in grid.rows for c in columns if c in row]
         shared = direction([key for _, _, key in inside], better)
         rows = []
         for label, column, key in inside:
             name = " ".join(part for part in (label, column) if part)
-            unit = lookup(key, units)
+            unit = "" if grid.group else lookup(key, units)
             arrow = "" if shared else ARROW.get(lookup(key, better), "")
             line = [Cell(name + (f" [{unit}]" if unit else "") + arrow)]
             for i, (one, cell) in enumerate(
@@ -225,9 +226,9 @@ def delta_tables(
                 )
                 line.append(Cell(cell.text, under, tone, cell.best))
             rows.append(line)
-        caption = (grid.group or "metrics") + (
-            f" ({shared} is better)" if shared in ("lower", "higher") else ""
-        )
+        unit = lookup(inside[0][2], units) if grid.group else ""
+        caption = (grid.group or "metrics") + (f", {unit}" if unit else "")
+        caption += f" ({shared} is better)" if shared in ("lower", "higher") else ""
         tables.append(Table(caption, ["", *runs], rows))
     return tables
 

@@ -57,7 +57,7 @@ class Converted:
             lines += [f"ignored ({reason}): {key}" for key in keys]
         return "\n".join(lines)
 
-    def strict(self) -> dict[str, Tensor]:
+    def require_complete(self) -> dict[str, Tensor]:
         """The state, or a ValueError that lists every key that did not fit."""
         if not self.is_complete:
             raise ValueError(f"the checkpoint does not fit this model:\n{self.report()}")

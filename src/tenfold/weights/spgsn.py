@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .keymap import KeyMap, Rule
+from .keymap import Converted, KeyMap, Rule
 
 PREFIX = "module."
 """What DataParallel puts before every key."""
@@ -83,8 +84,37 @@ def key_map(order: Tensor) -> KeyMap:
 
 def convert(
     checkpoint: Mapping[str, Any], order: Tensor, target: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """An official checkpoint as the state of a network whose state now is `target`, or ValueError."""
+) -> Converted:
+    """An official checkpoint as the state of a network whose state now is `target`."""
     shapes = {key: tuple(value.shape) for key, value in target.items()}
     with torch.no_grad():
-        return key_map(order).convert(official_state(checkpoint), shapes).strict()
+        return key_map(order).convert(official_state(checkpoint), shapes)
+
+
+class _System(Protocol):
+    """A system around a `ScatteringNetwork`; its skeleton decides the order of nodes."""
+
+    model: nn.Module
+
+
+S = TypeVar("S", bound=_System)
+
+
+def convert_file(source: Path, make: Callable[..., S]) -> tuple[S, Converted]:
+    """Read a `.pth.tar` file into the system that `make` builds for the sizes found in it.
+
+    `make` is called with nodes, width, blocks, filters, coeffs.
+    """
+    checkpoint = torch.load(source, map_location="cpu", weights_only=True)
+    state = official_state(checkpoint)
+    blocks = {key.split(".")[1] for key in state if key.startswith("gcbs.")}
+    needed = ["gc1.weight", "gc1.att", "gcbs.0.gc1.scat_tree.f_coef"]
+    if absent := [key for key in needed if key not in state]:
+        raise ValueError(f"{source} is no official SPGSN checkpoint: it has no {', '.join(absent)}")
+    coeffs, width = state["gc1.weight"].shape
+    filters = len(state["gcbs.0.gc1.scat_tree.f_coef"]) // 2
+    system = make(len(state["gc1.att"]), width, len(blocks), filters, coeffs)
+    order = system.model.get_buffer("order")
+    converted = convert(state, order, system.model.state_dict())
+    system.model.load_state_dict(converted.state, strict=False)
+    return system, converted

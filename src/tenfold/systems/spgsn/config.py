@@ -27,14 +27,14 @@ class Model:
     edge_prob: float = 0.4
     """Probability that an edge survives the random mask of a training step (official code: 0.4)."""
     mask_eval: Literal["mean", "sample", "ones"] = "mean"
-    """Edge mask at inference: mean multiplies by edge_prob and is deterministic (ours); sample draws
-    masks at inference too, as the official code does; ones keeps every edge."""
+    """Edge mask at inference: mean multiplies by edge_prob and is deterministic (ours); sample
+    draws masks at inference too, as the official code does; ones keeps every edge."""
     scattering: bool = True
     """False leaves only the low-pass channel: the ablation 'parts only'."""
     parts: bool = True
     """False leaves only the whole body: the ablation 'scattering only'."""
     exchange_weight: float = 1.0
-    """Weight of what one body part sends to the other (official code: W_pg is stored, never used)."""
+    """Weight of what one part sends to the other (official code: W_pg is stored, never used)."""
     part_weight: float = 1.0
     """Weight of the parts on the whole body (official code: W_p is stored, never used)."""
 
@@ -71,14 +71,13 @@ class Data:
     batch_size: int = 32
     """Windows of one optimiser step, over all processes (official code: 32)."""
     holdout: float = 0.0
-    """Share of the training windows, cut from the end of each clip, kept for validation (ours; the
-    official CMU script has no validation split)."""
+    """Share of each action's training windows, the last in clip order, kept for validation (ours;
+    the official CMU script has no validation split)."""
 
     def __post_init__(self) -> None:
         if self.past < 1 or self.future < 1:
             raise ValueError(
-                "data.past and data.future must be at least 1, "
-                f"got {self.past} and {self.future}"
+                f"data.past and data.future must be at least 1, got {self.past} and {self.future}"
             )
         if not 1 <= self.num_coeffs <= self.past + self.future:
             raise ValueError(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,8 +24,16 @@ from tenfold.nn.dct import dct_matrix
 
 from .config import Config, Data
 
-SKELETONS = {"cmu_mocap": CMU, "h36m": H36M, "3dpw": THREEDPW, "walker": CMU}
-READERS = {"cmu_mocap": cmu_mocap.read, "h36m": h36m.read, "3dpw": threedpw.read}
+PUBLISHED: dict[Literal["cmu_mocap", "h36m", "3dpw"], Skeleton] = {
+    "cmu_mocap": CMU,
+    "h36m": H36M,
+    "3dpw": THREEDPW,
+}
+READERS: dict[str, Callable[..., list[Clip]]] = {
+    "cmu_mocap": cmu_mocap.read,
+    "h36m": h36m.read,
+    "3dpw": threedpw.read,
+}
 SELECTION = {"h36m": "validation", "3dpw": "validation"}
 """Data sets with a published validation split; the others hold out a share of training."""
 
@@ -47,7 +57,9 @@ def complete(cfg: Config) -> Config:
         skeleton = bvh.read_skeleton(Path(cfg.data.path), cfg.data.mm_per_unit)
         fps = cfg.data.fps or skeleton.fps
         return replace(cfg, skeleton=replace(skeleton, fps=fps, label_fps=fps))
-    return replace(cfg, skeleton=SKELETONS[cfg.data.name])
+    if cfg.data.name == "walker":
+        return replace(cfg, skeleton=replace(CMU, name="walker"))
+    return replace(cfg, skeleton=PUBLISHED[cfg.data.name])
 
 
 def used(data: Data) -> DataUsed:
@@ -57,7 +69,9 @@ def used(data: Data) -> DataUsed:
     return DataUsed(data.name, "real", f"{data.protocol} test windows")
 
 
-def nodes(positions: Float[np.ndarray, "*n joint 3"], skeleton: Skeleton) -> Float[Tensor, "*n node"]:
+def nodes(
+    positions: Float[np.ndarray, "*n joint 3"], skeleton: Skeleton
+) -> Float[Tensor, "*n node"]:
     """Coordinates of the used joints as graph nodes x0 y0 z0 x1 ..., in mm."""
     return torch.from_numpy(positions[..., list(skeleton.used), :]).flatten(-2)
 
@@ -103,7 +117,9 @@ class Motions:
         data = self.cfg.data
         clips = self.clips("train")
         if data.name in SELECTION and not data.holdout:
-            return Windows(clips, self.length), Windows(self.clips(SELECTION[data.name]), self.length)
+            return Windows(clips, self.length), Windows(
+                self.clips(SELECTION[data.name]), self.length
+            )
         if not data.holdout:
             return Windows(clips, self.length), None
         kept, held = holdout(clips, data.holdout, self.length)

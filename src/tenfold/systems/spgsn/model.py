@@ -1,42 +1,54 @@
 """The skeleton-parted graph scattering network (SPGSN), its ablations, and two baselines.
 
-Inside the networks features are node-major, (node, batch, width): a graph product is then one
-product with (node, batch * width), a linear map one product with (node * batch, width).
+Equal to the official computation (spec sec. 3) but cheaper: what is linear is done once, before the
+bodies part or after they meet, instead of once a body; products of parameters are merged.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tenfold.nn.norm import NodeBatchNorm
+from tenfold.nn.dropout import dropout
+from tenfold.nn.norm import BatchNorm
 
 from .config import Model
 
-EXCHANGE_WIDTH = 64
+COMPARE_WIDTH = 64
 """Features in which two body parts compare their nodes (official code)."""
 ATTENTION_GAIN = 0.1
 """How much the spectrum attention adds to a channel (official code)."""
 
 
 class EdgeMasks(NamedTuple):
-    """One factor an edge, for the three graphs of a block."""
+    """One factor an edge, for the three graphs of a block; nodes as in `part_nodes`."""
 
     whole: Float[Tensor, "node node"]
     upper: Float[Tensor, "upper_node upper_node"]
     lower: Float[Tensor, "lower_node lower_node"]
 
 
-class Graphs(NamedTuple):
-    """The masked graphs of one block: body 0 is the whole, body 1 the two parts side by side."""
+class Derived(NamedTuple):
+    """All that a block computes from its parameters and masks alone: fixed at inference.
+
+    Body 0 is the whole body, body 1 (absent in an ablation) its two parts side by side.
+    """
 
     low: Float[Tensor, "body node node"]
-    bands: Float[Tensor, "filter body node node"]
+    bands: Float[Tensor, "body filter node node"]
+    gains: Float[Tensor, "body filter node 1"]
+    """What each filter makes of a constant: by how much it scales a bias that came before it."""
+    second: Float[Tensor, "filter width_plus_one width"]
+    """Linear maps of scattering layer 2, the bias as one more row."""
+    compare_upper: Float[Tensor, "spectrum compare"]
+    compare_lower: Float[Tensor, "spectrum compare"]
+    embed: Float[Tensor, "width width"]
+    """Product of two maps of the spectrum attention."""
 
 
 def part_nodes(joints: Sequence[int]) -> list[int]:
@@ -49,17 +61,10 @@ def node_order(num_nodes: int, upper: Sequence[int], lower: Sequence[int]) -> li
     parts = part_nodes(upper) + part_nodes(lower)
     if len(set(parts)) < len(parts) or not set(parts) <= set(range(num_nodes)):
         raise ValueError(
-            f"the parts of the skeleton must be disjoint and within {num_nodes // 3} joints, "
+            f"the two parts of the skeleton must be disjoint and within {num_nodes // 3} joints, "
             f"got upper {list(upper)} and lower {list(lower)}"
         )
     return parts + [node for node in range(num_nodes) if node not in set(parts)]
-
-
-def graph_product(
-    graph: Float[Tensor, "out node"], x: Float[Tensor, "node batch width"]
-) -> Float[Tensor, "out batch width"]:
-    """Sum the features of the neighbours, weighted by the edges."""
-    return (graph @ x.flatten(1)).unflatten(1, x.shape[1:])
 
 
 def normalised(graph: Float[Tensor, "node node"]) -> Float[Tensor, "node node"]:
@@ -71,14 +76,14 @@ def band_filters(
     walk: Float[Tensor, "*body node node"],
     identity: Float[Tensor, "*body node node"],
     coefs: Float[Tensor, " twice_filters"],
-) -> Float[Tensor, "filter *body node node"]:
+) -> Float[Tensor, "*body filter node node"]:
     """Trainable diffusion wavelets of a lazy random walk P: I-P, P-P^2, P^2-P^4, ... (eq. 3)."""
     keep, remove = 1 + coefs[0::2], 1 - coefs[1::2]
     bands = [keep[0] * identity - remove[0] * walk]
     for j in range(1, len(keep)):
         bands.append(walk @ (keep[j] * identity - remove[j] * walk))
         walk = walk @ walk
-    return torch.stack(bands)
+    return torch.stack(bands, -3)
 
 
 def xavier(*shape: int) -> nn.Parameter:
@@ -86,151 +91,150 @@ def xavier(*shape: int) -> nn.Parameter:
     return nn.Parameter(nn.init.xavier_normal_(torch.empty(shape)))
 
 
-def uniform(width: int, *shape: int) -> nn.Parameter:
-    """A parameter of uniform numbers within 1/sqrt(width)."""
-    bound = width**-0.5
+def uniform(bound: float, *shape: int) -> nn.Parameter:
+    """A parameter of uniform numbers in (-bound, bound)."""
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
 
 
 class GraphConv(nn.Module):
-    """A (X W) + b with a free, trainable graph A; first and last layer of the network."""
+    """A (X W) + b with a free, trainable graph A (spec sec. 3.1)."""
 
     def __init__(self, num_nodes: int, num_in: int, num_out: int) -> None:
         super().__init__()
-        self.weight = uniform(num_out, num_in, num_out)
-        self.graph = uniform(num_out, num_nodes, num_nodes)
-        self.bias = uniform(num_out, num_out)
+        self.weight = uniform(num_out**-0.5, num_in, num_out)
+        self.graph = uniform(num_out**-0.5, num_nodes, num_nodes)
+        self.bias = uniform(num_out**-0.5, num_out)
 
-    def forward(
-        self, x: Float[Tensor, "node batch num_in"]
-    ) -> Float[Tensor, "node batch num_out"]:
+    def forward(self, x: Float[Tensor, "batch node num_in"]) -> Float[Tensor, "batch node num_out"]:
         """Linear map, then graph."""
-        return graph_product(self.graph, x @ self.weight) + self.bias
+        return self.graph @ (x @ self.weight) + self.bias
 
 
 class BodyGraphs(nn.Module):
-    """Trainable graphs of the whole body and of its parts, and their band-pass filters (eq. 2, 3)."""
+    """Trainable graphs of the whole body and its parts, and their band-pass filters (eq. 2, 3)."""
 
     identity: Tensor
 
     def __init__(self, cfg: Model, num_nodes: int, num_upper: int, num_lower: int) -> None:
         super().__init__()
-        self.whole = uniform(cfg.width, num_nodes, num_nodes)
-        self.has_parts, self.num_others = cfg.parts, num_nodes - num_upper - num_lower
+        bound = cfg.width**-0.5
+        self.parts, self.num_others = cfg.parts, num_nodes - num_upper - num_lower
+        self.num_filters = cfg.num_filters if cfg.scattering else 0
+        self.whole = uniform(bound, num_nodes, num_nodes)
         identity = [torch.eye(num_nodes)]
-        if cfg.parts:
-            self.upper = uniform(cfg.width, num_upper, num_upper)
-            self.lower = uniform(cfg.width, num_lower, num_lower)
+        if self.parts:
+            self.upper = uniform(bound, num_upper, num_upper)
+            self.lower = uniform(bound, num_lower, num_lower)
             identity.append(self._side_by_side(torch.eye(num_upper), torch.eye(num_lower)))
         self.register_buffer("identity", torch.stack(identity), persistent=False)
-        if cfg.scattering:
-            self.coefs = nn.Parameter(torch.rand(2 * cfg.num_filters) * 1e-4)
+        if self.num_filters:
+            self.coefs = nn.Parameter(torch.rand(2 * self.num_filters) * 1e-4)
 
     def _side_by_side(self, upper: Tensor, lower: Tensor) -> Tensor:
         return torch.block_diag(upper, lower, upper.new_zeros(self.num_others, self.num_others))
 
-    def forward(self, masks: EdgeMasks) -> Graphs:
+    def forward(
+        self, masks: EdgeMasks
+    ) -> tuple[Float[Tensor, "body node node"], Float[Tensor, "body filter node node"]]:
         """The masked graphs, and the filters made of them."""
         whole = self.whole * masks.whole
-        low, walk = [whole], [normalised(whole)]
-        if self.has_parts:
+        graphs, walks = [whole], [normalised(whole)]
+        if self.parts:
             upper, lower = self.upper * masks.upper, self.lower * masks.lower
-            low.append(self._side_by_side(upper, lower))
-            walk.append(self._side_by_side(normalised(upper), normalised(lower)))
-        graphs = torch.stack(low)
-        if not hasattr(self, "coefs"):
-            return Graphs(graphs, graphs.new_zeros(0, *graphs.shape))
-        lazy_walk = (self.identity + torch.stack(walk)) / 2
-        return Graphs(graphs, band_filters(lazy_walk, self.identity, self.coefs))
+            graphs.append(self._side_by_side(upper, lower))
+            walks.append(self._side_by_side(normalised(upper), normalised(lower)))
+        low = torch.stack(graphs)
+        if not self.num_filters:
+            return low, low.new_zeros(len(low), 0, *low.shape[1:])
+        lazy_walk = (self.identity + torch.stack(walks)) / 2
+        return low, band_filters(lazy_walk, self.identity, self.coefs)
 
 
 class ScatteringTree(nn.Module):
-    """Two layers of graph scattering (eq. 4), the same weights for every body."""
+    """Two layers of graph scattering, the same weights for every body (eq. 4, spec sec. 3.4)."""
 
     def __init__(self, cfg: Model) -> None:
         super().__init__()
-        width, self.num_filters = cfg.width, cfg.num_filters if cfg.scattering else 0
-        self.low_weight = xavier(1, width, width)
-        self.low_bias = uniform(width**2, 1, width)
-        if cfg.scattering:
-            self.first_weight = xavier(cfg.num_filters, width, width)
-            self.first_bias = uniform(width**2, cfg.num_filters, width)
-            self.second_weight = xavier(cfg.num_filters, width, width)
-            self.second_bias = uniform(width**2, cfg.num_filters, width)
+        width, bound = cfg.width, 1 / cfg.width
+        self.num_filters = cfg.num_filters if cfg.scattering else 0
+        self.low_weight, self.low_bias = xavier(1, width, width), uniform(bound, 1, width)
+        if self.num_filters:
+            shape = (self.num_filters, width, width)
+            self.first_weight, self.first_bias = xavier(*shape), uniform(bound, *shape[:2])
+            self.second_weight, self.second_bias = xavier(*shape), uniform(bound, *shape[:2])
 
     def forward(
-        self, x: Float[Tensor, "node batch width"], graphs: Graphs
-    ) -> Float[Tensor, "body channel node batch width"]:
-        """Low-pass channel, then the band-pass channels *before* the linear map of layer 2.
+        self, x: Float[Tensor, "batch node width"], derived: Derived
+    ) -> list[Float[Tensor, "batch node spectrum"]]:
+        """For each body: the low-pass channel, then each band *before* the linear map of layer 2.
 
-        That map commutes with everything the bodies exchange, so it is applied once, to their sum,
-        by `second_linear`.
+        That map commutes with all that the bodies do to each other, so `second_linear` applies it
+        once, to their sum; the gain of its bias travels along as a last feature of each band.
         """
-        num_bodies, num_nodes = graphs.low.shape[:2]
-        low = x @ self.low_weight[0] + self.low_bias[0]
-        low = graph_product(graphs.low.flatten(0, 1), low).unflatten(0, (num_bodies, num_nodes))
-        channels = [low]
-        for k in range(self.num_filters):
-            wave = x @ self.first_weight[k] + self.first_bias[k]
-            wave = graph_product(graphs.bands[k].flatten(0, 1), wave).tanh()
-            wave = wave.view(num_bodies, num_nodes, -1)
-            channels += [
-                torch.bmm(graphs.bands[j], wave).view_as(low) for j in range(self.num_filters)
-            ]
-        return torch.stack(channels, 1)
+        low_input = x @ self.low_weight[0] + self.low_bias[0]
+        first_inputs = [
+            x @ self.first_weight[k] + self.first_bias[k] for k in range(self.num_filters)
+        ]
+        spectra = []
+        for low, bands, gains in zip(derived.low, derived.bands, derived.gains, strict=True):
+            channels = [low @ low_input]
+            for k in range(self.num_filters):
+                wave = (bands[k] @ first_inputs[k]).tanh()
+                for j in range(self.num_filters):
+                    channels += [bands[j] @ wave, gains[j].expand(len(x), -1, -1)]
+            spectra.append(torch.cat(channels, -1))
+        return spectra
 
     def second_linear(
-        self,
-        x: Float[Tensor, "band node batch width"],
-        bias_gain: Float[Tensor, "filter node batch"],
-    ) -> Float[Tensor, "band node batch width"]:
-        """Linear map of layer 2; the graphs that came before it have scaled its bias by a gain."""
-        num = self.num_filters
-        x = x.unflatten(0, (num, num))                                   # first filter, second
-        y = x @ self.second_weight[:, None] + bias_gain[..., None] * self.second_bias[:, None, None]
-        return y.flatten(0, 1)
+        self, bands: Float[Tensor, "batch node band_features"], derived: Derived
+    ) -> Float[Tensor, "band batch node width"]:
+        """Linear map of layer 2 for every pair of a first and a second filter."""
+        second = list(derived.second) * self.num_filters
+        pieces = bands.split(bands.shape[-1] // len(second), -1)
+        return torch.stack([x @ weight for x, weight in zip(pieces, second, strict=True)])
 
 
 class PartExchange(nn.Module):
-    """How much each node of one part takes from each node of the other (eq. 6)."""
+    """What each node of one part takes from each node of the other (eq. 6, spec sec. 3.5)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.upper_in, self.upper_out = xavier(width, 64), xavier(64, 64)
-        self.lower_in, self.lower_out = xavier(width, 64), xavier(64, 64)
+        self.upper_in = xavier(width, COMPARE_WIDTH)
+        self.lower_in = xavier(width, COMPARE_WIDTH)
+        self.upper_out = xavier(COMPARE_WIDTH, COMPARE_WIDTH)
+        self.lower_out = xavier(COMPARE_WIDTH, COMPARE_WIDTH)
 
     def forward(
         self,
-        upper: Float[Tensor, "upper_node batch width"],
-        lower: Float[Tensor, "lower_node batch width"],
+        upper: Float[Tensor, "batch upper_node compare"],
+        lower: Float[Tensor, "batch lower_node compare"],
     ) -> tuple[
         Float[Tensor, "batch lower_node upper_node"], Float[Tensor, "batch upper_node lower_node"]
     ]:
-        """Weights from upper to lower, and from lower to upper."""
-        upper_query = (upper @ self.upper_in).relu() @ self.upper_out
-        lower_query = (lower @ self.lower_in).relu() @ self.lower_out
-        score = torch.bmm(lower_query.transpose(0, 1), upper_query.permute(1, 2, 0))
+        """Weights from upper to lower, and from lower to upper; each row adds to one."""
+        agreement = self.lower_out @ self.upper_out.T
+        score = (lower.relu() @ agreement) @ upper.relu().transpose(1, 2)
         return score.softmax(-1), score.transpose(1, 2).softmax(-1)
 
 
 class SpectrumAttention(nn.Module):
-    """Attention over the channels of the graph spectrum, a node at a time (eq. 5)."""
+    """Attention over the channels of the graph spectrum, node by node (eq. 5, spec sec. 3.6)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.embed = xavier(width, width)
         self.hidden_weight, self.query_weight = xavier(width, width), xavier(width, width)
-        self.hidden_bias = uniform(width, width)
-        self.score_weight = xavier(width, 1)
-        self.score_bias = uniform(width, 1)
+        self.hidden_bias = uniform(width**-0.5, width)
+        self.score_weight, self.score_bias = xavier(width, 1), uniform(width**-0.5, 1)
 
     def forward(
-        self, x: Float[Tensor, "channel node batch width"]
-    ) -> Float[Tensor, "channel node batch 1"]:
-        """Weights that add to one over the channels."""
-        query = (x.mean(0) @ self.embed).relu() @ self.query_weight + self.hidden_bias
-        hidden = (x @ (self.embed @ self.hidden_weight) + query).tanh()
-        return (hidden @ self.score_weight + self.score_bias).softmax(0)
+        self, channels: list[Float[Tensor, "batch node width"]], derived: Derived
+    ) -> Float[Tensor, "batch node channel"]:
+        """Weights of the channels, which add to one."""
+        mean = sum(channels[1:], channels[0]) / len(channels)
+        query = (mean @ self.embed).relu() @ self.query_weight + self.hidden_bias
+        scores = [(x @ derived.embed + query).tanh() @ self.score_weight for x in channels]
+        return (torch.cat(scores, -1) + self.score_bias).softmax(-1)
 
 
 class ScatteringBlock(nn.Module):
@@ -239,122 +243,201 @@ class ScatteringBlock(nn.Module):
     def __init__(self, cfg: Model, num_nodes: int, num_upper: int, num_lower: int) -> None:
         super().__init__()
         self.cfg, self.num_upper, self.num_parts = cfg, num_upper, num_upper + num_lower
-        width = cfg.width
+        width, features = cfg.width, num_nodes * cfg.width
         self.graphs = BodyGraphs(cfg, num_nodes, num_upper, num_lower)
         self.tree = ScatteringTree(cfg)
         if cfg.parts:
             self.exchange = PartExchange(width)
-        self.low_norm = NodeBatchNorm(num_nodes * width)
+        self.low_norm = BatchNorm(features)
         if cfg.scattering:
-            self.band_norm = NodeBatchNorm(num_nodes * width)
+            self.band_norm = BatchNorm(features)
             self.attention = SpectrumAttention(width)
-        self.mix_weight = xavier(1, width, width)
-        self.mix_bias = uniform(width**2, 1, width)
-        self.mix_graph = uniform(width, num_nodes, num_nodes)
-        self.mix_norm = NodeBatchNorm(num_nodes * width)
+        self.mix_weight, self.mix_bias = xavier(1, width, width), uniform(1 / width, 1, width)
+        self.mix_graph = uniform(width**-0.5, num_nodes, num_nodes)
+        self.mix_norm = BatchNorm(features)
+
+    def derive(self, masks: EdgeMasks) -> Derived:
+        """Filters and products of parameters."""
+        low, bands = self.graphs(masks)
+        nothing = low.new_zeros(0)
+        second = embed = compare_upper = compare_lower = nothing
+        if self.cfg.scattering:
+            tree = self.tree
+            second = torch.cat([tree.second_weight, tree.second_bias[:, None]], 1)
+            embed = self.attention.embed @ self.attention.hidden_weight
+        if self.cfg.parts:
+            compare_upper = self._compare(self.exchange.upper_in, second)
+            compare_lower = self._compare(self.exchange.lower_in, second)
+        gains = bands.sum(-1, keepdim=True)
+        return Derived(low, bands, gains, second, compare_upper, compare_lower, embed)
+
+    def _compare(self, weight: Tensor, second: Tensor) -> Tensor:
+        """First map of the exchange: mean of the channels, of which the bands lack `second`."""
+        pairs = self.tree.num_filters**2
+        if pairs:
+            bands = (second @ weight).flatten(0, 1).repeat(self.tree.num_filters, 1)
+            weight = torch.cat([weight, bands])
+        return weight / (1 + pairs)
 
     def forward(
-        self, x: Float[Tensor, "node batch width"], masks: EdgeMasks
-    ) -> Float[Tensor, "node batch width"]:
+        self, x: Float[Tensor, "batch node width"], derived: Derived
+    ) -> Float[Tensor, "batch node width"]:
         """One residual block."""
-        spectrum = self.spectrum(x, masks)
-        y = self.low_norm(spectrum[:1]).tanh()
+        low, bands = self.spectrum(x, derived)
+        channels = [self.low_norm(low.flatten(1)).view_as(x).tanh()]
         if self.cfg.scattering:
-            y = torch.cat([y, self.band_norm(spectrum[1:]).tanh()])
-            y = (y * (1 + ATTENTION_GAIN * self.attention(y))).mean(0)
+            normed = self.band_norm(bands.flatten(0, 1).flatten(1))
+            channels += normed.view_as(bands).tanh().unbind()
+            gain = (1 + ATTENTION_GAIN * self.attention(channels, derived)) / len(channels)
+            y = sum(g * c for g, c in zip(gain.split(1, -1), channels, strict=True))
         else:
-            y = y[0] * (1 + ATTENTION_GAIN)          # a softmax over one channel
-        y = F.dropout(y, self.cfg.dropout, self.training)
-        y = graph_product(self.mix_graph, y @ self.mix_weight[0] + self.mix_bias[0])
-        y = self.mix_norm(y[None])[0].relu()
-        return x + F.dropout(y, self.cfg.dropout, self.training)
+            y = channels[0] * (1 + ATTENTION_GAIN)  # a softmax over one channel
+        y = dropout(y, self.cfg.dropout, self.training)
+        y = self.mix_graph @ (y @ self.mix_weight[0] + self.mix_bias[0])
+        y = self.mix_norm(y.flatten(1)).view_as(x).relu()
+        return x + dropout(y, self.cfg.dropout, self.training)
 
     def spectrum(
-        self, x: Float[Tensor, "node batch width"], masks: EdgeMasks
-    ) -> Float[Tensor, "channel node batch width"]:
+        self, x: Float[Tensor, "batch node width"], derived: Derived
+    ) -> tuple[Float[Tensor, "batch node width"], Float[Tensor, "band batch node width"]]:
         """Low-pass and band-pass channels of the whole body with its parts (eq. 4, 6)."""
-        graphs = self.graphs(masks)
-        bodies = self.tree(x, graphs)
-        # What the graphs make of a constant 1: the gain of the bias of layer 2.
-        gain = graphs.bands.sum(-1)[..., None].expand(-1, -1, -1, x.shape[1])
-        spectrum, bias_gain = bodies[0], gain[:, 0]
+        spectrum, *parts = self.tree(x, derived)
         if self.cfg.parts:
-            parts, part_gain = bodies[1], gain[:, 1]
-            summary = parts[0]
-            if self.cfg.scattering:
-                summary = torch.cat([parts[:1], self.tree.second_linear(parts[1:], part_gain)]).mean(0)
-            to_lower, to_upper = self.exchange(*self.split(summary, dim=0))
-            spectrum = spectrum + self.cfg.part_weight * self.fuse(parts, to_lower, to_upper)
-            bias_gain = bias_gain + self.cfg.part_weight * self.fuse(
-                part_gain[..., None], to_lower, to_upper)[..., 0]
+            fusion = self._fusion(parts[0], derived)
+            spectrum = torch.baddbmm(spectrum, fusion, parts[0], alpha=self.cfg.part_weight)
         if not self.cfg.scattering:
-            return spectrum
-        return torch.cat([spectrum[:1], self.tree.second_linear(spectrum[1:], bias_gain)])
+            return spectrum, spectrum.new_zeros(0, *x.shape)
+        low, bands = spectrum.split([x.shape[-1], spectrum.shape[-1] - x.shape[-1]], -1)
+        return low, self.tree.second_linear(bands, derived)
 
-    def split(self, x, dim):
-        return x.narrow(dim, 0, self.num_upper), x.narrow(dim, self.num_upper, self.num_parts - self.num_upper)
-
-    def fuse(self, parts, to_lower, to_upper):
-        upper, lower = self.split(parts, dim=1)
-        a = self.cfg.exchange_weight
-        lower = lower + a * (to_lower @ upper.transpose(1, 2)).transpose(1, 2)
-        upper = upper + a * (to_upper @ lower.transpose(1, 2)).transpose(1, 2)
-        return torch.cat([upper, lower, parts[:, self.num_parts:]], 1)
+    def _fusion(self, parts: Tensor, derived: Derived) -> Float[Tensor, "batch node node"]:
+        """The exchange of the parts as one matrix: lower takes from upper, then upper from lower."""
+        others = parts.shape[1] - self.num_parts
+        upper, lower, _ = parts.split([self.num_upper, self.num_parts - self.num_upper, others], 1)
+        to_lower, to_upper = self.exchange(
+            upper @ derived.compare_upper, lower @ derived.compare_lower
+        )
+        weight, identity = (
+            self.cfg.exchange_weight,
+            self.graphs.identity[0].expand(len(parts), -1, -1),
+        )
+        kept = identity[:, self.num_upper : self.num_parts, self.num_upper :]
+        lower_rows = torch.cat([weight * to_lower, kept], -1)
+        upper_rows = torch.baddbmm(
+            identity[:, : self.num_upper], to_upper, lower_rows, alpha=weight
+        )
+        return torch.cat([upper_rows, lower_rows, identity[:, self.num_parts :]], 1)
 
 
 class ScatteringNetwork(nn.Module):
     """SPGSN: DCT coefficients of an observed motion to those of the observed and future motion."""
 
     order: Int[Tensor, " node"]
+    """Nodes inside the network, upper | lower | others, as nodes of the skeleton."""
     inverse: Int[Tensor, " node"]
 
     def __init__(
-        self, cfg: Model, num_nodes: int, num_coeffs: int, upper: Sequence[int], lower: Sequence[int]
+        self,
+        cfg: Model,
+        num_nodes: int,
+        num_coeffs: int,
+        upper: Sequence[int],
+        lower: Sequence[int],
     ) -> None:
         super().__init__()
         self.cfg = cfg
         order = torch.tensor(node_order(num_nodes, upper, lower))
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("inverse", order.argsort(), persistent=False)
-        self.mask_shapes = [(n, n) for n in (num_nodes, 3 * len(upper), 3 * len(lower))]
+        sizes = (num_nodes, 3 * len(upper), 3 * len(lower))
+        self.mask_shapes = [(size, size) for size in sizes]
         self.embed = GraphConv(num_nodes, num_coeffs, cfg.width)
-        self.embed_norm = NodeBatchNorm(num_nodes * cfg.width)
-        self.blocks = nn.ModuleList(
-            ScatteringBlock(cfg, num_nodes, 3 * len(upper), 3 * len(lower))
-            for _ in range(cfg.num_blocks)
-        )
+        self.embed_norm = BatchNorm(num_nodes * cfg.width)
+        self.blocks = nn.ModuleList(ScatteringBlock(cfg, *sizes) for _ in range(cfg.num_blocks))
         self.readout = GraphConv(num_nodes, cfg.width, num_coeffs)
 
     def draw_masks(self, generator: torch.Generator | None = None) -> list[EdgeMasks]:
-        """Random masks for every block: each edge survives with probability edge_prob.
+        """Random masks for every block: an edge survives with probability edge_prob (spec 3.5).
 
-        The nodes of a mask are in the order of the skeleton, those of a part in `part_nodes`.
+        Drawn on the generator's device, or without one from torch's global state.
         """
-        device = self.order.device if generator is None else generator.device
-        def draw(shape):
-            kept = torch.rand(shape, generator=generator, device=device) < self.cfg.edge_prob
-            return kept.to(self.readout.weight)
-        return [EdgeMasks(*(draw(s) for s in self.mask_shapes)) for _ in self.blocks]
+        like = self.readout.weight
+        device = like.device if generator is None else generator.device
 
-    def constant_masks(self, value: float) -> list[EdgeMasks]:
-        masks = EdgeMasks(*(self.readout.weight.new_full(s, value) for s in self.mask_shapes))
-        return [masks] * len(self.blocks)
+        def draw(shape: tuple[int, int]) -> Tensor:
+            kept = torch.rand(shape, generator=generator, device=device) < self.cfg.edge_prob
+            return kept.to(like)
+
+        return [EdgeMasks(*map(draw, self.mask_shapes)) for _ in self.blocks]
 
     def default_masks(self) -> list[EdgeMasks]:
+        """Masks of this mode: random in training, at inference as cfg.mask_eval says."""
         if self.training or self.cfg.mask_eval == "sample":
             return self.draw_masks()
-        return self.constant_masks(self.cfg.edge_prob if self.cfg.mask_eval == "mean" else 1.0)
+        value = self.cfg.edge_prob if self.cfg.mask_eval == "mean" else 1.0
+        like = self.readout.weight
+        return [EdgeMasks(*(like.new_full(s, value) for s in self.mask_shapes))] * len(self.blocks)
+
+    def derive(self, masks: list[EdgeMasks]) -> list[Derived]:
+        """What each block computes from parameters and masks alone."""
+        return [
+            block.derive(mask._replace(whole=mask.whole[self.order][:, self.order]))
+            for block, mask in zip(self.blocks, masks, strict=True)
+        ]
 
     def forward(
         self, coeffs: Float[Tensor, "batch node coeff"], masks: list[EdgeMasks] | None = None
     ) -> Float[Tensor, "batch node coeff"]:
-        """Predict; without masks they follow the mode and cfg.mask_eval."""
-        x = coeffs.transpose(0, 1)[self.order]
-        y = self.embed_norm(self.embed(x)[None])[0].tanh()
-        y = F.dropout(y, self.cfg.dropout, self.training)
-        for block, mask in zip(self.blocks, masks or self.default_masks(), strict=True):
-            y = block(y, mask._replace(whole=mask.whole[self.order][:, self.order]))
-        return (x + self.readout(y))[self.inverse].transpose(0, 1)
+        """Predict, with the given edge masks or those of `default_masks`."""
+        return self.run(coeffs, self.derive(self.default_masks() if masks is None else masks))
+
+    def run(
+        self, coeffs: Float[Tensor, "batch node coeff"], derived: list[Derived]
+    ) -> Float[Tensor, "batch node coeff"]:
+        """Predict, with graphs already derived."""
+        x = coeffs[:, self.order]
+        y = self.embed(x)
+        y = self.embed_norm(y.flatten(1)).view_as(y).tanh()
+        y = dropout(y, self.cfg.dropout, self.training)
+        for block, ready in zip(self.blocks, derived, strict=True):
+            y = block(y, ready)
+        return (x + self.readout(y))[:, self.inverse]
+
+    def prepared(self, masks: list[EdgeMasks] | None = None) -> InferenceNetwork:
+        """A copy for inference alone, with everything computed once that does not need the input."""
+        if masks is None and self.cfg.mask_eval == "sample":
+            raise ValueError(
+                "model.mask_eval is 'sample': its masks are drawn anew for every prediction; "
+                "prepare with mask_eval 'mean' or 'ones', or pass masks"
+            )
+        return InferenceNetwork(copy.deepcopy(self).eval(), masks)
+
+
+class InferenceNetwork(nn.Module):
+    """SPGSN with fixed edge masks, filters and merged products cached, BatchNorm folded."""
+
+    @torch.no_grad()
+    def __init__(self, network: ScatteringNetwork, masks: list[EdgeMasks] | None) -> None:
+        super().__init__()
+        derived = network.derive(network.default_masks() if masks is None else masks)
+        for i, ready in enumerate(derived):
+            for name, tensor in ready._asdict().items():
+                self.register_buffer(f"{name}_{i}", tensor)
+        for module in list(network.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, BatchNorm):
+                    setattr(module, name, child.folded())
+        self.network = network.requires_grad_(False)
+
+    def forward(
+        self, coeffs: Float[Tensor, "batch node coeff"]
+    ) -> Float[Tensor, "batch node coeff"]:
+        """Predict."""
+        derived = [
+            Derived(*(getattr(self, f"{name}_{i}") for name in Derived._fields))
+            for i in range(len(self.network.blocks))
+        ]
+        return self.network.run(coeffs, derived)
 
 
 class GcnBlock(nn.Module):
@@ -364,15 +447,13 @@ class GcnBlock(nn.Module):
         super().__init__()
         self.dropout = dropout
         self.convs = nn.ModuleList(GraphConv(num_nodes, width, width) for _ in range(2))
-        self.norms = nn.ModuleList(NodeBatchNorm(num_nodes * width) for _ in range(2))
+        self.norms = nn.ModuleList(BatchNorm(num_nodes * width) for _ in range(2))
 
-    def forward(
-        self, x: Float[Tensor, "node batch width"]
-    ) -> Float[Tensor, "node batch width"]:
+    def forward(self, x: Float[Tensor, "batch node width"]) -> Float[Tensor, "batch node width"]:
         """One residual block."""
         y = x
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            y = F.dropout(norm(conv(y)[None])[0].tanh(), self.dropout, self.training)
+            y = dropout(norm(conv(y).flatten(1)).view_as(y).tanh(), self.dropout, self.training)
         return x + y
 
 
@@ -383,7 +464,7 @@ class DctGcn(nn.Module):
         super().__init__()
         self.dropout = cfg.dropout
         self.embed = GraphConv(num_nodes, num_coeffs, cfg.width)
-        self.embed_norm = NodeBatchNorm(num_nodes * cfg.width)
+        self.embed_norm = BatchNorm(num_nodes * cfg.width)
         self.blocks = nn.ModuleList(
             GcnBlock(num_nodes, cfg.width, cfg.dropout) for _ in range(cfg.num_blocks)
         )
@@ -393,11 +474,12 @@ class DctGcn(nn.Module):
         self, coeffs: Float[Tensor, "batch node coeff"], masks: None = None
     ) -> Float[Tensor, "batch node coeff"]:
         """Predict; it has no random edges, `masks` is there to be called like the others."""
-        x = coeffs.transpose(0, 1)
-        y = F.dropout(self.embed_norm(self.embed(x)[None])[0].tanh(), self.dropout, self.training)
+        y = self.embed(coeffs)
+        y = self.embed_norm(y.flatten(1)).view_as(y).tanh()
+        y = dropout(y, self.dropout, self.training)
         for block in self.blocks:
             y = block(y)
-        return (x + self.readout(y)).transpose(0, 1)
+        return coeffs + self.readout(y)
 
 
 class MotionMlp(nn.Module):
@@ -420,7 +502,7 @@ class MotionMlp(nn.Module):
         self, coeffs: Float[Tensor, "batch node coeff"], masks: None = None
     ) -> Float[Tensor, "batch node coeff"]:
         """Predict; it has no edges, `masks` is there to be called like the others."""
-        y = self.embed(coeffs.transpose(1, 2))                       # batch, coeff, width
+        y = self.embed(coeffs.transpose(1, 2))  # batch, coeff, width
         for mix, norm in zip(self.mixes, self.norms, strict=True):
             y = y + norm(mix(y.transpose(1, 2)).transpose(1, 2))
         return coeffs + self.readout(y).transpose(1, 2)

@@ -2,7 +2,10 @@
 
 from dataclasses import replace
 
-from .config import Config, Data, Loop, Model, Optim
+from tenfold.core.loop import Loop
+from tenfold.core.optim import Optim
+
+from .config import Config, Data, Model
 
 PAPER = Config(
     model=Model(),

@@ -1,0 +1,266 @@
+"""The loop's promises: exact resume, equality across processes, clear stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tenfold.core import checkpoint, dist, loop, optim
+from tenfold.core.optim import Optim
+from tenfold.core.seed import generator, seed_of
+from tenfold.core.system import Fit
+
+TOY = Path(__file__).parent / "toy.py"
+
+
+def toy(run: Path, *options: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    start = [sys.executable]
+    if processes > 1:
+        start += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+        start += ["--master-port", str(20000 + seed_of(str(run)) % 20000)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*start, str(TOY), str(run), *options], capture_output=True, text=True, env=env, timeout=180
+    )
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    for file in sorted(run.glob("checkpoints/*/final*.safetensors")):
+        name = f"{file.parent.name}/{file.stem}"
+        found |= {f"{name}/{k}": v for k, v in load_file(file).items()}
+    if (run / "teacher.pt").exists():
+        teacher = torch.load(run / "teacher.pt", weights_only=True)
+        found |= {f"teacher/{k}": v for k, v in teacher.items()}
+    return found
+
+
+def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], tolerance: float) -> None:
+    assert a and a.keys() == b.keys()
+    for key in a:
+        if tolerance == 0:
+            assert torch.equal(a[key], b[key]), key
+        else:
+            torch.testing.assert_close(a[key], b[key], rtol=tolerance, atol=tolerance, msg=key)
+
+
+def without_time(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+
+def test_killed_at_five_random_steps_equals_unkilled(tmp_path: Path) -> None:
+    """SIGKILL five times in one run, at steps drawn anew each time the test runs."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert toy(whole).returncode == 0
+    for _ in range(5):
+        step = random.randint(2, 9)  # counted from the start of that process
+        done = toy(killed, "--kill-at", str(step))
+        assert done.returncode in (-9, 0), done.stderr
+    assert toy(killed).returncode == 0
+    assert_equal(weights(whole), weights(killed), 0)
+    assert without_time(whole) == without_time(killed)
+
+
+def test_sigterm_writes_a_checkpoint_and_says_so(tmp_path: Path) -> None:
+    done = toy(tmp_path / "run", "--kill-at", "6", "--signal", "TERM")
+    assert done.returncode == 143
+    assert "SIGTERM" in done.stderr and "same command continues" in done.stderr
+    folder = tmp_path / "run/checkpoints/first"
+    # the signal comes at the end of step 6; processes agree on it in the next step
+    assert [p.name for p in checkpoint.complete(folder)] == ["step-000000007"]
+    assert toy(tmp_path / "run").returncode == 0
+    assert toy(tmp_path / "whole").returncode == 0
+    assert_equal(weights(tmp_path / "run"), weights(tmp_path / "whole"), 0)
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    """Each rank trains on its own shard; also the stage whose models take turns."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert toy(one, "--plain").returncode == 0
+    done = toy(two, "--plain", processes=2)
+    assert done.returncode == 0, done.stderr
+    assert_equal(weights(one), weights(two), 1e-5)
+
+
+def test_two_processes_resume_exactly(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert toy(whole, processes=2).returncode == 0
+    assert toy(killed, "--kill-at", "7", processes=2).returncode != 0
+    assert toy(killed, processes=2).returncode == 0
+    assert_equal(weights(whole), weights(killed), 0)
+
+
+def test_pipeline_schedule_drives_a_stage_and_resumes(tmp_path: Path) -> None:
+    """Forward and backward by torch's 1F1B schedule; each process saves its own part."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = toy(whole, "--pipeline", processes=2)
+    assert done.returncode == 0, done.stderr
+    assert toy(killed, "--pipeline", "--kill-at", "6", processes=2).returncode != 0
+    assert toy(killed, "--pipeline", processes=2).returncode == 0
+    assert_equal(weights(whole), weights(killed), 0)
+    parts = {key.split("/")[1] for key in weights(whole)}
+    assert parts == {"final-rank-0", "final-rank-1"}
+
+
+def test_pipeline_equals_one_process(tmp_path: Path) -> None:
+    from tenfold.core.seed import seed_everything
+
+    done = toy(tmp_path, "--pipeline", processes=2)
+    assert done.returncode == 0, done.stderr
+    seed_everything(7)
+    first = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh())
+    second = torch.nn.Linear(16, 3)
+    model = torch.nn.Sequential(first, second)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for step in range(12):
+        x = torch.randn(8, 6, generator=generator("pipe", step))
+        sgd.zero_grad()
+        torch.nn.functional.mse_loss(model(x), x[:, :3].sin()).backward()
+        sgd.step()
+    got = weights(tmp_path)
+    torch.testing.assert_close(got["pipe/final-rank-0/0.weight"], first[0].weight.detach())
+    torch.testing.assert_close(got["pipe/final-rank-1/weight"], second.weight.detach())
+
+
+def test_non_finite_weight_is_named_and_stops(tmp_path: Path) -> None:
+    done = toy(tmp_path, "--poison", "5")
+    assert done.returncode == 3
+    assert "stage 'first', step 5" in done.stderr and "body.4.weight" in done.stderr
+
+
+class Line(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 1)
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"loss": self.layer(batch["x"]).square().mean()}
+
+
+def fit(batches, **changes) -> Fit:
+    torch.manual_seed(0)
+    return Fit("line", Line(), batches, changes.pop("steps", 4), Optim(lr=0.1), **changes)
+
+
+HERE = dist.World(0, 1, torch.device("cpu"))
+
+
+def test_non_finite_input_is_named(tmp_path: Path) -> None:
+    def bad(index: int) -> dict[str, torch.Tensor]:
+        x = torch.ones(3, 2)
+        x[1, 0] = float("nan") if index == 2 else 1.0
+        return {"x": x}
+
+    with pytest.raises(loop.NonFinite, match=r"step 2.*batch\['x'\] \(row 1\)"):
+        loop.train(iter([fit(bad)]), loop.Loop(workers=0), HERE, tmp_path, 0)
+
+
+def test_accumulated_steps_equal_one_large_batch(tmp_path: Path) -> None:
+    x = torch.randn(4, 8, 2, generator=generator("x"))
+    large = fit(lambda i: {"x": x[i]})
+    small = fit(lambda i: {"x": x[i // 2].reshape(2, 4, 2)[i % 2]})
+    loop.train(iter([large]), loop.Loop(), HERE, tmp_path / "a", 0)
+    loop.train(iter([small]), loop.Loop(accumulate=2), HERE, tmp_path / "b", 0)
+    torch.testing.assert_close(large.model.layer.weight, small.model.layer.weight)
+
+
+def test_bf16_autocast_is_used(tmp_path: Path) -> None:
+    kinds = []
+    stage = fit(lambda i: {"x": torch.ones(3, 2)}, steps=1)
+    stage.model.layer.register_forward_hook(lambda m, a, out: kinds.append(out.dtype))
+    loop.train(iter([stage]), loop.Loop(amp="bf16"), HERE, tmp_path, 0)
+    assert kinds == [torch.bfloat16]
+    assert stage.model.layer.weight.dtype == torch.float32
+
+
+def test_best_weights_are_kept(tmp_path: Path) -> None:
+    seen: list[tuple[float, torch.Tensor]] = []
+
+    def validate(model: torch.nn.Module) -> dict[str, float]:
+        value = [3.0, 1.0, 2.0, 5.0][len(seen)]
+        seen.append((value, model.layer.weight.detach().clone()))
+        return {"error": value}
+
+    stage = fit(lambda i: {"x": torch.ones(3, 2)}, validate=validate, watch="error")
+    accounts = loop.train(iter([stage]), loop.Loop(validate_every=1), HERE, tmp_path, 0)
+    assert accounts[0]["best"] == {"step": 2, "metric": "error", "value": 1.0}
+    assert torch.equal(stage.model.layer.weight, seen[1][1])
+
+
+def test_prefetched_batches_are_the_same_and_in_order() -> None:
+    def make(index: int) -> torch.Tensor:
+        return torch.rand(3, generator=generator("batch", index))
+
+    plain = list(loop.prefetched(make, 2, 9, 0))
+    threaded = list(loop.prefetched(make, 2, 9, 3))
+    assert all(torch.equal(a, b) for a, b in zip(plain, threaded, strict=True))
+    assert len(plain) == 7
+
+
+def test_an_error_in_a_batch_thread_reaches_the_caller(tmp_path: Path) -> None:
+    def bad(index: int) -> dict[str, torch.Tensor]:
+        raise ValueError("file 7 is damaged")
+
+    with pytest.raises(ValueError, match="file 7 is damaged"):
+        loop.train(iter([fit(bad)]), loop.Loop(workers=2), HERE, tmp_path, 0)
+
+
+def test_half_written_checkpoints_are_never_taken(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 3, {"step": 3}, HERE, parallel=False)
+    (tmp_path / "step-000000009.tmp").mkdir()
+    loaded = checkpoint.load(tmp_path, HERE, parallel=False)
+    assert loaded == {"step": 3}
+    (tmp_path / "step-000000003/state.pt").write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(ValueError, match="cannot be read"):
+        checkpoint.load(tmp_path, HERE, parallel=False)
+
+
+def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
+    marker = tmp_path / "executed"
+
+    class Payload:
+        def __reduce__(self):
+            return (Path.touch, (marker,))
+
+    folder = tmp_path / "step-000000001"
+    folder.mkdir()
+    torch.save({"step": Payload()}, folder / "state.pt")
+    with pytest.raises(ValueError, match="cannot be read"):
+        checkpoint.load(tmp_path, HERE, parallel=False)
+    assert not marker.exists()
+
+
+def test_schedules() -> None:
+    cosine = Optim(lr=1.0, schedule="cosine", warmup=2, floor=0.1)
+    factors = [optim.lr_factor(cosine, s, 12) for s in range(13)]
+    assert factors[:2] == [0.5, 1.0] and factors[2] == 1.0
+    assert abs(factors[12] - 0.1) < 1e-12 and abs(factors[7] - 0.55) < 1e-12
+    assert optim.lr_factor(Optim(schedule="linear"), 3, 4) == 0.25
+    with pytest.raises(ValueError, match=r"optim\.period"):
+        optim.lr_factor(Optim(schedule="step"), 0, 4)
+
+
+def test_vectors_do_not_decay_and_groups_scale() -> None:
+    model = torch.nn.Linear(3, 2)
+    adam = optim.build(model, Optim(weight_decay=0.5))
+    assert [g["weight_decay"] for g in adam.param_groups] == [0.5, 0.0]
+    scaled = optim.build(
+        model, Optim(lr=0.1), lambda m: [{"params": list(m.parameters()), "lr_scale": 10.0}]
+    )
+    optim.set_lr(scaled, Optim(lr=0.1), 0, 5)
+    assert scaled.param_groups[0]["lr"] == 1.0
+
+
+def test_shares_must_divide() -> None:
+    assert dist.World(1, 2, torch.device("cpu")).share(8) == slice(4, 8)
+    with pytest.raises(ValueError, match="multiple of 2"):
+        dist.World(0, 2, torch.device("cpu")).share(7)
