@@ -35,3 +35,32 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         system = Path(metafunc.module.__file__).stem.removeprefix("test_")
         found = cases(system, metafunc.config.getoption("--golden"))
         metafunc.parametrize("case", found, ids=[f"{system}-{c.name}" for c in found])
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory):
+    """A function system -> its tiny run on generated data, made once; tests must not change it."""
+    folders: dict[str, Path] = {}
+
+    def make(system: str) -> Path:
+        if system not in folders:
+            from tiny import options
+
+            from tenfold.cli import main
+
+            folder = tmp_path_factory.mktemp("made")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("TENFOLD_DATA", str(tmp_path_factory.mktemp("no-data")))
+                run = folder / system
+                main(["train", system, "demo", *options(system), "--run.folder", str(run)])
+            folders[system] = run
+        return folders[system]
+
+    return make
+
+
+@pytest.fixture
+def generated_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No data set is found, so that every system generates its data."""
+    (tmp_path / "no-data").mkdir()
+    monkeypatch.setenv("TENFOLD_DATA", str(tmp_path / "no-data"))

@@ -74,6 +74,12 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.wfile.write(body)
 
+    def handle_one_request(self):
+        try:
+            super().handle_one_request()
+        except (BrokenPipeError, ConnectionResetError):  # a client that has seen enough
+            self.close_connection = True
+
     def log_message(self, *args):
         pass
 

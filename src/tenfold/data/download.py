@@ -182,12 +182,14 @@ def _continue(url: str, part: Path, limit: int, progress: Progress, timeout: flo
 
 def _ask(request: urllib.request.Request, timeout: float) -> http.client.HTTPResponse:
     """Open the connection; anything but an answer counts as cut."""
+    opener = urllib.request.build_opener(_Redirects)
     try:
-        return urllib.request.build_opener(_Redirects).open(request, timeout=timeout)
+        answer: http.client.HTTPResponse = opener.open(request, timeout=timeout)
     except urllib.error.HTTPError:
         raise
     except (OSError, http.client.HTTPException) as error:  # OSError: unreachable, reset, timeout
         raise _Cut(f"connection failed ({error})") from error
+    return answer
 
 
 def _read(answer: http.client.HTTPResponse) -> bytes:

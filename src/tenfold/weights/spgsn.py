@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +91,7 @@ def convert(
         return key_map(order).convert(official_state(checkpoint), shapes)
 
 
+@runtime_checkable
 class _System(Protocol):
     """A system around a `ScatteringNetwork`; its skeleton decides the order of nodes."""
 

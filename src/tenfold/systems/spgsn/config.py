@@ -33,6 +33,9 @@ class Model:
     """False leaves only the low-pass channel: the ablation 'parts only'."""
     parts: bool = True
     """False leaves only the whole body: the ablation 'scattering only'."""
+    readout_gain: float = 1.0
+    """Factor on what spgsn and gcn add to their input. 1 is the official code, whose last layer has
+    to grow to the scale of millimetres; a larger one gets there in short runs (ours)."""
     exchange_weight: float = 1.0
     """Weight of what one part sends to the other (official code: W_pg is stored, never used)."""
     part_weight: float = 1.0

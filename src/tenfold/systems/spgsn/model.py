@@ -401,7 +401,7 @@ class ScatteringNetwork(nn.Module):
         y = dropout(y, self.cfg.dropout, self.training)
         for block, ready in zip(self.blocks, derived, strict=True):
             y = block(y, ready)
-        return (x + self.readout(y))[:, self.inverse]
+        return torch.add(x, self.readout(y), alpha=self.cfg.readout_gain)[:, self.inverse]
 
     def prepared(self, masks: list[EdgeMasks] | None = None) -> InferenceNetwork:
         """A copy for inference alone, with everything computed once that does not need the input."""
@@ -462,7 +462,7 @@ class DctGcn(nn.Module):
 
     def __init__(self, cfg: Model, num_nodes: int, num_coeffs: int) -> None:
         super().__init__()
-        self.dropout = cfg.dropout
+        self.cfg, self.dropout = cfg, cfg.dropout
         self.embed = GraphConv(num_nodes, num_coeffs, cfg.width)
         self.embed_norm = BatchNorm(num_nodes * cfg.width)
         self.blocks = nn.ModuleList(
@@ -479,15 +479,19 @@ class DctGcn(nn.Module):
         y = dropout(y, self.dropout, self.training)
         for block in self.blocks:
             y = block(y)
-        return coeffs + self.readout(y)
+        return torch.add(coeffs, self.readout(y), alpha=self.cfg.readout_gain)
 
 
 class MotionMlp(nn.Module):
     """A baseline without a graph (after siMLPe): linear maps over nodes and over coefficients.
 
-    Ours differs: `width` features take the place of the nodes, num_blocks is that of the others, and
-    the last map starts at zero, so that the first prediction repeats the last pose.
+    Ours differs: `width` features take the place of the nodes, and the last map starts at zero, so
+    that the first prediction repeats the last pose. Inside, lengths are in metres as in siMLPe, so
+    that what the normalised blocks add counts beside the input.
     """
+
+    unit = 1000.0
+    """Millimetres a unit of length inside the network."""
 
     def __init__(self, cfg: Model, num_nodes: int, num_coeffs: int) -> None:
         super().__init__()
@@ -502,10 +506,10 @@ class MotionMlp(nn.Module):
         self, coeffs: Float[Tensor, "batch node coeff"], masks: None = None
     ) -> Float[Tensor, "batch node coeff"]:
         """Predict; it has no edges, `masks` is there to be called like the others."""
-        y = self.embed(coeffs.transpose(1, 2))  # batch, coeff, width
+        y = self.embed(coeffs.transpose(1, 2) / self.unit)  # batch, coeff, width
         for mix, norm in zip(self.mixes, self.norms, strict=True):
             y = y + norm(mix(y.transpose(1, 2)).transpose(1, 2))
-        return coeffs + self.readout(y).transpose(1, 2)
+        return coeffs + self.unit * self.readout(y).transpose(1, 2)
 
 
 def build(

@@ -6,7 +6,6 @@ import pickle
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -118,7 +117,7 @@ class Spgsn(System[Config]):
         """Error over all future frames of the held-out windows, unweighted mean of actions."""
         assert isinstance(trainee, Trainee)
         windows = self.motions.windows("validation")
-        errors = self._errors(windows, partial(_predicted, trainee.network))
+        errors = self._errors(windows, _ready(trainee.network))
         return {"mpjpe": float(np.mean([e.mean() for e in errors.values()]))}
 
     def horizons(self) -> dict[str, int]:
@@ -140,7 +139,7 @@ class Spgsn(System[Config]):
     def evaluate(self, split: str) -> dict[str, float]:
         """MPJPE in mm per action and horizon; the average is over actions seen in training."""
         self.model.eval()
-        return self._table(split, partial(_predicted, self.model), self.cfg.model.kind)
+        return self._table(split, _ready(self.model), self.cfg.model.kind)
 
     def baselines(self, split: str) -> dict[str, dict[str, float]]:
         """Repeat the last observed pose."""
@@ -196,10 +195,11 @@ class Spgsn(System[Config]):
         coeffs, basis = coeffs.to(device), self.motions.basis.float().to(device)
         if samples and not isinstance(self.model, ScatteringNetwork):
             raise ValueError(f"model.kind {self.cfg.model.kind!r} has no edge masks to sample")
-        outputs = [self.model(coeffs)]
         if isinstance(self.model, ScatteringNetwork) and samples:
             draw = generator(self.cfg.seed, "forecast")
             outputs = [self.model(coeffs, self.model.draw_masks(draw)) for _ in range(samples)]
+        else:
+            outputs = [self.model(coeffs)]
         joints = torch.cat([_joints(o, basis)[:, self.cfg.data.past :] for o in outputs]).cpu()
         still = torch.from_numpy(np.repeat(positions[-1:], joints.shape[1], 0))
         return fill_unused(still.expand(len(joints), -1, -1, -1), joints, self.cfg.skeleton).numpy()
@@ -317,9 +317,11 @@ class Spgsn(System[Config]):
         )
 
 
-def _predicted(network: nn.Module, coeffs: Tensor) -> Tensor:
-    predicted: Tensor = network(coeffs)
-    return predicted
+def _ready(network: nn.Module) -> nn.Module:
+    """The network for many predictions: with cached filters, where masks are not drawn anew."""
+    if isinstance(network, ScatteringNetwork) and network.cfg.mask_eval != "sample":
+        return network.prepared()
+    return network
 
 
 def _same(coeffs: Tensor) -> Tensor:

@@ -1,0 +1,116 @@
+"""Writes docs/systems/<name>.md from class, recipes, fields and committed results.
+
+`python docs/generate.py` writes the pages; `--check` fails if one is out of date (a test runs it).
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import json
+import sys
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from tenfold.cli import SYSTEMS, system_class
+from tenfold.core.config import differences, to_json
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def field_texts(cls: type) -> dict[str, str]:
+    """The docstring under each field of a dataclass, from its source."""
+    tree = ast.parse(inspect.getsource(cls)).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    texts = {}
+    for one, following in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(one, ast.AnnAssign) and isinstance(following, ast.Expr):
+            if isinstance(following.value, ast.Constant):
+                texts[one.target.id] = " ".join(str(following.value.value).split())  # type: ignore[union-attr]
+    return texts
+
+
+def fields(cls: type, prefix: str = "") -> list[tuple[str, str, str]]:
+    """(dotted name, default, text) of every field."""
+    hints, texts = get_type_hints(cls), field_texts(cls)
+    rows: list[tuple[str, str, str]] = []
+    for f in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(hints[f.name]):
+            rows += fields(hints[f.name], f"{prefix}{f.name}.")
+        else:
+            rows.append((prefix + f.name, repr(f.default), texts.get(f.name, "")))
+    return rows
+
+
+def page(name: str) -> str:
+    cls = system_class(name)
+    paper, recipes = cls.paper, cls.recipes
+    lines = [
+        f"# {name}: {cls.task}",
+        "",
+        "*Written by `docs/generate.py` from the code and the committed results; do not edit.*",
+        "",
+        f"**{paper.title}**, arXiv {paper.arxiv}. {paper.says}",
+        "",
+        f"- Official code: {paper.code}. Official weights: {paper.weights_licence}.",
+        f"- Use: {cls.intended}",
+        f"- Read the code: `src/tenfold/systems/{name}/` (its README says how we differ).",
+        "",
+        "## Results",
+        "",
+        *results(name),
+        "## Recipes",
+        "",
+        "Each is the published setting, changed as listed.",
+        "",
+    ]
+    published = to_json(recipes["paper"])
+    for recipe, cfg in recipes.items():
+        changed = "; ".join(f"`{d}`" for d in differences(published, to_json(cfg)))
+        lines.append(f"- **{recipe}**: {changed or 'the published setting'}")
+    lines += ["", "## Fields", "", "| field | default | meaning |", "|---|---|---|"]
+    for field, default, text in fields(type(recipes["paper"])):
+        text = text.replace("|", "\\|")
+        lines.append(f"| `--{field.replace('_', '-')}` | `{default}` | {text} |")
+    lines += ["", "## Cite", "", "```bibtex", paper.cite, "```", ""]
+    return "\n".join(lines)
+
+
+def results(name: str) -> list[str]:
+    lines: list[str] = []
+    claims = ROOT / "claims" / f"{name}.json"
+    if claims.exists():
+        found: dict[str, Any] = json.loads(claims.read_text())
+        data = found["data"]
+        lines += [f"Claims (data: {data['name']}, {data['kind']}; {found['budget']}):", ""]
+        for claim in found["claims"]:
+            verdict = claim["verdict"]
+            lines.append(
+                f"- {claim['says']} **{verdict['name']}**: {claim['metric']} "
+                f"{verdict['method']:.2f} against {verdict['baseline']:.2f} ({claim['baseline']})."
+            )
+        lines += ["", f"All rows: [claims/{name}.md](../../claims/{name}.md).", ""]
+    bench = ROOT / "benchmarks" / "results" / f"{name}.md"
+    if bench.exists():
+        lines += [f"Speed: [benchmarks/results/{name}.md](../../benchmarks/results/{name}.md).", ""]
+    return lines or ["No committed results yet.", ""]
+
+
+def main() -> None:
+    stale = []
+    for name in SYSTEMS:
+        importlib.import_module(f"tenfold.systems.{name}")
+        target, text = ROOT / "docs" / "systems" / f"{name}.md", page(name)
+        if "--check" in sys.argv:
+            if not target.exists() or target.read_text() != text:
+                stale.append(target.name)
+        else:
+            target.write_text(text)
+    if stale:
+        sys.exit(f"out of date: {', '.join(stale)}; run python docs/generate.py")
+
+
+if __name__ == "__main__":
+    main()

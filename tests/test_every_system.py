@@ -1,0 +1,308 @@
+"""What every system promises, asked of each at its smallest, on generated data."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import DETERMINISTIC, IMPROVING, SAMPLES, config, options
+
+import tenfold
+from tenfold import cli, run
+from tenfold.core import dist, loop
+from tenfold.core.config import from_json, to_json
+from tenfold.core.system import System
+from tenfold.export import TOLERANCE, export_checked
+
+pytestmark = [
+    pytest.mark.parametrize("name", list(cli.SYSTEMS)),
+    pytest.mark.usefixtures("generated_only"),
+]
+Made = Callable[[str], Path]
+TINY_SCRIPT = Path(__file__).parent / "tiny.py"
+HERE = dist.World(0, 1, torch.device("cpu"))
+REQUIRED = ("paper", "small", "demo", "demo-baseline")
+
+
+def command(script: list[str], *words: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    return subprocess.run(
+        [sys.executable, *script, *words], capture_output=True, text=True, timeout=300, env=env
+    )
+
+
+def kinds(cls: type) -> Iterator[type]:
+    """A configuration class and those nested in it."""
+    yield cls
+    for kind in typing.get_type_hints(cls).values():
+        if is_dataclass(kind):
+            yield from kinds(kind)  # type: ignore[arg-type]
+
+
+def only_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs end when the weights are written: no evaluation, no page."""
+    monkeypatch.setattr(run, "conclude", lambda *_: {})
+
+
+def outputs(system: System[Any]) -> list[torch.Tensor]:
+    """What the network gives for the example inputs of its export."""
+    what = system.export()
+    with torch.no_grad():
+        found = what.module.eval()(*what.inputs)
+    return [found] if isinstance(found, torch.Tensor) else list(found)
+
+
+# --- configuration -----------------------------------------------------------------------------
+
+
+def test_recipes_exist_and_survive_json(name: str) -> None:
+    recipes = cli.system_class(name).recipes
+    assert set(REQUIRED) <= set(recipes)
+    for recipe in recipes.values():
+        through = json.loads(json.dumps(to_json(recipe)))
+        assert from_json(type(recipe), through) == recipe
+        completed = cli.system_class(name).complete(recipe)
+        through = json.loads(json.dumps(to_json(completed)))
+        assert from_json(type(completed), through) == completed
+
+
+def test_a_recipe_differs_from_the_paper_in_values_only(name: str) -> None:
+    recipes = cli.system_class(name).recipes
+    assert len({type(r) for r in recipes.values()}) == 1
+    assert all(r.__dataclass_params__.frozen for r in recipes.values())
+
+
+def test_unknown_fields_are_refused(name: str) -> None:
+    recipe = cli.system_class(name).recipes["demo"]
+    values = to_json(recipe)
+    with pytest.raises(ValueError, match="colour"):
+        from_json(type(recipe), {**values, "colour": 1})
+    with pytest.raises(ValueError, match=r"config\.loop.*colour"):
+        from_json(type(recipe), {**values, "loop": {**values["loop"], "colour": 1}})
+    with pytest.raises(ValueError, match=r"config\.seed must be a int"):
+        from_json(type(recipe), {**values, "seed": "7"})
+    with pytest.raises(ValueError, match=r"config\.loop must be an object"):
+        from_json(type(recipe), {**values, "loop": 3})
+
+
+def test_every_field_says_what_it_is(name: str) -> None:
+    """A docstring stands under each field of each configuration class."""
+    for kind in set(kinds(type(cli.system_class(name).recipes["paper"]))):
+        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field, below in zip(body.body, [*body.body[1:], ast.Pass()], strict=True):
+            if isinstance(field, ast.AnnAssign):
+                assert isinstance(below, ast.Expr), f"{kind.__name__}: {ast.unparse(field)}"
+
+
+def test_help_mentions_every_field(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train", name, "demo", "--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    flags = cli._flags(type(cli.system_class(name).recipes["demo"]))
+    missing = [f for f in flags if f not in text and f.replace("--", "--no-") not in text]
+    assert len(flags) > 15 and not missing
+
+
+def test_the_paper_is_named(name: str) -> None:
+    cls = cli.system_class(name)
+    assert re.fullmatch(r"\d{4}\.\d{4,5}", cls.paper.arxiv)
+    assert all(getattr(cls.paper, f.name).strip() for f in dataclasses.fields(cls.paper))
+    assert cls.paper.cite.startswith("@") and cls.paper.cite.count("{") == cls.paper.cite.count("}")
+    assert cls.task and cls.intended and cls.headline
+    groups = {key.split("/")[0] for key in cls.headline}
+    assert groups <= set(cls.better) and groups <= set(cls.units)
+    assert set(cls.better.values()) <= {"lower", "higher"}
+    assert cli.SYSTEMS[name].task == cls.task
+
+
+# --- one step ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", ["demo", "demo-baseline"])
+def test_one_step_is_finite_and_reaches_every_parameter(name: str, recipe: str) -> None:
+    system = run.construct(cli.system_class(name), config(name, recipe, options(name)))
+    for fit in system.fits():
+        fit.model.train()
+        for index in range(4 if fit.alternates else 1):
+            losses = fit.drive(fit.model, fit.batches(index), lambda loss: loss.backward())
+            assert all(math.isfinite(float(v.detach())) for v in losses.values()), losses
+        wanted = {n: p for n, p in fit.model.named_parameters() if p.requires_grad}
+        assert wanted
+        assert not [n for n, p in wanted.items() if p.grad is None]
+        assert not [n for n, p in wanted.items() if not bool(torch.isfinite(p.grad).all())]
+
+
+def test_batches_follow_from_the_index_alone(name: str) -> None:
+    cfg = config(name, "demo", options(name))
+    cls = cli.system_class(name)
+    first, second = run.construct(cls, cfg), run.construct(cls, cfg)
+    a, b = next(first.fits()), next(second.fits())
+    early = a.batches(1)
+    a.batches(5)
+    for one in (a.batches(1), b.batches(1)):
+        flat = list(zip(tensors(early), tensors(one), strict=True))
+        assert flat and all(torch.equal(x, y) for x, y in flat)
+
+
+def tensors(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    items = value.values() if isinstance(value, dict) else value
+    return [t for v in items for t in tensors(v)] if isinstance(value, (dict, list, tuple)) else []
+
+
+# --- a run -------------------------------------------------------------------------------------
+
+
+def test_a_run_folder_holds_what_it_should(name: str, made: Made) -> None:
+    folder = made(name)
+    files = "config.json environment.json metrics.jsonl result.json report.html MODEL_CARD.md"
+    for file in [*files.split(), "weights.safetensors"]:
+        assert (folder / file).stat().st_size > 0, file
+    assert not list(folder.rglob("*.tmp"))
+    result = json.loads((folder / "result.json").read_text())
+    assert result["system"] == name and result["recipe"] == "demo"
+    assert set(cli.system_class(name).headline) <= set(result["metrics"])
+    assert all(math.isfinite(v) for v in result["metrics"].values())
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert {"stage", "step", "split"} <= lines[0].keys()
+
+
+def test_generated_data_is_called_generated(name: str, made: Made) -> None:
+    folder = made(name)
+    system = tenfold.load(folder)
+    used = system.data_used()
+    assert used.kind == "generated" and used.name and used.note
+    assert json.loads((folder / "result.json").read_text())["data"]["kind"] == "generated"
+    assert "generated" in (folder / "report.html").read_text()
+    assert "generated" in (folder / "MODEL_CARD.md").read_text()
+    assert all(isinstance(n, str) and n.strip() for n in system.notes())
+    last = {
+        key.rsplit("/", 1)[-1]
+        for key in json.loads((folder / "result.json").read_text())["metrics"]
+    }
+    assert set(system.labels()) <= last
+
+
+def test_weights_survive_saving_bit_for_bit(name: str, made: Made, tmp_path: Path) -> None:
+    system = tenfold.load(made(name))
+    run.save_weights(tmp_path / "again.safetensors", name, system)
+    again = tenfold.load(tmp_path / "again.safetensors")
+    assert again.cfg == system.cfg and type(again) is type(system)
+    for a, b in zip(outputs(system), outputs(again), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_loaded_run_measures_what_the_run_measured(name: str, made: Made) -> None:
+    result = json.loads((made(name) / "result.json").read_text())
+    assert tenfold.load(made(name)).evaluate("test") == result["metrics"]
+
+
+def test_killed_run_equals_unkilled(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL in the middle, with threads, accumulation and an average of the weights."""
+    words = ["train", name, "demo", *options(name), "--loop.save-every", "2", "--loop.workers", "2"]
+    words += ["--loop.accumulate", "2", "--loop.ema", "0.9", "--loop.log-every", "1"]
+    killed, whole = (
+        ["--run.folder", str(tmp_path / "killed")],
+        ["--run.folder", str(tmp_path / "whole")],
+    )
+    done = command([str(TINY_SCRIPT), "3"], *words, *killed)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (tmp_path / "killed/weights.safetensors").exists()
+    steps = [p.name for p in (tmp_path / "killed/checkpoints").glob("*/step-*")]
+    assert steps == ["step-000000002"]
+    only_weights(monkeypatch)
+    cli.main([*words, *killed])
+    cli.main([*words, *whole])
+    a, b = (load_file(tmp_path / x / "weights.safetensors") for x in ("killed", "whole"))
+    assert a.keys() == b.keys()
+    assert not [key for key in a if not torch.equal(a[key], b[key])]
+    logs = [(tmp_path / x / "metrics.jsonl").read_text().splitlines() for x in ("killed", "whole")]
+    for one, other in zip(*logs, strict=True):
+        left, right = json.loads(one), json.loads(other)
+        assert {**left, "seconds": 0} == {**right, "seconds": 0}
+
+
+def test_two_processes_equal_one(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`torchrun` on gloo: each process its half of the batch, the same weights in the end."""
+    words = ["train", name, "demo", *options(name), *DETERMINISTIC[name]]
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = command([*start, "-m", "tenfold"], *words, "--run.folder", str(tmp_path / "two"))
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "two/environment.json").read_text())["world_size"] == 2
+    assert (tmp_path / "two/report.html").exists()
+    only_weights(monkeypatch)
+    cli.main([*words, "--run.folder", str(tmp_path / "one")])
+    one, two = (load_file(tmp_path / x / "weights.safetensors") for x in ("one", "two"))
+    assert one.keys() == two.keys()
+    for key in one:
+        torch.testing.assert_close(two[key], one[key], rtol=1e-4, atol=1e-5, msg=key)
+
+
+@pytest.mark.parametrize("scale", ["tiny", pytest.param("demo", marks=pytest.mark.slow)])
+def test_the_demo_learns(name: str, scale: str, tmp_path: Path) -> None:
+    """The headline metrics beat the untrained network's (tiny: a smaller one, fewer steps)."""
+    words = [*options(name), *IMPROVING[name]] if scale == "tiny" else []
+    cls, cfg = cli.system_class(name), config(name, "demo", words)
+    before = run.construct(cls, cfg).evaluate("test")
+    system = run.construct(cls, cfg)
+    loop.train(system.fits(), cfg.loop, HERE, tmp_path, cfg.seed)
+    after = system.evaluate("test")
+    for key in cls.headline:
+        better = cls.better[key.split("/")[0]]
+        assert (after[key] < before[key]) == (better == "lower"), (key, before[key], after[key])
+
+
+# --- use ---------------------------------------------------------------------------------------
+
+
+def test_predict_writes_files(name: str, made: Made, tmp_path: Path) -> None:
+    written = tenfold.load(made(name)).predict(SAMPLES[name](tmp_path), tmp_path / "out")
+    assert written and all(path.stat().st_size > 0 for path in written)
+    assert sorted((tmp_path / "out").iterdir()) == sorted(written)
+
+
+@pytest.mark.parametrize("to", ["torch", "onnx"])
+def test_export_equals_eager(name: str, to: str, made: Made, tmp_path: Path) -> None:
+    target = tmp_path / "network"
+    assert export_checked(tenfold.load(made(name)).export(), to, target) < TOLERANCE
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["network"]
+
+
+def test_claims_can_be_judged(name: str, made: Made) -> None:
+    cls = cli.system_class(name)
+    claims = tenfold.load(made(name)).claims()
+    known = json.loads((made(name) / "result.json").read_text())["metrics"]
+    assert claims
+    for claim in claims:
+        assert claim.says.endswith(".") and claim.baseline.config != claim.method.config
+        assert claim.better == cls.better[claim.metric.split("/")[0]]
+        assert len(claim.seeds) >= 3
+        assert claim.method.config.seed == claim.baseline.config.seed
+    assert claims[0].metric in known

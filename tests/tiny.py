@@ -1,0 +1,88 @@
+"""Each system at its smallest: what tests add to the demo recipe, and an input to predict from.
+
+As a script, `python tiny.py N train SYSTEM RECIPE ...` is `tenfold train ...` killed by SIGKILL
+after N optimiser steps.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+COMMON = ["--loop.device", "cpu", "--loop.threads", "1"]
+TINY: dict[str, list[str]] = {
+    "spgsn": ["--model.width", "8", "--model.num-blocks", "1", "--data.future", "10"]
+    + ["--data.num-coeffs", "15", "--steps", "6"],
+}
+"""Options that make the demo recipe a matter of seconds."""
+DETERMINISTIC: dict[str, list[str]] = {"spgsn": ["--model.dropout", "0", "--steps", "3"]}
+"""Options without noise that depends on the number of processes."""
+IMPROVING: dict[str, list[str]] = {
+    "spgsn": ["--model.width", "16", "--steps", "60", "--optim.lr", "3e-3", "--optim.warmup", "5"],
+}
+"""Options with which the tiny system learns something; added to TINY."""
+
+
+def options(system: str) -> list[str]:
+    """All options of the tiny run."""
+    return [*COMMON, *TINY[system]]
+
+
+def config(system: str, recipe: str, words: list[str]) -> Any:
+    """A recipe changed as the command line would, completed by the data."""
+    import tyro
+
+    from tenfold import cli
+
+    cls = cli.system_class(system)
+    default = cls.recipes[recipe]
+    return cls.complete(tyro.cli(type(default), args=words, default=default))
+
+
+def walker_npz(folder: Path) -> Path:
+    """A generated walk of 60 frames that no training saw."""
+    from tenfold.generated import walker
+
+    path = folder / "walk.npz"
+    clips = walker.clips("test", seed=5, num_per_action=1, frames=60)
+    np.savez(path, positions=clips[0].positions)
+    return path
+
+
+SAMPLES: dict[str, Callable[[Path], Path]] = {"spgsn": walker_npz}
+"""Writes an input of `tenfold predict`."""
+
+
+def killed(steps: int, words: list[str]) -> None:
+    """Run the command line; die without warning after so many optimiser steps."""
+    from tenfold import cli
+
+    cls = cli.system_class(words[1])
+    fits, done = cls.fits, 0
+
+    def counted(system: Any) -> Iterator[Any]:
+        for fit in fits(system):
+            inner = fit.after_step
+
+            def count(step: int, inner: Callable[[int], None] = inner) -> None:
+                nonlocal done
+                inner(step)
+                done += 1
+                if done == steps:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            fit.after_step = count
+            yield fit
+
+    cls.fits = counted  # type: ignore[method-assign]
+    cli.main(words)
+
+
+if __name__ == "__main__":
+    killed(int(sys.argv[1]), sys.argv[2:])
