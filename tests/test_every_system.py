@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import DETERMINISTIC, IMPROVING, SAMPLES, config, options
+from tiny import IMPROVING, PLAIN, SAMPLES, config, options
 
 import tenfold
 from tenfold import cli, run
@@ -98,17 +98,16 @@ def test_unknown_fields_are_refused(name: str) -> None:
         from_json(type(recipe), {**values, "loop": {**values["loop"], "colour": 1}})
     with pytest.raises(ValueError, match=r"config\.seed must be a int"):
         from_json(type(recipe), {**values, "seed": "7"})
-    with pytest.raises(ValueError, match=r"config\.loop must be an object"):
-        from_json(type(recipe), {**values, "loop": 3})
 
 
 def test_every_field_says_what_it_is(name: str) -> None:
-    """A docstring stands under each field of each configuration class."""
+    """A docstring stands under each field; a nested configuration has its class's."""
     for kind in set(kinds(type(cli.system_class(name).recipes["paper"]))):
-        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
-        assert isinstance(body, ast.ClassDef)
-        for field, below in zip(body.body, [*body.body[1:], ast.Pass()], strict=True):
-            if isinstance(field, ast.AnnAssign):
+        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body
+        hints = typing.get_type_hints(kind)
+        assert kind.__doc__
+        for field, below in zip(body, [*body[1:], ast.Pass()], strict=True):
+            if isinstance(field, ast.AnnAssign) and not is_dataclass(hints[field.target.id]):
                 assert isinstance(below, ast.Expr), f"{kind.__name__}: {ast.unparse(field)}"
 
 
@@ -251,7 +250,7 @@ def test_two_processes_equal_one(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`torchrun` on gloo: each process its half of the batch, the same weights in the end."""
-    words = ["train", name, "demo", *options(name), *DETERMINISTIC[name]]
+    words = ["train", name, "demo", *options(name), *PLAIN[name]]
     start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = command([*start, "-m", "tenfold"], *words, "--run.folder", str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr

@@ -221,6 +221,8 @@ def claim(
 
     Writes `<out>/<name>.json` and `.md`; returns what is in the JSON.
     """
+    with dist.started(loop_changes.get("device", "auto")) as world:
+        environment = log.environment(world)
     system = construct(cls, cls.complete(cls.recipes["small"]))
     claims: list[Claim[Any]] = system.claims()
     arms = {arm.name: arm.config for c in claims for arm in (c.baseline, *c.also, c.method)}
@@ -242,8 +244,6 @@ def claim(
         entry["parameters"] = last["parameters"]
     for reference, metrics in last["baselines"].items():
         methods[reference] = {"seeds": [0], "metrics": [metrics], "seconds": [0.0], "parameters": 0}
-    with dist.started(loop_changes.get("device", "auto")) as world:
-        environment = log.environment(world)
     results = {
         "claims": [
             {

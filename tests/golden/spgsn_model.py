@@ -77,6 +77,9 @@ def _watch(net: ScatteringNetwork) -> dict[str, torch.Tensor]:
             x = x.index_select(dim, net.inverse)
         return x
 
+    def batch_first(x: torch.Tensor) -> torch.Tensor:
+        return x.movedim(-2, 0)
+
     def watch(name: str, block) -> None:
         def on_graphs(_m, _i, out) -> None:
             low, bands = out
@@ -87,11 +90,11 @@ def _watch(net: ScatteringNetwork) -> dict[str, torch.Tensor]:
                 seen[f"{name}{part}.filters"] = bands[1][:, nodes, nodes]
 
         def on_tree(_m, inputs, out) -> None:
-            x, derived = inputs
+            gains = inputs[1].gains.expand(-1, -1, inputs[0].shape[1], -1)
             channels = []
-            for spectrum in out:
-                bands = block.tree.second_linear(spectrum[..., x.shape[-1] :], derived)
-                channels.append(torch.cat([spectrum[:, None, :, : x.shape[-1]], bands.transpose(0, 1)], 1))
+            for (low, *bands), gain in zip(out, gains, strict=True):
+                spectrum = torch.cat([low[None], block.tree.second_linear(bands, gain)])
+                channels.append(batch_first(spectrum))
             seen[name + "whole.tree_out"] = whole(channels[0], 2)
             for part, nodes in parts.items():
                 seen[f"{name}{part}.tree_out"] = channels[1][:, :, nodes]
@@ -100,15 +103,14 @@ def _watch(net: ScatteringNetwork) -> dict[str, torch.Tensor]:
             seen[name + "W_up2down"], seen[name + "W_down2up"] = out
 
         def on_attention(_m, _i, out) -> None:
-            seen[name + "spectrum_att"] = whole(out, 1).transpose(1, 2)[..., None]
+            seen[name + "spectrum_att"] = whole(out, 0).permute(1, 2, 0)[..., None]
 
         def on_low_norm(_m, inputs) -> None:
-            seen["low"] = inputs[0].unflatten(1, (len(net.order), -1))[:, None]
+            seen["low"] = inputs[0][None]
 
         def on_band_norm(_m, inputs) -> None:
-            low = seen.pop("low")
-            bands = inputs[0].view(-1, len(low), *low.shape[2:]).transpose(0, 1)
-            seen[name + "forest_out"] = whole(torch.cat([low, bands], 1), 2)
+            forest = torch.cat([seen.pop("low"), inputs[0]])
+            seen[name + "forest_out"] = whole(batch_first(forest), 2)
 
         block.graphs.register_forward_hook(on_graphs)
         block.tree.register_forward_hook(on_tree)
@@ -117,10 +119,10 @@ def _watch(net: ScatteringNetwork) -> dict[str, torch.Tensor]:
         block.band_norm.register_forward_pre_hook(on_band_norm)
         block.attention.register_forward_hook(on_attention)
         block.register_forward_hook(
-            lambda _m, _i, out: seen.update({name + "out": whole(out, 1)})
+            lambda _m, _i, out: seen.update({name + "out": batch_first(whole(out, 0))})
         )
 
-    net.embed.register_forward_hook(lambda _m, _i, out: seen.update(gc1_out=whole(out, 1)))
+    net.embed.register_forward_hook(lambda _m, _i, out: seen.update(gc1_out=batch_first(whole(out, 0))))
     for i, block in enumerate(net.blocks):
         watch(f"gcbs.{i}.", block)
     return seen

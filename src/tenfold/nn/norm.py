@@ -1,4 +1,4 @@
-"""Batch normalisation with statistics over all processes, on any device."""
+"""Batch normalisation of every (node, feature) pair, with statistics over all processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 
 class Affine(nn.Module):
-    """x * scale + shift, feature by feature: what BatchNorm is at inference."""
+    """x * scale + shift for every node and feature: what BatchNorm is at inference."""
 
     scale: Tensor
     shift: Tensor
@@ -20,16 +20,19 @@ class Affine(nn.Module):
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
 
-    def forward(self, x: Float[Tensor, "sample feature"]) -> Float[Tensor, "sample feature"]:
+    def forward(
+        self, x: Float[Tensor, "*channel node batch width"]
+    ) -> Float[Tensor, "*channel node batch width"]:
         """Scale and shift."""
-        return torch.addcmul(self.shift, x, self.scale).to(x.dtype)
+        shape = (x.shape[-3], 1, x.shape[-1])
+        return torch.addcmul(self.shift.view(shape), x, self.scale.view(shape)).to(x.dtype)
 
 
 class BatchNorm(nn.Module):
-    """`nn.BatchNorm1d` for many features and few samples: same state, same numbers, faster on CPU.
+    """`nn.BatchNorm1d(num_nodes * width)` on node-major features: same state, same numbers.
 
-    In training its statistics are those of all processes of torch.distributed together (torch's
-    SyncBatchNorm refuses CPU tensors), so a run on two processes equals a run on one.
+    Statistics pool batch and channels, in training of all processes of torch.distributed together
+    (torch's SyncBatchNorm refuses CPU tensors), so a run on two processes equals a run on one.
     """
 
     running_mean: Tensor
@@ -45,25 +48,27 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(num_features))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
-    def forward(self, x: Float[Tensor, "sample feature"]) -> Float[Tensor, "sample feature"]:
+    def forward(
+        self, x: Float[Tensor, "*channel node batch width"]
+    ) -> Float[Tensor, "*channel node batch width"]:
         """Normalise with the statistics of the samples; at inference with the running ones."""
         if not self.training:
-            scale, shift = self._scale_and_shift()
-            return torch.addcmul(shift, x, scale).to(x.dtype)
-        y, mean, var, count = _Standardise.apply(x, self.weight, self.bias, self.eps)
+            return self.folded()(x)
+        shape = (x.shape[-3], 1, x.shape[-1])
+        y, mean, var, count = _Standardise.apply(
+            x, self.weight.view(shape), self.bias.view(shape), self.eps
+        )
         with torch.no_grad():
             self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var * (count / (count - 1)), self.momentum)   # unbiased
+            self.running_mean.lerp_(mean.flatten(), self.momentum)
+            unbiased = var.flatten() * (count / (count - 1))
+            self.running_var.lerp_(unbiased, self.momentum)
         return y
-
-    def _scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        return scale, self.bias - self.running_mean * scale
 
     def folded(self) -> Affine:
         """The running statistics, weight and bias as one scale and one shift."""
-        return Affine(*(tensor.detach() for tensor in self._scale_and_shift()))
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        return Affine(scale, self.bias - self.running_mean * scale)
 
 
 def _world_sum(x: Tensor) -> Tensor:
@@ -73,16 +78,22 @@ def _world_sum(x: Tensor) -> Tensor:
     return x
 
 
+def _feature_sum(x: Tensor) -> Tensor:
+    """Sum over channels and batch."""
+    return x.sum((*range(x.ndim - 3), -2), keepdim=True).view(x.shape[-3], 1, x.shape[-1])
+
+
 class _Standardise(torch.autograd.Function):
     """(x - mean) / std * weight + bias with batch statistics, and its gradient."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, eps):  # type: ignore[no-untyped-def]
         wide = x.to(weight.dtype)                        # statistics of bfloat16 in float32
-        count = _world_sum(torch.tensor(float(len(x)), device=x.device))
-        mean = _world_sum(wide.sum(0)) / count
+        samples = x.numel() / weight.numel()
+        count = _world_sum(torch.tensor(samples, dtype=weight.dtype, device=x.device))
+        mean = _world_sum(_feature_sum(wide)) / count
         centred = wide - mean
-        var = _world_sum(centred.square().sum(0)) / count
+        var = _world_sum(_feature_sum(centred.square())) / count
         inverse_std = (var + eps).rsqrt()
         scale = weight * inverse_std
         ctx.save_for_backward(centred, inverse_std, scale, count)
@@ -94,8 +105,8 @@ class _Standardise(torch.autograd.Function):
     def backward(ctx, grad, *_):  # type: ignore[no-untyped-def]
         centred, inverse_std, scale, count = ctx.saved_tensors
         wide = grad.to(centred.dtype)
-        grad_bias = wide.sum(0)
-        grad_weight = (wide * centred).sum(0) * inverse_std
+        grad_bias = _feature_sum(wide)
+        grad_weight = _feature_sum(wide * centred) * inverse_std
         # The gradient of x needs the sums of all processes; those of the parameters DDP averages.
         sums = _world_sum(torch.stack([grad_bias, grad_weight])) / count
         grad_x = wide - torch.addcmul(sums[0], centred, sums[1] * inverse_std)

@@ -1,7 +1,8 @@
 """The skeleton-parted graph scattering network (SPGSN), its ablations, and two baselines.
 
 Equal to the official computation (spec sec. 3) but cheaper: what is linear is done once, before the
-bodies part or after they meet, instead of once a body; products of parameters are merged.
+bodies part or after they meet, instead of once a body; products of parameters are merged; and
+features are node-major, (node, batch, width), so that every product is a product of two matrices.
 """
 
 from __future__ import annotations
@@ -41,12 +42,11 @@ class Derived(NamedTuple):
 
     low: Float[Tensor, "body node node"]
     bands: Float[Tensor, "body filter node node"]
-    gains: Float[Tensor, "body filter node 1"]
+    gains: Float[Tensor, "body node 1 filter"]
     """What each filter makes of a constant: by how much it scales a bias that came before it."""
-    second: Float[Tensor, "filter width_plus_one width"]
-    """Linear maps of scattering layer 2, the bias as one more row."""
-    compare_upper: Float[Tensor, "spectrum compare"]
-    compare_lower: Float[Tensor, "spectrum compare"]
+    compare: Float[Tensor, "part channel width compare"]
+    """First map of the exchange, for each channel of the upper and of the lower part."""
+    compare_bias: Float[Tensor, "part node 1 compare"]
     embed: Float[Tensor, "width width"]
     """Product of two maps of the spectrum attention."""
 
@@ -96,6 +96,29 @@ def uniform(bound: float, *shape: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
 
 
+def graph_product(
+    graph: Float[Tensor, "out node"], x: Float[Tensor, "node batch width"]
+) -> Float[Tensor, "out batch width"]:
+    """Sum the features of the neighbours, weighted by the edges."""
+    return (graph @ x.flatten(1)).unflatten(1, x.shape[1:])
+
+
+def affine(
+    x: Float[Tensor, "node batch num_in"],
+    weight: Float[Tensor, "num_in num_out"],
+    bias: Float[Tensor, " num_out"],
+) -> Float[Tensor, "node batch num_out"]:
+    """X W + b."""
+    return torch.addmm(bias, x.flatten(0, 1), weight).unflatten(0, x.shape[:2])
+
+
+def outer(
+    x: Float[Tensor, "node batch"], y: Float[Tensor, " width"]
+) -> Float[Tensor, "node batch width"]:
+    """Every product of an entry of x and one of y."""
+    return x[..., None] * y
+
+
 class GraphConv(nn.Module):
     """A (X W) + b with a free, trainable graph A (spec sec. 3.1)."""
 
@@ -105,9 +128,11 @@ class GraphConv(nn.Module):
         self.graph = uniform(num_out**-0.5, num_nodes, num_nodes)
         self.bias = uniform(num_out**-0.5, num_out)
 
-    def forward(self, x: Float[Tensor, "batch node num_in"]) -> Float[Tensor, "batch node num_out"]:
+    def forward(
+        self, x: Float[Tensor, "node batch num_in"]
+    ) -> Float[Tensor, "node batch num_out"]:
         """Linear map, then graph."""
-        return self.graph @ (x @ self.weight) + self.bias
+        return graph_product(self.graph, x @ self.weight) + self.bias
 
 
 class BodyGraphs(nn.Module):
@@ -164,34 +189,39 @@ class ScatteringTree(nn.Module):
             self.second_weight, self.second_bias = xavier(*shape), uniform(bound, *shape[:2])
 
     def forward(
-        self, x: Float[Tensor, "batch node width"], derived: Derived
-    ) -> list[Float[Tensor, "batch node spectrum"]]:
+        self, x: Float[Tensor, "node batch width"], derived: Derived
+    ) -> list[list[Float[Tensor, "node batch width"]]]:
         """For each body: the low-pass channel, then each band *before* the linear map of layer 2.
 
         That map commutes with all that the bodies do to each other, so `second_linear` applies it
-        once, to their sum; the gain of its bias travels along as a last feature of each band.
+        once, to their sum.
         """
-        low_input = x @ self.low_weight[0] + self.low_bias[0]
+        low_input = affine(x, self.low_weight[0], self.low_bias[0])
         first_inputs = [
-            x @ self.first_weight[k] + self.first_bias[k] for k in range(self.num_filters)
+            affine(x, self.first_weight[k], self.first_bias[k]) for k in range(self.num_filters)
         ]
         spectra = []
-        for low, bands, gains in zip(derived.low, derived.bands, derived.gains, strict=True):
-            channels = [low @ low_input]
-            for k in range(self.num_filters):
-                wave = (bands[k] @ first_inputs[k]).tanh()
-                for j in range(self.num_filters):
-                    channels += [bands[j] @ wave, gains[j].expand(len(x), -1, -1)]
-            spectra.append(torch.cat(channels, -1))
+        for low, bands in zip(derived.low, derived.bands, strict=True):
+            waves = [graph_product(h, y).tanh() for h, y in zip(bands, first_inputs, strict=True)]
+            spectra.append([graph_product(low, low_input)])
+            spectra[-1] += [graph_product(band, wave) for wave in waves for band in bands]
         return spectra
 
     def second_linear(
-        self, bands: Float[Tensor, "batch node band_features"], derived: Derived
-    ) -> Float[Tensor, "band batch node width"]:
-        """Linear map of layer 2 for every pair of a first and a second filter."""
-        second = list(derived.second) * self.num_filters
-        pieces = bands.split(bands.shape[-1] // len(second), -1)
-        return torch.stack([x @ weight for x, weight in zip(pieces, second, strict=True)])
+        self,
+        bands: list[Float[Tensor, "node batch width"]],
+        gain: Float[Tensor, "node batch filter"],
+    ) -> Float[Tensor, "band node batch width"]:
+        """Linear map of layer 2 for every pair of a first and a second filter (first major)."""
+        biases = [
+            outer(gain[..., j], self.second_bias[j]) for j in range(self.num_filters)
+        ]
+        return torch.stack(
+            [
+                biases[i % self.num_filters] + x @ self.second_weight[i % self.num_filters]
+                for i, x in enumerate(bands)
+            ]
+        )
 
 
 class PartExchange(nn.Module):
@@ -206,14 +236,15 @@ class PartExchange(nn.Module):
 
     def forward(
         self,
-        upper: Float[Tensor, "batch upper_node compare"],
-        lower: Float[Tensor, "batch lower_node compare"],
+        upper: Float[Tensor, "upper_node batch compare"],
+        lower: Float[Tensor, "lower_node batch compare"],
     ) -> tuple[
         Float[Tensor, "batch lower_node upper_node"], Float[Tensor, "batch upper_node lower_node"]
     ]:
         """Weights from upper to lower, and from lower to upper; each row adds to one."""
         agreement = self.lower_out @ self.upper_out.T
-        score = (lower.relu() @ agreement) @ upper.relu().transpose(1, 2)
+        lower = (lower.relu() @ agreement).transpose(0, 1)
+        score = lower @ upper.relu().permute(1, 2, 0)
         return score.softmax(-1), score.transpose(1, 2).softmax(-1)
 
 
@@ -228,11 +259,11 @@ class SpectrumAttention(nn.Module):
         self.score_weight, self.score_bias = xavier(width, 1), uniform(width**-0.5, 1)
 
     def forward(
-        self, channels: list[Float[Tensor, "batch node width"]], derived: Derived
-    ) -> Float[Tensor, "batch node channel"]:
+        self, channels: list[Float[Tensor, "node batch width"]], derived: Derived
+    ) -> Float[Tensor, "node batch channel"]:
         """Weights of the channels, which add to one."""
         mean = sum(channels[1:], channels[0]) / len(channels)
-        query = (mean @ self.embed).relu() @ self.query_weight + self.hidden_bias
+        query = affine((mean @ self.embed).relu(), self.query_weight, self.hidden_bias)
         scores = [(x @ derived.embed + query).tanh() @ self.score_weight for x in channels]
         return (torch.cat(scores, -1) + self.score_bias).softmax(-1)
 
@@ -259,74 +290,76 @@ class ScatteringBlock(nn.Module):
     def derive(self, masks: EdgeMasks) -> Derived:
         """Filters and products of parameters."""
         low, bands = self.graphs(masks)
-        nothing = low.new_zeros(0)
-        second = embed = compare_upper = compare_lower = nothing
+        gains = bands.sum(-1).transpose(1, 2)[:, :, None]
+        embed = compare = compare_bias = low.new_zeros(0)
         if self.cfg.scattering:
-            tree = self.tree
-            second = torch.cat([tree.second_weight, tree.second_bias[:, None]], 1)
             embed = self.attention.embed @ self.attention.hidden_weight
         if self.cfg.parts:
-            compare_upper = self._compare(self.exchange.upper_in, second)
-            compare_lower = self._compare(self.exchange.lower_in, second)
-        gains = bands.sum(-1, keepdim=True)
-        return Derived(low, bands, gains, second, compare_upper, compare_lower, embed)
+            maps = [self.exchange.upper_in, self.exchange.lower_in]
+            pairs = [self._compare(weight, gains[1]) for weight in maps]
+            compare, compare_bias = (torch.stack(tensors) for tensors in zip(*pairs, strict=True))
+        return Derived(low, bands, gains, compare, compare_bias, embed)
 
-    def _compare(self, weight: Tensor, second: Tensor) -> Tensor:
-        """First map of the exchange: mean of the channels, of which the bands lack `second`."""
-        pairs = self.tree.num_filters**2
-        if pairs:
-            bands = (second @ weight).flatten(0, 1).repeat(self.tree.num_filters, 1)
-            weight = torch.cat([weight, bands])
-        return weight / (1 + pairs)
+    def _compare(self, weight: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+        """The exchange's first map of the mean channel; its bands still lack `second_linear`."""
+        num = self.tree.num_filters
+        bands = [self.tree.second_weight[i % num] @ weight for i in range(num**2)]
+        bias = gain.new_zeros(len(gain), 1, weight.shape[1])
+        if num:
+            bias = num * gain @ (self.tree.second_bias @ weight)
+        return torch.stack([weight, *bands]) / (1 + num**2), bias / (1 + num**2)
 
     def forward(
-        self, x: Float[Tensor, "batch node width"], derived: Derived
-    ) -> Float[Tensor, "batch node width"]:
+        self, x: Float[Tensor, "node batch width"], derived: Derived
+    ) -> Float[Tensor, "node batch width"]:
         """One residual block."""
-        low, bands = self.spectrum(x, derived)
-        channels = [self.low_norm(low.flatten(1)).view_as(x).tanh()]
+        low, *bands, gain = self.spectrum(x, derived)
+        channels = [self.low_norm(low).tanh()]
         if self.cfg.scattering:
-            normed = self.band_norm(bands.flatten(0, 1).flatten(1))
-            channels += normed.view_as(bands).tanh().unbind()
-            gain = (1 + ATTENTION_GAIN * self.attention(channels, derived)) / len(channels)
-            y = sum(g * c for g, c in zip(gain.split(1, -1), channels, strict=True))
+            channels += self.band_norm(self.tree.second_linear(bands, gain)).tanh().unbind()
+            weights = (1 + ATTENTION_GAIN * self.attention(channels, derived)) / len(channels)
+            y = weights[..., :1] * channels[0]
+            for c in range(1, len(channels)):
+                y = torch.addcmul(y, weights[..., c : c + 1], channels[c])
         else:
-            y = channels[0] * (1 + ATTENTION_GAIN)  # a softmax over one channel
+            y = channels[0] * (1 + ATTENTION_GAIN)               # a softmax over one channel
         y = dropout(y, self.cfg.dropout, self.training)
-        y = self.mix_graph @ (y @ self.mix_weight[0] + self.mix_bias[0])
-        y = self.mix_norm(y.flatten(1)).view_as(x).relu()
+        y = graph_product(self.mix_graph, affine(y, self.mix_weight[0], self.mix_bias[0]))
+        y = self.mix_norm(y).relu()
         return x + dropout(y, self.cfg.dropout, self.training)
 
     def spectrum(
-        self, x: Float[Tensor, "batch node width"], derived: Derived
-    ) -> tuple[Float[Tensor, "batch node width"], Float[Tensor, "band batch node width"]]:
-        """Low-pass and band-pass channels of the whole body with its parts (eq. 4, 6)."""
-        spectrum, *parts = self.tree(x, derived)
-        if self.cfg.parts:
-            fusion = self._fusion(parts[0], derived)
-            spectrum = torch.baddbmm(spectrum, fusion, parts[0], alpha=self.cfg.part_weight)
-        if not self.cfg.scattering:
-            return spectrum, spectrum.new_zeros(0, *x.shape)
-        low, bands = spectrum.split([x.shape[-1], spectrum.shape[-1] - x.shape[-1]], -1)
-        return low, self.tree.second_linear(bands, derived)
+        self, x: Float[Tensor, "node batch width"], derived: Derived
+    ) -> list[Float[Tensor, "node batch _"]]:
+        """Channels of the whole body with its parts (eq. 4, 6), and the gain of layer 2's bias."""
+        spectra = self.tree(x, derived)
+        gains = derived.gains.expand(-1, -1, x.shape[1], -1)
+        whole = [*spectra[0], gains[0]]
+        if not self.cfg.parts:
+            return whole
+        fusion = self.fusion(spectra[1], derived)
 
-    def _fusion(self, parts: Tensor, derived: Derived) -> Float[Tensor, "batch node node"]:
-        """The exchange of the parts as one matrix: lower takes from upper, then upper from lower."""
-        others = parts.shape[1] - self.num_parts
-        upper, lower, _ = parts.split([self.num_upper, self.num_parts - self.num_upper, others], 1)
-        to_lower, to_upper = self.exchange(
-            upper @ derived.compare_upper, lower @ derived.compare_lower
-        )
-        weight, identity = (
-            self.cfg.exchange_weight,
-            self.graphs.identity[0].expand(len(parts), -1, -1),
-        )
-        kept = identity[:, self.num_upper : self.num_parts, self.num_upper :]
-        lower_rows = torch.cat([weight * to_lower, kept], -1)
-        upper_rows = torch.baddbmm(
-            identity[:, : self.num_upper], to_upper, lower_rows, alpha=weight
-        )
-        return torch.cat([upper_rows, lower_rows, identity[:, self.num_parts :]], 1)
+        def fused(body: Tensor, parts: Tensor) -> Tensor:
+            exchanged = (fusion @ parts.transpose(0, 1)).transpose(0, 1)
+            return torch.add(body, exchanged, alpha=self.cfg.part_weight)
+
+        return [fused(*pair) for pair in zip(whole, [*spectra[1], gains[1]], strict=True)]
+
+    def fusion(
+        self, parts: list[Float[Tensor, "node batch width"]], derived: Derived
+    ) -> Float[Tensor, "batch node node"]:
+        """What the parts exchange, as a matrix: lower takes from upper, then upper from lower."""
+        num_upper, num_parts, weight = self.num_upper, self.num_parts, self.cfg.exchange_weight
+        hidden = []
+        for part, nodes in enumerate((slice(0, num_upper), slice(num_upper, num_parts))):
+            hidden.append(derived.compare_bias[part, nodes])
+            for x, compare in zip(parts, derived.compare[part], strict=True):
+                hidden[-1] = hidden[-1] + x[nodes] @ compare
+        to_lower, to_upper = self.exchange(*hidden)
+        identity = self.graphs.identity[0].expand(to_lower.shape[0], -1, -1)
+        lower_rows = torch.cat([weight * to_lower, identity[:, num_upper:num_parts, num_upper:]], -1)
+        upper_rows = torch.baddbmm(identity[:, :num_upper], to_upper, lower_rows, alpha=weight)
+        return torch.cat([upper_rows, lower_rows, identity[:, num_parts:]], 1)
 
 
 class ScatteringNetwork(nn.Module):
@@ -395,13 +428,13 @@ class ScatteringNetwork(nn.Module):
         self, coeffs: Float[Tensor, "batch node coeff"], derived: list[Derived]
     ) -> Float[Tensor, "batch node coeff"]:
         """Predict, with graphs already derived."""
-        x = coeffs[:, self.order]
-        y = self.embed(x)
-        y = self.embed_norm(y.flatten(1)).view_as(y).tanh()
+        x = coeffs.transpose(0, 1)[self.order]
+        y = self.embed_norm(self.embed(x)).tanh()
         y = dropout(y, self.cfg.dropout, self.training)
         for block, ready in zip(self.blocks, derived, strict=True):
             y = block(y, ready)
-        return torch.add(x, self.readout(y), alpha=self.cfg.readout_gain)[:, self.inverse]
+        y = torch.add(x, self.readout(y), alpha=self.cfg.readout_gain)
+        return y[self.inverse].transpose(0, 1)
 
     def prepared(self, masks: list[EdgeMasks] | None = None) -> InferenceNetwork:
         """A copy for inference alone, with everything computed once that does not need the input."""
@@ -449,11 +482,11 @@ class GcnBlock(nn.Module):
         self.convs = nn.ModuleList(GraphConv(num_nodes, width, width) for _ in range(2))
         self.norms = nn.ModuleList(BatchNorm(num_nodes * width) for _ in range(2))
 
-    def forward(self, x: Float[Tensor, "batch node width"]) -> Float[Tensor, "batch node width"]:
+    def forward(self, x: Float[Tensor, "node batch width"]) -> Float[Tensor, "node batch width"]:
         """One residual block."""
         y = x
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            y = dropout(norm(conv(y).flatten(1)).view_as(y).tanh(), self.dropout, self.training)
+            y = dropout(norm(conv(y)).tanh(), self.dropout, self.training)
         return x + y
 
 
@@ -474,12 +507,11 @@ class DctGcn(nn.Module):
         self, coeffs: Float[Tensor, "batch node coeff"], masks: None = None
     ) -> Float[Tensor, "batch node coeff"]:
         """Predict; it has no random edges, `masks` is there to be called like the others."""
-        y = self.embed(coeffs)
-        y = self.embed_norm(y.flatten(1)).view_as(y).tanh()
-        y = dropout(y, self.dropout, self.training)
+        x = coeffs.transpose(0, 1)
+        y = dropout(self.embed_norm(self.embed(x)).tanh(), self.cfg.dropout, self.training)
         for block in self.blocks:
             y = block(y)
-        return torch.add(coeffs, self.readout(y), alpha=self.cfg.readout_gain)
+        return torch.add(x, self.readout(y), alpha=self.cfg.readout_gain).transpose(0, 1)
 
 
 class MotionMlp(nn.Module):

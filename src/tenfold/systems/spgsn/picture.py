@@ -227,10 +227,10 @@ def _error_plot(
     truth: Float[np.ndarray, "future joints 3"],
     predicted: Float[np.ndarray, "future joints 3"],
 ) -> bytes:
-    times = list((np.arange(len(truth)) + 1) * 1000 / system.cfg.skeleton.fps)
+    times = ((np.arange(len(truth)) + 1) * 1000 / system.cfg.skeleton.fps).tolist()
     lines = {
-        "prediction": (times, list(_distance(predicted, truth))),
-        "repeat last pose": (times, list(_distance(observed[-1:], truth))),
+        "prediction": (times, _distance(predicted, truth).tolist()),
+        "repeat last pose": (times, _distance(observed[-1:], truth).tolist()),
     }
     return plots.curves(
         lines, title="Error over time", xlabel="true time (ms)", ylabel="MPJPE (mm)", log=False
@@ -266,7 +266,9 @@ def report_pictures(system: Spgsn, out: Path) -> dict[Path, str]:
 
 
 def _curve(curves: Mapping[str, np.ndarray], fps: float) -> bytes:
-    lines = {k: (list((np.arange(len(v)) + 1) * 1000 / fps), list(v)) for k, v in curves.items()}
+    lines = {
+        k: (((np.arange(len(v)) + 1) * 1000 / fps).tolist(), v.tolist()) for k, v in curves.items()
+    }
     return plots.curves(lines, xlabel="true time (ms)", ylabel="MPJPE (mm)", log=False)
 
 
