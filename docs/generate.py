@@ -1,13 +1,12 @@
-"""Writes docs/systems/<name>.md from class, recipes, fields and committed results.
+"""Writes docs/systems/<name>.md and README's tables from code and committed results.
 
-`python docs/generate.py` writes the pages; `--check` fails if one is out of date (a test runs it).
+`python docs/generate.py` writes; `--check` fails if a file is out of date (a test runs it).
 """
 
 from __future__ import annotations
 
 import ast
 import dataclasses
-import importlib
 import inspect
 import json
 import sys
@@ -98,11 +97,49 @@ def results(name: str) -> list[str]:
     return lines or ["No committed results yet.", ""]
 
 
+def read(folder: str, name: str) -> dict[str, Any]:
+    """A committed result file, empty if there is none."""
+    file = ROOT / folder / f"{name}.json"
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return found
+
+
+def systems_table() -> list[str]:
+    """README's table: a row a system, its first claim as measured."""
+    lines = ["| system | what it does | paper's claim, as tested | measured | verdict | demo |"]
+    lines.append("|---|---|---|---|---|---|")
+    for name, entry in SYSTEMS.items():
+        claims = read("claims", name).get("claims", [])
+        says, measured, verdict = "", "", "not run"
+        if claims:
+            first, found = claims[0], claims[0]["verdict"]
+            says, verdict = first["says"], found["name"]
+            measured = f"{found['method']:.2f} against {found['baseline']:.2f} {first['metric']}"
+        page_link = f"[{name}](docs/systems/{name}.md)"
+        minutes = f"{entry.minutes} min"
+        lines.append(f"| {page_link} | {entry.task} | {says} | {measured} | {verdict} | {minutes} |")
+    return lines
+
+
+def fill(text: str, mark: str, lines: list[str]) -> str:
+    """Replace what stands between `<!-- mark: ... -->` and the next `<!-- end -->`."""
+    start = text.index(f"<!-- {mark}:")
+    start = text.index("\n", start) + 1
+    return text[:start] + "\n".join(lines) + "\n" + text[text.index("<!-- end -->", start) :]
+
+
+def readme() -> str:
+    text = fill((ROOT / "README.md").read_text(), "systems", systems_table())
+    lines: list[str] = []
+    for name in SYSTEMS:
+        lines += [f"### {name}", "", *results(name)]
+    return fill(text, "results", lines[:-1]).replace("(../../", "(")
+
+
 def main() -> None:
     stale = []
-    for name in SYSTEMS:
-        importlib.import_module(f"tenfold.systems.{name}")
-        target, text = ROOT / "docs" / "systems" / f"{name}.md", page(name)
+    pages = {ROOT / "docs" / "systems" / f"{name}.md": page(name) for name in SYSTEMS}
+    for target, text in {**pages, ROOT / "README.md": readme()}.items():
         if "--check" in sys.argv:
             if not target.exists() or target.read_text() != text:
                 stale.append(target.name)

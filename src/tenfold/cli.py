@@ -382,7 +382,7 @@ def convert(rest: list[str]) -> None:
         made, account = system_class(system).convert(checkpoint)
         print(account.report())
         if not partial:
-            account.strict()
+            account.require_complete()
         target = checkpoint.with_suffix(".safetensors") if out == Path() else out
         runs.save_weights(target, system, made)
         print(target)

@@ -13,9 +13,7 @@ from pathlib import Path
 
 EXTRAS = {
     "export": ("onnx", "onnxruntime", "onnxscript"),
-    "weather": ("xarray", "h5netcdf"),
-    "detection": ("pycocotools",),
-    "tensorboard": ("tensorboard",),
+    "weather": ("h5py",),
 }
 
 
@@ -52,13 +50,14 @@ def examine() -> Iterator[tuple[str, str, bool, str]]:
         yield f"extra {extra}", found, True, ""
     from .data import catalog
 
-    root = catalog.root()
-    if root is None:
-        yield "TENFOLD_DATA", "not set: generated data is used", True, ""
+    try:
+        root = catalog.root()
+    except FileNotFoundError as error:
+        yield "TENFOLD_DATA", "not a folder", False, str(error)
     else:
         present = [n for n in catalog.SETS if catalog.find(n)]
-        good = root.is_dir()
-        yield "TENFOLD_DATA", f"{len(present)} data sets found", good, f"{root} is not a folder"
+        found = f"{len(present)} data sets found" if root else "not set: generated data is used"
+        yield "TENFOLD_DATA", found, True, ""
     try:
         with tempfile.TemporaryDirectory(dir=Path.cwd()):
             writable = True

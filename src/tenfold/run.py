@@ -56,7 +56,10 @@ def open_weights(path: Path) -> tuple[str, dict[str, Any]]:
             f"{path} has no tenfold header (system, config); "
             "official checkpoints are read by `tenfold convert`"
         )
-    return metadata["system"], json.loads(metadata["config"])
+    try:
+        return metadata["system"], json.loads(metadata["config"])
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} has a damaged header: config is no JSON ({error})") from error
 
 
 def weights_of(path: Path) -> Path:
@@ -77,7 +80,10 @@ def load(cls: type[AnySystem], path: Path) -> AnySystem:
     file = weights_of(path)
     _, values = open_weights(file)
     system = construct(cls, from_json(type(next(iter(cls.recipes.values()))), values))
-    system.model.load_state_dict(checkpoint.read_tensors(file))
+    try:
+        system.model.load_state_dict(checkpoint.read_tensors(file))
+    except RuntimeError as error:  # torch lists every key on a line of its own
+        raise ValueError(f"{file} does not fit its own configuration: {error}") from error
     system.model.eval()
     return system
 
@@ -90,6 +96,10 @@ def _open_folder(folder: Path, identity: dict[str, Any], fresh: bool, world: dis
             raise ValueError(f"{folder} is not a run folder (no config.json); not deleting it")
         shutil.rmtree(folder)
     world.barrier()
+    if not file.exists() and folder.exists() and any(folder.iterdir()):
+        raise ValueError(
+            f"{folder} is not empty and holds no run; give an empty or new --run.folder"
+        )
     if file.exists():
         changed = differences(checkpoint.read_json(file), identity)
         if changed:

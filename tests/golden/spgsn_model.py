@@ -145,6 +145,8 @@ def check_model(case: Case) -> None:
         _compare(key, got[key], case.arrays[key], case, tolerance)
     if prepared is not None:
         close(prepared(coeffs), case.arrays["output"], **tolerance, what="prepared")
+        singly = torch.cat([prepared(one) for one in coeffs.split(1)])
+        close(singly, case.arrays["output"], **tolerance, what="prepared, one sample at a time")
 
 
 def _compare(key, got, want, case, tolerance) -> None:

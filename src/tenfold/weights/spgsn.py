@@ -15,10 +15,22 @@ PREFIX = "module."
 """What DataParallel puts before every key."""
 
 
-def official_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a `.pth.tar` file, {epoch, lr, err, state_dict, optimizer}, or of a bare one."""
-    state = checkpoint.get("state_dict", checkpoint)
-    return {key.removeprefix(PREFIX): value for key, value in state.items()}
+NEEDED = ("gc1.weight", "gc1.att", "gcbs.0.gc1.scat_tree.f_coef")
+"""Tensors from whose shapes the size of the network follows."""
+
+
+def official_state(checkpoint: object) -> dict[str, Tensor]:
+    """The tensors of a `.pth.tar` file, {epoch, lr, err, state_dict, optimizer}, or of a bare one.
+
+    Raises ValueError if it is something else.
+    """
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError("it holds no state_dict of tensors")
+    found = {key.removeprefix(PREFIX): value for key, value in state.items()}
+    if absent := [key for key in NEEDED if key not in found]:
+        raise ValueError(f"it has no {', '.join(absent)}")
+    return found
 
 
 def key_map(order: Tensor) -> KeyMap:

@@ -42,8 +42,12 @@ def find(data: Data) -> Path | None:
     """The folder of the data, or None where it is not there; a path that was given must exist."""
     if data.name == "walker":
         return None
-    if data.name == "bvh" and not data.path:
-        raise ValueError("data.name is bvh; say where the files are: --data.path FOLDER")
+    if data.name == "bvh":  # files of the user's own, which no catalogue knows
+        if not data.path:
+            raise ValueError("data.name is bvh; say where the files are: --data.path FOLDER")
+        if not Path(data.path).exists():
+            raise FileNotFoundError(f"data.path {data.path} does not exist")
+        return Path(data.path)
     return catalog.find(data.name, data.path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,7 @@ def _read_npz(system: Spgsn, file: Path) -> Take:
         with np.load(file, allow_pickle=False) as arrays:
             held = {k: arrays[k] for k in arrays.files if k in ("positions", "expmap")}
             names = arrays.files
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"{file} cannot be read as an npz of arrays: {error}") from error
     joints = len(system.cfg.skeleton.joints)
     if "expmap" in held:
@@ -118,7 +119,7 @@ def _read_npz(system: Spgsn, file: Path) -> Take:
         raise ValueError(
             f"{file}: positions have shape {positions.shape}, expected (frames, {joints}, 3)"
         )
-    check_table(positions.reshape(len(positions), -1), 3 * joints, str(file))
+    check_table(positions.reshape(len(positions), 3 * joints), 3 * joints, str(file))
     return Take(positions.astype(np.float32), _template(system.cfg.skeleton), 1.0)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -278,15 +276,20 @@ class Spgsn(System[Config]):
         """Read a checkpoint of the official code (`.pth.tar`); its size follows from its shapes."""
         try:
             checkpoint = torch.load(source, map_location="cpu", weights_only=True)
-            state = official.official_state(checkpoint)
-            coeffs, width = state["gc1.weight"].shape
-            nodes, filters = len(state["gc1.att"]), len(state["gcbs.0.gc1.scat_tree.f_coef"]) // 2
-        except (pickle.UnpicklingError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+        except Exception as error:  # torch raises whatever a damaged file leads to
+            reason = str(error).strip().splitlines()[:1]
             raise ValueError(
-                f"{source} cannot be read as tensors alone ({error}); it is damaged, or holds code"
+                f"{source} cannot be read as tensors alone ({type(error).__name__}: "
+                f"{' '.join(reason)}); it is damaged, or holds code"
             ) from error
-        except (KeyError, AttributeError) as error:
-            raise ValueError(f"{source} is not an official SPGSN checkpoint: no {error}") from error
+        try:
+            state = official.official_state(checkpoint)
+        except ValueError as error:
+            raise ValueError(f"{source} is not an official SPGSN checkpoint: {error}") from error
+        if state["gc1.weight"].ndim != 2 or not state["gc1.att"].ndim:
+            raise ValueError(f"{source} is not an official SPGSN checkpoint: odd shapes of gc1")
+        coeffs, width = state["gc1.weight"].shape
+        nodes, filters = len(state["gc1.att"]), state["gcbs.0.gc1.scat_tree.f_coef"].numel() // 2
         blocks = len({key.split(".")[1] for key in state if key.startswith("gcbs.")})
         system = cls._from_shapes(nodes, width, blocks, filters, coeffs)
         network = system.model
