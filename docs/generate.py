@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from tenfold.cli import SYSTEMS, system_class
 from tenfold.core.config import differences, to_json
+from tenfold.systems import SYSTEMS, system_class
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,6 +44,7 @@ def fields(cls: type, prefix: str = "") -> list[tuple[str, str, str]]:
 
 
 def page(name: str) -> str:
+    """The page of one system."""
     cls = system_class(name)
     paper, recipes = cls.paper, cls.recipes
     lines = [
@@ -78,6 +79,7 @@ def page(name: str) -> str:
 
 
 def results(name: str) -> list[str]:
+    """What was committed of claims and benchmarks."""
     lines: list[str] = []
     claims = ROOT / "claims" / f"{name}.json"
     if claims.exists():
@@ -117,7 +119,9 @@ def systems_table() -> list[str]:
             measured = f"{found['method']:.2f} against {found['baseline']:.2f} {first['metric']}"
         page_link = f"[{name}](docs/systems/{name}.md)"
         minutes = f"{entry.minutes} min"
-        lines.append(f"| {page_link} | {entry.task} | {says} | {measured} | {verdict} | {minutes} |")
+        lines.append(
+            f"| {page_link} | {entry.task} | {says} | {measured} | {verdict} | {minutes} |"
+        )
     return lines
 
 
@@ -129,6 +133,7 @@ def fill(text: str, mark: str, lines: list[str]) -> str:
 
 
 def readme() -> str:
+    """README with its written parts renewed."""
     text = fill((ROOT / "README.md").read_text(), "systems", systems_table())
     lines: list[str] = []
     for name in SYSTEMS:
@@ -137,6 +142,7 @@ def readme() -> str:
 
 
 def main() -> None:
+    """Write the pages, or check them."""
     stale = []
     pages = {ROOT / "docs" / "systems" / f"{name}.md": page(name) for name in SYSTEMS}
     for target, text in {**pages, ROOT / "README.md": readme()}.items():

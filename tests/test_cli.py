@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from tiny import config, options, walker_npz
 
 import tenfold
-from tenfold import cli, run
+from tenfold import cli, run, systems
 from tenfold.core.system import Arm, Claim, Fit
 from tenfold.systems.spgsn import Spgsn
 from tenfold.weights.spgsn import key_map
@@ -170,7 +170,7 @@ def test_a_run_that_is_not_there(verb: str, call: Call, tmp_path: Path) -> None:
 
 def test_list_and_info(call: Call) -> None:
     code, out, _ = call("list")
-    assert code == 0 and all(name in out for name in cli.SYSTEMS) and "generated" in out
+    assert code == 0 and all(name in out for name in systems.SYSTEMS) and "generated" in out
     code, out, _ = call("info", "spgsn")
     assert code == 0
     for word in (
@@ -382,7 +382,7 @@ def test_demo(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert code == 0, err
     assert "spgsn" in out and "generated" in out and str(out_folder / "report.html") in out
     rows = json.loads((out_folder / "demo.json").read_text())
-    assert [row["system"] for row in rows] == list(cli.SYSTEMS)
+    assert [row["system"] for row in rows] == list(systems.SYSTEMS)
     assert (out_folder / "report.html").exists()
     before = {p: p.stat().st_mtime_ns for p in out_folder.rglob("*.safetensors")}
     assert call("demo", "--out", out_folder)[0] == 0  # finished runs are kept
@@ -439,14 +439,14 @@ def test_an_official_checkpoint_converts_and_predicts(
 ) -> None:
     system, state = official(spgsn)
     file = save_official(state, tmp_path / "ckpt.pth.tar")
-    code, out, err = call("convert", "spgsn", file, "--out", tmp_path / "ours.safetensors")
+    code, out, err = call("convert", "spgsn", file, "--out", tmp_path / "ours")
     assert code == 0, err
     assert "tensors converted" in out and "ignored" in out
     assert "missing" not in out and "unused" not in out
-    ours = tenfold.load(tmp_path / "ours.safetensors")
+    ours = tenfold.load(tmp_path / "ours")
     for key, value in system.model.state_dict().items():
         assert torch.equal(ours.model.state_dict()[key], value), key
-    code, _, err = call("predict", tmp_path / "ours.safetensors", walker_npz(tmp_path))
+    code, _, err = call("predict", tmp_path / "ours", walker_npz(tmp_path))
     assert code == 0, err
 
 
@@ -454,12 +454,15 @@ def test_missing_and_unused_keys_are_listed(spgsn: Path, call: Call, tmp_path: P
     _, state = official(spgsn)
     state["module.gcbs.0.extra"] = torch.zeros(2)
     del state["module.gc7.bias"]
-    file, out = save_official(state, tmp_path / "ckpt.pth.tar"), tmp_path / "ours.safetensors"
+    file, out = save_official(state, tmp_path / "ckpt.pth.tar"), tmp_path / "ours"
     done = call("convert", "spgsn", file, "--out", out)
     assert_wrong(done, "gcbs.0.extra", "readout.bias", lines=0)
     assert not out.exists()
     assert call("convert", "spgsn", file, "--out", out, "--partial")[0] == 0
-    assert out.exists()
+    assert {p.name for p in out.iterdir()} == {
+        "weights.safetensors", "conversion.txt", "MODEL_CARD.md"
+    }  # fmt: skip
+    assert_wrong(call("convert", "spgsn", file, "--out", out, "--partial"), "not empty")
 
 
 class Payload:
@@ -475,7 +478,7 @@ class Payload:
 def test_a_checkpoint_with_code_is_refused_and_not_run(
     spgsn: Path, call: Call, tmp_path: Path
 ) -> None:
-    marker, out = tmp_path / "executed", tmp_path / "ours.safetensors"
+    marker, out = tmp_path / "executed", tmp_path / "ours"
     zipped, plain = tmp_path / "zipped.pth.tar", tmp_path / "plain.pth.tar"
     torch.save({"state_dict": Payload(marker)}, zipped)
     plain.write_bytes(pickle.dumps({"state_dict": Payload(marker)}))
@@ -485,7 +488,7 @@ def test_a_checkpoint_with_code_is_refused_and_not_run(
 
 
 def test_files_that_are_no_checkpoint(spgsn: Path, call: Call, tmp_path: Path) -> None:
-    out = tmp_path / "ours.safetensors"
+    out = tmp_path / "ours"
     whole = save_official(official(spgsn)[1], tmp_path / "ckpt.pth.tar").read_bytes()
     for number, damaged in enumerate((whole[: len(whole) // 2], whole[:50], b"", b"hello")):
         file = tmp_path / f"damaged-{number}.pth.tar"

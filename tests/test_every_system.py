@@ -25,14 +25,15 @@ from safetensors.torch import load_file
 from tiny import IMPROVING, PLAIN, SAMPLES, config, options
 
 import tenfold
-from tenfold import cli, run
+from tenfold import cli, run, systems
+from tenfold.arguments import flags_of
 from tenfold.core import dist, loop
 from tenfold.core.config import from_json, to_json
 from tenfold.core.system import System
 from tenfold.export import TOLERANCE, export_checked
 
 pytestmark = [
-    pytest.mark.parametrize("name", list(cli.SYSTEMS)),
+    pytest.mark.parametrize("name", list(systems.SYSTEMS)),
     pytest.mark.usefixtures("generated_only"),
 ]
 Made = Callable[[str], Path]
@@ -73,24 +74,24 @@ def outputs(system: System[Any]) -> list[torch.Tensor]:
 
 
 def test_recipes_exist_and_survive_json(name: str) -> None:
-    recipes = cli.system_class(name).recipes
+    recipes = systems.system_class(name).recipes
     assert set(REQUIRED) <= set(recipes)
     for recipe in recipes.values():
         through = json.loads(json.dumps(to_json(recipe)))
         assert from_json(type(recipe), through) == recipe
-        completed = cli.system_class(name).complete(recipe)
+        completed = systems.system_class(name).complete(recipe)
         through = json.loads(json.dumps(to_json(completed)))
         assert from_json(type(completed), through) == completed
 
 
 def test_a_recipe_differs_from_the_paper_in_values_only(name: str) -> None:
-    recipes = cli.system_class(name).recipes
+    recipes = systems.system_class(name).recipes
     assert len({type(r) for r in recipes.values()}) == 1
     assert all(r.__dataclass_params__.frozen for r in recipes.values())
 
 
 def test_unknown_fields_are_refused(name: str) -> None:
-    recipe = cli.system_class(name).recipes["demo"]
+    recipe = systems.system_class(name).recipes["demo"]
     values = to_json(recipe)
     with pytest.raises(ValueError, match="colour"):
         from_json(type(recipe), {**values, "colour": 1})
@@ -102,7 +103,7 @@ def test_unknown_fields_are_refused(name: str) -> None:
 
 def test_every_field_says_what_it_is(name: str) -> None:
     """A docstring stands under each field; a nested configuration has its class's."""
-    for kind in set(kinds(type(cli.system_class(name).recipes["paper"]))):
+    for kind in set(kinds(type(systems.system_class(name).recipes["paper"]))):
         body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body
         hints = typing.get_type_hints(kind)
         assert kind.__doc__
@@ -119,13 +120,13 @@ def test_help_mentions_every_field(
         cli.main(["train", name, "demo", "--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    flags = cli._flags(type(cli.system_class(name).recipes["demo"]))
+    flags = flags_of(type(systems.system_class(name).recipes["demo"]))
     missing = [f for f in flags if f not in text and f.replace("--", "--no-") not in text]
     assert len(flags) > 15 and not missing
 
 
 def test_the_paper_is_named(name: str) -> None:
-    cls = cli.system_class(name)
+    cls = systems.system_class(name)
     assert re.fullmatch(r"\d{4}\.\d{4,5}", cls.paper.arxiv)
     assert all(getattr(cls.paper, f.name).strip() for f in dataclasses.fields(cls.paper))
     assert cls.paper.cite.startswith("@") and cls.paper.cite.count("{") == cls.paper.cite.count("}")
@@ -133,7 +134,7 @@ def test_the_paper_is_named(name: str) -> None:
     groups = {key.split("/")[0] for key in cls.headline}
     assert groups <= set(cls.better) and groups <= set(cls.units)
     assert set(cls.better.values()) <= {"lower", "higher"}
-    assert cli.SYSTEMS[name].task == cls.task
+    assert systems.SYSTEMS[name].task == cls.task
 
 
 # --- one step ----------------------------------------------------------------------------------
@@ -141,7 +142,7 @@ def test_the_paper_is_named(name: str) -> None:
 
 @pytest.mark.parametrize("recipe", ["demo", "demo-baseline"])
 def test_one_step_is_finite_and_reaches_every_parameter(name: str, recipe: str) -> None:
-    system = run.construct(cli.system_class(name), config(name, recipe, options(name)))
+    system = run.construct(systems.system_class(name), config(name, recipe, options(name)))
     for fit in system.fits():
         fit.model.train()
         for index in range(4 if fit.alternates else 1):
@@ -155,7 +156,7 @@ def test_one_step_is_finite_and_reaches_every_parameter(name: str, recipe: str) 
 
 def test_batches_follow_from_the_index_alone(name: str) -> None:
     cfg = config(name, "demo", options(name))
-    cls = cli.system_class(name)
+    cls = systems.system_class(name)
     first, second = run.construct(cls, cfg), run.construct(cls, cfg)
     a, b = next(first.fits()), next(second.fits())
     early = a.batches(1)
@@ -183,7 +184,7 @@ def test_a_run_folder_holds_what_it_should(name: str, made: Made) -> None:
     assert not list(folder.rglob("*.tmp"))
     result = json.loads((folder / "result.json").read_text())
     assert result["system"] == name and result["recipe"] == "demo"
-    assert set(cli.system_class(name).headline) <= set(result["metrics"])
+    assert set(systems.system_class(name).headline) <= set(result["metrics"])
     assert all(math.isfinite(v) for v in result["metrics"].values())
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert {"stage", "step", "split"} <= lines[0].keys()
@@ -268,7 +269,7 @@ def test_two_processes_equal_one(
 def test_the_demo_learns(name: str, scale: str, tmp_path: Path) -> None:
     """The headline metrics beat the untrained network's (tiny: a smaller one, fewer steps)."""
     words = [*options(name), *IMPROVING[name]] if scale == "tiny" else []
-    cls, cfg = cli.system_class(name), config(name, "demo", words)
+    cls, cfg = systems.system_class(name), config(name, "demo", words)
     before = run.construct(cls, cfg).evaluate("test")
     system = run.construct(cls, cfg)
     loop.train(system.fits(), cfg.loop, HERE, tmp_path, cfg.seed)
@@ -295,7 +296,7 @@ def test_export_equals_eager(name: str, to: str, made: Made, tmp_path: Path) -> 
 
 
 def test_claims_can_be_judged(name: str, made: Made) -> None:
-    cls = cli.system_class(name)
+    cls = systems.system_class(name)
     claims = tenfold.load(made(name)).claims()
     known = json.loads((made(name) / "result.json").read_text())["metrics"]
     assert claims

@@ -29,7 +29,18 @@ MAY_IMPORT = {
     "systems": {"core", "nn", "data", "metrics", "weights", "generated", "report.plots"},
 }
 """Folder -> what it may import from tenfold; a system also itself, and never another system."""
-FREE = {"", "cli", "run", "demo", "doctor", "export", "__main__"}
+FREE = {
+    "",
+    "__main__",
+    "arguments",
+    "cli",
+    "demo",
+    "doctor",
+    "export",
+    "run",
+    "verbs",
+    "verbs_data",
+}
 """Top-level modules, which may import everything (what is heavy only when needed)."""
 FORBIDDEN = set(
     "torchvision timm segmentation_models_pytorch transformers lightning lightning_fabric "

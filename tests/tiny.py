@@ -41,9 +41,9 @@ def config(system: str, recipe: str, words: list[str]) -> Any:
     """A recipe changed as the command line would, completed by the data."""
     import tyro
 
-    from tenfold import cli
+    from tenfold import systems
 
-    cls = cli.system_class(system)
+    cls = systems.system_class(system)
     default = cls.recipes[recipe]
     return cls.complete(tyro.cli(type(default), args=words, default=default))
 
@@ -64,9 +64,9 @@ SAMPLES: dict[str, Callable[[Path], Path]] = {"spgsn": walker_npz}
 
 def killed(steps: int, words: list[str]) -> None:
     """Run the command line; die without warning after so many optimiser steps."""
-    from tenfold import cli
+    from tenfold import systems
 
-    cls = cli.system_class(words[1])
+    cls = systems.system_class(words[1])
     fits, done = cls.fits, 0
 
     def counted(system: Any) -> Iterator[Any]:

@@ -16,8 +16,8 @@ def load(path: str | Path) -> System[Any]:
 
     Raises FileNotFoundError or ValueError if there are no such weights.
     """
-    from . import cli, run
+    from . import run, systems
 
     file = run.weights_of(Path(path))
     name, _ = run.open_weights(file)
-    return run.load(cli.system_class(name), file)
+    return run.load(systems.system_class(name), file)

@@ -42,6 +42,25 @@ def save_weights(path: Path, name: str, system: AnySystem) -> None:
     checkpoint.write_tensors(path, system.model.state_dict(), metadata)
 
 
+def save_converted(folder: Path, name: str, system: AnySystem, account: str) -> Path:
+    """Write weights that came from an official checkpoint, with the account and a model card."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and is not empty; choose another --out")
+    save_weights(folder / "weights.safetensors", name, system)
+    checkpoint.write_text(folder / "conversion.txt", account + "\n")
+    card = {
+        "system": name,
+        "recipe": "converted from an official checkpoint",
+        "paper": asdict(system.paper),
+        "parameters": sum(p.numel() for p in system.model.parameters()),
+        "intended": system.intended,
+        "licence": system.paper.weights_licence,
+        "notes": ["conversion.txt lists what became of every key"],
+    }
+    write_model_card(folder, card)
+    return folder
+
+
 def open_weights(path: Path) -> tuple[str, dict[str, Any]]:
     """The system's name and configuration of a weights file, from its header."""
     from safetensors import safe_open
@@ -176,6 +195,7 @@ def conclude(
         **card_info(folder),
         "paper": asdict(system.paper),
         "intended": system.intended,
+        "limits": system.notes(),
         "licence": "MIT for the code; for the weights, the terms of the data they learned from",
     }
     write_model_card(folder, card)

@@ -6,13 +6,14 @@ import zlib
 
 import numpy as np
 import torch
-from golden.harness import Case, close
 
+from golden.harness import Case, close
 from tenfold.core.optim import Optim, lr_factor
 from tenfold.nn.dct import dct_matrix
 from tenfold.systems.spgsn.config import Model
 from tenfold.systems.spgsn.loss import mpjpe_loss
-from tenfold.systems.spgsn.model import EdgeMasks, ScatteringNetwork, band_filters, normalised
+from tenfold.systems.spgsn.model import ScatteringNetwork
+from tenfold.systems.spgsn.scattering import EdgeMasks, band_filters, normalised
 from tenfold.weights.spgsn import convert, key_map
 
 
@@ -122,7 +123,9 @@ def _watch(net: ScatteringNetwork) -> dict[str, torch.Tensor]:
             lambda _m, _i, out: seen.update({name + "out": batch_first(whole(out, 0))})
         )
 
-    net.embed.register_forward_hook(lambda _m, _i, out: seen.update(gc1_out=batch_first(whole(out, 0))))
+    net.embed.register_forward_hook(
+        lambda _m, _i, out: seen.update(gc1_out=batch_first(whole(out, 0)))
+    )
     for i, block in enumerate(net.blocks):
         watch(f"gcbs.{i}.", block)
     return seen
@@ -131,7 +134,7 @@ def _watch(net: ScatteringNetwork) -> dict[str, torch.Tensor]:
 def check_model(case: Case) -> None:
     net, masks = _network(case), _masks(case)
     coeffs = torch.from_numpy(case.input("input"))
-    if case.spec["config"]["hidden"] > 64:                      # inputs of scale 100
+    if case.spec["config"]["hidden"] > 64:  # inputs of scale 100
         tolerance = {"rtol": 0.0, "atol": 2e-4}
     else:
         tolerance = {"rtol": 1e-5, "atol": 1e-5}
@@ -202,7 +205,7 @@ def check_dct(case: Case) -> None:
 
 
 def check_lr(case: Case) -> None:
-    epoch = 7                                                    # any number of steps
+    epoch = 7  # any number of steps
     optim = Optim(schedule="step", lr=1e-3, gamma=0.96, period=2 * epoch, offset=epoch)
     want = case.arrays["lr_f64"]
     for step in (0, epoch - 1):

@@ -52,6 +52,7 @@ class DataUsed:
     name: str
     kind: Literal["real", "simulated", "generated"]
     note: str = ""
+    licence: str = ""
 
 
 def nothing(step: int) -> None:

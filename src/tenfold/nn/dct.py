@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def dct_matrix(length: int) -> Float64[Tensor, "coeff frame"]:
-    """Orthonormal DCT-II; its transpose is its inverse, and its first rows are the low frequencies."""
+    """Orthonormal DCT-II: its transpose is its inverse, its first rows are the low frequencies."""
     coeff = torch.arange(length, dtype=torch.float64)[:, None]
     frame = torch.arange(length, dtype=torch.float64)[None, :]
     basis = math.sqrt(2 / length) * torch.cos(math.pi / length * (frame + 0.5) * coeff)

@@ -8,7 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def dropout(x: Float[Tensor, "*shape"], probability: float, training: bool) -> Float[Tensor, "*shape"]:
+def dropout(
+    x: Float[Tensor, "*shape"], probability: float, training: bool
+) -> Float[Tensor, "*shape"]:
     """`F.dropout`; on a CPU its mask is cut from random 64-bit words, an order of magnitude faster.
 
     There a number survives with 1 - probability rounded to a multiple of 1/256, or of 1/65536 where
@@ -20,7 +22,7 @@ def dropout(x: Float[Tensor, "*shape"], probability: float, training: bool) -> F
         return F.dropout(x, probability)
     bits = 8 if (probability * 256).is_integer() else 16
     dtype = torch.int8 if bits == 8 else torch.int16
-    kept = max(1, round((1 - probability) * 2**bits))               # of 2^bits equally likely values
+    kept = max(1, round((1 - probability) * 2**bits))  # of 2^bits equally likely values
     words = torch.empty(-(-x.numel() * bits // 64), dtype=torch.int64).random_(-(2**63), None)
     values = words.view(dtype)[: x.numel()].view(x.shape)
     keep = torch.empty(x.shape, dtype=x.dtype)

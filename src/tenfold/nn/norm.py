@@ -87,8 +87,8 @@ class _Standardise(torch.autograd.Function):
     """(x - mean) / std * weight + bias with batch statistics, and its gradient."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, eps):  # type: ignore[no-untyped-def]
-        wide = x.to(weight.dtype)                        # statistics of bfloat16 in float32
+    def forward(ctx, x, weight, bias, eps):
+        wide = x.to(weight.dtype)  # statistics of bfloat16 in float32
         samples = x.numel() / weight.numel()
         count = _world_sum(torch.tensor(samples, dtype=weight.dtype, device=x.device))
         mean = _world_sum(_feature_sum(wide)) / count
@@ -102,7 +102,7 @@ class _Standardise(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad, *_):  # type: ignore[no-untyped-def]
+    def backward(ctx, grad, *_):
         centred, inverse_std, scale, count = ctx.saved_tensors
         wide = grad.to(centred.dtype)
         grad_bias = _feature_sum(wide)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .keymap import Converted, KeyMap, Rule
 
@@ -101,33 +100,3 @@ def convert(
     shapes = {key: tuple(value.shape) for key, value in target.items()}
     with torch.no_grad():
         return key_map(order).convert(official_state(checkpoint), shapes)
-
-
-@runtime_checkable
-class _System(Protocol):
-    """A system around a `ScatteringNetwork`; its skeleton decides the order of nodes."""
-
-    model: nn.Module
-
-
-S = TypeVar("S", bound=_System)
-
-
-def convert_file(source: Path, make: Callable[..., S]) -> tuple[S, Converted]:
-    """Read a `.pth.tar` file into the system that `make` builds for the sizes found in it.
-
-    `make` is called with nodes, width, blocks, filters, coeffs.
-    """
-    checkpoint = torch.load(source, map_location="cpu", weights_only=True)
-    state = official_state(checkpoint)
-    blocks = {key.split(".")[1] for key in state if key.startswith("gcbs.")}
-    needed = ["gc1.weight", "gc1.att", "gcbs.0.gc1.scat_tree.f_coef"]
-    if absent := [key for key in needed if key not in state]:
-        raise ValueError(f"{source} is no official SPGSN checkpoint: it has no {', '.join(absent)}")
-    coeffs, width = state["gc1.weight"].shape
-    filters = len(state["gcbs.0.gc1.scat_tree.f_coef"]) // 2
-    system = make(len(state["gc1.att"]), width, len(blocks), filters, coeffs)
-    order = system.model.get_buffer("order")
-    converted = convert(state, order, system.model.state_dict())
-    system.model.load_state_dict(converted.state, strict=False)
-    return system, converted

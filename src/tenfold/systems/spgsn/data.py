@@ -69,8 +69,9 @@ def complete(cfg: Config) -> Config:
 def used(data: Data) -> DataUsed:
     """What a result rests on, by name and kind."""
     if data.name == "walker":
-        return DataUsed("walker", "generated", "kinematic walkers of our own; no data was found")
-    return DataUsed(data.name, "real", f"{data.protocol} test windows")
+        return DataUsed("walker", "generated", "kinematic walkers of our own", "MIT")
+    licence = "your own" if data.name == "bvh" else catalog.entry(data.name).licence
+    return DataUsed(data.name, "real", f"{data.protocol} test windows", licence)
 
 
 def nodes(

@@ -294,8 +294,7 @@ class Spgsn(System[Config]):
         system = cls._from_shapes(nodes, width, blocks, filters, coeffs)
         network = system.model
         assert isinstance(network, ScatteringNetwork)
-        shapes = {k: tuple(v.shape) for k, v in network.state_dict().items()}
-        account = official.key_map(network.order).convert(state, shapes)
+        account = official.convert(state, network.order, network.state_dict())
         network.load_state_dict(account.state, strict=False)
         return system, account
 

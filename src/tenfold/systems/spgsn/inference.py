@@ -1,0 +1,151 @@
+"""SPGSN for inference alone: everything computed beforehand that does not need the input."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tenfold.nn.norm import BatchNorm
+
+from .model import ATTENTION_GAIN, ScatteringBlock, ScatteringNetwork
+from .scattering import Derived, EdgeMasks
+
+
+class SingleBlock:
+    """`ScatteringBlock` for one sample, where the number of operations decides the time.
+
+    Features are (node, width): no views, no batched products; BatchNorm, the mean over channels and
+    the biases that meet a fixed graph are folded into matrices.
+    """
+
+    def __init__(self, block: ScatteringBlock, derived: Derived) -> None:
+        cfg, tree, num = block.cfg, block.tree, block.tree.num_filters
+        self.part_weight, self.exchange_weight = cfg.part_weight, cfg.exchange_weight
+        self.low = (tree.low_bias[0], tree.low_weight[0], derived.low.flatten(0, 1))
+        self.first = [
+            (tree.first_bias[k], tree.first_weight[k], derived.bands[:, k].flatten(0, 1))
+            for k in range(num)
+        ]
+        self.bands = [list(body) for body in derived.bands]
+        self.second = [(tree.second_weight[j], tree.second_bias[j], j) for j in range(num)] * num
+        self.gains = [list(body[:, 0].unbind(-1)) for body in derived.gains]
+        self.has_parts = cfg.parts
+        if cfg.parts:
+            identity, first, last = block.graphs.identity[0], block.num_upper, block.num_parts
+            self.nodes = [slice(0, first), slice(first, last)]
+            self.compare = [list(part) for part in derived.compare]
+            self.compare_bias = [derived.compare_bias[i, n, 0] for i, n in enumerate(self.nodes)]
+            self.agreement = block.exchange.lower_out @ block.exchange.upper_out.T
+            self.identity = (identity[:first], identity[first:last, first:], identity[last:])
+        norms = [block.low_norm.folded()]
+        if num:
+            norms += [block.band_norm.folded()] * num**2
+            attention = block.attention
+            self.query = (
+                attention.embed / len(norms),
+                attention.hidden_bias,
+                attention.query_weight,
+            )
+            self.embed, self.score = derived.embed, attention.score_weight[:, 0]
+        self.num_channels, num_nodes = len(norms), len(block.mix_graph)
+        self.shift = torch.cat([norm.shift.view(num_nodes, -1) for norm in norms])
+        self.scale = torch.cat([norm.scale.view(num_nodes, -1) for norm in norms])
+        self.mix_graph, self.mix_weight = block.mix_graph, block.mix_weight[0] / len(norms)
+        folded = block.mix_norm.folded()
+        self.mix_scale = folded.scale.view(num_nodes, -1)
+        bias = block.mix_graph.sum(1, keepdim=True) * block.mix_bias[0]
+        self.mix_shift = folded.shift.view(num_nodes, -1) + self.mix_scale * bias
+
+    def __call__(self, x: Float[Tensor, "node width"]) -> Float[Tensor, "node width"]:
+        """One residual block."""
+        channels, gains = self.spectrum(x)
+        for c, (weight, bias, j) in enumerate(self.second, start=1):
+            channels[c] = torch.mm(channels[c], weight).addr_(gains[j], bias)
+        stacked = torch.addcmul(self.shift, torch.cat(channels), self.scale).tanh_()
+        channels = list(stacked.split(len(x)))
+        total = sum(channels[1:], channels[0])
+        if self.num_channels == 1:
+            y = total * (1 + ATTENTION_GAIN)
+        else:
+            attended = stacked * self.attention(stacked, total)
+            y = sum(attended.mul_(ATTENTION_GAIN).split(len(x)), total)
+        y = torch.mm(self.mix_graph, torch.mm(y, self.mix_weight))
+        return torch.addcmul(self.mix_shift, y, self.mix_scale).relu_().add_(x)
+
+    def spectrum(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """As `ScatteringBlock.spectrum`, the gains apart."""
+        bias, weight, graph = self.low
+        low = torch.mm(graph, torch.addmm(bias, x, weight))
+        spectra = [[body] for body in low.split(len(x))]
+        for bias, weight, graph in self.first:
+            waves = torch.mm(graph, torch.addmm(bias, x, weight)).tanh_().split(len(x))
+            for spectrum, bands, wave in zip(spectra, self.bands, waves, strict=True):
+                spectrum += [torch.mm(band, wave) for band in bands]
+        if not self.has_parts:
+            return spectra[0], self.gains[0]
+        fusion, gain = self.fusion(spectra[1]), self.part_weight
+        return (
+            [torch.addmm(a, fusion, b, alpha=gain) for a, b in zip(*spectra, strict=True)],
+            [torch.addmv(a, fusion, b, alpha=gain) for a, b in zip(*self.gains, strict=True)],
+        )
+
+    def fusion(self, parts: list[Tensor]) -> Float[Tensor, "node node"]:
+        """As `ScatteringBlock.fusion`."""
+        hidden = list(self.compare_bias)
+        for i, (nodes, compare) in enumerate(zip(self.nodes, self.compare, strict=True)):
+            for x, weight in zip(parts, compare, strict=True):
+                hidden[i] = torch.addmm(hidden[i], x[nodes], weight)
+        upper, lower = (x.relu_() for x in hidden)
+        score = torch.mm(torch.mm(lower, self.agreement), upper.T)
+        to_lower, to_upper = score.softmax(-1), score.T.softmax(-1)
+        lower_rows = torch.cat([to_lower.mul_(self.exchange_weight), self.identity[1]], -1)
+        upper_rows = torch.addmm(self.identity[0], to_upper, lower_rows, alpha=self.exchange_weight)
+        return torch.cat([upper_rows, lower_rows, self.identity[2]])
+
+    def attention(
+        self, stacked: Float[Tensor, "channels_times_node width"], total: Tensor
+    ) -> Float[Tensor, "channels_times_node 1"]:
+        """As `SpectrumAttention`."""
+        weight, bias, out_weight = self.query
+        query = torch.addmm(bias, torch.mm(total, weight).relu_(), out_weight)
+        hidden = torch.mm(stacked, self.embed).view(self.num_channels, *query.shape)
+        scores = torch.mv(hidden.add_(query).tanh_().view_as(stacked), self.score)
+        return scores.view(self.num_channels, -1).softmax(0).view(-1, 1)
+
+
+class InferenceNetwork(nn.Module):
+    """SPGSN with fixed edge masks: filters and merged matrices cached, BatchNorm folded.
+
+    It stays on the device and in the type in which it was prepared.
+    """
+
+    @torch.no_grad()
+    def __init__(self, network: ScatteringNetwork, masks: list[EdgeMasks] | None) -> None:
+        super().__init__()
+        network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.derived = network.derive(network.default_masks() if masks is None else masks)
+        self.single = [
+            SingleBlock(*pair) for pair in zip(network.blocks, self.derived, strict=True)
+        ]
+        for module in list(network.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, BatchNorm):
+                    setattr(module, name, child.folded())
+        self.network = network
+
+    def forward(
+        self, coeffs: Float[Tensor, "batch node coeff"]
+    ) -> Float[Tensor, "batch node coeff"]:
+        """Predict."""
+        net = self.network
+        if coeffs.shape[0] != 1:
+            return net.run(coeffs, self.derived)
+        x = coeffs[0, net.order, None]
+        y = net.embed_norm(net.embed(x)).tanh()[:, 0]
+        for block in self.single:
+            y = block(y)
+        y = torch.add(x, net.readout(y[:, None]), alpha=net.cfg.readout_gain)
+        return y[net.inverse].transpose(0, 1)

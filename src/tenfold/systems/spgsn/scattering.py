@@ -1,0 +1,182 @@
+"""The adaptive graph scattering of SPGSN: graphs, band-pass filters, scattering tree (sec. 3.2).
+
+Features are node-major, (node, batch, width): a graph product is one product with
+(node, batch * width), a linear map one product with (node * batch, width).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .config import Model
+
+
+class EdgeMasks(NamedTuple):
+    """One factor an edge, for the three graphs of a block; nodes as in `part_nodes`."""
+
+    whole: Float[Tensor, "node node"]
+    upper: Float[Tensor, "upper_node upper_node"]
+    lower: Float[Tensor, "lower_node lower_node"]
+
+
+class Derived(NamedTuple):
+    """All that a block computes from its parameters and masks alone: fixed at inference.
+
+    Body 0 is the whole body, body 1 (absent in an ablation) its two parts side by side.
+    """
+
+    low: Float[Tensor, "body node node"]
+    bands: Float[Tensor, "body filter node node"]
+    gains: Float[Tensor, "body node 1 filter"]
+    """What each filter makes of a constant: by how much it scales a bias that came before it."""
+    compare: Float[Tensor, "part channel width compare"]
+    """First map of the exchange, for each channel of the upper and of the lower part."""
+    compare_bias: Float[Tensor, "part node 1 compare"]
+    embed: Float[Tensor, "width width"]
+    """Product of two maps of the spectrum attention."""
+
+
+def normalised(graph: Float[Tensor, "node node"]) -> Float[Tensor, "node node"]:
+    """The graph over its Frobenius norm, which counts as a constant in the gradient."""
+    return graph / (graph.detach().norm() + 1e-3)
+
+
+def band_filters(
+    walk: Float[Tensor, "*body node node"],
+    identity: Float[Tensor, "*body node node"],
+    coefs: Float[Tensor, " twice_filters"],
+) -> Float[Tensor, "*body filter node node"]:
+    """Trainable diffusion wavelets of a lazy random walk P: I-P, P-P^2, P^2-P^4, ... (eq. 3)."""
+    keep, remove = 1 + coefs[0::2], 1 - coefs[1::2]
+    bands = [keep[0] * identity - remove[0] * walk]
+    for j in range(1, len(keep)):
+        bands.append(walk @ (keep[j] * identity - remove[j] * walk))
+        walk = walk @ walk
+    return torch.stack(bands, -3)
+
+
+def xavier(*shape: int) -> nn.Parameter:
+    """A matrix, or a stack of them, of Xavier-normal numbers."""
+    return nn.Parameter(nn.init.xavier_normal_(torch.empty(shape)))
+
+
+def uniform(bound: float, *shape: int) -> nn.Parameter:
+    """A parameter of uniform numbers in (-bound, bound)."""
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+
+
+def graph_product(
+    graph: Float[Tensor, "out node"], x: Float[Tensor, "node batch width"]
+) -> Float[Tensor, "out batch width"]:
+    """Sum the features of the neighbours, weighted by the edges."""
+    return (graph @ x.flatten(1)).unflatten(1, x.shape[1:])
+
+
+def affine(
+    x: Float[Tensor, "node batch num_in"],
+    weight: Float[Tensor, "num_in num_out"],
+    bias: Float[Tensor, " num_out"],
+) -> Float[Tensor, "node batch num_out"]:
+    """X W + b."""
+    return torch.addmm(bias, x.flatten(0, 1), weight).unflatten(0, x.shape[:2])
+
+
+class GraphConv(nn.Module):
+    """A (X W) + b with a free, trainable graph A (spec sec. 3.1)."""
+
+    def __init__(self, num_nodes: int, num_in: int, num_out: int) -> None:
+        super().__init__()
+        self.weight = uniform(num_out**-0.5, num_in, num_out)
+        self.graph = uniform(num_out**-0.5, num_nodes, num_nodes)
+        self.bias = uniform(num_out**-0.5, num_out)
+
+    def forward(self, x: Float[Tensor, "node batch num_in"]) -> Float[Tensor, "node batch num_out"]:
+        """Linear map, then graph."""
+        return graph_product(self.graph, x @ self.weight) + self.bias
+
+
+class BodyGraphs(nn.Module):
+    """Trainable graphs of the whole body and its parts, and their band-pass filters (eq. 2, 3)."""
+
+    identity: Tensor
+
+    def __init__(self, cfg: Model, num_nodes: int, num_upper: int, num_lower: int) -> None:
+        super().__init__()
+        bound = cfg.width**-0.5
+        self.parts, self.num_others = cfg.parts, num_nodes - num_upper - num_lower
+        self.num_filters = cfg.num_filters if cfg.scattering else 0
+        self.whole = uniform(bound, num_nodes, num_nodes)
+        identity = [torch.eye(num_nodes)]
+        if self.parts:
+            self.upper = uniform(bound, num_upper, num_upper)
+            self.lower = uniform(bound, num_lower, num_lower)
+            identity.append(self._side_by_side(torch.eye(num_upper), torch.eye(num_lower)))
+        self.register_buffer("identity", torch.stack(identity), persistent=False)
+        if self.num_filters:
+            self.coefs = nn.Parameter(torch.rand(2 * self.num_filters) * 1e-4)
+
+    def _side_by_side(self, upper: Tensor, lower: Tensor) -> Tensor:
+        return torch.block_diag(upper, lower, upper.new_zeros(self.num_others, self.num_others))
+
+    def forward(
+        self, masks: EdgeMasks
+    ) -> tuple[Float[Tensor, "body node node"], Float[Tensor, "body filter node node"]]:
+        """The masked graphs, and the filters made of them."""
+        whole = self.whole * masks.whole
+        graphs, walks = [whole], [normalised(whole)]
+        if self.parts:
+            upper, lower = self.upper * masks.upper, self.lower * masks.lower
+            graphs.append(self._side_by_side(upper, lower))
+            walks.append(self._side_by_side(normalised(upper), normalised(lower)))
+        low = torch.stack(graphs)
+        if not self.num_filters:
+            return low, low.new_zeros(len(low), 0, *low.shape[1:])
+        lazy_walk = (self.identity + torch.stack(walks)) / 2
+        return low, band_filters(lazy_walk, self.identity, self.coefs)
+
+
+class ScatteringTree(nn.Module):
+    """Two layers of graph scattering, the same weights for every body (eq. 4, spec sec. 3.4)."""
+
+    def __init__(self, cfg: Model) -> None:
+        super().__init__()
+        width, bound = cfg.width, 1 / cfg.width
+        self.num_filters = cfg.num_filters if cfg.scattering else 0
+        self.low_weight, self.low_bias = xavier(1, width, width), uniform(bound, 1, width)
+        if self.num_filters:
+            shape = (self.num_filters, width, width)
+            self.first_weight, self.first_bias = xavier(*shape), uniform(bound, *shape[:2])
+            self.second_weight, self.second_bias = xavier(*shape), uniform(bound, *shape[:2])
+
+    def forward(
+        self, x: Float[Tensor, "node batch width"], derived: Derived
+    ) -> list[list[Float[Tensor, "node batch width"]]]:
+        """For each body: the low-pass channel, then each band *before* the linear map of layer 2.
+
+        That map commutes with all that the bodies do to each other, so `second_linear` applies it
+        once, to their sum.
+        """
+        low_input = affine(x, self.low_weight[0], self.low_bias[0])
+        first_inputs = [
+            affine(x, self.first_weight[k], self.first_bias[k]) for k in range(self.num_filters)
+        ]
+        spectra = []
+        for low, bands in zip(derived.low, derived.bands, strict=True):
+            waves = [graph_product(h, y).tanh() for h, y in zip(bands, first_inputs, strict=True)]
+            spectra.append([graph_product(low, low_input)])
+            spectra[-1] += [graph_product(band, wave) for wave in waves for band in bands]
+        return spectra
+
+    def second_linear(
+        self,
+        bands: list[Float[Tensor, "node batch width"]],
+        gain: Float[Tensor, "node batch filter"],
+    ) -> Float[Tensor, "band node batch width"]:
+        """Linear map of layer 2 for every pair of a first and a second filter (first major)."""
+        weights = list(zip(self.second_weight, self.second_bias, gain.split(1, -1), strict=True))
+        weights = weights * self.num_filters
+        return torch.stack([x @ w + g * b for x, (w, b, g) in zip(bands, weights, strict=True)])
