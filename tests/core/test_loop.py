@@ -89,6 +89,9 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     done = toy(two, "--plain", processes=2)
     assert done.returncode == 0, done.stderr
     assert_equal(weights(one), weights(two), 1e-5)
+    for a, b in zip(without_time(one), without_time(two), strict=True):
+        for key, value in a.items():
+            assert b[key] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-4))
 
 
 def test_two_processes_resume_exactly(tmp_path: Path) -> None:

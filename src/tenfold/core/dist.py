@@ -39,6 +39,14 @@ class World:
         dist.all_reduce(shared, op=dist.ReduceOp.MAX)
         return [int(v) for v in shared.tolist()]
 
+    def mean(self, values: dict[str, float]) -> dict[str, float]:
+        """Mean of each value over all processes, which must have the same keys."""
+        if self.size == 1:
+            return values
+        shared = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
+        dist.all_reduce(shared)
+        return dict(zip(values, (shared / self.size).tolist(), strict=True))
+
     def share(self, batch_size: int) -> slice:
         """The rows of a global batch that belong to this process; sizes must divide."""
         if batch_size % self.size:

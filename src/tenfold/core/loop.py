@@ -390,6 +390,7 @@ def train_stage(
             last = stage.step == fit.steps
             if stage.step % loop.log_every == 0 or last or stage.step == 1:
                 rounded = round(stage.seconds, 3)
+                losses = losses if fit.parallel else world.mean(losses)
                 values = {**losses, "lr": lr, "grad_norm": norm, "seconds": rounded}
                 log.add(fit.name, stage.step, "train", values)
             if (loop.validate_every and stage.step % loop.validate_every == 0) or last:

@@ -94,7 +94,8 @@ class SpectrumAttention(nn.Module):
         query = (total @ (self.embed / len(channels))).relu()  # of the mean channel
         query = affine(query, self.query_weight, self.hidden_bias)
         hidden = [(x @ derived.embed + query).tanh() for x in channels]
-        scores = [torch.mv(h.flatten(0, 1), self.score_weight[:, 0]) for h in hidden]
+        score = self.score_weight[:, 0].type_as(hidden[0])  # autocast leaves mv alone
+        scores = [torch.mv(h.flatten(0, 1), score) for h in hidden]
         scores = torch.stack(scores, -1).unflatten(0, total.shape[:2])
         return (scores + self.score_bias).softmax(-1)
 

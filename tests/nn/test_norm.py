@@ -1,0 +1,96 @@
+"""BatchNorm equals nn.BatchNorm1d on one process, and one process on two."""
+
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from tenfold.nn.norm import BatchNorm
+
+NODES, WIDTH = 3, 4
+
+
+def reference(x: torch.Tensor) -> torch.Tensor:
+    """(channel, node, batch, width) as the rows that nn.BatchNorm1d takes."""
+    return x.permute(0, 2, 1, 3).reshape(-1, NODES * WIDTH)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_equals_torch(channels, offset) -> None:
+    torch.manual_seed(0)
+    ours = BatchNorm(NODES * WIDTH).double()
+    theirs = torch.nn.BatchNorm1d(NODES * WIDTH).double()
+    torch.nn.init.normal_(theirs.weight)
+    torch.nn.init.normal_(theirs.bias)
+    ours.load_state_dict(theirs.state_dict())
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    for _ in range(3):
+        x = torch.randn(channels, NODES, 5, WIDTH, dtype=torch.float64) + offset
+        x.requires_grad_()
+        y = x.detach().clone().requires_grad_()
+        got, want = ours(x), theirs(reference(y))
+        torch.testing.assert_close(reference(got), want)
+        weights = torch.randn_like(want)
+        (reference(got) * weights).sum().backward()
+        (want * weights).sum().backward()
+        torch.testing.assert_close(x.grad, y.grad)
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+    torch.testing.assert_close(ours.bias.grad, theirs.bias.grad)
+    for key, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[key], value)
+    x = torch.randn(channels, NODES, 5, WIDTH, dtype=torch.float64)
+    want = theirs.eval()(reference(x))
+    torch.testing.assert_close(reference(ours.eval()(x)), want)
+    torch.testing.assert_close(ours.folded()(x), ours(x))
+
+
+def test_gradient_by_differences() -> None:
+    norm = BatchNorm(NODES * WIDTH).double()
+    x = torch.randn(2, NODES, 3, WIDTH, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(norm, (x,))
+
+
+def batch_and_weights() -> tuple[torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    return torch.randn(2, NODES, 6, WIDTH, generator=draw), torch.randn(
+        2, NODES, 6, WIDTH, generator=draw
+    )
+
+
+def work(rank: int, port: int, results) -> None:
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    x, weights = batch_and_weights()
+    part = slice(0, 2) if rank == 0 else slice(2, 6)  # shares of different size
+    x = x[:, :, part].clone().requires_grad_()
+    norm = BatchNorm(NODES * WIDTH)
+    y = norm(x)
+    (y * weights[:, :, part]).sum().backward()
+    results[rank] = [
+        t.detach().clone()
+        for t in (y, x.grad, norm.weight.grad, norm.running_mean, norm.running_var)
+    ]
+    dist.destroy_process_group()
+
+
+def test_two_processes_equal_one() -> None:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    with mp.get_context("spawn").Manager() as manager:
+        results = manager.dict()
+        mp.spawn(work, (port, results), nprocs=2)
+        first, second = results[0], results[1]
+    x, weights = batch_and_weights()
+    x.requires_grad_()
+    norm = BatchNorm(NODES * WIDTH)
+    y = norm(x)
+    (y * weights).sum().backward()
+    torch.testing.assert_close(torch.cat([first[0], second[0]], 2), y)
+    torch.testing.assert_close(torch.cat([first[1], second[1]], 2), x.grad)
+    torch.testing.assert_close(first[2] + second[2], norm.weight.grad)  # DDP adds them
+    for i, want in ((3, norm.running_mean), (4, norm.running_var)):
+        torch.testing.assert_close(first[i], want)
+        torch.testing.assert_close(second[i], want)
