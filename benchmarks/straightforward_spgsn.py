@@ -60,7 +60,7 @@ class Tree(nn.Module):
         for k, first in enumerate(filters):
             wave = torch.tanh(self.feat_sc1(x, first, k))
             channels += [self.feat_sc2(wave, second, j) for j, second in enumerate(filters)]
-        return torch.stack(channels, 1)                              # batch, channel, node, width
+        return torch.stack(channels, 1)  # batch, channel, node, width
 
 
 class Fuse(nn.Module):
@@ -103,7 +103,11 @@ class Forest(nn.Module):
 class Attention(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.w_h, self.w_q, self.bs = parameter(width, width), parameter(width, width), parameter(width)
+        self.w_h, self.w_q, self.bs = (
+            parameter(width, width),
+            parameter(width, width),
+            parameter(width),
+        )
         self.fc1, self.fc2 = nn.Linear(width, width, False), nn.Linear(width, 1)
 
     def forward(self, y):
@@ -140,7 +144,9 @@ class Block(nn.Module):
 
 
 class Straightforward(nn.Module):
-    def __init__(self, num_nodes, num_coeffs, width, num_blocks, num_filters, dropout, upper, lower):
+    def __init__(
+        self, num_nodes, num_coeffs, width, num_blocks, num_filters, dropout, upper, lower
+    ):
         super().__init__()
         upper, lower = ([3 * j + axis for axis in range(3) for j in p] for p in (upper, lower))
         self.gc1 = GraphConv(num_nodes, num_coeffs, width)

@@ -50,9 +50,9 @@ class Pair(nn.Module):
         return self.students[int(batch["turn"])](batch)
 
 
-def batches(stage: str, size: int = 8):
+def batches(stage: str, size: int = 8, shared: bool = True):
     def batch(index: int) -> dict[str, torch.Tensor]:
-        rows = dist.current().share(size)
+        rows = dist.current().share(size) if shared else slice(size)
         draw = generator(stage, index)
         x = torch.randn(size, 6, generator=draw)
         y = x[:, :3].sin() + x[:, 3:]
@@ -85,7 +85,7 @@ class Toy:
         self.count(step)
 
     def fits(self) -> Iterator[Fit]:
-        held_out = batches("validation", 32)(0)
+        held_out = batches("validation", 32, shared=False)(0)
         optim = Optim(
             name="adamw", lr=0.01, weight_decay=0.1, clip=0.5, schedule="cosine", warmup=2
         )

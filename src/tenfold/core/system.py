@@ -93,7 +93,7 @@ class Fit:
     state: Mapping[str, Any] = field(default_factory=dict)
     """More to save and restore: name -> object with state_dict and load_state_dict (teachers)."""
     validate: Callable[[nn.Module], dict[str, float]] | None = None
-    """Metrics on held-out data (never the test split); called on every process."""
+    """Metrics on held-out data (never the test split); every process computes all of them."""
     watch: str = ""
     """Metric of `validate` that decides which weights are best; empty keeps the last."""
     better: Literal["lower", "higher"] = "lower"

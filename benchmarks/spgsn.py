@@ -1,0 +1,312 @@
+"""SPGSN: our network against the straightforward computation, same weights, equal output.
+
+python benchmarks/spgsn.py --threads 2        # writes benchmarks/results/spgsn.json and .md
+
+Both sides run in one process, in turns, with the same weights, masks, data and fused Adam, after
+outputs and gradients were found equal. Times are wall-clock; run it on an otherwise idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from straightforward_spgsn import Straightforward
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from tenfold.nn.dct import dct_matrix
+from tenfold.systems.spgsn.config import Model
+from tenfold.systems.spgsn.loss import mpjpe_loss
+from tenfold.systems.spgsn.model import ScatteringNetwork
+from tenfold.weights.spgsn import key_map
+
+RESULTS = Path(__file__).parent / "results"
+NODES, COEFFS, FRAMES = 75, 30, 35  # CMU Mocap, the official configuration
+UPPER, LOWER = range(10, 25), range(10)
+CONFIG = Model()
+
+
+@dataclass
+class Timing:
+    """Seconds of both sides over the rounds: median, lower and upper quartile."""
+
+    what: str
+    straightforward: list[float]
+    ours: list[float]
+    ratio: float
+    ratio_quartiles: list[float]
+    rounds: int
+    gigaflop: list[float]
+    """Multiplications and additions in matrix products, straightforward and ours."""
+    calls: list[int]
+    """Operators called, straightforward and ours."""
+
+
+def pair(dropout: float) -> tuple[Straightforward, ScatteringNetwork]:
+    """Both networks with the same weights."""
+    torch.manual_seed(0)
+    cfg = Model(dropout=dropout)
+    ours = ScatteringNetwork(cfg, NODES, COEFFS, UPPER, LOWER)
+    for name, buffer in ours.named_buffers():
+        if name.endswith("running_var"):
+            buffer.uniform_(0.5, 2)
+        elif name.endswith("running_mean"):
+            buffer.normal_(0, 0.1)
+    sizes = (NODES, COEFFS, cfg.width, cfg.num_blocks, cfg.num_filters)
+    straightforward = Straightforward(*sizes, dropout, UPPER, LOWER)
+    state = key_map(ours.order).reversed_state(ours.state_dict(), straightforward.state_dict())
+    straightforward.load_state_dict(state)
+    return straightforward, ours
+
+
+def batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(1)
+    coeffs = torch.randn(size, NODES, COEFFS, generator=draw) * 100
+    return coeffs, torch.randn(size, FRAMES, NODES, generator=draw) * 100
+
+
+def basis() -> torch.Tensor:
+    return dct_matrix(FRAMES)[:COEFFS].float()
+
+
+def assert_equal() -> dict[str, float]:
+    """Outputs within 2e-4 (inputs of scale 100), gradients within 1e-3 of the largest of a tensor."""
+    straightforward, ours = pair(dropout=0.0)
+    masks = ours.draw_masks(torch.Generator().manual_seed(2))
+    worst = {}
+    with torch.no_grad():
+        straightforward.eval()
+        prepared = ours.eval().prepared(masks)
+        for size in (1, 32):
+            coeffs, _ = batch(size)
+            want = straightforward(coeffs, masks)
+            for name, network in (("eval", ours), ("prepared", prepared)):
+                got = network(coeffs, masks) if network is ours else network(coeffs)
+                worst[f"{name}, batch {size}"] = float((got - want).abs().max())
+    coeffs, positions = batch(8)
+    for network in (straightforward.train(), ours.train()):
+        mpjpe_loss(network(coeffs, masks), positions, basis()).backward()
+    grads = {name: p.grad for name, p in ours.named_parameters()}
+    template = {name: torch.zeros_like(v) for name, v in straightforward.state_dict().items()}
+    ours_by_name = {name: torch.zeros_like(v) for name, v in ours.state_dict().items()} | grads
+    ours_by_name = key_map(ours.order).reversed_state(ours_by_name, template)
+    scale = max(float(p.grad.abs().max()) for p in straightforward.parameters())
+    errors = [
+        float((ours_by_name[name] - p.grad).abs().max() / (p.grad.abs().max() + 1e-5 * scale))
+        for name, p in straightforward.named_parameters()
+    ]
+    assert max(worst.values()) < 2e-4, worst
+    assert max(errors) < 1e-3, max(errors)
+    return worst | {"gradients, relative": max(errors)}
+
+
+def training_step(network: torch.nn.Module, masks: list, size: int) -> Callable[[], None]:
+    """Forward, loss, backward, clip, Adam."""
+    network.train()
+    coeffs, positions = batch(size)
+    rows = basis()
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-5, fused=True)
+
+    def step() -> None:
+        optimiser.zero_grad(set_to_none=True)
+        mpjpe_loss(network(coeffs, masks), positions, rows).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+
+    return step
+
+
+def inference(size: int) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Both sides on one batch; ours prepared, as `predict` would have it."""
+    straightforward, ours = pair(CONFIG.dropout)
+    masks = ours.draw_masks(torch.Generator().manual_seed(2))
+    straightforward.eval()
+    prepared = ours.prepared(masks)
+    coeffs, _ = batch(size)
+
+    def run(network: Callable[..., object], *inputs: object) -> Callable[[], object]:
+        def call() -> object:
+            with torch.inference_mode():
+                return network(*inputs)
+
+        return call
+
+    return run(straightforward, coeffs, masks), run(prepared, coeffs)
+
+
+def seconds(function: Callable[[], object], repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        function()
+    return (time.perf_counter() - start) / repeats
+
+
+def effort(function: Callable[[], object]) -> tuple[float, int]:
+    """Gigaflop in matrix products, and operators called: neither depends on the machine's load."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    with profile(activities=[ProfilerActivity.CPU]) as record:
+        function()
+    views = ("view", "select", "slice", "expand", "t", "transpose", "as_strided", "detach", "split")
+    calls = [e for e in record.events() if e.name.startswith("aten::") and e.cpu_children == []]
+    calls = [e for e in calls if e.name.removeprefix("aten::") not in views]
+    return counter.get_total_flops() / 1e9, len(calls)
+
+
+def quartiles(values: list[float]) -> list[float]:
+    return [round(q, 6) for q in statistics.quantiles(values, n=4)]
+
+
+def compare(what: str, sides: tuple, rounds: int, repeats: int) -> Timing:
+    """Time the two sides in turns."""
+    efforts = [effort(side) for side in sides]
+    for side in sides:
+        side()
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        for side, seen in zip(sides, times, strict=True):
+            seen.append(seconds(side, repeats))
+    ratios = [a / b for a, b in zip(*times, strict=True)]
+    print(f"{what}: {statistics.median(ratios):.2f} x", file=sys.stderr)
+    return Timing(
+        what,
+        quartiles(times[0]),
+        quartiles(times[1]),
+        round(statistics.median(ratios), 3),
+        [round(q, 3) for q in statistics.quantiles(ratios, n=4)[::2]],
+        rounds,
+        [round(flop, 3) for flop, _ in efforts],
+        [calls for _, calls in efforts],
+    )
+
+
+def shares(function: Callable[[], object], rows: int = 12) -> list[dict[str, object]]:
+    """Where our time goes: operators by their own share of CPU time."""
+    function()
+    with profile(activities=[ProfilerActivity.CPU]) as record:
+        for _ in range(3):
+            function()
+    events = record.key_averages()
+    total = sum(event.self_cpu_time_total for event in events)
+    events = sorted(events, key=lambda event: -event.self_cpu_time_total)[:rows]
+    return [
+        {
+            "operator": event.key,
+            "share": round(event.self_cpu_time_total / total, 4),
+            "calls": event.count // 3,
+        }
+        for event in events
+    ]
+
+
+def machine(threads: int) -> dict[str, object]:
+    names = [
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return {
+        "platform": platform.platform(),
+        "cpu": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "load_average_before": [round(x, 2) for x in os.getloadavg()],
+    }
+
+
+def commit() -> str:
+    here = Path(__file__).parent
+    run = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    return subprocess.run(run, capture_output=True, text=True).stdout.strip() or "unknown"
+
+
+def page(result: dict) -> str:
+    where = result["machine"]
+    lines = [
+        "# SPGSN: ours against the straightforward computation",
+        "",
+        f"{result['date']}, commit {result['commit']}, `{result['command']}`; {where['cpu']}, "
+        f"{where['cores']} cores, {where['threads']} thread(s), torch {where['torch']}, load "
+        f"{where['load_average_before'][0]} before the run. CMU configuration: width 256, 9 blocks, "
+        "1 filter, 75 nodes. Times: median (quartiles) of wall-clock; ratio: median over rounds of "
+        "runs next to each other. Operators: those that compute, views not counted.",
+        "",
+        "| | straightforward | ours | ratio (quartiles) | GFLOP in matrix products | operators |",
+        "|---|---|---|---|---|---|",
+    ]
+
+    def ms(values: list[float]) -> str:
+        low, middle, high = (1e3 * v for v in values)
+        return f"{middle:.1f} ms ({low:.1f}-{high:.1f})"
+
+    for row in result["timings"]:
+        low, high = row["ratio_quartiles"]
+        lines.append(
+            f"| {row['what']} | {ms(row['straightforward'])} | {ms(row['ours'])} "
+            f"| **{row['ratio']:.2f}** ({low:.2f}-{high:.2f}) "
+            f"| {row['gigaflop'][0]:.2f} / {row['gigaflop'][1]:.2f} "
+            f"| {row['calls'][0]} / {row['calls'][1]} |"
+        )
+    lines += ["", "Largest differences before timing: "]
+    lines[-1] += ", ".join(f"{name} {value:.1e}" for name, value in result["differences"].items())
+    for what, rows in result["profile"].items():
+        lines += ["", f"Where our time goes, {what}:", "", "| operator | share | calls |"]
+        lines.append("|---|---|---|")
+        lines += [f"| `{r['operator']}` | {r['share']:.1%} | {r['calls']} |" for r in rows]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    where = machine(args.threads)
+    differences = assert_equal()
+    straightforward, ours = pair(CONFIG.dropout)
+    masks = ours.draw_masks(torch.Generator().manual_seed(2))
+    steps = (training_step(straightforward, masks, 32), training_step(ours, masks, 32))
+    single, many = inference(1), inference(32)
+    timings = [
+        compare("training step, batch 32", steps, args.rounds, 1),
+        compare("inference, batch 1", single, 3 * args.rounds, 10),
+        compare("inference, batch 32", many, args.rounds, 1),
+    ]
+    result = {
+        "system": "spgsn",
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
+        "commit": commit(),
+        "command": f"python benchmarks/spgsn.py --threads {args.threads} --rounds {args.rounds}",
+        "machine": where,
+        "config": asdict(CONFIG),
+        "differences": differences,
+        "timings": [asdict(timing) for timing in timings],
+        "profile": {
+            "training step, batch 32": shares(steps[1]),
+            "inference, batch 1": shares(single[1]),
+        },
+    }
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "spgsn.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.out / "spgsn.md").write_text(page(result))
+    print(page(result))
+
+
+if __name__ == "__main__":
+    main()
