@@ -140,7 +140,7 @@ def inference(size: int) -> tuple[Callable[[], object], Callable[[], object]]:
 
     def run(network: Callable[..., object], *inputs: object) -> Callable[[], object]:
         def call() -> object:
-            with torch.inference_mode():
+            with torch.no_grad():
                 return network(*inputs)
 
         return call
@@ -244,8 +244,8 @@ def page(result: dict) -> str:
         f"{result['date']}, commit {result['commit']}, `{result['command']}`; {where['cpu']}, "
         f"{where['cores']} cores, {where['threads']} thread(s), torch {where['torch']}, load "
         f"{where['load_average_before'][0]} before the run. CMU configuration: width 256, "
-        "9 blocks, 1 filter, 75 nodes. Times: median (quartiles) of wall-clock; ratio: median over rounds of "
-        "runs next to each other. Operators: those that compute, views not counted.",
+        "9 blocks, 1 filter, 75 nodes. Times: median (quartiles) of wall-clock; ratio: median over "
+        "rounds of runs next to each other. Operators: those that compute, views not counted.",
         "",
         "| | straightforward | ours | ratio (quartiles) | GFLOP in matrix products | operators |",
         "|---|---|---|---|---|---|",

@@ -291,6 +291,7 @@ def claim(
         "data": last["data"],
         "better": cls.better,
         "units": cls.units,
+        "labels": last["labels"],
         "budget": f"{last['stages'][0]['steps']} steps each, same batches and seeds",
         "notes": last["notes"],
     }

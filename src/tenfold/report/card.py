@@ -28,6 +28,7 @@ def card_info(run: Path) -> dict[str, Any]:
         "baselines": one.result.get("baselines") or {},
         "better": one.result.get("better") or {},
         "units": one.result.get("units") or {},
+        "labels": one.result.get("labels") or {},
         "notes": one.result.get("notes") or [],
         "seeds": seed[:1],
         "date": one.environment.get("date"),
@@ -117,7 +118,7 @@ def _metrics(info: Mapping[str, Any]) -> list[str]:
         return ["Not measured.", ""]
     methods = {f"{info['system']} (these weights)": ours, **(info.get("baselines") or {})}
     lines: list[str] = []
-    for table in metric_tables(methods, info.get("better"), info.get("units")):
+    for table in metric_tables(methods, info.get("better"), info.get("units"), info.get("labels")):
         rows = [[f"**{c.text}**" if c.best else md(c.text) for c in row] for row in table.rows]
         words = sum(not name for name in table.head)
         lines += [

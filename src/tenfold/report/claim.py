@@ -159,7 +159,8 @@ def write_claim(system: str, results: Mapping[str, Any], out_dir: Path) -> tuple
          "environment": {...},      # as environment.json
          "data": {"name": ..., "kind": "real" | "generated" | "simulated", "note": ...},
          "budget": "300 steps of 32 windows", "seconds": 730.0, "notes": [...],
-         "better": {"mpjpe": "lower"}, "units": {"mpjpe": "mm"}}  # both may be absent
+         "better": {"mpjpe": "lower"}, "units": {"mpjpe": "mm"},
+         "labels": {"80ms": "80 ms (true 33 ms)"}}               # these three may be absent
 
     The JSON file is `results` with `system` and, in each claim, its `verdict`. What is not finite
     becomes null there: JSON has no nan.
@@ -327,6 +328,7 @@ def _metric_parts(results: Mapping[str, Any]) -> list[str]:
     better = dict(results.get("better") or {})
     for claim in results["claims"]:
         better.setdefault(claim["metric"], claim["better"])
+    titles = results.get("labels") or {}
     lines: list[str] = []
     for grid in layout(list(values)):
         marked = {
@@ -356,7 +358,8 @@ def _metric_parts(results: Mapping[str, Any]) -> list[str]:
             for label, row in grid.rows
             for name in methods
         ]
-        head, words = ["", "method", *map(md, grid.columns)], 2
+        shown = [md(titles.get(c, c)) for c in grid.columns]
+        head, words = ["", "method", *shown], 2
         if not any(label for label, _ in grid.rows):
             head, rows, words = head[1:], [row[1:] for row in rows], 1
         lines += [*md_table(head, rows, words), ""]

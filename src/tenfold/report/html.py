@@ -249,7 +249,9 @@ def _metrics(run: Run) -> Section:
     methods = {f"{run.system} (this run)": ours} if ours else {}
     baselines = run.result.get("baselines") or {}
     methods.update({str(name): numbers(flat) for name, flat in baselines.items()})
-    found = metric_tables(methods, run.result.get("better"), run.result.get("units"))
+    found = metric_tables(
+        methods, run.result.get("better"), run.result.get("units"), run.result.get("labels")
+    )
     text = ["Shaded: the best of each number."] if len(methods) > 1 and found else []
     rows = []
     for stage in run.result.get("stages") or []:

@@ -117,8 +117,13 @@ def metric_tables(
     methods: Mapping[str, Mapping[str, float]],
     better: Mapping[str, Any] | None = None,
     units: Mapping[str, Any] | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> list[Table]:
-    """All metrics of all methods side by side; the best of each number is marked."""
+    """All metrics of all methods side by side; the best of each number is marked.
+
+    `labels` are titles of columns that say more than the last part of a key.
+    """
+    titles = labels or {}
     keys = [key for one in methods.values() for key in one]
     names, tables = list(methods), []
     for grid in layout(keys):
@@ -154,8 +159,8 @@ def metric_tables(
         arrows = [
             "" if shared else ARROW.get(_column_way(grid, c, better), "") for c in grid.columns
         ]
-        head = [*heads, *(c + arrow for c, arrow in zip(grid.columns, arrows, strict=True))]
-        tables.append(Table(caption, head, rows))
+        shown = [titles.get(c, c) + a for c, a in zip(grid.columns, arrows, strict=True)]
+        tables.append(Table(caption, [*heads, *shown], rows))
     return tables
 
 
