@@ -258,6 +258,16 @@ def test_fresh_starts_over_but_deletes_no_other_folder(
     assert content(letters) == {"novel.txt": b"once"}
 
 
+def test_bad_data_is_an_error_before_anything_is_written(call: Call, tmp_path: Path) -> None:
+    folder = tmp_path / "data/train/walking"
+    folder.mkdir(parents=True)
+    (folder / "walking_1.txt").write_text("1,2,3\n")
+    words = ["--data.name", "cmu_mocap", "--data.path", str(tmp_path / "data")]
+    done = call("train", "spgsn", "demo", "--run.folder", tmp_path / "run", *words)
+    assert_wrong(done, "walking_1.txt line 1 has 3 values", "117")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_damaged_config_is_named(copied: Path, call: Call) -> None:
     (copied / "config.json").write_text('{"system": ')
     assert_wrong(call(*train(copied)), "config.json", "JSON")

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -107,29 +108,21 @@ def load(cls: type[AnySystem], path: Path) -> AnySystem:
     return system
 
 
-def _open_folder(folder: Path, identity: dict[str, Any], fresh: bool, world: dist.World) -> None:
-    """Take a run folder: new, unfinished with the same configuration, or made fresh."""
+def _refuse_other_runs(folder: Path, identity: dict[str, Any], fresh: bool) -> None:
+    """Raise unless the folder is new, holds this very run, or holds a run to be made fresh."""
     file = folder / "config.json"
-    if fresh and world.is_first and folder.exists():
-        if not file.exists() and any(folder.iterdir()):
-            raise ValueError(f"{folder} is not a run folder (no config.json); not deleting it")
-        shutil.rmtree(folder)
-    world.barrier()
     if not file.exists() and folder.exists() and any(folder.iterdir()):
         raise ValueError(
-            f"{folder} is not empty and holds no run; give an empty or new --run.folder"
+            f"{folder} is not a run folder (no config.json) and not empty; nothing in it was "
+            "touched. Give an empty or new --run.folder."
         )
-    if file.exists():
-        changed = differences(checkpoint.read_json(file), identity)
-        if changed:
-            raise ValueError(
-                f"{folder} holds a run with another configuration:\n  "
-                + "\n  ".join(changed)
-                + "\nUse another --run.folder, or --run.fresh to start over."
-            )
-    world.barrier()
-    if world.is_first and not file.exists():
-        checkpoint.write_json(file, identity)
+    changed = differences(checkpoint.read_json(file), identity) if file.exists() else []
+    if changed and not fresh:
+        raise ValueError(
+            f"{folder} holds a run with another configuration:\n  "
+            + "\n  ".join(changed)
+            + "\nUse another --run.folder, or --run.fresh to start over."
+        )
 
 
 def train(
@@ -137,20 +130,27 @@ def train(
 ) -> dict[str, Any]:
     """Train into a run folder (or continue there), evaluate, and write its page.
 
-    Returns the result as in `result.json`.
+    Returns the result as in `result.json`. What is wrong with the configuration or the data is
+    raised before anything is written or deleted.
     """
     with dist.started(cfg.loop.device) as world:
         cfg = cls.complete(cfg)
-        _open_folder(
-            folder, {"system": name, "recipe": recipe, "config": to_json(cfg)}, fresh, world
-        )
+        identity = {"system": name, "recipe": recipe, "config": to_json(cfg)}
+        _refuse_other_runs(folder, identity, fresh)
         done = folder / "result.json"
-        if done.exists():
+        if done.exists() and not fresh:
             return checkpoint.read_json(done)
-        if world.is_first:
-            checkpoint.write_json(folder / "environment.json", log.environment(world))
         system = construct(cls, cfg)
-        accounts = loop.train(system.fits(), cfg.loop, world, folder, cfg.seed)
+        fits = system.fits()
+        first = next(fits)  # reads the data
+        world.barrier()
+        if world.is_first:
+            if fresh:
+                shutil.rmtree(folder, ignore_errors=True)
+            checkpoint.write_json(folder / "config.json", identity)
+            checkpoint.write_json(folder / "environment.json", log.environment(world))
+        world.barrier()
+        accounts = loop.train(chain([first], fits), cfg.loop, world, folder, cfg.seed)
         result: dict[str, Any] = {}
         if world.is_first:
             system.model.to(world.device)
