@@ -8,9 +8,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+Features = Float[Tensor, "*channel node batch width"]
+
+
+def scale_and_shift(x: Features, scale: Tensor, shift: Tensor) -> Features:
+    """x * scale + shift, with one number for every node and feature."""
+    shape = (x.shape[-3], 1, x.shape[-1])
+    return torch.addcmul(shift.view(shape), x, scale.view(shape)).to(x.dtype)
+
 
 class Affine(nn.Module):
-    """x * scale + shift for every node and feature: what BatchNorm is at inference."""
+    """A scale and a shift for every node and feature: what BatchNorm is at inference."""
 
     scale: Tensor
     shift: Tensor
@@ -20,12 +28,9 @@ class Affine(nn.Module):
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
 
-    def forward(
-        self, x: Float[Tensor, "*channel node batch width"]
-    ) -> Float[Tensor, "*channel node batch width"]:
+    def forward(self, x: Features) -> Features:
         """Scale and shift."""
-        shape = (x.shape[-3], 1, x.shape[-1])
-        return torch.addcmul(self.shift.view(shape), x, self.scale.view(shape)).to(x.dtype)
+        return scale_and_shift(x, self.scale, self.shift)
 
 
 class BatchNorm(nn.Module):
@@ -48,12 +53,10 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(num_features))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
-    def forward(
-        self, x: Float[Tensor, "*channel node batch width"]
-    ) -> Float[Tensor, "*channel node batch width"]:
+    def forward(self, x: Features) -> Features:
         """Normalise with the statistics of the samples; at inference with the running ones."""
         if not self.training:
-            return self.folded()(x)
+            return scale_and_shift(x, *self._scale_and_shift())
         shape = (x.shape[-3], 1, x.shape[-1])
         y, mean, var, count = _Standardise.apply(
             x, self.weight.view(shape), self.bias.view(shape), self.eps
@@ -65,10 +68,13 @@ class BatchNorm(nn.Module):
             self.running_var.lerp_(unbiased, self.momentum)
         return y
 
+    def _scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        return scale, self.bias - self.running_mean * scale
+
     def folded(self) -> Affine:
         """The running statistics, weight and bias as one scale and one shift."""
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        return Affine(scale, self.bias - self.running_mean * scale)
+        return Affine(*self._scale_and_shift())
 
 
 def _world_sum(x: Tensor) -> Tensor:
@@ -109,5 +115,6 @@ class _Standardise(torch.autograd.Function):
         grad_weight = _feature_sum(wide * centred) * inverse_std
         # The gradient of x needs the sums of all processes; those of the parameters DDP averages.
         sums = _world_sum(torch.stack([grad_bias, grad_weight])) / count
-        grad_x = wide - torch.addcmul(sums[0], centred, sums[1] * inverse_std)
-        return grad_x.mul_(scale).to(grad.dtype), grad_weight, grad_bias, None
+        grad_x = torch.addcmul(sums[0], centred, sums[1] * inverse_std)
+        torch.sub(wide, grad_x, out=grad_x).mul_(scale)
+        return grad_x.to(grad.dtype), grad_weight, grad_bias, None

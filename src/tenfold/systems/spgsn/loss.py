@@ -11,7 +11,7 @@ def mpjpe_loss(
     target_positions: Float[Tensor, "batch frame node"],
     basis: Float[Tensor, "coeff frame"],
 ) -> Float[Tensor, ""]:
-    """Mean distance of predicted and true joints over all frames, the observed ones too (sec. 3.4).
+    """Mean distance of predicted and true joints over all frames, the observed ones too (spec 4).
 
     `basis` holds the kept rows of the DCT; nodes are coordinates x0 y0 z0 x1 y1 z1 ...
     """

@@ -1,6 +1,6 @@
 """The skeleton-parted graph scattering network (SPGSN).
 
-Equal to the official computation (spec sec. 3) but cheaper: what is linear is done once, before the
+Equal to the official computation (spec 3) but cheaper: what is linear is done once, before the
 bodies part or after they meet, instead of once a body; products of parameters are merged; features
 are node-major (see scattering.py), with the nodes of a part side by side.
 """
@@ -53,7 +53,7 @@ def node_order(num_nodes: int, upper: Sequence[int], lower: Sequence[int]) -> li
 
 
 class PartExchange(nn.Module):
-    """What each node of one part takes from each node of the other (eq. 6, spec sec. 3.5)."""
+    """What each node of one part takes from each node of the other (spec 3.5)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class PartExchange(nn.Module):
 
 
 class SpectrumAttention(nn.Module):
-    """Attention over the channels of the graph spectrum, node by node (eq. 5, spec sec. 3.6)."""
+    """Attention over the channels of the graph spectrum, node by node (spec 3.6)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class SpectrumAttention(nn.Module):
         total = sum(channels[1:], channels[0])
         query = (total @ (self.embed / len(channels))).relu()  # of the mean channel
         query = affine(query, self.query_weight, self.hidden_bias)
-        hidden = [(x @ derived.embed + query).tanh() for x in channels]
+        hidden = [(x @ derived.embed).add_(query).tanh_() for x in channels]
         score = self.score_weight[:, 0].type_as(hidden[0])  # autocast leaves mv alone
         scores = [torch.mv(h.flatten(0, 1), score) for h in hidden]
         scores = torch.stack(scores, -1).unflatten(0, total.shape[:2])
@@ -146,24 +146,24 @@ class ScatteringBlock(nn.Module):
     ) -> Float[Tensor, "node batch width"]:
         """One residual block."""
         low, *bands, gain = self.spectrum(x, derived)
-        channels = [self.low_norm(low).tanh()]
+        channels = [self.low_norm(low).tanh_()]
         if self.cfg.scattering:
-            channels += self.band_norm(self.tree.second_linear(bands, gain)).tanh().unbind()
+            channels += self.band_norm(self.tree.second_linear(bands, gain)).tanh_().unbind()
             weights = (1 + ATTENTION_GAIN * self.attention(channels, derived)) / len(channels)
             y = weights[..., :1] * channels[0]
             for c in range(1, len(channels)):
-                y = torch.addcmul(y, weights[..., c : c + 1], channels[c])
+                y.addcmul_(weights[..., c : c + 1], channels[c])
         else:
             y = channels[0] * (1 + ATTENTION_GAIN)  # a softmax over one channel
         y = dropout(y, self.cfg.dropout, self.training)
         y = graph_product(self.mix_graph, affine(y, self.mix_weight[0], self.mix_bias[0]))
-        y = self.mix_norm(y).relu()
+        y = self.mix_norm(y).relu_()
         return x + dropout(y, self.cfg.dropout, self.training)
 
     def spectrum(
         self, x: Float[Tensor, "node batch width"], derived: Derived
     ) -> list[Float[Tensor, "node batch _"]]:
-        """Channels of the whole body with its parts (eq. 4, 6), and the gain of layer 2's bias."""
+        """Channels of the whole body with its parts (spec 3.5), and the gain of layer 2's bias."""
         spectra = self.tree(x, derived)
         gains = derived.gains.expand(-1, -1, x.shape[1], -1)
         whole = [*spectra[0], gains[0]]
@@ -266,7 +266,7 @@ class ScatteringNetwork(nn.Module):
     ) -> Float[Tensor, "batch node coeff"]:
         """Predict, with graphs already derived."""
         x = coeffs.transpose(0, 1)[self.order]
-        y = self.embed_norm(self.embed(x)).tanh()
+        y = self.embed_norm(self.embed(x)).tanh_()
         y = dropout(y, self.cfg.dropout, self.training)
         for block, ready in zip(self.blocks, derived, strict=True):
             y = block(y, ready)

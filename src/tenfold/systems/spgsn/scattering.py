@@ -1,4 +1,4 @@
-"""The adaptive graph scattering of SPGSN: graphs, band-pass filters, scattering tree (sec. 3.2).
+"""The adaptive graph scattering of SPGSN: graphs, filters, scattering tree (spec 3.3, 3.4).
 
 Features are node-major, (node, batch, width): a graph product is one product with
 (node, batch * width), a linear map one product with (node * batch, width).
@@ -50,7 +50,7 @@ def band_filters(
     identity: Float[Tensor, "*body node node"],
     coefs: Float[Tensor, " twice_filters"],
 ) -> Float[Tensor, "*body filter node node"]:
-    """Trainable diffusion wavelets of a lazy random walk P: I-P, P-P^2, P^2-P^4, ... (eq. 3)."""
+    """Trainable diffusion wavelets of a lazy random walk P: I-P, P-P^2, P^2-P^4, ... (spec 3.3)."""
     keep, remove = 1 + coefs[0::2], 1 - coefs[1::2]
     bands = [keep[0] * identity - remove[0] * walk]
     for j in range(1, len(keep)):
@@ -86,7 +86,7 @@ def affine(
 
 
 class GraphConv(nn.Module):
-    """A (X W) + b with a free, trainable graph A (spec sec. 3.1)."""
+    """A (X W) + b with a free, trainable graph A (spec 3.1)."""
 
     def __init__(self, num_nodes: int, num_in: int, num_out: int) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class GraphConv(nn.Module):
 
 
 class BodyGraphs(nn.Module):
-    """Trainable graphs of the whole body and its parts, and their band-pass filters (eq. 2, 3)."""
+    """Trainable graphs of the whole body and its parts, and their filters (spec 3.3, 3.5)."""
 
     identity: Tensor
 
@@ -140,7 +140,7 @@ class BodyGraphs(nn.Module):
 
 
 class ScatteringTree(nn.Module):
-    """Two layers of graph scattering, the same weights for every body (eq. 4, spec sec. 3.4)."""
+    """Two layers of graph scattering, the same weights for every body (spec 3.4)."""
 
     def __init__(self, cfg: Model) -> None:
         super().__init__()
@@ -177,6 +177,8 @@ class ScatteringTree(nn.Module):
         gain: Float[Tensor, "node batch filter"],
     ) -> Float[Tensor, "band node batch width"]:
         """Linear map of layer 2 for every pair of a first and a second filter (first major)."""
-        weights = list(zip(self.second_weight, self.second_bias, gain.split(1, -1), strict=True))
-        weights = weights * self.num_filters
-        return torch.stack([x @ w + g * b for x, (w, b, g) in zip(bands, weights, strict=True)])
+        maps = list(zip(self.second_weight, self.second_bias, gain.split(1, -1), strict=True))
+        maps = maps * self.num_filters
+        return torch.stack(
+            [(x @ w).addcmul_(g, b) for x, (w, b, g) in zip(bands, maps, strict=True)]
+        )
