@@ -1,15 +1,20 @@
 """SPGSN: our network against the straightforward computation, same weights, equal output.
 
 python benchmarks/spgsn.py --threads 2        # writes benchmarks/results/spgsn.json and .md
+python benchmarks/spgsn.py --official DIR     # also times a checkout of MediaBrain-SJTU/SPGSN
 
-Both sides run in one process, in turns, with the same weights, masks, data and fused Adam, after
-outputs and gradients were found equal. Times are wall-clock; run it on an otherwise idle machine.
+All sides run in one process, in turns, with the same weights, masks and data, after outputs and
+gradients were found equal. The straightforward side is ours: the specification step by step, with
+masks given and fused Adam. The official side is the published code as it is: it draws masks and
+computes an unused Laplacian in every forward, and its Adam is torch's default. Times are
+wall-clock; run it on an otherwise idle machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import importlib
 import json
 import os
 import platform
@@ -20,6 +25,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from straightforward_spgsn import Straightforward
@@ -41,18 +47,18 @@ CONFIG = Model()
 
 @dataclass
 class Timing:
-    """Seconds of both sides over the rounds: median, lower and upper quartile."""
+    """One measurement of every side; the last side is ours."""
 
     what: str
-    straightforward: list[float]
-    ours: list[float]
-    ratio: float
-    ratio_quartiles: list[float]
+    seconds: dict[str, list[float]]
+    """Side -> lower quartile, median, upper quartile over the rounds."""
+    ratio: dict[str, list[float]]
+    """Side -> quartiles of its time over ours, in runs next to each other."""
     rounds: int
-    gigaflop: list[float]
-    """Multiplications and additions in matrix products, straightforward and ours."""
-    calls: list[int]
-    """Operators called, straightforward and ours."""
+    gigaflop: dict[str, float]
+    """Multiplications and additions in matrix products."""
+    calls: dict[str, int]
+    """Operators called."""
 
 
 def pair(dropout: float) -> tuple[Straightforward, ScatteringNetwork]:
@@ -70,6 +76,32 @@ def pair(dropout: float) -> tuple[Straightforward, ScatteringNetwork]:
     state = key_map(ours.order).reversed_state(ours.state_dict(), straightforward.state_dict())
     straightforward.load_state_dict(state)
     return straightforward, ours
+
+
+def official(folder: Path, like: Straightforward, masks: list | None) -> torch.nn.Module:
+    """The official network with the weights of `like`; without `masks` it draws its own."""
+    sys.path.insert(0, str(folder))
+    module = importlib.import_module("utils.model")
+    sys.path.pop(0)
+    module.print = lambda *_: None  # it prints shapes in every forward
+    torch.Tensor.cuda = lambda self: self  # the device is hard-coded
+    parts = [[3 * j + axis for axis in range(3) for j in p] for p in (UPPER, LOWER)]
+    sizes = (parts[0], parts[1], len(parts[0]), len(parts[1]))
+    network = module.GCN(
+        COEFFS, CONFIG.width, CONFIG.dropout, CONFIG.num_blocks, NODES, CONFIG.num_filters, sizes
+    )
+    left = network.load_state_dict(like.state_dict(), strict=False)
+    assert not left.unexpected_keys and all(k.endswith(".att") for k in left.missing_keys)
+    for i, block in enumerate(network.gcbs):
+        for name, own in zip(("m", "m_up", "m_down"), masks[i] if masks else (), strict=False):
+            setattr(block.gc1, name, SimpleNamespace(sample=lambda own=own: own))
+        for name in ("m", "m_up", "m_down"):
+            draw = getattr(block.gc1, name).sample
+            on_cpu = SimpleNamespace(
+                sample=lambda draw=draw: SimpleNamespace(to=lambda _, draw=draw: draw())
+            )
+            setattr(block.gc1, name, on_cpu)
+    return network
 
 
 def batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -114,24 +146,41 @@ def assert_equal() -> dict[str, float]:
     return worst | {"gradients (relative, float64)": max(errors)}
 
 
-def training_step(network: torch.nn.Module, masks: list, size: int) -> Callable[[], None]:
+def training_step(
+    network: torch.nn.Module, size: int, *inputs: object, fused: bool | None = True
+) -> Callable[[], None]:
     """Forward, loss, backward, clip, Adam."""
     network.train()
     coeffs, positions = batch(size)
     rows = basis()
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-5, fused=True)
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-5, fused=fused)
 
     def step() -> None:
         optimiser.zero_grad(set_to_none=True)
-        mpjpe_loss(network(coeffs, masks), positions, rows).backward()
+        mpjpe_loss(network(coeffs, *inputs), positions, rows).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
 
     return step
 
 
-def inference(size: int) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Both sides on one batch; ours prepared, as `predict` would have it."""
+Sides = dict[str, Callable[[], object]]
+
+
+def training(folder: Path | None) -> Sides:
+    """A training step of 32 on every side."""
+    straightforward, ours = pair(CONFIG.dropout)
+    masks = ours.draw_masks(torch.Generator().manual_seed(2))
+    sides: Sides = {}
+    if folder is not None:
+        sides["official"] = training_step(official(folder, straightforward, None), 32, fused=None)
+    sides["straightforward"] = training_step(straightforward, 32, masks)
+    sides["ours"] = training_step(ours, 32, masks)
+    return sides
+
+
+def inference(size: int, folder: Path | None) -> Sides:
+    """Every side on one batch; ours prepared, as `predict` would have it."""
     straightforward, ours = pair(CONFIG.dropout)
     masks = ours.draw_masks(torch.Generator().manual_seed(2))
     straightforward.eval()
@@ -145,7 +194,16 @@ def inference(size: int) -> tuple[Callable[[], object], Callable[[], object]]:
 
         return call
 
-    return run(straightforward, coeffs, masks), run(prepared, coeffs)
+    sides: Sides = {}
+    if folder is not None:
+        theirs = official(folder, straightforward, masks).eval()
+        difference = run(theirs, coeffs)() - run(straightforward, coeffs, masks)()
+        assert difference.abs().max() < 2e-4, difference.abs().max()
+        theirs = official(folder, straightforward, None).eval().requires_grad_(False)
+        sides["official"] = run(theirs, coeffs)
+    sides["straightforward"] = run(straightforward, coeffs, masks)
+    sides["ours"] = run(prepared, coeffs)
+    return sides
 
 
 def seconds(function: Callable[[], object], repeats: int) -> float:
@@ -171,26 +229,29 @@ def quartiles(values: list[float]) -> list[float]:
     return [round(q, 6) for q in statistics.quantiles(values, n=4)]
 
 
-def compare(what: str, sides: tuple, rounds: int, repeats: int) -> Timing:
-    """Time the two sides in turns."""
-    efforts = [effort(side) for side in sides]
-    for side in sides:
+def compare(what: str, sides: Sides, rounds: int, repeats: int) -> Timing:
+    """Time the sides in turns."""
+    efforts = {name: effort(side) for name, side in sides.items()}
+    for side in sides.values():
         side()
-    times: tuple[list[float], list[float]] = ([], [])
+    times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
-        for side, seen in zip(sides, times, strict=True):
-            seen.append(seconds(side, repeats))
-    ratios = [a / b for a, b in zip(*times, strict=True)]
-    print(f"{what}: {statistics.median(ratios):.2f} x", file=sys.stderr)
+        for name, side in sides.items():
+            times[name].append(seconds(side, repeats))
+    ratios = {
+        name: [a / b for a, b in zip(seen, times["ours"], strict=True)]
+        for name, seen in times.items()
+        if name != "ours"
+    }
+    for name, seen in ratios.items():
+        print(f"{what}: {name} / ours {statistics.median(seen):.2f}", file=sys.stderr)
     return Timing(
         what,
-        quartiles(times[0]),
-        quartiles(times[1]),
-        round(statistics.median(ratios), 3),
-        [round(q, 3) for q in statistics.quantiles(ratios, n=4)[::2]],
+        {name: quartiles(seen) for name, seen in times.items()},
+        {name: [round(q, 3) for q in quartiles(seen)] for name, seen in ratios.items()},
         rounds,
-        [round(flop, 3) for flop, _ in efforts],
-        [calls for _, calls in efforts],
+        {name: round(flop, 3) for name, (flop, _) in efforts.items()},
+        {name: calls for name, (_, calls) in efforts.items()},
     )
 
 
@@ -247,7 +308,7 @@ def page(result: dict) -> str:
         "9 blocks, 1 filter, 75 nodes. Times: median (quartiles) of wall-clock; ratio: median over "
         "rounds of runs next to each other. Operators: those that compute, views not counted.",
         "",
-        "| | straightforward | ours | ratio (quartiles) | GFLOP in matrix products | operators |",
+        "| | side | time | over ours (quartiles) | GFLOP in matrix products | operators |",
         "|---|---|---|---|---|---|",
     ]
 
@@ -256,13 +317,14 @@ def page(result: dict) -> str:
         return f"{middle:.1f} ms ({low:.1f}-{high:.1f})"
 
     for row in result["timings"]:
-        low, high = row["ratio_quartiles"]
-        lines.append(
-            f"| {row['what']} | {ms(row['straightforward'])} | {ms(row['ours'])} "
-            f"| **{row['ratio']:.2f}** ({low:.2f}-{high:.2f}) "
-            f"| {row['gigaflop'][0]:.2f} / {row['gigaflop'][1]:.2f} "
-            f"| {row['calls'][0]} / {row['calls'][1]} |"
-        )
+        for name, seen in row["seconds"].items():
+            low, middle, high = row["ratio"].get(name, [0.0, 0.0, 0.0])
+            over = f"**{middle:.2f}** ({low:.2f}-{high:.2f})" if name != "ours" else ""
+            what = row["what"] if name == next(iter(row["seconds"])) else ""
+            lines.append(
+                f"| {what} | {name} | {ms(seen)} | {over} "
+                f"| {row['gigaflop'][name]:.2f} | {row['calls'][name]} |"
+            )
     lines += ["", "Largest differences before timing: "]
     lines[-1] += ", ".join(f"{name} {value:.1e}" for name, value in result["differences"].items())
     for what, rows in result["profile"].items():
@@ -276,32 +338,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--official", type=Path, help="a checkout of MediaBrain-SJTU/SPGSN")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     where = machine(args.threads)
     differences = assert_equal()
-    straightforward, ours = pair(CONFIG.dropout)
-    masks = ours.draw_masks(torch.Generator().manual_seed(2))
-    steps = (training_step(straightforward, masks, 32), training_step(ours, masks, 32))
-    single, many = inference(1), inference(32)
+    steps, single = training(args.official), inference(1, args.official)
     timings = [
         compare("training step, batch 32", steps, args.rounds, 1),
         compare("inference, batch 1", single, 3 * args.rounds, 10),
-        compare("inference, batch 32", many, args.rounds, 1),
+        compare("inference, batch 32", inference(32, args.official), args.rounds, 1),
     ]
+    command = f"python benchmarks/spgsn.py --threads {args.threads} --rounds {args.rounds}"
+    command += " --official DIR" if args.official else ""
     result = {
         "system": "spgsn",
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
         "commit": commit(),
-        "command": f"python benchmarks/spgsn.py --threads {args.threads} --rounds {args.rounds}",
+        "command": command,
         "machine": where,
         "config": asdict(CONFIG),
         "differences": differences,
         "timings": [asdict(timing) for timing in timings],
         "profile": {
-            "training step, batch 32": shares(steps[1]),
-            "inference, batch 1": shares(single[1]),
+            "training step, batch 32": shares(steps["ours"]),
+            "inference, batch 1": shares(single["ours"]),
         },
     }
     args.out.mkdir(parents=True, exist_ok=True)
