@@ -93,9 +93,24 @@ def results(name: str) -> list[str]:
                 f"{verdict['method']:.2f} against {verdict['baseline']:.2f} ({claim['baseline']})."
             )
         lines += ["", f"All rows: [claims/{name}.md](../../claims/{name}.md).", ""]
-    bench = ROOT / "benchmarks" / "results" / f"{name}.md"
-    if bench.exists():
-        lines += [f"Speed: [benchmarks/results/{name}.md](../../benchmarks/results/{name}.md).", ""]
+    long = read("claims", f"{name}-long").get("result")
+    if long:
+        average = {k: v for k, v in long["metrics"].items() if "/average/" in k}
+        numbers = ", ".join(f"{v:.1f} at {k.split('/')[-1]}" for k, v in average.items())
+        lines += [
+            f"One longer run of the published size, one seed: {numbers} "
+            f"({long['data']['kind']} data; [claims/{name}-long.md](../../claims/{name}-long.md)).",
+            "",
+        ]
+    speed = read("benchmarks/results", name)
+    if speed:
+        parts = [
+            f"{row['what']} {seen[1]:.2f} times as fast as the {side} computation"
+            for row in speed["timings"]
+            for side, seen in row["ratio"].items()
+        ]
+        link = f"[benchmarks/results/{name}.md](../../benchmarks/results/{name}.md)"
+        lines += [f"Speed, in one process with equal outputs: {'; '.join(parts)} ({link}).", ""]
     return lines or ["No committed results yet.", ""]
 
 

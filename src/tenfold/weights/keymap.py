@@ -103,7 +103,7 @@ class KeyMap:
     def reversed_state(
         self, state: Mapping[str, Tensor], template: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """The way back: our `state` under the keys of `template`; what is ignored stays as it is."""
+        """The way back: `state` under the keys of `template`; what is ignored stays as it is."""
         out = dict(template)
         for key in template:
             rule = next((r for r in self.rules if re.fullmatch(r.pattern, key)), None)

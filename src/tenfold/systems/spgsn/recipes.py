@@ -22,8 +22,8 @@ SMALL = replace(
     steps=1500,
     optim=replace(PAPER.optim, lr=3e-3, schedule="cosine", warmup=50, floor=0.02),
 )
-"""Two cores, minutes. Gain, rate, dropout and masks were chosen on held-out training windows (300 to
-1000 steps), as the rates of GCN and MLP were. Random edge masks do not pay in runs this short."""
+"""Two cores, minutes. Gain, rate, dropout and masks were chosen on held-out training windows (300
+to 1000 steps), as the rates of GCN and MLP were. Random edge masks do not pay in short runs."""
 LONG = replace(
     PAPER,
     model=replace(PAPER.model, dropout=0.1, edge_prob=1.0, readout_gain=30.0),
