@@ -64,7 +64,7 @@ SAMPLES: dict[str, Callable[[Path], Path]] = {"spgsn": walker_npz}
 
 def killed(steps: int, words: list[str]) -> None:
     """Run the command line; die without warning after so many optimiser steps."""
-    from tenfold import systems
+    from tenfold import cli, systems
 
     cls = systems.system_class(words[1])
     fits, done = cls.fits, 0
