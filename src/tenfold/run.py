@@ -251,8 +251,6 @@ def claim(
 
     Writes `<out>/<name>.json` and `.md`; returns what is in the JSON.
     """
-    with dist.started(loop_changes.get("device", "auto")) as world:
-        environment = log.environment(world)
     system = construct(cls, cls.complete(cls.recipes["small"]))
     claims: list[Claim[Any]] = system.claims()
     arms = {arm.name: arm.config for c in claims for arm in (c.baseline, *c.also, c.method)}
@@ -287,13 +285,14 @@ def claim(
             for c in claims
         ],
         "methods": methods,
-        "environment": environment,
+        # of the runs, which may be older than this table
+        "environment": checkpoint.read_json(folder / "environment.json"),
         "data": last["data"],
         "better": cls.better,
         "units": cls.units,
         "labels": last["labels"],
         "budget": f"{last['stages'][0]['steps']} steps each, same batches and seeds",
-        "notes": last["notes"],
+        "notes": [*last["notes"], *dict.fromkeys(c.setting for c in claims if c.setting)],
     }
     write_claim(name, results, out)
     return results

@@ -138,6 +138,8 @@ class Claim(Generic[C]):
     metric: str
     better: Literal["lower", "higher"]
     paper: Numbers | None = None
+    setting: str = ""
+    """What a reader must know of how the arms were set up."""
     also: tuple[Arm[C], ...] = ()
     """Further rows of the same table, without a verdict of their own."""
     seeds: tuple[int, ...] = (0, 1, 2)

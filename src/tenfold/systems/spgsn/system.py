@@ -242,23 +242,31 @@ class Spgsn(System[Config]):
     def claims(self) -> list[Claim[Config]]:
         """The paper's ablation: scattering and parts each help, both help most."""
         full, gcn = Arm("SPGSN", SMALL), Arm("DCT-GCN", GCN)
-        also = (Arm("MLP (siMLPe-like)", MLP),)
-        where = "no number of this setting; the paper's ablation direction, from memory"
+        setting = (
+            "rates of SPGSN, DCT-GCN and MLP were each chosen on held-out training windows; the "
+            "two ablations take SPGSN's. Equal steps are not equal time: see seconds in the JSON"
+        )
+        questions: list[tuple[str, Arm[Config], tuple[int, ...]]] = [
+            ("Graph scattering on body parts beats a plain DCT-GCN", gcn, (80, 400, 1000)),
+            (
+                "Body parts add to scattering alone",
+                Arm("scattering only", SCATTERING_ONLY),
+                (400,),
+            ),
+            ("Scattering adds to body parts alone", Arm("parts only", PARTS_ONLY), (400,)),
+            (
+                "SPGSN beats an MLP like siMLPe (later than the paper; our question)",
+                Arm("MLP (siMLPe-like)", MLP),
+                (80, 400, 1000),
+            ),
+        ]
         return [
             Claim(
-                f"Graph scattering on body parts beats a plain DCT-GCN at {ms} ms.",
-                gcn, full, f"mpjpe/average/{ms}ms", "lower", None, also,
+                f"{says}, at {ms} ms.", other, full, f"mpjpe/average/{ms}ms", "lower", None, setting
             )
-            for ms in (80, 400, 1000)
-        ] + [
-            Claim(
-                f"{says} ({where}).", Arm(name, cfg), full, "mpjpe/average/400ms", "lower",
-            )
-            for says, name, cfg in (
-                ("Body parts add to scattering alone", "scattering only", SCATTERING_ONLY),
-                ("Scattering adds to body parts alone", "parts only", PARTS_ONLY),
-            )
-        ]  # fmt: skip
+            for says, other, horizons in questions
+            for ms in horizons
+        ]
 
     def export(self) -> Export:
         """The network alone: DCT coefficients in and out, masks fixed by model.mask_eval."""
