@@ -101,6 +101,8 @@ def results(name: str) -> list[str]:
             f"One longer run of the published size, one seed: {numbers} "
             f"({long['data']['kind']} data; [claims/{name}-long.md](../../claims/{name}-long.md)).",
             "",
+            f"![Training loss and held-out error](../../claims/{name}-long.png)",
+            "",
         ]
     speed = read("benchmarks/results", name)
     if speed:
