@@ -295,19 +295,26 @@ def test_a_cut_weights_file(copied: Path, call: Call) -> None:
 def test_weights_that_are_not_ours(copied: Path, call: Call, spgsn: Path) -> None:
     file = copied / "weights.safetensors"
     tensors = load_file(spgsn / "weights.safetensors")
-    good = {"system": "spgsn", "config": json.dumps(spgsn_config(spgsn)), "tenfold": "0"}
+    good = {"system": "spgsn", "config": spgsn_config(spgsn), "version": "0"}
+
+    def header(**changes: Any) -> dict[str, str]:
+        return {"tenfold": json.dumps({**good, **changes})}
+
     save_file(tensors, file)
     assert_wrong(call("evaluate", copied), "no tenfold header", "convert")
-    save_file(tensors, file, {**good, "config": "{"})
-    assert_wrong(call("evaluate", copied), "weights.safetensors", "header")
-    save_file(tensors, file, {**good, "system": "spgns"})
+    for damaged in ("{", "[]", "{}"):
+        save_file(tensors, file, {"tenfold": damaged})
+        assert_wrong(call("evaluate", copied), "weights.safetensors", "header")
+    save_file(tensors, file, header(system="spgns"))
     assert_wrong(call("evaluate", copied), "'spgsn'")
-    save_file(tensors, file, {**good, "config": json.dumps({**spgsn_config(spgsn), "new": 1})})
+    save_file(tensors, file, header(system=["spgsn"]))
+    assert_wrong(call("evaluate", copied), "unknown system")
+    save_file(tensors, file, header(config={**spgsn_config(spgsn), "new": 1}))
     assert_wrong(call("evaluate", copied), "new", "another version")
     first = next(iter(tensors))
-    save_file({k: v for k, v in tensors.items() if k != first}, file, good)
+    save_file({k: v for k, v in tensors.items() if k != first}, file, header())
     assert_wrong(call("evaluate", copied), "weights.safetensors", first, lines=0)
-    save_file({**tensors, first: torch.zeros(1, 2, 3)}, file, good)
+    save_file({**tensors, first: torch.zeros(1, 2, 3)}, file, header())
     assert_wrong(call("evaluate", copied), first, lines=0)
 
 

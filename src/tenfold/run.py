@@ -35,12 +35,9 @@ def save_weights(path: Path, name: str, system: AnySystem) -> None:
     """Write a system's weights with all that is needed to open them: name and configuration."""
     from . import __version__
 
-    metadata = {
-        "system": name,
-        "config": json.dumps(to_json(system.cfg)),
-        "tenfold": __version__,
-    }
-    checkpoint.write_tensors(path, system.model.state_dict(), metadata)
+    header = {"system": name, "config": to_json(system.cfg), "version": __version__}
+    # one entry: safetensors writes several in random order, and equal runs make equal files
+    checkpoint.write_tensors(path, system.model.state_dict(), {"tenfold": json.dumps(header)})
 
 
 def save_converted(folder: Path, name: str, system: AnySystem, account: str) -> Path:
@@ -71,15 +68,15 @@ def open_weights(path: Path) -> tuple[str, dict[str, Any]]:
             metadata = file.metadata() or {}
     except Exception as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    if not {"system", "config"} <= metadata.keys():
+    if "tenfold" not in metadata:
         raise ValueError(
-            f"{path} has no tenfold header (system, config); "
-            "official checkpoints are read by `tenfold convert`"
+            f"{path} has no tenfold header; official checkpoints are read by `tenfold convert`"
         )
     try:
-        return metadata["system"], json.loads(metadata["config"])
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} has a damaged header: config is no JSON ({error})") from error
+        header = json.loads(metadata["tenfold"])
+        return str(header["system"]), header["config"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} has a damaged header ({error!r})") from error
 
 
 def weights_of(path: Path) -> Path:

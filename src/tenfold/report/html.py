@@ -170,7 +170,7 @@ def write_demo_page(rows: Sequence[Mapping[str, Any]], out: Path) -> Path:
     table = Table("", head, lines, text=True)
     failed = sum(bool(row.get("error")) for row in rows)
     page = Page(
-        title=f"tenfold demo: {len(rows)} systems",
+        title=f"tenfold demo: {len(rows)} system" + ("s" if len(rows) > 1 else ""),
         lead="Each trained from nothing on this machine, at demo scale.",
         lines=[
             "One short run each: it shows that a system works. It does not test a paper's claim; "
