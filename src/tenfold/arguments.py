@@ -60,8 +60,8 @@ def show(thing: Any) -> None:
     console.print(thing)
 
 
-def positional() -> Any:
-    """Mark an argument as positional, without importing tyro before it is needed."""
+def positional(name: str) -> Any:
+    """Mark an argument as positional, shown as `name`; tyro is not imported before it is needed."""
     import tyro
 
-    return tyro.conf.Positional
+    return tyro.conf.arg(metavar=name, prefix_name=False), tyro.conf.Positional

@@ -34,7 +34,7 @@ def list_systems(rest: list[str]) -> None:
 def info(rest: list[str]) -> None:
     """Show a system's paper, recipes, claims, licence and how to cite it."""
 
-    def verb(system: Annotated[str, positional()]) -> None:
+    def verb(system: Annotated[str, *positional("SYSTEM")]) -> None:
         """Show a system's paper, recipes, claims, licences and how to cite it.
 
         Args:
@@ -46,6 +46,7 @@ def info(rest: list[str]) -> None:
         paper = cls.paper
         print(f"{system}: {paper.title} (arXiv {paper.arxiv})\n{paper.says}\n")
         print(f"official code:    {paper.code}\nofficial weights: {paper.weights_licence}\n")
+        print(f"predicts from:    {cls.accepts}\n")
         first = to_json(cls.recipes["paper"])
         for name, recipe in cls.recipes.items():
             changed = differences(first, to_json(recipe))
@@ -175,7 +176,7 @@ def evaluate(rest: list[str]) -> None:
     """Measure a trained run on a split."""
 
     def verb(
-        run: Annotated[Path, positional()], split: Literal["test", "validation"] = "test"
+        run: Annotated[Path, *positional("RUN")], split: Literal["test", "validation"] = "test"
     ) -> None:
         """Measure a trained run, with the baselines that need no training beside it.
 
@@ -207,8 +208,8 @@ def predict(rest: list[str]) -> None:
     """Run a trained system on a file of yours."""
 
     def verb(
-        run: Annotated[Path, positional()],
-        file: Annotated[Path, positional()],
+        run: Annotated[Path, *positional("RUN")],
+        file: Annotated[Path, *positional("FILE")],
         out: Path = Path(),
     ) -> None:
         """Run a trained system on a file of yours and write files that a person can open.
@@ -236,7 +237,7 @@ def export(rest: list[str]) -> None:
     """Export a trained network to ONNX or torch.export, checked equal to eager."""
 
     def verb(
-        run: Annotated[Path, positional()],
+        run: Annotated[Path, *positional("RUN")],
         to: Literal["onnx", "torch"] = "onnx",
         out: Path = Path(),
     ) -> None:
@@ -264,8 +265,8 @@ def convert(rest: list[str]) -> None:
     """Convert an official checkpoint to our safetensors."""
 
     def verb(
-        system: Annotated[str, positional()],
-        checkpoint: Annotated[Path, positional()],
+        system: Annotated[str, *positional("SYSTEM")],
+        checkpoint: Annotated[Path, *positional("CKPT")],
         out: Path = Path(),
         partial: bool = False,
     ) -> None:
@@ -296,7 +297,7 @@ def claim(rest: list[str]) -> None:
     """Run a system's claims: method and baselines, several seeds, a verdict."""
 
     def verb(
-        system: Annotated[str, positional()],
+        system: Annotated[str, *positional("SYSTEM")],
         out: Path = Path("claims"),
         runs: Path = Path("runs/claims"),
         threads: int = 0,
@@ -325,7 +326,8 @@ def report(rest: list[str]) -> None:
     """Write the page of a run, or one page that compares several."""
 
     def verb(
-        runs: Annotated[tuple[Path, ...], positional()], out: Path = Path("comparison.html")
+        runs: Annotated[tuple[Path, ...], *positional("RUN ...")],
+        out: Path = Path("comparison.html"),
     ) -> None:
         """Write the page of one run, or one page that compares several.
 

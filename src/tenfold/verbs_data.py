@@ -42,7 +42,7 @@ def _data_table() -> None:
 
 
 def _data_info(rest: list[str]) -> None:
-    def verb(name: Annotated[str, positional()]) -> None:
+    def verb(name: Annotated[str, *positional("NAME")]) -> None:
         """Say what a data set is, where it is from, its licence and its layout.
 
         Args:
@@ -56,7 +56,9 @@ def _data_info(rest: list[str]) -> None:
 
 
 def _data_check(rest: list[str]) -> None:
-    def verb(name: Annotated[str, positional()] = "", path: str = "", limit: int = 0) -> None:
+    def verb(
+        name: Annotated[str, *positional("NAME")] = "", path: str = "", limit: int = 0
+    ) -> None:
         """Check counts, shapes and ranges; name each bad file. Exit code 1 if any is bad.
 
         Args:
@@ -86,9 +88,9 @@ def _data_check(rest: list[str]) -> None:
 
 def _data_prepare(rest: list[str]) -> None:
     def verb(
-        name: Annotated[str, positional()],
-        source: Annotated[Path, positional()],
-        out: Annotated[Path, positional()],
+        name: Annotated[str, *positional("NAME")],
+        source: Annotated[Path, *positional("SOURCE")],
+        out: Annotated[Path, *positional("OUT")],
         overwrite: bool = False,
     ) -> None:
         """Turn original files into the compact form.
@@ -108,7 +110,9 @@ def _data_prepare(rest: list[str]) -> None:
 
 
 def _data_get(rest: list[str]) -> None:
-    def verb(name: Annotated[str, positional()], out: Annotated[Path, positional()]) -> None:
+    def verb(
+        name: Annotated[str, *positional("NAME")], out: Annotated[Path, *positional("OUT")]
+    ) -> None:
         """Download a data set that is a plain download; a cut download is resumed.
 
         Args:

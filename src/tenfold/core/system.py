@@ -163,6 +163,8 @@ class System(Generic[C]):
     """The metrics that a page shows first."""
     task: ClassVar[str]
     """What it does, in a few words."""
+    accepts: ClassVar[str]
+    """Kinds of files that `predict` takes."""
     intended: ClassVar[str]
     """What its weights may be used for, and what not."""
 

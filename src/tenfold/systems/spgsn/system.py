@@ -67,6 +67,10 @@ class Spgsn(System[Config]):
     units: ClassVar[dict[str, str]] = {"mpjpe": "mm"}
     headline: ClassVar[list[str]] = ["mpjpe/average/80ms", "mpjpe/average/400ms"]
     task = "3D skeleton motion prediction by skeleton-parted graph scattering"
+    accepts = (
+        ".bvh of the run's skeleton, any frame rate and size; .npz with positions (frames, joints, "
+        "3) in mm at the run's frame rate, or expmap (frames, columns); .txt of the benchmark"
+    )
     intended = (
         "Research on short-term prediction (under half a second) of single bodies with the "
         "skeleton of the training data. Not for decisions about people."
