@@ -51,6 +51,7 @@ class Case:
         rest = Path(relative).relative_to("data")
         roots = [Path(os.environ["TENFOLD_DATA"])] if os.environ.get("TENFOLD_DATA") else []
         roots.append(self.json_path.parents[2] / "data")
+        roots.append(HERE.parents[2] / "shared" / "data")
         for root in roots:
             if (root / rest).exists():
                 return root / rest
