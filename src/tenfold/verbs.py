@@ -185,7 +185,6 @@ def evaluate(rest: list[str]) -> None:
             split: Which data; test is the published protocol.
         """
         from . import run as runs
-        from .core.system import DataUsed  # noqa: F401 - fails early on a broken install
 
         name, _ = runs.open_weights(runs.weights_of(run))
         system = runs.load(system_class(name), run)
@@ -313,11 +312,12 @@ def claim(rest: list[str]) -> None:
             device: Where to train.
         """
         from . import run
+        from .report.claim import claim_lines
 
-        run.claim(
-            system, system_class(system), runs / system, out, {"threads": threads, "device": device}
-        )
-        print((out / f"{system}.md").read_text())
+        changes = {"threads": threads, "device": device}
+        results = run.claim(system, system_class(system), runs / system, out, changes)
+        print("\n".join(claim_lines(results)))
+        print(f"\n{out / system}.md holds every metric of every arm")
 
     parse(verb, rest, "tenfold claim", ["--out", "--runs", "--threads", "--device"])
 

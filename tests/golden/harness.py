@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -78,7 +77,3 @@ def close(got, want: np.ndarray, rtol: float = 1e-5, atol: float = 1e-5, what: s
         np.testing.assert_array_equal(got, want, err_msg=what)
     else:
         np.testing.assert_allclose(got, want, rtol=rtol, atol=atol, err_msg=what)
-
-
-def match(pattern: str, text: str) -> re.Match[str] | None:
-    return re.fullmatch(pattern, text)

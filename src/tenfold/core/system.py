@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from torch import Tensor, nn
 
 from .optim import Groups, Optim, decay_groups
-
-if TYPE_CHECKING:
-    from .loop import Loop
 
 Batch = Any
 Losses = Mapping[str, Tensor]
@@ -107,14 +104,6 @@ class Export:
     inputs: tuple[Tensor, ...]
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
-
-
-class Config:
-    """What every system's frozen configuration has, next to fields of its own."""
-
-    if TYPE_CHECKING:
-        seed: int
-        loop: Loop
 
 
 C = TypeVar("C")

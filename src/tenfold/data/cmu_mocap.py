@@ -55,12 +55,6 @@ def read(path: Path, split: str, actions: Sequence[str] = (), length: int = 0) -
     return clips
 
 
-def list_actions(path: Path, split: str) -> tuple[str, ...]:
-    """Names of the benchmark actions that have at least one file in a split, in order."""
-    found = {key.split("/")[1] for key in _files(path, split)}
-    return tuple(action for action in ACTIONS if action in found)
-
-
 def _files(path: Path, split: str) -> dict[str, Path]:
     """Keys `<split>/<action>/<file>` in natural order, and the file (npz or text) of each."""
     check_names([split], SPLITS, "split", "cmu_mocap")
