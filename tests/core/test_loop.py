@@ -70,6 +70,14 @@ def test_killed_at_five_random_steps_equals_unkilled(tmp_path: Path) -> None:
     assert without_time(whole) == without_time(killed)
 
 
+def test_a_finished_run_started_again_changes_nothing(tmp_path: Path) -> None:
+    """Also what a stage keeps besides its model (a teacher) is as it was at its end."""
+    assert toy(tmp_path).returncode == 0
+    before = weights(tmp_path)
+    assert toy(tmp_path).returncode == 0
+    assert_equal(before, weights(tmp_path), 0)
+
+
 def test_sigterm_writes_a_checkpoint_and_says_so(tmp_path: Path) -> None:
     done = toy(tmp_path / "run", "--kill-at", "6", "--signal", "TERM")
     assert done.returncode == 143

@@ -66,6 +66,28 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
 
 
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Write training state (tensors, numbers, strings) atomically."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read training state onto the CPU without executing anything in the file."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}); delete {path.parent} to go on from an older "
+            "checkpoint or from the start"
+        ) from error
+    return state
+
+
 def save(folder: Path, step: int, state: dict[str, Any], world: World, parallel: bool) -> None:
     """Save the state after `step` steps as `folder/step-<n>/`, then drop older ones.
 
@@ -80,10 +102,7 @@ def save(folder: Path, step: int, state: dict[str, Any], world: World, parallel:
     world.barrier()
     if parallel or world.is_first:
         name = f"rank-{world.rank}.pt" if parallel else "state.pt"
-        with (temporary / name).open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
+        write_state(temporary / name, state)
     world.barrier()
     if world.is_first:
         shutil.rmtree(final, ignore_errors=True)
@@ -118,11 +137,4 @@ def load(folder: Path, world: World, parallel: bool) -> dict[str, Any] | None:
             f"{path} is missing: the checkpoint was written by another number of processes; "
             "start with as many as before, or --run.fresh"
         )
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}); delete {path.parent} to go on from an older "
-            "checkpoint or from the start"
-        ) from error
-    return state
+    return read_state(path)

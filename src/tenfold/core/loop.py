@@ -228,6 +228,14 @@ class _Stage:
         part = f"-rank-{self.world.rank}" if self.fit.parallel else ""
         return self.folder / f"{name}{part}.safetensors"
 
+    def more(self) -> dict[str, Any]:
+        """State of what the stage keeps besides its model."""
+        return {name: value.state_dict() for name, value in self.fit.state.items()}
+
+    def load_more(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            self.fit.state[name].load_state_dict(value)
+
     @property
     def evaluated(self) -> nn.Module:
         """The weights that count: the average if there is one."""
@@ -241,7 +249,7 @@ class _Stage:
             "optimizer": self.optimizer.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "best": self.best,
-            "more": {k: v.state_dict() for k, v in self.fit.state.items()},
+            "more": self.more(),
         }
 
     def save(self) -> None:
@@ -256,8 +264,7 @@ class _Stage:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        for name, value in state["more"].items():
-            self.fit.state[name].load_state_dict(value)
+        self.load_more(state["more"])
 
     def train_step(
         self, batches: Iterator[Batch], stop: _StopFlag
@@ -342,17 +349,18 @@ def _validate(stage: _Stage, log: MetricsLog) -> None:
 
 
 def _finish(stage: _Stage) -> None:
-    """Write the weights that count as `final.safetensors`, load them, then drop checkpoints."""
+    """Write the weights that count and what is kept beside them, load both, drop checkpoints."""
     fit, folder, world = stage.fit, stage.folder, stage.world
     if stage.writes:
         best = stage.best and checkpoint.read_tensors(stage.weights("best"))
         checkpoint.write_tensors(stage.weights("final"), best or stage.evaluated.state_dict())
+        checkpoint.write_state(stage.weights("final").with_suffix(".pt"), stage.more())
     world.barrier()
     if world.is_first:
         account = {"name": fit.name, "steps": stage.step, "seconds": round(stage.seconds, 2)}
         checkpoint.write_json(folder / "done.json", {**account, "best": stage.best or None})
     world.barrier()
-    _load_final(fit, stage.weights("final"), world)
+    _load_final(stage)
     if world.is_first:
         for old in checkpoint.complete(folder):
             checkpoint.remove(old)
@@ -360,9 +368,12 @@ def _finish(stage: _Stage) -> None:
         stage.weights("best").unlink(missing_ok=True)
 
 
-def _load_final(fit: Fit, weights: Path, world: World) -> None:
-    fit.model.load_state_dict(checkpoint.read_tensors(weights))
-    fit.model.to(world.device)
+def _load_final(stage: _Stage) -> None:
+    """Leave a finished stage as it was at its end, teachers and the like included."""
+    weights = stage.weights("final")
+    stage.fit.model.load_state_dict(checkpoint.read_tensors(weights))
+    stage.fit.model.to(stage.world.device)
+    stage.load_more(checkpoint.read_state(weights.with_suffix(".pt")))
 
 
 def train_stage(
@@ -372,7 +383,7 @@ def train_stage(
     """Train one stage to its end, from its newest checkpoint if there is one."""
     stage = _Stage(fit, loop, world, run, seed)
     if (stage.folder / "done.json").exists():
-        _load_final(fit, stage.weights("final"), world)
+        _load_final(stage)
         return
     stage.resume()
     if world.is_first:
