@@ -13,6 +13,7 @@ from pathlib import Path
 
 EXTRAS = {
     "export": ("onnx", "onnxruntime", "onnxscript"),
+    "text": ("tokenizers",),
     "weather": ("h5py",),
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import lzma
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from .findings import BROKEN, Findings, some
+from .text import DOMAINS, check_text, read
 
 Arrays = dict[str, np.ndarray]
 
@@ -182,13 +182,12 @@ def _numbers(f: Findings, file: Path, lines: list[str], limit: int) -> list[int]
     return [int(line) for line in lines]
 
 
-DOMAINS = ("prose_en", "drama_en", "prose_es", "docs_py")
-
-
 def check_textmix(f: Findings) -> None:
     """Every file of the manifest unpacks to the bytes and the SHA-256 it states."""
     manifest = f.json(f.folder / "manifest.json")
     if manifest is None:
+        if any(f.folder.glob("*.txt")):
+            f.note("there is plain text: `tenfold data prepare textmix` makes the set from it")
         return
     domains = sorted({key.rpartition(".")[0] for key in manifest})
     for key in (f"{domain}.{split}" for domain in domains for split in ("train", "val")):
@@ -200,8 +199,8 @@ def check_textmix(f: Findings) -> None:
             continue
         f.seen()
         try:
-            text = lzma.decompress(file.read_bytes())
-            text.decode("utf-8")
+            text = read(file)
+            check_text(text, "it")
         except BROKEN as error:
             f.problem(file, f"does not unpack to UTF-8 text: {error}")
             continue
