@@ -40,6 +40,7 @@ FREE = {
     "run",
     "verbs",
     "verbs_data",
+    "verbs_plan",
 }
 """Top-level modules, which may import everything (what is heavy only when needed)."""
 FORBIDDEN = set(

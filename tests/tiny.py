@@ -19,15 +19,21 @@ COMMON = ["--loop.device", "cpu", "--loop.threads", "1"]
 TINY: dict[str, list[str]] = {
     "spgsn": ["--model.width", "8", "--model.num-blocks", "1", "--data.future", "10"]
     + ["--data.num-coeffs", "15", "--steps", "6"],
+    "ppmoe": ["--model.hidden", "16", "--model.heads", "2", "--model.seq", "32", "--steps", "6"]
+    + ["--model.experts", "4", "--batch", "4", "--data.eval-windows", "4"],
 }
 """Options that make the demo recipe a matter of seconds."""
 PLAIN: dict[str, list[str]] = {
     "spgsn": ["--model.dropout", "0", "--steps", "3", "--optim.name", "sgd", "--optim.lr", "0.1"],
+    # the balance loss of a half batch is another loss
+    "ppmoe": ["--model.balance-weight", "0", "--steps", "3", "--optim.name", "sgd"]
+    + ["--optim.lr", "0.1"],
 }
 """Options without noise that depends on the number of processes. SGD, because Adam makes steps of
 full size out of rounding errors where a gradient is zero (a bias before a BatchNorm)."""
 IMPROVING: dict[str, list[str]] = {
     "spgsn": ["--model.width", "16", "--steps", "60", "--optim.lr", "3e-3", "--optim.warmup", "5"],
+    "ppmoe": ["--steps", "60", "--optim.lr", "1e-2", "--optim.warmup", "5"],
 }
 """Options with which the tiny system learns something; added to TINY."""
 
@@ -58,7 +64,14 @@ def walker_npz(folder: Path) -> Path:
     return path
 
 
-SAMPLES: dict[str, Callable[[Path], Path]] = {"spgsn": walker_npz}
+def prompt(folder: Path) -> Path:
+    """The beginning of a text."""
+    path = folder / "prompt.txt"
+    path.write_text("def main(words):\n    ")
+    return path
+
+
+SAMPLES: dict[str, Callable[[Path], Path]] = {"spgsn": walker_npz, "ppmoe": prompt}
 """Writes an input of `tenfold predict`."""
 
 

@@ -7,7 +7,8 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from . import verbs, verbs_data
+from . import verbs, verbs_data, verbs_plan
+from .core.errors import BUG, exit_code
 from .core.names import nearest
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
@@ -23,6 +24,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "doctor": verbs.doctor,
     "demo": verbs.demo,
     "data": verbs_data.data,
+    "plan": verbs_plan.plan,
 }
 
 
@@ -31,7 +33,8 @@ def _help() -> str:
     lines += [f"  {name:10} {(verb.__doc__ or '').strip()}" for name, verb in VERBS.items()]
     lines += ["", "`tenfold VERB --help` teaches each; start with `tenfold list`, then",
               "`tenfold train spgsn demo`. Exit codes: 0 done, 1 problems found, 2 wrong input,",
-              "3 training diverged, 143 stopped by SIGTERM with a checkpoint written."]  # fmt: skip
+              "3 training diverged, 75 a process hung, 76 a process was lost,",
+              "143 stopped by SIGTERM with a checkpoint written."]  # fmt: skip
     return "\n".join(lines)
 
 
@@ -55,24 +58,20 @@ def main(argv: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.exit(0)
     except Exception as error:
-        code = _exit_code(error)
-        if code == 0 or os.environ.get("TENFOLD_TRACEBACK"):
+        code = exit_code(error)
+        if _told(error):
+            sys.exit(code)
+        if code == BUG or os.environ.get("TENFOLD_TRACEBACK"):
             traceback.print_exc()
-        if code == 0:
-            sys.exit(70)  # a bug of ours
-        print(f"tenfold: {error}", file=sys.stderr)
+        if code != BUG:
+            print(f"tenfold: {error}", file=sys.stderr)
         sys.exit(code)
 
 
-def _exit_code(error: Exception) -> int:
-    """Exit code of an error that is not our bug; 0 for one that is."""
-    if isinstance(error, (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError)):
-        return 2
-    if isinstance(error, (PermissionError, ModuleNotFoundError)):
-        return 2
-    loop = sys.modules.get("tenfold.core.loop")
-    if loop is not None and isinstance(error, loop.Stopped):
-        return 128 + error.signum
-    if loop is not None and isinstance(error, loop.NonFinite):
-        return 3
-    return 0
+def _told(error: Exception) -> bool:
+    """Whether another process of this job speaks of the error; a lone process always does."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return False
+    from .core import watch
+
+    return watch.told(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
@@ -105,8 +106,13 @@ def load(cls: type[AnySystem], path: Path) -> AnySystem:
     return system
 
 
-def _refuse_other_runs(folder: Path, identity: dict[str, Any], fresh: bool) -> None:
-    """Raise unless the folder is new, holds this very run, or holds a run to be made fresh."""
+def _refuse_other_runs(
+    folder: Path, identity: dict[str, Any], fresh: bool, free: tuple[str, ...]
+) -> None:
+    """Raise unless the folder is new, holds this very run, or holds a run to be made fresh.
+
+    Fields that are `free` may differ.
+    """
     file = folder / "config.json"
     if not file.exists() and folder.exists() and any(folder.iterdir()):
         raise ValueError(
@@ -114,12 +120,30 @@ def _refuse_other_runs(folder: Path, identity: dict[str, Any], fresh: bool) -> N
             "touched. Give an empty or new --run.folder."
         )
     changed = differences(checkpoint.read_json(file), identity) if file.exists() else []
+    changed = [d for d in changed if not d.startswith(tuple(f"config.{f}" for f in free))]
     if changed and not fresh:
         raise ValueError(
             f"{folder} holds a run with another configuration:\n  "
             + "\n  ".join(changed)
             + "\nUse another --run.folder, or --run.fresh to start over."
         )
+
+
+def _time_limit(cfg: Any) -> float:
+    """Seconds that processes may wait for each other; systems that communicate have a field."""
+    return float(getattr(getattr(cfg, "layout", None), "timeout", 600.0))
+
+
+def _code() -> dict[str, str]:
+    """What must be equal on all hosts of a job besides the configuration."""
+    from . import __version__
+
+    package = Path(__file__).parent
+    digest = hashlib.blake2b(digest_size=8)
+    for file in sorted(package.rglob("*.py")):
+        digest.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())
+    versions = {"tenfold's version": __version__, "torch's version": str(torch.__version__)}
+    return {**versions, "digest of tenfold's source files": digest.hexdigest()}
 
 
 def train(
@@ -130,17 +154,18 @@ def train(
     Returns the result as in `result.json`. What is wrong with the configuration or the data is
     raised before anything is written or deleted.
     """
-    with dist.started(cfg.loop.device) as world:
+    with dist.started(cfg.loop.device, limit=_time_limit(cfg)) as world:
         cfg = cls.complete(cfg)
         identity = {"system": name, "recipe": recipe, "config": to_json(cfg)}
-        _refuse_other_runs(folder, identity, fresh)
+        world.require_same({**identity, "fresh": fresh, "folder": str(folder), **_code()})
+        _refuse_other_runs(folder, identity, fresh, cls.free)
         done = folder / "result.json"
         if done.exists() and not fresh:
             return checkpoint.read_json(done)
         system = construct(cls, cfg)
         fits = system.fits()
         first = next(fits)  # reads the data
-        world.barrier()
+        world.barrier(patient=True)
         if world.is_first:
             if fresh:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -153,7 +178,7 @@ def train(
             system.model.to(world.device)
             save_weights(folder / "weights.safetensors", name, system)
             result = conclude(name, recipe, system, folder, accounts)
-        world.barrier()
+        world.barrier(patient=True)
         return result
 
 
@@ -219,7 +244,8 @@ def dry_run(cls: type[AnySystem], cfg: Any) -> DryRun:
         batch = fit.batches(0)
         fit.model.to(world.device).train()
         moved = loop.to_device(batch, world.device)
-        losses = fit.drive(fit.model, moved, lambda loss: loss.backward())
+        step = [moved] if fit.parallel else moved
+        losses = fit.drive(fit.model, step, lambda loss: loss.backward())
     return DryRun(
         sum(p.numel() for p in fit.model.parameters()),
         list(_shapes(batch)),

@@ -205,18 +205,30 @@ def evaluate(rest: list[str]) -> None:
 
 def predict(rest: list[str]) -> None:
     """Run a trained system on a file of yours."""
+    import tyro
+
+    given = Path(rest[0]) if rest and not rest[0].startswith("-") else None
+    asked: Any = None
+    if given is not None:  # a system may have options of its own
+        from . import run as runs
+
+        asked = system_class(runs.open_weights(runs.weights_of(given))[0]).options
 
     def verb(
         run: Annotated[Path, *positional("RUN")],
         file: Annotated[Path, *positional("FILE")],
         out: Path = Path(),
+        options: Any = asked,
     ) -> None:
         """Run a trained system on a file of yours and write files that a person can open.
+
+        `tenfold predict RUN --help` lists what the system of that run can be asked for.
 
         Args:
             run: Run folder or .safetensors file.
             file: Input; `tenfold info SYSTEM` says which kinds.
             out: Output folder; by default predictions/<file name> in the run folder.
+            options: The system's own options.
         """
         from . import run as runs
 
@@ -225,11 +237,21 @@ def predict(rest: list[str]) -> None:
         weights = runs.weights_of(run)
         name, _ = runs.open_weights(weights)
         system = runs.load(system_class(name), run)
+        system.options = options
         folder = weights.parent / "predictions" / file.stem if out == Path() else out
         for path in system.predict(file, folder):
             print(path)
 
-    parse(verb, rest, "tenfold predict", ["--out"])
+    shown = tyro.conf.arg(name="") if asked is not None else tyro.conf.Suppress
+    verb.__annotations__ = {
+        "run": Annotated[Path, *positional("RUN")],
+        "file": Annotated[Path, *positional("FILE")],
+        "out": Path,
+        "options": Annotated[type(asked), shown],
+        "return": None,
+    }
+    flags = ["--out", *(flags_of(type(asked)) if asked is not None else [])]
+    parse(verb, rest, "tenfold predict", flags)
 
 
 def export(rest: list[str]) -> None:

@@ -37,6 +37,9 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     for file in sorted(run.glob("checkpoints/*/final*.safetensors")):
         name = f"{file.parent.name}/{file.stem}"
         found |= {f"{name}/{k}": v for k, v in load_file(file).items()}
+    for folder in sorted(run.glob("checkpoints/*/final")):
+        whole = checkpoint.read_whole(folder)
+        found |= {f"{folder.parent.name}/{k}": v for k, v in whole.items()}
     if (run / "teacher.pt").exists():
         teacher = torch.load(run / "teacher.pt", weights_only=True)
         found |= {f"teacher/{k}": v for k, v in teacher.items()}
@@ -111,15 +114,14 @@ def test_two_processes_resume_exactly(tmp_path: Path) -> None:
 
 
 def test_pipeline_schedule_drives_a_stage_and_resumes(tmp_path: Path) -> None:
-    """Forward and backward by torch's 1F1B schedule; each process saves its own part."""
+    """Forward and backward by torch's 1F1B schedule; the parts are saved as one model."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     done = toy(whole, "--pipeline", processes=2)
     assert done.returncode == 0, done.stderr
     assert toy(killed, "--pipeline", "--kill-at", "6", processes=2).returncode != 0
     assert toy(killed, "--pipeline", processes=2).returncode == 0
     assert_equal(weights(whole), weights(killed), 0)
-    parts = {key.split("/")[1] for key in weights(whole)}
-    assert parts == {"final-rank-0", "final-rank-1"}
+    assert {key.split(".")[0] for key in weights(whole)} == {"pipe/stage0", "pipe/stage1"}
 
 
 def test_pipeline_equals_one_process(tmp_path: Path) -> None:
@@ -138,8 +140,8 @@ def test_pipeline_equals_one_process(tmp_path: Path) -> None:
         torch.nn.functional.mse_loss(model(x), x[:, :3].sin()).backward()
         sgd.step()
     got = weights(tmp_path)
-    torch.testing.assert_close(got["pipe/final-rank-0/0.weight"], first[0].weight.detach())
-    torch.testing.assert_close(got["pipe/final-rank-1/weight"], second.weight.detach())
+    torch.testing.assert_close(got["pipe/stage0.0.weight"], first[0].weight.detach())
+    torch.testing.assert_close(got["pipe/stage1.weight"], second.weight.detach())
 
 
 def test_non_finite_weight_is_named_and_stops(tmp_path: Path) -> None:
@@ -226,13 +228,13 @@ def test_an_error_in_a_batch_thread_reaches_the_caller(tmp_path: Path) -> None:
 
 
 def test_half_written_checkpoints_are_never_taken(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, 3, {"step": 3}, HERE, parallel=False)
+    checkpoint.save(tmp_path, 3, {"step": 3}, {}, HERE)
     (tmp_path / "step-000000009.tmp").mkdir()
-    loaded = checkpoint.load(tmp_path, HERE, parallel=False)
-    assert loaded == {"step": 3}
+    loaded = checkpoint.load(tmp_path)
+    assert loaded == (tmp_path / "step-000000003", {"step": 3})
     (tmp_path / "step-000000003/state.pt").write_bytes(b"PK\x03\x04 cut")
     with pytest.raises(ValueError, match="cannot be read"):
-        checkpoint.load(tmp_path, HERE, parallel=False)
+        checkpoint.load(tmp_path)
 
 
 def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
@@ -246,7 +248,7 @@ def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
     folder.mkdir()
     torch.save({"step": Payload()}, folder / "state.pt")
     with pytest.raises(ValueError, match="cannot be read"):
-        checkpoint.load(tmp_path, HERE, parallel=False)
+        checkpoint.load(tmp_path)
     assert not marker.exists()
 
 

@@ -104,7 +104,7 @@ class Toy:
 
 
 def pipeline_fit(world: dist.World) -> Fit:
-    """Two pipeline stages driven by a 1F1B schedule; each process holds and saves its own part."""
+    """Two pipeline stages driven by a 1F1B schedule; each process holds its own part."""
     import warnings
 
     from torch.distributed.pipelining import PipelineStage, Schedule1F1B
@@ -115,8 +115,8 @@ def pipeline_fit(world: dist.World) -> Fit:
     stage = PipelineStage(part, world.rank, world.size, world.device)
     schedule = Schedule1F1B(stage, 4, loss_fn=nn.functional.mse_loss)
 
-    def drive(model, batch, backward):
-        losses: list[torch.Tensor] = []
+    def drive(model, batches, backward):
+        (batch,), losses = batches, []
         if world.rank == 0:
             schedule.step(batch["x"])
             return {}
@@ -128,7 +128,11 @@ def pipeline_fit(world: dist.World) -> Fit:
         return {"x": x, "y": x[:, :3].sin()}
 
     optim = Optim(name="sgd", lr=0.1, momentum=0.9)
-    return Fit("pipe", part, whole_batch, STEPS, optim, drive=drive, parallel=True)
+
+    def whole(name, tensor):
+        return f"stage{world.rank}.{name}", tensor
+
+    return Fit("pipe", part, whole_batch, STEPS, optim, drive=drive, parallel=whole)
 
 
 def main() -> None:

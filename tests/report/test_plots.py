@@ -13,6 +13,7 @@ from tenfold.report.plots import (
     curves,
     heatmap,
     lines_with_spread,
+    scatter,
     smooth,
     wants_log,
 )
@@ -30,11 +31,14 @@ def draw(kind: str, fmt: str, theme: str) -> bytes:
     if kind == "heatmap":
         values = np.array([[1.0, -2.0], [np.nan, 0.0]])
         return heatmap(values, rows=["a", "b"], columns=["c", "d"], centred=True, **style)
+    if kind == "scatter":
+        groups = {"all": ([8, 64, 16384], [1.0, 3.0, 2000.0]), "front": ([8, 64], [1.0, 3.0])}
+        return scatter(groups, joined=["front"], doublings=True, log=True, **style)
     lines = {"ours": ([1, 2, 3], [[1.0, 2, 3], [2.0, 3, 4]]), "one": ([1, 2], [[1.0, 2.0]])}
     return lines_with_spread(lines, **style)
 
 
-@pytest.mark.parametrize("kind", ["curves", "bars", "heatmap", "spread"])
+@pytest.mark.parametrize("kind", ["curves", "bars", "heatmap", "scatter", "spread"])
 def test_png_and_svg(kind):
     image = Image.open(io.BytesIO(draw(kind, "png", "dark")))
     assert image.format == "PNG" and image.width == 972
@@ -88,5 +92,7 @@ def test_bad_input_says_what_is_wrong():
         animation_gif([np.zeros((4, 4))], fps=0)
     with pytest.raises(ValueError, match="2 values a repeat, but 3 x"):
         lines_with_spread({"a": ([1, 2, 3], [[1.0, 2.0]])})
+    with pytest.raises(ValueError, match="no group is called 'b'"):
+        scatter({"a": ([1], [1])}, joined=["b"])
     with pytest.raises(ValueError, match="filled matrix"):
         heatmap(np.zeros((0, 3)))

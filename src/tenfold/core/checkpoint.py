@@ -6,11 +6,18 @@ import json
 import os
 import re
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file, save_file
+from torch.distributed.checkpoint.hf_storage import (
+    HuggingFaceStorageReader,
+    HuggingFaceStorageWriter,
+)
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from .dist import World
 
@@ -88,21 +95,20 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def save(folder: Path, step: int, state: dict[str, Any], world: World, parallel: bool) -> None:
+def save(
+    folder: Path, step: int, state: dict[str, Any], parts: dict[str, torch.Tensor], world: World
+) -> None:
     """Save the state after `step` steps as `folder/step-<n>/`, then drop older ones.
 
-    A replicated stage is written by the first process; a `parallel` one by each process, since
-    each holds its own part.
+    `state` is the same on all processes and is written by the first; `parts` are tensors of a
+    model divided among processes (see `write_parts`).
     """
     final = folder / f"step-{step:09d}"
     temporary = folder / f"step-{step:09d}.tmp"
+    _fresh(temporary, world)
     if world.is_first:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    world.barrier()
-    if parallel or world.is_first:
-        name = f"rank-{world.rank}.pt" if parallel else "state.pt"
-        write_state(temporary / name, state)
+        write_state(temporary / "state.pt", state)
+    _write_parts(temporary, parts, world)
     world.barrier()
     if world.is_first:
         shutil.rmtree(final, ignore_errors=True)
@@ -112,10 +118,80 @@ def save(folder: Path, step: int, state: dict[str, Any], world: World, parallel:
     world.barrier()
 
 
-def remove(checkpoint_folder: Path) -> None:
-    """Drop a checkpoint; renamed first, so that a half-removed one is never taken for whole."""
-    doomed = checkpoint_folder.with_name(checkpoint_folder.name + ".tmp")
-    checkpoint_folder.rename(doomed)
+def _fresh(folder: Path, world: World) -> None:
+    """An empty folder, seen by all processes."""
+    if world.is_first:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    world.barrier()
+
+
+def write_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> None:
+    """Write a model that is divided among processes into a folder, which appears when whole.
+
+    Every process gives its parts by their keys in the whole model, as DTensors (or plain tensors,
+    where all hold the same). Files are safetensors; they can be read on any division.
+    """
+    temporary = folder.with_name(folder.name + ".tmp")
+    _fresh(temporary, world)
+    _write_parts(temporary, parts, world)
+    world.barrier()
+    if world.is_first:
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    world.barrier()
+
+
+def _write_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> None:
+    if not parts and world.size == 1:
+        return
+    # torch's own distributed checkpoint, but in safetensors: its default index is a pickle
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dcp.save(
+            parts,
+            storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
+            no_dist=world.size == 1,
+        )
+
+
+def read_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> None:
+    """Fill this process's parts in place, whatever the division was when they were written."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dcp.load(
+                parts,
+                storage_reader=HuggingFaceStorageReader(str(folder)),
+                no_dist=world.size == 1,
+            )
+    except Exception as error:  # torch wraps what any process met
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise ValueError(
+            f"{folder} does not hold this model ({reason}); it was written by another "
+            "configuration, or is damaged: delete it to go on from an older checkpoint"
+        ) from error
+
+
+def read_whole(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a divided model, whole, on this process alone."""
+    reader = HuggingFaceStorageReader(str(folder))
+    found = {
+        key: torch.empty(item.size, dtype=item.properties.dtype)
+        for key, item in reader.read_metadata().state_dict_metadata.items()
+        if isinstance(item, TensorStorageMetadata)
+    }
+    read_parts(folder, found, World(0, 1, torch.device("cpu")))
+    return found
+
+
+def remove(old: Path) -> None:
+    """Drop a file, or a folder: renamed first, so that half of one is never taken for whole."""
+    if old.is_file():
+        old.unlink()
+        return
+    doomed = old.with_name(old.name + ".tmp")
+    old.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 
 
@@ -126,15 +202,7 @@ def complete(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if re.fullmatch(r"step-\d{9}", p.name))
 
 
-def load(folder: Path, world: World, parallel: bool) -> dict[str, Any] | None:
-    """The newest whole checkpoint of a stage, or None; tensors on the CPU, no code executed."""
+def load(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest whole checkpoint of a stage and its state, or None; no code is executed."""
     found = complete(folder)
-    if not found:
-        return None
-    path = found[-1] / (f"rank-{world.rank}.pt" if parallel else "state.pt")
-    if not path.exists():
-        raise ValueError(
-            f"{path} is missing: the checkpoint was written by another number of processes; "
-            "start with as many as before, or --run.fresh"
-        )
-    return read_state(path)
+    return (found[-1], read_state(found[-1] / "state.pt")) if found else None

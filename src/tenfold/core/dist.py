@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
+
+from . import watch
+from .config import differences
+from .watch import watched
 
 
 @dataclass(frozen=True)
@@ -26,9 +31,14 @@ class World:
         """True on the process that writes files and speaks."""
         return self.rank == 0
 
-    def barrier(self) -> None:
-        """Wait for all processes."""
-        if self.size > 1:
+    def barrier(self, patient: bool = False) -> None:
+        """Wait for all processes; `patient` if one may work for long (reading data, writing).
+
+        A patient wait has no time limit, but ends like all others when a process dies or fails.
+        """
+        if self.size == 1 or (patient and watch.meet()):
+            return
+        with watched("barrier", "all"):
             dist.barrier()
 
     def largest(self, values: list[int]) -> list[int]:
@@ -36,16 +46,48 @@ class World:
         if self.size == 1:
             return values
         shared = torch.tensor(values, dtype=torch.int64, device=self.device)
-        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
-        return [int(v) for v in shared.tolist()]
+        with watched("maximum of the stop flags", "all"):
+            dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+            return [int(v) for v in shared.tolist()]
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
         """Mean of each value over all processes, which must have the same keys."""
         if self.size == 1:
             return values
         shared = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
-        dist.all_reduce(shared)
-        return dict(zip(values, (shared / self.size).tolist(), strict=True))
+        with watched("mean of the losses", "all"):
+            dist.all_reduce(shared)
+            return dict(zip(values, (shared / self.size).tolist(), strict=True))
+
+    def gather(self, value: Any) -> list[Any]:
+        """A small value (what JSON can hold) of every process, in order of rank."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        with watched("all_gather of a value", "all"):
+            dist.all_gather_object(found, json.dumps(value))
+        return [json.loads(v) for v in found]
+
+    def require_same(self, what: dict[str, Any]) -> None:
+        """Raise on every process, naming ranks and fields, unless all hold the same values.
+
+        `what` is anything JSON can hold, nested as one likes.
+        """
+        first, *others = self.gather(what)
+        found = {rank: differences(first, other) for rank, other in enumerate(others, 1)}
+        # usually all of a host differ in the same way
+        groups: dict[str, list[str]] = {}
+        for rank, lines in found.items():
+            if lines:
+                groups.setdefault("\n  ".join(lines), []).append(str(rank))
+        if groups:
+            raise ValueError(
+                "\n".join(
+                    f"rank {', '.join(ranks)} differs from rank 0 in\n  {text}"
+                    for text, ranks in groups.items()
+                )
+                + "\nAll processes must be started with the same command and the same code."
+            )
 
     def share(self, batch_size: int) -> slice:
         """The rows of a global batch that belong to this process; sizes must divide."""
@@ -79,11 +121,15 @@ def current() -> World:
 
 @contextmanager
 def started(
-    wish: Literal["auto", "cpu", "cuda"] = "auto", minutes: float = 30.0
+    wish: Literal["auto", "cpu", "cuda"] = "auto",
+    minutes: float | None = None,
+    limit: float = 600.0,
 ) -> Iterator[World]:
-    """Join the process group that `torchrun` announces, if any; leave it at the end.
+    """Join the process group that `torchrun` announces, if any; all leave it together.
 
-    `minutes` is how long a collective may wait before it is an error.
+    After `limit` seconds in one watched operation the watch names who is not there and ends the
+    job. `minutes` is how long torch itself lets any collective wait, by default a little longer.
+    What the body raises on one process ends all of them.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = pick_device(wish, local_rank)
@@ -94,10 +140,19 @@ def started(
         here = current()
         yield World(here.rank, here.size, device)
         return
-    dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=minutes)
-    )
-    try:
-        yield World(dist.get_rank(), dist.get_world_size(), device)
-    finally:
-        dist.destroy_process_group()
+    patience = timedelta(seconds=limit + 30 if minutes is None else 60 * minutes)
+    rank = int(os.environ["RANK"])
+    with watch.over(rank, size, limit):
+        watch.meet()  # some may start later
+        with watched("joining of the process group", "all"):
+            dist.init_process_group(
+                "nccl" if device.type == "cuda" else "gloo",
+                store=watch.job_store("group", patience),
+                rank=rank,
+                world_size=size,
+                timeout=patience,
+            )
+        watch.meet()  # who fails before all are connected makes torch complain elsewhere
+        yield World(rank, size, device)
+    # not after an error: collectives that will never end would be waited for
+    dist.destroy_process_group()

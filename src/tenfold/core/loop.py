@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from . import checkpoint, optim
+from . import checkpoint, optim, watch
 from .dist import World
 from .log import Bar, MetricsLog
 from .seed import seed_everything
@@ -60,6 +60,8 @@ class Loop:
 class NonFinite(RuntimeError):
     """A loss or gradient is NaN or infinite; the message names the culprit and the knob."""
 
+    exit_code = 3
+
 
 class Stopped(RuntimeError):
     """A signal asked to stop; the checkpoint is written and the same command goes on."""
@@ -69,7 +71,7 @@ class Stopped(RuntimeError):
             f"stopped by {signal.Signals(signum).name} after step {step} of stage {stage!r}; "
             "the checkpoint is written, the same command continues"
         )
-        self.signum = signum
+        self.signum, self.exit_code = signum, 128 + signum
 
 
 class _StopFlag:
@@ -191,6 +193,22 @@ def _culprit(fit: Fit, batch: Batch, losses: dict[str, float], norm: float) -> s
     return f"the gradient norm is {norm}; lower optim.lr"
 
 
+def _blamed(seen: list[tuple[str, dict[str, float], float]]) -> str:
+    """The culprits that processes found: where the loss is bad, before where only gradients are."""
+    found = [
+        (
+            all(abs(v) < float("inf") for v in losses.values()),
+            f"process {rank}: {where} (losses {losses}, gradient norm {norm:.3g})",
+        )
+        for rank, (where, losses, norm) in enumerate(seen)
+        if where
+    ]
+    only_echo = min(echo for echo, _ in found)
+    named = [text for echo, text in found if echo == only_echo]
+    more = f"; and {len(named) - 4} more processes" if len(named) > 4 else ""
+    return "; ".join(named[:4]) + more
+
+
 class _Stage:
     """One fit while it runs: the wrapped model, optimiser, average, and where it stands."""
 
@@ -218,15 +236,54 @@ class _Stage:
         self.seconds = 0.0
         self.signum = 0
 
-    @property
-    def writes(self) -> bool:
-        """Whether this process writes weights: the first one, or all if each holds a part."""
-        return self.world.is_first or self.fit.parallel
-
     def weights(self, name: str) -> Path:
-        """Path of this process's weights file "best" or "final"."""
-        part = f"-rank-{self.world.rank}" if self.fit.parallel else ""
-        return self.folder / f"{name}{part}.safetensors"
+        """Where the weights "best" or "final" lie: a file, or a folder for a divided model."""
+        return self.folder / (name if self.fit.parallel else f"{name}.safetensors")
+
+    def write_weights(self, name: str, module: nn.Module) -> None:
+        """Write weights as "best" or "final"; all processes call it."""
+        if self.fit.parallel:
+            checkpoint.write_parts(self.weights(name), self.parts(module), self.world)
+        elif self.world.is_first:
+            checkpoint.write_tensors(self.weights(name), module.state_dict())
+
+    def read_weights(self, name: str) -> None:
+        """Take the weights written as "best" or "final"."""
+        module = self.fit.model
+        if self.fit.parallel:
+            checkpoint.read_parts(self.weights(name), self.parts(module), self.world)
+        else:
+            module.load_state_dict(checkpoint.read_tensors(self.weights(name)))
+
+    def parts(self, module: nn.Module, prefix: str = "") -> dict[str, torch.Tensor]:
+        """A divided model's tensors by their keys in the whole, sharing memory."""
+        assert self.fit.parallel
+        named = module.state_dict(keep_vars=False).items()
+        return {prefix + key: t for key, t in (self.fit.parallel(n, t) for n, t in named)}
+
+    def all_parts(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint of a divided model holds: weights, optimiser state, average."""
+        if not self.fit.parallel:
+            return {}
+        found = self.parts(self.fit.model, "model.")
+        if self.average is not None:
+            found |= self.parts(self.average.module, "average.")
+        names: dict[torch.Tensor, str]
+        names = {p: name for name, p in self.fit.model.named_parameters()}
+        for parameter, slots in self.optimizer.state.items():
+            for slot, value in slots.items():
+                key, tensor = self.fit.parallel(names[parameter], value)
+                found[f"optimizer.{key}.{slot}"] = tensor
+        return found
+
+    def make_optimizer_state(self) -> None:
+        """Let the optimiser allocate its state, to be filled: a step of rate 0, gradients 0."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = 0.0
+            for p in group["params"]:
+                p.grad = torch.zeros_like(p)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
 
     def more(self) -> dict[str, Any]:
         """State of what the stage keeps besides its model."""
@@ -242,28 +299,39 @@ class _Stage:
         return self.fit.model if self.average is None else self.average.module
 
     def state(self) -> dict[str, Any]:
-        return {
+        """What all processes have alike."""
+        found = {
             "step": self.step,
             "seconds": self.seconds,
-            "model": self.fit.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
             "best": self.best,
             "more": self.more(),
+            "averaged": None if self.average is None else self.average.n_averaged,
         }
+        if not self.fit.parallel:
+            found["model"] = self.fit.model.state_dict()
+            found["optimizer"] = self.optimizer.state_dict()
+            found["average"] = None if self.average is None else self.average.module.state_dict()
+        return found
 
     def save(self) -> None:
-        checkpoint.save(self.folder, self.step, self.state(), self.world, self.fit.parallel)
+        checkpoint.save(self.folder, self.step, self.state(), self.all_parts(), self.world)
 
     def resume(self) -> None:
-        state = checkpoint.load(self.folder, self.world, self.fit.parallel)
-        if state is None:
+        found = checkpoint.load(self.folder)
+        if found is None:
             return
+        path, state = found
         self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
-        self.fit.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
-            self.average.load_state_dict(state["average"])
+            self.average.n_averaged.copy_(state["averaged"])
+        if self.fit.parallel:
+            self.make_optimizer_state()
+            checkpoint.read_parts(path, self.all_parts(), self.world)
+        else:
+            self.fit.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.average is not None:
+                self.average.module.load_state_dict(state["average"])
         self.load_more(state["more"])
 
     def train_step(
@@ -275,16 +343,17 @@ class _Stage:
         process sees a non-finite value, before the weights are touched.
         """
         fit, loop = self.fit, self.loop
+        watch.at(f"step {self.step} of stage {fit.name!r}")
         seed_everything(self.seed, fit.name, self.step, self.world.rank)
         fit.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
+        fit.model.zero_grad(set_to_none=True)  # the optimiser may have a share of them only
         sums: dict[str, float] = {}
         batch: Batch = None
-        for micro in range(loop.accumulate):
-            batch = to_device(next(batches), self.world.device)
-            waits = micro + 1 < loop.accumulate and isinstance(
-                self.wrapped, DistributedDataParallel
-            )
+        # a divided model gets all micro-batches at once: a pipeline needs them
+        drives = 1 if fit.parallel else loop.accumulate
+        for drive in range(drives):
+            batch = to_device(self._taken(batches), self.world.device)
+            waits = drive + 1 < drives and isinstance(self.wrapped, DistributedDataParallel)
             with contextlib.ExitStack() as stack:
                 if waits:
                     stack.enter_context(self.wrapped.no_sync())  # type: ignore[operator]
@@ -292,26 +361,32 @@ class _Stage:
                     stack.enter_context(torch.autocast(self.world.device.type, torch.bfloat16))
                 losses = fit.drive(self.wrapped, batch, self._backward)
             for key, value in _scalars(losses).items():
-                sums[key] = sums.get(key, 0.0) + value / loop.accumulate
+                sums[key] = sums.get(key, 0.0) + value / drives
         parameters = [p for p in fit.model.parameters() if p.grad is not None]
         norm = self._gradient_norm(parameters)
         bad = not all(abs(v) < float("inf") for v in [*sums.values(), norm])
         anyone_bad, self.signum = self.world.largest([int(bad), stop.signum])
         if anyone_bad:
-            where = _culprit(fit, batch, sums, norm) if bad else "another process saw it first"
+            where = _culprit(fit, batch, sums, norm) if bad else ""
+            seen = self.world.gather([where, sums, norm])
             raise NonFinite(
-                f"stage {fit.name!r}, step {self.step}, process {self.world.rank}: {where} "
-                f"(losses {sums}, gradient norm {norm:.3g}). The last checkpoint is untouched."
+                f"stage {fit.name!r}, step {self.step}, {_blamed(seen)}. "
+                "The last checkpoint is untouched."
             )
         if fit.optim.clip and norm > fit.optim.clip:
             gradients = [p.grad for p in parameters if p.grad is not None]
             torch._foreach_mul_(gradients, fit.optim.clip / (norm + 1e-6))
         self.optimizer.step()
+        fit.after_step(self.step)
         if self.average is not None:
             self.average.update_parameters(fit.model)
-        fit.after_step(self.step)
         self.step += 1
         return sums, norm
+
+    def _taken(self, batches: Iterator[Batch]) -> Batch:
+        if self.fit.parallel:
+            return [next(batches) for _ in range(self.loop.accumulate)]
+        return next(batches)
 
     def _backward(self, loss: torch.Tensor) -> None:
         (loss / self.loop.accumulate).backward()
@@ -344,36 +419,36 @@ def _validate(stage: _Stage, log: MetricsLog) -> None:
     value, sign = values[fit.watch], 1 if fit.better == "lower" else -1
     if not stage.best or sign * value < sign * stage.best["value"]:
         stage.best = {"step": stage.step, "metric": fit.watch, "value": value}
-        if stage.writes:
-            checkpoint.write_tensors(stage.weights("best"), module.state_dict())
+        stage.write_weights("best", module)
 
 
 def _finish(stage: _Stage) -> None:
     """Write the weights that count and what is kept beside them, load both, drop checkpoints."""
     fit, folder, world = stage.fit, stage.folder, stage.world
-    if stage.writes:
-        best = stage.best and checkpoint.read_tensors(stage.weights("best"))
-        checkpoint.write_tensors(stage.weights("final"), best or stage.evaluated.state_dict())
-        checkpoint.write_state(stage.weights("final").with_suffix(".pt"), stage.more())
-    world.barrier()
+    world.barrier()  # best weights are written
+    if stage.best:
+        stage.read_weights("best")
+    stage.write_weights("final", fit.model if stage.best else stage.evaluated)
     if world.is_first:
+        checkpoint.write_state(folder / "final.pt", stage.more())
         account = {"name": fit.name, "steps": stage.step, "seconds": round(stage.seconds, 2)}
         checkpoint.write_json(folder / "done.json", {**account, "best": stage.best or None})
     world.barrier()
     _load_final(stage)
+    world.barrier()
     if world.is_first:
         for old in checkpoint.complete(folder):
             checkpoint.remove(old)
-    if stage.writes:
-        stage.weights("best").unlink(missing_ok=True)
+        best = stage.weights("best")
+        if best.exists():
+            checkpoint.remove(best)
 
 
 def _load_final(stage: _Stage) -> None:
     """Leave a finished stage as it was at its end, teachers and the like included."""
-    weights = stage.weights("final")
-    stage.fit.model.load_state_dict(checkpoint.read_tensors(weights))
+    stage.read_weights("final")
     stage.fit.model.to(stage.world.device)
-    stage.load_more(checkpoint.read_state(weights.with_suffix(".pt")))
+    stage.load_more(checkpoint.read_state(stage.folder / "final.pt"))
 
 
 def train_stage(

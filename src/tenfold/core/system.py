@@ -14,6 +14,9 @@ from .optim import Groups, Optim, decay_groups
 Batch = Any
 Losses = Mapping[str, Tensor]
 Backward = Callable[[Tensor], None]
+Whole = Callable[[str, Tensor], tuple[str, Tensor]]
+"""(name in this process's model, its tensor) -> (key in the whole model, DTensor or plain tensor).
+The result shares memory with the tensor; a plain one is the same wherever its key is."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,15 @@ class Fit:
     groups: Callable[[nn.Module], Groups] = decay_groups
     """Parameter groups; a group may carry `lr_scale`."""
     after_step: Callable[[int], None] = nothing
-    """Called after each optimiser step: EMA teachers, schedules that are not a learning rate."""
+    """Called after each optimiser step, before the weights' average: EMA teachers, schedules that
+    are not a learning rate, parameters that another process updated."""
     drive: Callable[[nn.Module, Batch, Backward], Losses] = forward_backward
     """Own forward and backward: a pipeline schedule, or models that alternate. It calls
     `backward(loss)` as often as it likes, or lets a schedule do so; it returns what to log."""
-    parallel: bool = False
-    """The model already communicates: do not wrap it, and let each process save its own part."""
+    parallel: Whole | None = None
+    """For a model that is divided among processes and communicates by itself: says which part of
+    the whole a tensor is. The loop then wraps nothing, hands `drive` the list of all micro-batches
+    of a step, and takes gradients and losses as complete; the checkpoint fits any division."""
     alternates: bool = False
     """Some parameters get no gradient in some steps: models that take turns."""
     state: Mapping[str, Any] = field(default_factory=dict)
@@ -156,6 +162,13 @@ class System(Generic[C]):
     """Kinds of files that `predict` takes."""
     intended: ClassVar[str]
     """What its weights may be used for, and what not."""
+
+    free: ClassVar[tuple[str, ...]] = (
+        "loop.device", "loop.workers", "loop.threads", "loop.log_every", "loop.save_every",
+    )  # fmt: skip
+    """Fields (or groups of them) that an interrupted run may change when it goes on."""
+    options: Any = None
+    """What `predict` may be asked for: a frozen dataclass with defaults, each field an option."""
 
     cfg: C
     model: nn.Module

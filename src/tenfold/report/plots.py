@@ -215,6 +215,51 @@ def lines_with_spread(
         return _bytes(figure, fmt)
 
 
+def scatter(
+    groups: Mapping[str, Line],
+    *,
+    joined: Sequence[str] = (),
+    title: str = "",
+    xlabel: str = "",
+    ylabel: str = "",
+    doublings: bool = False,
+    log: bool = False,
+    theme: Theme = "light",
+    fmt: Format = "png",
+    size: tuple[Number, Number] = (5.4, 3.3),
+) -> bytes:
+    """Dots of y over x, a colour a group; groups in `joined` are rings on a line (a frontier).
+
+    `doublings` gives x a logarithmic axis in powers of 2, `log` gives y one in plain numbers.
+    """
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    unknown = [name for name in joined if name not in groups]
+    if unknown:
+        raise ValueError(f"no group is called {unknown[0]!r} to be joined; groups: {list(groups)}")
+    with _figure(theme, *size) as figure:
+        axes = figure.subplots()
+        for i, (label, (x, y)) in enumerate(groups.items()):
+            tint = colour(i, theme)
+            if label in joined:  # below the dots, which then lie in its rings
+                axes.plot(
+                    x, y, "-o", color=tint, linewidth=1.6, markersize=6,
+                    markerfacecolor=INK[theme][2], label=label, zorder=2,
+                )  # fmt: skip
+            else:
+                axes.scatter(x, y, s=16, color=tint, alpha=0.7, linewidths=0, label=label, zorder=3)
+        if log:
+            _log(axes)
+        if doublings:
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_locator(LogLocator(base=2, numticks=7))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_locator(NullLocator())
+        axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+        _legend(axes, len(groups))
+        return _bytes(figure, fmt)
+
+
 def bars(
     values: Mapping[str, Mapping[str, Number]],
     *,

@@ -29,6 +29,12 @@ SYSTEMS = {
         "cmu_mocap",
         "1",
     ),
+    "ppmoe": Entry(
+        "tenfold.systems.ppmoe:Ppmoe",
+        "mixture-of-experts language models: experts in the tensor group, pipelines, a planner",
+        "textmix",
+        "2",
+    ),
 }
 """Name -> where its class is; nothing is imported until it is asked for."""
 

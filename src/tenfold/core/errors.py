@@ -1,0 +1,33 @@
+"""Exit codes: what each error means to whoever started the program."""
+
+from __future__ import annotations
+
+BUG = 70
+HUNG = 75
+"""A process gave up waiting for another."""
+LOST = 76
+"""Another process is gone."""
+
+MISTAKES = (
+    ValueError,
+    FileNotFoundError,
+    NotADirectoryError,
+    IsADirectoryError,
+    PermissionError,
+    ModuleNotFoundError,
+)
+"""What a user can mend: one line, exit code 2."""
+
+
+def exit_code(error: BaseException) -> int:
+    """The error's own `exit_code` if it has one, 2 for a user's mistake, 70 for a bug of ours."""
+    own = getattr(error, "exit_code", None)
+    if isinstance(own, int):
+        return own
+    if isinstance(error, MISTAKES):
+        return 2
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return BUG

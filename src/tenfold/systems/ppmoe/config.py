@@ -1,0 +1,195 @@
+"""Configuration of PPMoE; what the paper leaves open is marked (ours)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tenfold.core.loop import Loop
+from tenfold.core.optim import Optim
+
+
+@dataclass(frozen=True)
+class Model:
+    """A GPT whose every n-th feed-forward layer is a mixture of experts (paper sec. 3)."""
+
+    kind: Literal["moe", "dense"] = "moe"
+    """moe, or dense: the same backbone with one feed-forward network everywhere."""
+    layers: int = 24
+    """Transformer blocks, L (GPT-3 Medium)."""
+    hidden: int = 1024
+    """Width, h."""
+    heads: int = 16
+    """Attention heads."""
+    ffn: int = 0
+    """Inner width of a feed-forward network, f; 0 is 4h."""
+    seq: int = 2048
+    """Tokens of a sequence, s."""
+    vocab: int = 0
+    """Tokens of the vocabulary, V; 0 takes the tokenizer's."""
+    experts: int = 64
+    """Experts of a mixture layer, E (paper sec. 4)."""
+    top_k: int = 1
+    """Experts a token, k (paper: top-1)."""
+    moe_every: int = 2
+    """Every how many blocks one has experts; 2: blocks 1, 3, 5 (it gives the paper's sizes)."""
+    moe_at: tuple[int, ...] = ()
+    """The blocks with experts by number, instead of moe_every. (ours)"""
+    activation: Literal["erf", "tanh"] = "erf"
+    """GELU, exact or by tanh. (ours)"""
+    positions: Literal["learned", "rotary"] = "learned"
+    """Position embedding, or rotation of queries and keys. (ours)"""
+    tied: bool = True
+    """The head uses the token embedding's weights. (ours)"""
+    dropout: float = 0.0
+    """Dropout of what attention and feed-forward add. (ours)"""
+    norm_topk: bool = False
+    """Divide the k gate weights by their sum. (ours)"""
+    capacity_factor: float = 0.0
+    """Places an expert has, as a factor on a fair share; 0 drops no token. (ours)"""
+    min_capacity: int = 1
+    """Fewest places of an expert. (ours)"""
+    priority: Literal["position", "prob"] = "position"
+    """Who keeps a place: first choices in token order (GShard), or the largest probability."""
+    balance_weight: float = 0.01
+    """Weight of the load-balance loss. (ours: Switch)"""
+    z_weight: float = 0.001
+    """Weight of the router z-loss. (ours: ST-MoE)"""
+    bias_rate: float = 0.0
+    """Step of the loss-free balancing bias, added only for choosing experts; 0 is off. (ours)"""
+    recompute: bool = False
+    """Activation checkpointing: keep only the input of each block for the backward pass."""
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "hidden", "heads", "seq", "experts", "top_k", "moe_every",
+                     "min_capacity"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"model.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("ffn", "vocab", "capacity_factor", "balance_weight", "z_weight", "bias_rate"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"model.{name} must not be negative, got {getattr(self, name)}")
+        if self.hidden % self.heads:
+            raise ValueError(
+                f"model.hidden {self.hidden} is not divisible by model.heads {self.heads}"
+            )
+        if self.positions == "rotary" and self.hidden // self.heads % 2:
+            raise ValueError(
+                f"rotary positions need an even head size, got {self.hidden // self.heads}"
+            )
+        if self.top_k > self.experts:
+            raise ValueError(f"model.top_k {self.top_k} is more than model.experts {self.experts}")
+        if list(self.moe_at) != sorted({i for i in self.moe_at if 0 <= i < self.layers}):
+            raise ValueError(
+                f"model.moe_at {self.moe_at} must be increasing block numbers below model.layers "
+                f"{self.layers}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"model.dropout must be in [0, 1), got {self.dropout}")
+
+    @property
+    def inner(self) -> int:
+        """Inner width of a feed-forward network."""
+        return self.ffn or 4 * self.hidden
+
+    @property
+    def moe_layers(self) -> tuple[int, ...]:
+        """Indices of the blocks with experts: the last of every `moe_every`."""
+        if self.kind == "dense":
+            return ()
+        if self.moe_at:
+            return self.moe_at
+        return tuple(i for i in range(self.layers) if i % self.moe_every == self.moe_every - 1)
+
+
+Schedule = Literal["1f1b", "gpipe", "interleaved", "looped-bfs", "zero-bubble", "zbv", "dualpipev"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the model lies on the processes; the data-parallel size is what remains of the world."""
+
+    pp: int = 1
+    """Pipeline stages, P: processes the layers are divided among."""
+    tp: int = 1
+    """Tensor-parallel size, T: processes that share each layer, and its experts."""
+    schedule: Schedule = "1f1b"
+    """Order of the micro-batches' forward and backward passes where pp > 1."""
+    virtual: int = 2
+    """Stages a process holds, for the schedules interleaved, looped-bfs and zero-bubble."""
+    dispatch: Literal["slice", "alltoall", "alltoall-copies"] = "slice"
+    """slice: PPMoE, experts over tp, tokens picked by index. alltoall: DPMoE, experts over dp x tp,
+    each tensor rank sends its share of the tokens; alltoall-copies: each sends all of them, as
+    DeepSpeed did before it dropped duplicates."""
+    sync: Literal["scores", "params"] = "scores"
+    """Router gradient: scores sums that of the gate weights in each layer (ours); params sums the
+    router's parameters once a step, as the paper does."""
+    zero: bool = False
+    """ZeRO-1: each data-parallel process keeps the optimiser state of its share of parameters."""
+    timeout: float = 120.0
+    """Seconds after which a collective that does not return is reported and the job stopped."""
+
+    def __post_init__(self) -> None:
+        for name in ("pp", "tp", "virtual"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"layout.{name} must be at least 1, got {getattr(self, name)}")
+        if not self.timeout > 0:
+            raise ValueError(f"layout.timeout must be positive, got {self.timeout}")
+
+    @property
+    def stages_per_process(self) -> int:
+        """Model parts that one process of a pipeline holds."""
+        if self.schedule in ("1f1b", "gpipe"):
+            return 1
+        return 2 if self.is_v_shaped else self.virtual
+
+    @property
+    def is_v_shaped(self) -> bool:
+        """Whether process r holds stage r and its mirror image, so the first holds both ends."""
+        return self.schedule in ("zbv", "dualpipev")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which text, and how it becomes tokens."""
+
+    name: Literal["textmix", "files", "python"] = "textmix"
+    """textmix: four domains; files: your own text; python: sources of the standard library."""
+    path: str = ""
+    """Folder of the set, or your text file or folder of text files (sets name to files)."""
+    tokenizer: Literal["byte", "bpe"] = "byte"
+    """A token is a byte, or a byte pair encoding learned from the training text."""
+    bpe_vocab: int = 2048
+    """Vocabulary of the byte pair encoding."""
+    bpe: str = ""
+    """The learned encoding (JSON); filled in from the data."""
+    eval_windows: int = 0
+    """Windows of each domain that evaluation reads; 0 reads all."""
+
+    def __post_init__(self) -> None:
+        if not 257 <= self.bpe_vocab <= 65536:
+            raise ValueError(f"data.bpe_vocab must be in 257..65536, got {self.bpe_vocab}")
+        if self.eval_windows < 0:
+            raise ValueError(f"data.eval_windows must not be negative, got {self.eval_windows}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a run depends on."""
+
+    model: Model
+    layout: Layout
+    data: Data
+    optim: Optim
+    steps: int
+    """Optimiser steps."""
+    batch: int = 16
+    """Sequences of a micro-batch, over all data-parallel processes; loop.accumulate is M."""
+    seed: int = 0
+    """Seed of weights and batches."""
+    loop: Loop = Loop()
+    """How training runs."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

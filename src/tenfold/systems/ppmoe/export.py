@@ -1,0 +1,61 @@
+"""The model as plain tensors in and out: shapes that do not depend on where tokens go."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tenfold.core.seed import generator
+from tenfold.core.system import Export
+
+from .config import Model
+from .dispatch import MoE
+from .model import Gpt
+
+
+class DenseMoE(nn.Module):
+    """Every expert on every token, weighted by the gates: same numbers, E / k times the work."""
+
+    def __init__(self, moe: MoE) -> None:
+        super().__init__()
+        self.cfg, self.gate, self.experts = moe.cfg, moe.gate, moe.experts
+
+    def forward(
+        self, x: Float[Tensor, "token hidden"], scale: float = 1.0
+    ) -> tuple[Float[Tensor, "token hidden"], None]:
+        """The mixture of all experts with the weights of the k chosen, 0 for the others."""
+        probs = (x @ self.gate.weight.t()).softmax(1)
+        score = probs if self.gate.bias is None else probs + self.gate.bias
+        chosen = score.topk(self.cfg.top_k, 1).indices
+        mask = F.one_hot(chosen, self.cfg.experts).sum(1).to(probs.dtype)
+        weights = probs * mask
+        if self.cfg.norm_topk and self.cfg.top_k > 1:
+            weights = weights / weights.sum(1, keepdim=True)
+        e = self.experts
+        inner = torch.einsum("th,efh->etf", x, e.fc1_weight) + e.fc1_bias.unsqueeze(1)
+        inner = F.gelu(inner, approximate=e.approximate)
+        y = torch.einsum("etf,ehf->eth", inner, e.fc2_weight) + e.fc2_bias.unsqueeze(1)
+        return torch.einsum("eth,te->th", y, weights), None
+
+
+def exportable(model: nn.Module, cfg: Model) -> Export:
+    """Tokens (batch, seq) to logits (batch, seq, vocabulary).
+
+    Raises ValueError with a capacity: who keeps a place depends on the other rows of the batch.
+    """
+    if cfg.capacity_factor and cfg.moe_layers:
+        raise ValueError(
+            "model.capacity_factor drops tokens by what else is in the batch and cannot be "
+            "exported; train with 0 (no token is dropped)"
+        )
+    module = copy.deepcopy(model).cpu().float().eval()
+    assert isinstance(module, Gpt)
+    for block in module.blocks():
+        if hasattr(block, "moe"):
+            block.add_module("moe", DenseMoE(block.moe))
+    tokens = torch.randint(0, cfg.vocab, (2, cfg.seq), generator=generator("export"))
+    return Export(module, (tokens,), ("tokens",), ("logits",))

@@ -1,0 +1,274 @@
+"""A GPT with mixtures of experts, whole or one part of it: the same modules on every layout.
+
+Parameter names are those of the whole model, so that a part's weights need no renaming.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from tenfold.core.seed import generator
+
+from .config import Layout, Model
+from .dispatch import MoE
+from .parallel import Grid, Group, copy_in, sum_out
+from .routing import Routing
+
+EPS = 1e-5
+
+
+@dataclass
+class Cache:
+    """Keys and values of the tokens seen so far: layer -> (keys, values)."""
+
+    layers: dict[int, tuple[Tensor, Tensor]]
+    length: int = 0
+
+
+def rotate(x: Float[Tensor, "batch head time size"], start: int) -> Tensor:
+    """Rotary position embedding (RoFormer, eq. 34), half against half, from position `start`."""
+    half = x.shape[-1] // 2
+    steps = torch.arange(half, device=x.device, dtype=torch.float32)
+    times = torch.arange(start, start + x.shape[-2], device=x.device, dtype=torch.float32)
+    angles = torch.outer(times, 10000.0 ** (-steps / half))
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+
+
+class Column(nn.Linear):
+    """A linear map cut along its outputs among tensor ranks; its input has passed f."""
+
+    def __init__(self, size_in: int, size_out: int, group: Group) -> None:
+        super().__init__(size_in, size_out // group.size)
+
+
+class Row(nn.Linear):
+    """A linear map cut along its inputs; the partial sums are added, then the bias."""
+
+    def __init__(self, size_in: int, size_out: int, group: Group) -> None:
+        super().__init__(size_in // group.size, size_out)
+        self.group = group
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sum over tensor ranks of their products."""
+        if self.group.size == 1:
+            return super().forward(x)
+        return sum_out(F.linear(x, self.weight), self.group) + self.bias
+
+
+class Attention(nn.Module):
+    """Causal self-attention; tensor ranks share the heads."""
+
+    def __init__(self, cfg: Model, grid: Grid, index: int) -> None:
+        super().__init__()
+        self.index, self.tp = index, grid.tp
+        self.heads = cfg.heads // grid.tp.size
+        self.rotary = cfg.positions == "rotary"
+        self.qkv = Column(cfg.hidden, 3 * cfg.hidden, grid.tp)
+        self.proj = Row(cfg.hidden, cfg.hidden, grid.tp)
+
+    def forward(
+        self, x: Float[Tensor, "batch time hidden"], cache: Cache | None = None
+    ) -> Float[Tensor, "batch time hidden"]:
+        """Attend to this and earlier tokens; with a cache, x are the tokens that follow it."""
+        (x,) = copy_in(self.tp, x)
+        # q, k, v blocks; heads contiguous inside each
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in self.qkv(x).chunk(3, -1)
+        )
+        start = 0 if cache is None else cache.length
+        if self.rotary:
+            q, k = rotate(q, start), rotate(k, start)
+        if cache is not None:
+            if self.index in cache.layers:
+                before = cache.layers[self.index]
+                k, v = torch.cat([before[0], k], 2), torch.cat([before[1], v], 2)
+            cache.layers[self.index] = (k, v)
+        mask = None
+        if start and q.shape[2] > 1:
+            mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=x.device)
+            mask = mask.tril(start)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=start == 0)
+        return self.proj(y.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """The dense network of a block, cut along its inner width."""
+
+    def __init__(self, cfg: Model, grid: Grid) -> None:
+        super().__init__()
+        self.tp = grid.tp
+        self.approximate = "tanh" if cfg.activation == "tanh" else "none"
+        self.fc1 = Column(cfg.hidden, cfg.inner, grid.tp)
+        self.fc2 = Row(cfg.inner, cfg.hidden, grid.tp)
+
+    def forward(self, x: Float[Tensor, "*any hidden"]) -> Float[Tensor, "*any hidden"]:
+        """fc2(GELU(fc1(x)))."""
+        (x,) = copy_in(self.tp, x)
+        return self.fc2(F.gelu(self.fc1(x), approximate=self.approximate))
+
+
+class Block(nn.Module):
+    """x += attention(LN(x)); x += feed-forward or mixture(LN(x))."""
+
+    moe: MoE
+    """Only in blocks with experts; the others have `ffn`."""
+    ffn: FeedForward
+
+    def __init__(self, cfg: Model, layout: Layout, grid: Grid, index: int) -> None:
+        super().__init__()
+        self.index, self.drop = index, nn.Dropout(cfg.dropout)
+        self.ln1 = nn.LayerNorm(cfg.hidden, EPS)
+        self.attn = Attention(cfg, grid, index)
+        self.ln2 = nn.LayerNorm(cfg.hidden, EPS)
+        if index in cfg.moe_layers:
+            self.moe = MoE(cfg, layout, grid)
+        else:
+            self.ffn = FeedForward(cfg, grid)
+
+    def forward(
+        self, x: Float[Tensor, "batch time hidden"], scale: float = 1.0, cache: Cache | None = None
+    ) -> tuple[Float[Tensor, "batch time hidden"], Routing | None]:
+        """The block's output, and what its router decided."""
+        x = x + self.drop(self.attn(self.ln1(x), cache))
+        inner, routing = self.ln2(x), None
+        if hasattr(self, "moe"):
+            mixed, routing = self.moe(inner.flatten(0, 1), scale)
+            added = mixed.view_as(inner)
+        else:
+            added = self.ffn(inner)
+        return x + self.drop(added), routing
+
+
+class Gpt(nn.Module):
+    """Consecutive blocks of the model, with the embedding if first and the head if last."""
+
+    embed: nn.ModuleDict
+    head: nn.Linear
+
+    def __init__(
+        self,
+        cfg: Model,
+        layout: Layout | None = None,
+        grid: Grid | None = None,
+        layers: range | None = None,
+    ) -> None:
+        super().__init__()
+        self.cfg = cfg
+        layout, grid = layout or Layout(), grid or Grid()
+        held = layers if layers is not None else range(cfg.layers)
+        self.is_first, self.is_last = held.start == 0, held.stop == cfg.layers
+        if self.is_first or (self.is_last and cfg.tied):
+            self.embed = nn.ModuleDict({"tok": nn.Embedding(cfg.vocab, cfg.hidden)})
+        if self.is_first and cfg.positions == "learned":
+            self.embed["pos"] = nn.Embedding(cfg.seq, cfg.hidden)
+        self.layers = nn.ModuleDict({str(i): Block(cfg, layout, grid, i) for i in held})
+        if self.is_last:
+            self.ln_f = nn.LayerNorm(cfg.hidden, EPS)
+            if not cfg.tied:
+                self.head = nn.Linear(cfg.hidden, cfg.vocab, bias=False)
+        self.loss_scale = 1.0
+        """Weight of this micro-batch's balance and z losses: 1 / micro-batches."""
+        self.routed: Callable[[int, Routing], None] | None = None
+        """Called with each mixture layer's index and routing, once a forward pass."""
+
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        """Tokens (batch, time) or a previous part's hidden states -> hidden states or logits."""
+        if self.is_first:
+            x = self._embed(x, 0 if cache is None else cache.length)
+        for block in self.blocks():
+            if self.cfg.recompute and self.training:
+                x, routing = checkpoint(block, x, self.loss_scale, use_reentrant=False)
+            else:
+                x, routing = block(x, self.loss_scale, cache)
+            if routing is not None and self.routed is not None:
+                self.routed(block.index, routing)
+        if not self.is_last:
+            return x
+        x = self.ln_f(x)
+        return F.linear(x, self.table if self.cfg.tied else self.head.weight)
+
+    def blocks(self) -> list[Block]:
+        """The blocks in order."""
+        return [b for b in self.layers.values() if isinstance(b, Block)]
+
+    @property
+    def table(self) -> Tensor:
+        """The token embedding's weights, of the head too where they are tied."""
+        weight = self.embed["tok"].weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+    def _embed(self, tokens: Int64[Tensor, "batch time"], start: int) -> Tensor:
+        x = self.embed["tok"](tokens)
+        if "pos" in self.embed:
+            end = start + tokens.shape[1]
+            if end > self.cfg.seq:
+                raise ValueError(
+                    f"{end} tokens are more than the model's {self.cfg.seq} learned positions"
+                )
+            x = x + self.embed["pos"](torch.arange(start, end, device=tokens.device))
+        return x
+
+
+def cut_of(key: str) -> tuple[int, int] | None:
+    """How tensor ranks share a parameter: (dimension, blocks of it cut apart); None: all have it.
+
+    q, k and v are three blocks of the qkv outputs, each cut by itself.
+    """
+    if ".experts." in key:
+        return 0, 1
+    if ".attn.qkv." in key:
+        return 0, 3
+    if ".ffn.fc1." in key:
+        return 0, 1
+    if key.endswith((".attn.proj.weight", ".ffn.fc2.weight")):
+        return 1, 1
+    return None
+
+
+def own_part(key: str, whole: Tensor, size: int, rank: int) -> Tensor:
+    """A rank's part of a parameter, of `size` ranks that share it."""
+    cut = cut_of(key)
+    if cut is None or size == 1:
+        return whole
+    dim, blocks = cut
+    parts = [block.chunk(size, dim)[rank] for block in whole.chunk(blocks, dim)]
+    return torch.cat(parts, dim)
+
+
+def shape_of(key: str, part: Tensor, size: int) -> tuple[int, ...]:
+    """Shape of the whole parameter, from a part's."""
+    shape, cut = list(part.shape), cut_of(key)
+    if cut is not None:
+        shape[cut[0]] *= size
+    return tuple(shape)
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, cfg: Model, seed: int, owners: Callable[[str], Group]) -> None:
+    """N(0, 0.02), what is added to the residual stream / sqrt(2 L) (GPT-2), biases 0, norms 1.
+
+    Every whole tensor follows from (seed, its name) and each process keeps its part: weights do
+    not depend on the layout.
+    """
+    for key, parameter in model.named_parameters():
+        if key.endswith("bias") or ".ln" in key or key.startswith("ln_f"):
+            parameter.fill_(1.0 if key.endswith("weight") else 0.0)
+            continue
+        group = owners(key)
+        adds = key.endswith((".proj.weight", ".fc2.weight", "fc2_weight"))
+        std = 0.02 / math.sqrt(2 * cfg.layers) if adds else 0.02
+        whole = torch.empty(shape_of(key, parameter, group.size))
+        whole.normal_(0, std, generator=generator(seed, key))
+        parameter.copy_(own_part(key, whole, group.size, group.rank))

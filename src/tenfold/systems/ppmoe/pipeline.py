@@ -1,0 +1,401 @@
+"""One process's part of the model, and a training step over all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.distributed import pipelining
+from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
+
+from tenfold.core.watch import watched
+
+from .config import Config
+from .model import Gpt, cut_of, initialise, own_part
+from .parallel import Grid, Group
+from .routing import Routing
+
+SCHEDULES: dict[str, Any] = {
+    "1f1b": pipelining.Schedule1F1B,
+    "gpipe": pipelining.ScheduleGPipe,
+    "interleaved": pipelining.ScheduleInterleaved1F1B,
+    "looped-bfs": pipelining.ScheduleLoopedBFS,
+    "zero-bubble": pipelining.ScheduleInterleavedZeroBubble,
+    "zbv": pipelining.ScheduleZBVZeroBubble,
+    "dualpipev": pipelining.ScheduleDualPipeV,
+}
+
+
+class Tally:
+    """Sums over the micro-batches of a step: losses, and per mixture layer what its router did."""
+
+    WORDS = ("balance", "z", "entropy", "dropped", "pairs")
+
+    def __init__(self, layers: tuple[int, ...], experts: int, device: torch.device) -> None:
+        self.row = {layer: i for i, layer in enumerate(layers)}
+        self.ce = torch.zeros((), dtype=torch.float64, device=device)
+        shape = (len(layers), len(self.WORDS) + experts)
+        self.table = torch.zeros(shape, dtype=torch.float64, device=device)
+        """A row a mixture layer: WORDS, then pairs routed to each expert."""
+
+    @torch.no_grad()
+    def add(self, layer: int, routing: Routing) -> None:
+        """Count one micro-batch's routing."""
+        row = self.table[self.row[layer]]
+        pairs = routing.experts.numel()
+        kept = pairs if routing.keep is None else routing.keep.sum()
+        row[0] += routing.balance_loss
+        row[1] += routing.z_loss
+        row[2] += routing.entropy
+        row[3] += pairs - kept
+        row[4] += pairs
+        row[len(self.WORDS) :] += routing.counts
+
+    def counts(self) -> Float[Tensor, "layer expert"]:
+        """Pairs routed to each expert."""
+        return self.table[:, len(self.WORDS) :]
+
+
+class Part(nn.Module):
+    """What one process holds: one or more runs of consecutive blocks.
+
+    On a single process that is the whole model.
+    """
+
+    def __init__(self, cfg: Config, grid: Grid, device: torch.device | str = "cpu") -> None:
+        super().__init__()
+        self.cfg, self.grid = cfg, grid
+        layout = cfg.layout
+        self.per_process = 1 if grid.pp.size == 1 else layout.stages_per_process
+        self.is_v = grid.pp.size > 1 and layout.is_v_shaped
+        size = cfg.model.layers // self.num_stages
+        with torch.device(device):
+            self.parts = nn.ModuleList(
+                Gpt(cfg.model, layout, grid, range(i * size, (i + 1) * size))
+                for i in self.stage_indices
+            )
+        if grid.pp.size > 1 and self.holds_both_ends and cfg.model.tied:
+            first, last = self.held.values()
+            last.embed["tok"] = first.embed["tok"]
+        if torch.device(device).type != "meta":
+            for part in self.parts:
+                initialise(part, cfg.model, cfg.seed, self.owners_of)
+
+    @property
+    def held(self) -> dict[int, Gpt]:
+        """Stage -> the blocks of it, of the stages that are here."""
+        parts = [p for p in self.parts if isinstance(p, Gpt)]
+        return dict(zip(self.stage_indices, parts, strict=True))
+
+    @property
+    def num_stages(self) -> int:
+        """Pipeline stages of all processes."""
+        return self.grid.pp.size * self.per_process
+
+    @property
+    def stage_indices(self) -> list[int]:
+        """This process's stages: one, every P-th, or (V schedules) r and its mirror image."""
+        rank, size = self.grid.pp.rank, self.grid.pp.size
+        if self.is_v:
+            return [rank, 2 * size - 1 - rank]
+        return [rank + i * size for i in range(self.per_process)]
+
+    @property
+    def holds_both_ends(self) -> bool:
+        """Whether embedding and head are both here."""
+        return self.stage_indices[0] == 0 and self.stage_indices[-1] == self.num_stages - 1
+
+    def owner(self, stage: int) -> int:
+        """Pipeline rank that holds a stage."""
+        size = self.grid.pp.size
+        if self.is_v and stage >= size:
+            return 2 * size - 1 - stage
+        return stage % size
+
+    def owners_of(self, key: str) -> Group:
+        """The processes that share a parameter: tensor ranks, or DPMoE's dp x tp."""
+        if ".experts." in key and self.cfg.layout.dispatch != "slice":
+            return self.grid.experts
+        return self.grid.tp
+
+    def keyed_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """(name in the whole model, parameter), each parameter once."""
+        for name, parameter in self.named_parameters():
+            yield key_of(name), parameter
+
+    # --- a training step ------------------------------------------------------------------------
+
+    def train_step(self, batches: list[dict[str, Tensor]]) -> Tally:
+        """Forward and backward of all micro-batches; leaves complete gradients on each process.
+
+        A batch holds `tokens` (rows, seq + 1), the same on all tensor ranks and pipeline stages.
+        Loss: mean over replicas and micro-batches of cross-entropy + weighted balance and z losses.
+        """
+        tally = Tally(self.cfg.model.moe_layers, self.cfg.model.experts, self.device)
+        scale = 1.0 / len(batches)
+        for part in self.held.values():
+            part.loss_scale, part.routed = scale, tally.add
+        self.train()
+
+        def loss_of(logits: Tensor, target: Tensor) -> Tensor:
+            loss = cross_entropy(logits, target)
+            tally.ce += loss.detach()
+            return loss * scale
+
+        tokens = [b["tokens"] for b in batches]
+        if self.grid.pp.size == 1:
+            for rows in tokens:
+                loss_of(self.parts[0](rows[:, :-1]), rows[:, 1:]).backward()
+        else:
+            self._pipelined(torch.cat(tokens), len(tokens), loss_of)
+        for part in self.held.values():
+            part.routed = None
+        self._reduce()
+        return self._shared(tally, len(batches))
+
+    def _pipelined(self, tokens: Tensor, micro_batches: int, loss_of: Any) -> None:
+        """Let torch's schedule run the micro-batches through the stages."""
+        schedule = self._schedule(len(tokens) // micro_batches, micro_batches, tokens.shape[1] - 1)
+        # the loss function of the step: the schedule itself is kept from step to step
+        self._loss_of = loss_of
+        indices = self.stage_indices
+        inputs = (tokens[:, :-1],) if 0 in indices else ()
+        last = self.num_stages - 1 in indices
+        target = {"target": tokens[:, 1:]} if last else {}
+        losses: dict[str, Any] = {"losses": []} if last else {}
+        with watched(f"pipeline step, schedule {self.cfg.layout.schedule}", "pp"):
+            schedule.step(*inputs, **target, **losses, return_outputs=False)
+
+    def _schedule(self, rows: int, micro_batches: int, time: int) -> Any:
+        key = (rows, micro_batches, time, self.dtype)
+        if key not in self._schedules:
+            self._schedules[key] = self._new_schedule(rows, micro_batches, time)
+        return self._schedules[key]
+
+    @cached_property
+    def _schedules(self) -> dict[Any, Any]:
+        return {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights, and of what passes from stage to stage."""
+        return next(self.parameters()).dtype
+
+    def _new_schedule(self, rows: int, micro_batches: int, time: int) -> Any:
+        model, grid, device = self.cfg.model, self.grid, self.device
+        # Shapes are given: otherwise torch runs one more forward pass, on uninitialised memory,
+        # which the router's statistics would count. They require gradients, or none would be sent.
+        hidden = torch.empty(
+            rows, time, model.hidden, device="meta", dtype=self.dtype, requires_grad=True
+        )
+        tokens = torch.empty(rows, time, device="meta", dtype=torch.int64)
+        kind = (
+            torch.get_autocast_dtype(device.type)
+            if torch.is_autocast_enabled(device.type)
+            else self.dtype
+        )
+        logits = torch.empty(rows, time, model.vocab, device="meta", dtype=kind, requires_grad=True)
+        stages = [
+            pipelining.PipelineStage(
+                part, index, self.num_stages, device, group=grid.pp.handle,
+                input_args=(tokens if index == 0 else hidden,),
+                output_args=(logits if index == self.num_stages - 1 else hidden,),
+            )
+            for index, part in self.held.items()
+        ]  # fmt: skip
+
+        def loss_of(logits: Tensor, target: Tensor) -> Tensor:
+            return self._loss_of(logits, target)
+
+        name = self.cfg.layout.schedule
+        one = name in ("1f1b", "gpipe")
+        if name == "1f1b" and micro_batches < grid.pp.size:
+            name = "gpipe"  # the same order then; torch's 1F1B refuses so few
+        return SCHEDULES[name](
+            stages[0] if one else stages, micro_batches, loss_fn=loss_of, scale_grads=False
+        )
+
+    @torch.no_grad()
+    def _reduce(self) -> None:
+        """Complete the gradients (table of the spec): never-used experts get zeros."""
+        grid, layout = self.grid, self.cfg.layout
+        named = list(self.keyed_parameters())
+        for _, p in named:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        grads = {key: p.grad for key, p in named if p.grad is not None}
+        if grid.ends.size > 1 and self.cfg.model.tied:
+            grid.ends.sum_(grads["embed.tok.weight"])
+        if layout.sync == "params" and layout.dispatch != "alltoall-copies":
+            summed(grid.tp, [g for k, g in grads.items() if k.endswith(".gate.weight")])
+        spread = [g for k, g in grads.items() if self.spread_over_dp(k)]
+        summed(grid.dp, [g for k, g in grads.items() if not self.spread_over_dp(k)])
+        if grid.dp.size > 1:
+            torch._foreach_div_(list(grads.values()), float(grid.dp.size))
+        if layout.dispatch == "alltoall-copies" and grid.tp.size > 1 and spread:
+            torch._foreach_div_(spread, float(grid.tp.size))  # each token came T times
+
+    def spread_over_dp(self, key: str) -> bool:
+        """Whether replicas hold different parts: DPMoE's experts."""
+        return ".experts." in key and self.cfg.layout.dispatch != "slice"
+
+    def _shared(self, tally: Tally, micro_batches: int) -> Tally:
+        """The tally of all processes: means of losses, sums of counts."""
+        if self.grid.all.size > 1:
+            joined = torch.cat([tally.ce.view(1), tally.table.view(-1)])
+            self.grid.all.sum_(joined)
+            # all tensor ranks count the same; a stage's rows are zero elsewhere
+            joined /= self.grid.tp.size
+            tally.ce, tally.table = joined[0], joined[1:].view_as(tally.table)
+        chunks = micro_batches * self.grid.dp.size
+        tally.ce = tally.ce / chunks
+        tally.table[:, :3] /= chunks
+        return tally
+
+    def gradient_norm(self) -> float:
+        """Norm of the whole model's gradient: what several processes hold is counted once."""
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for key, p in self.keyed_parameters():
+            if p.grad is None or (key == "embed.tok.weight" and self.grid.ends.rank == 1):
+                continue
+            holders = self.grid.tp.size * self.grid.dp.size
+            if self.spread_over_dp(key):
+                holders = 1
+            elif cut_of(key) is not None:
+                holders = self.grid.dp.size
+            total += p.grad.double().square().sum() / holders
+        return float(self.grid.all.sum_(total).sqrt())
+
+    @torch.no_grad()
+    def balance(self, counts: Float[Tensor, "layer expert"], rate: float) -> None:
+        """Loss-free balancing (Wang et al. 2024, alg. 1): shift the choice towards idle experts."""
+        for row, layer in enumerate(self.cfg.model.moe_layers):
+            for block in (b for part in self.held.values() for b in part.blocks()):
+                if block.index == layer and block.moe.gate.bias is not None:
+                    block.moe.gate.bias += rate * (counts[row].mean() - counts[row]).sign()
+
+    # --- evaluation -----------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def token_losses(self, tokens: Int64[Tensor, "row time"]) -> Float[Tensor, "row target"]:
+        """Cross-entropy in nats of each token but the first; the same on all pipeline stages."""
+        x = tokens[:, :-1]
+        shape = (*x.shape, self.cfg.model.hidden)
+        pp, held = self.grid.pp, self.held
+        for stage in range(self.num_stages):
+            if stage in held:
+                if stage and self.owner(stage - 1) != pp.rank:
+                    x = torch.empty(shape, dtype=self.dtype, device=tokens.device)
+                    with watched(f"receive of {shape}", pp.name):
+                        dist.recv(x, group=pp.handle, group_src=self.owner(stage - 1))
+                x = held[stage](x)
+                if stage + 1 < self.num_stages and self.owner(stage + 1) != pp.rank:
+                    with watched(f"send of {shape}", pp.name):
+                        dist.send(
+                            x.to(self.dtype).contiguous(),
+                            group=pp.handle,
+                            group_dst=self.owner(stage + 1),
+                        )
+        if self.num_stages - 1 in held:
+            losses = F.cross_entropy(x.float().transpose(1, 2), tokens[:, 1:], reduction="none")
+        else:
+            losses = torch.empty(tokens.shape[0], tokens.shape[1] - 1, device=tokens.device)
+        return pp.broadcast_(losses.contiguous(), self.owner(self.num_stages - 1))
+
+    # --- weights on any layout ------------------------------------------------------------------
+
+    def whole(self, name: str, tensor: Tensor) -> tuple[str, Tensor]:
+        """A parameter of this part (or its average, or optimiser state) as part of the whole model.
+
+        Returns its key and a tensor that torch's distributed checkpoint can save on one layout and
+        load on another; it shares memory with `tensor`.
+        """
+        key = key_of(name)
+        cut = cut_of(key)
+        if tensor.ndim == 0:
+            tensor = tensor.view(1)
+        elif cut is not None and cut[1] > 1:  # blocks that are cut apart: an axis of their own
+            tensor = tensor.view(cut[1], -1, *tensor.shape[1:])
+        if self.grid.mesh is None:
+            return key, tensor
+        over_dp: Placement = Replicate()
+        over_tp: Placement = Replicate()
+        if cut is not None and tensor.numel() > 1:
+            over_tp = Shard(cut[0] + int(cut[1] > 1))
+            if self.spread_over_dp(key):
+                over_dp = over_tp
+        return key, DTensor.from_local(
+            tensor, self.grid.mesh["dp", "tp"], (over_dp, over_tp), run_check=False
+        )
+
+    def gathered(self, like: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The whole model's weights on the first process, empty elsewhere; all processes call it.
+
+        `like` has every key, in the same order everywhere, and its shape.
+        """
+        if self.grid.all.size == 1:
+            return {key_of(name): t for name, t in self.state_dict().items()}
+        own = dict(self.whole(name, t) for name, t in self.state_dict().items())
+        first, found = self.grid.all.rank == 0, {}
+        for key, shaped in like.items():
+            holder = self.owner(self._stage_of(key))
+            source = holder * self.grid.experts.size
+            value = torch.empty(shaped.shape, dtype=self.dtype, device=self.device)
+            if self.grid.pp.rank == holder:
+                part = own[key]
+                assert isinstance(part, DTensor)
+                value = part.full_tensor().reshape(shaped.shape)
+                if self.grid.all.rank == source and not first:
+                    dist.send(value.contiguous(), 0)
+            elif first:
+                dist.recv(value, source)
+            if first:
+                found[key] = value.cpu()
+        return found
+
+    def _stage_of(self, key: str) -> int:
+        words = key.split(".")
+        if words[0] == "layers":
+            return int(words[1]) // (self.cfg.model.layers // self.num_stages)
+        return 0 if words[0] == "embed" else self.num_stages - 1
+
+    def load_whole(self, state: dict[str, Tensor]) -> None:
+        """Take this part of a whole model's weights, by their keys."""
+        with torch.no_grad():
+            for key, parameter in self.keyed_parameters():
+                group = self.owners_of(key)
+                parameter.copy_(own_part(key, state[key], group.size, group.rank))
+
+
+def key_of(name: str) -> str:
+    """Name in the whole model of a parameter of a Part: "parts.1.layers.3..." -> "layers.3..."."""
+    return name.split(".", 2)[2]
+
+
+def cross_entropy(
+    logits: Float[Tensor, "row time vocab"], target: Int64[Tensor, "row time"]
+) -> Float[Tensor, ""]:
+    """Mean next-token cross-entropy in nats, in float32 or better."""
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    return F.cross_entropy(logits.flatten(0, 1).to(wide), target.reshape(-1))
+
+
+def summed(group: Group, tensors: list[Tensor]) -> None:
+    """Sum tensors over a group in place, with one all-reduce."""
+    if group.size == 1 or not tensors:
+        return
+    joined = torch.cat([t.reshape(-1) for t in tensors])
+    group.sum_(joined)
+    for t, part in zip(tensors, joined.split([t.numel() for t in tensors]), strict=True):
+        t.copy_(part.view_as(t))

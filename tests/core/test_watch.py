@@ -1,0 +1,201 @@
+"""What processes promise each other: nobody waits for the dead, and errors are told once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tenfold.core import dist, errors, watch
+from tenfold.core.seed import seed_of
+
+WORKER = Path(__file__).parent / "watch_worker.py"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+LIMIT = 3.0
+LATE = 6.0
+"""Seconds until nobody may be there any more: two for the watch, others for a busy machine."""
+
+JOBS: dict[str, list[int | str]] = {
+    # name: number of processes, what goes wrong, options
+    "sleeps": [2, "sleep", "--limit", LIMIT],
+    "stopped": [3, "stop", "--rank", 2, "--limit", LIMIT],
+    "first-stopped": [2, "stop", "--rank", 0, "--limit", LIMIT],
+    "terminated-while-blocked": [2, "stop", "--term"],
+    "killed": [3, "kill", "--rank", 2],
+    "first-killed": [2, "kill", "--rank", 0],
+    "last-of-a-chain-killed": [3, "kill-one-of-a-chain"],
+    "mistake-of-one": [2, "mistake"],
+    "bug-of-one": [2, "bug"],
+    "mistake-of-all": [2, "same-mistake"],
+    "mistake-of-all-before-they-meet": [2, "same-mistake-early"],
+    "other-config": [3, "other-config", "--rank", 2],
+    "one-works-long": [2, "patient", "--limit", 1],
+    "nan-in-one": [2, "train-nan"],
+    "nothing-wrong": [2, "train"],
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """How a job ended."""
+
+    codes: list[int]
+    seconds: list[float]
+    says: str
+    run: Path
+
+    def __post_init__(self) -> None:
+        assert -signal.SIGTERM not in self.codes, "ended from outside"
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
+    """All jobs, which ran at the same time."""
+    folder = tmp_path_factory.mktemp("jobs")
+    words = {name: [n, *map(str, rest)] for name, (n, *rest) in JOBS.items()}
+    (folder / "jobs.json").write_text(json.dumps(words))
+    subprocess.run(
+        [sys.executable, str(WORKER), "--jobs", str(folder)],
+        env=ENVIRONMENT,
+        timeout=90,
+        check=True,
+    )
+
+    def job(name: str) -> Job:
+        result = json.loads((folder / name / "result.json").read_text())
+        lines = (folder / name / "output").read_text().splitlines()
+        own = [line for line in lines if not line.startswith("[W")]  # torch's warnings
+        return Job(says="\n".join(own), run=folder / name / "run", **result)
+
+    return {name: job(name) for name in JOBS}
+
+
+def test_a_process_that_does_not_come_is_named(ended: dict[str, Job]) -> None:
+    job = ended["sleeps"]
+    assert job.codes == [75, 75]
+    head, other, way_out = job.says.splitlines()
+    assert head.startswith("tenfold: rank 0 has waited ")
+    assert "in all_reduce of (4,) over tp (number 4, step 3)" in head
+    assert other.startswith("  rank 1: computing for ") and "number 3" in other
+    assert "--layout.timeout" in way_out
+    assert max(job.seconds) < LIMIT + LATE
+
+
+@pytest.mark.parametrize(("name", "stopped"), [("stopped", 2), ("first-stopped", 0)])
+def test_a_stopped_process_is_named_and_leaves(
+    ended: dict[str, Job], name: str, stopped: int
+) -> None:
+    job = ended[name]
+    assert set(job.codes) == {75}
+    assert job.says.count("has waited") == 1 and "all_reduce of (4,) over tp" in job.says
+    assert f"\n  rank {stopped}: not heard for " in job.says and "stopped" in job.says
+    assert max(job.seconds) < LIMIT + LATE
+
+
+def test_sigterm_ends_a_wait_for_a_stopped_process(ended: dict[str, Job]) -> None:
+    job = ended["terminated-while-blocked"]
+    assert job.codes[0] == 143
+    assert "was asked to stop by SIGTERM" in job.says and "rank 1: not heard" in job.says
+
+
+@pytest.mark.parametrize(
+    ("name", "killed"), [("killed", 2), ("first-killed", 0), ("last-of-a-chain-killed", 2)]
+)
+def test_a_killed_process_is_named_and_all_leave(
+    ended: dict[str, Job], name: str, killed: int
+) -> None:
+    """Also where it was not the process that the others waited for."""
+    job = ended[name]
+    assert [code for rank, code in enumerate(job.codes) if rank != killed] == [errors.LOST] * (
+        len(job.codes) - 1
+    )
+    assert job.codes[killed] == -signal.SIGKILL
+    assert len(job.says.splitlines()) == 1
+    assert f"lost contact with rank {killed} (not heard for " in job.says
+    if "chain" not in name:
+        assert "in all_reduce of (4,) over tp, step 3" in job.says
+    assert max(job.seconds) - job.seconds[killed] < LATE
+
+
+def test_an_error_in_one_process_ends_all(ended: dict[str, Job]) -> None:
+    job = ended["mistake-of-one"]
+    assert job.codes == [2, 2]
+    assert job.says == "tenfold: rank 1: file 7 is damaged; delete it"
+    assert max(job.seconds) < LATE
+
+
+def test_a_bug_in_one_process_shows_its_traceback(ended: dict[str, Job]) -> None:
+    job = ended["bug-of-one"]
+    assert job.codes == [70, 70]
+    assert job.says.startswith("tenfold: rank 1: KeyError: 'no such expert'\nTraceback")
+    assert job.says.count("Traceback") == 1
+
+
+@pytest.mark.parametrize("name", ["mistake-of-all", "mistake-of-all-before-they-meet"])
+def test_what_all_processes_say_is_said_once(ended: dict[str, Job], name: str) -> None:
+    job = ended[name]
+    assert job.codes == [2, 2]
+    assert job.says == "tenfold: file 7 is damaged; delete it"
+
+
+def test_another_configuration_is_named(ended: dict[str, Job]) -> None:
+    job = ended["other-config"]
+    assert job.codes == [2, 2, 2]
+    first, field, way_out = job.says.splitlines()
+    assert first == "tenfold: rank 2 differs from rank 0 in"
+    assert field == "  config.model.hidden: 16 -> 32"
+    assert "same command" in way_out
+
+
+def test_who_works_long_is_waited_for(ended: dict[str, Job]) -> None:
+    job = ended["one-works-long"]
+    assert job.codes == [0, 0] and job.says == ""
+
+
+def test_nan_in_one_process_is_named_by_the_first(ended: dict[str, Job]) -> None:
+    job = ended["nan-in-one"]
+    assert job.codes == [3, 3]
+    assert job.says.count("tenfold: ") == 1
+    assert "step 5, process 1: the weight body.4.weight is not finite" in job.says
+    assert "process 0" not in job.says
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return {
+        f"{file.parent.name}/{key}": value
+        for file in sorted(run.glob("checkpoints/*/final*.safetensors"))
+        for key, value in load_file(file).items()
+    }
+
+
+def test_torchrun_restarts_a_killed_job_which_resumes_exactly(
+    ended: dict[str, Job], tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+        + ["--max-restarts", "1", "--master-port", str(20000 + seed_of(str(tmp_path)) % 20000)]
+        + [str(WORKER), str(tmp_path), "train-killed"],
+        capture_output=True, text=True, env=ENVIRONMENT, timeout=90,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "tenfold: rank 0 lost contact with rank 1" in done.stderr
+    assert ended["nothing-wrong"].codes == [0, 0]
+    whole, resumed = weights(ended["nothing-wrong"].run), weights(tmp_path)
+    assert whole and whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_a_lone_process_has_no_watch() -> None:
+    with dist.started("cpu") as world:
+        assert world.size == 1 and not watch.meet()
+        assert world.gather({"a": 1}) == [{"a": 1}]
+        world.require_same({"a": 1})
+        world.barrier(patient=True)
