@@ -23,6 +23,8 @@ lint: .venv/ready
 claims: .venv/ready
 	OMP_NUM_THREADS=$(THREADS) $(PY) -m pytest -m slow tests
 	OMP_NUM_THREADS=$(THREADS) $(PY) -m tenfold claim $(SYSTEM) --threads $(THREADS)
+	for script in $(filter-out %_worker.py,$(wildcard claims/$(SYSTEM)_*.py)); do \
+		OMP_NUM_THREADS=1 $(PY) $$script || exit 1; done
 
 bench: .venv/ready
 	$(PY) benchmarks/$(SYSTEM).py

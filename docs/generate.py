@@ -104,6 +104,10 @@ def results(name: str) -> list[str]:
             f"![Training loss and held-out error](../../claims/{name}-long.png)",
             "",
         ]
+    for file in sorted((ROOT / "claims").glob(f"{name}-*.md")):
+        if file.stem != f"{name}-long":
+            title = file.read_text().splitlines()[0].lstrip("# ")
+            lines += [f"[{title}](../../claims/{file.name}).", ""]
     speed = read("benchmarks/results", name)
     if speed:
         parts = [

@@ -210,7 +210,14 @@ class Gpt(nn.Module):
         return weight
 
     def _embed(self, tokens: Int64[Tensor, "batch time"], start: int) -> Tensor:
-        x = self.embed["tok"](tokens)
+        try:
+            x = self.embed["tok"](tokens)
+        except IndexError as error:
+            low, high = int(tokens.min()), int(tokens.max())
+            raise ValueError(
+                f"token ids are from {low} to {high}, but the vocabulary has {self.cfg.vocab}: 0 to "
+                f"{self.cfg.vocab - 1}; encode with the tokenizer of this model"
+            ) from error
         if "pos" in self.embed:
             end = start + tokens.shape[1]
             if end > self.cfg.seq:

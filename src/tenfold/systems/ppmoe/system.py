@@ -67,6 +67,11 @@ class Ppmoe(System[Config]):
             raise ValueError("the configuration has no vocabulary; use Ppmoe.complete(cfg)")
         self.text = data.Text(cfg)
         self.tokenizer = self.text.tokenizer
+        if self.tokenizer.vocab != cfg.model.vocab:
+            raise ValueError(
+                f"model.vocab is {cfg.model.vocab}, but the {cfg.data.tokenizer} tokenizer has "
+                f"{self.tokenizer.vocab} tokens; leave model.vocab at 0"
+            )
         self.part: Part | None = None
         if dist.current().size == 1:
             self.part = Part(cfg, Grid())
