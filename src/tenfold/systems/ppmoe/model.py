@@ -215,7 +215,7 @@ class Gpt(nn.Module):
         except IndexError as error:
             low, high = int(tokens.min()), int(tokens.max())
             raise ValueError(
-                f"token ids are from {low} to {high}, but the vocabulary has {self.cfg.vocab}: 0 to "
+                f"token ids are from {low} to {high}, but the vocabulary is 0 to "
                 f"{self.cfg.vocab - 1}; encode with the tokenizer of this model"
             ) from error
         if "pos" in self.embed:
