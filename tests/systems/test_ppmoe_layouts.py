@@ -46,11 +46,15 @@ REFUSED = {
     ),
     "batch": (configuration(batch=3), 2, r"batch 3 .* data-parallel size 2"),
     "interleaved": (
-        configuration(pp=2, schedule="interleaved", micro=3), 2,
-        r"interleaved on 2 stages needs a multiple of 2 micro-batches, got loop.accumulate 3",
+        configuration(pp=2, schedule="interleaved", micro=5), 2,
+        r"interleaved .* 5 micro-batches in 2 rounds on 2 stages.* multiple of 2",
     ),
     "dualpipev": (
-        configuration(pp=2, schedule="dualpipev", micro=2), 2, r"dualpipev .* multiple of 4 .* 2",
+        configuration(pp=2, schedule="dualpipev", micro=2), 2, r"dualpipev .* needs 4 .* 2",
+    ),
+    "tokens": (
+        configuration(replace(TINY, seq=15), tp=2, dispatch="alltoall"), 2,
+        r"model.seq 15 .* layout.tp 2",
     ),
     "zero and ema": (
         replace(configuration(zero=True), loop=Loop(ema=0.9)), 1, r"layout.zero and loop.ema",

@@ -109,13 +109,13 @@ def save(
     if world.is_first:
         write_state(temporary / "state.pt", state)
     _write_parts(temporary, parts, world)
-    world.barrier()
+    world.barrier(patient=True)
     if world.is_first:
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         for old in complete(folder)[:-1]:
             remove(old)
-    world.barrier()
+    world.barrier(patient=True)
 
 
 def _fresh(folder: Path, world: World) -> None:
@@ -135,11 +135,11 @@ def write_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> N
     temporary = folder.with_name(folder.name + ".tmp")
     _fresh(temporary, world)
     _write_parts(temporary, parts, world)
-    world.barrier()
+    world.barrier(patient=True)
     if world.is_first:
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
-    world.barrier()
+    world.barrier(patient=True)
 
 
 def _write_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> None:

@@ -193,8 +193,8 @@ def _culprit(fit: Fit, batch: Batch, losses: dict[str, float], norm: float) -> s
     return f"the gradient norm is {norm}; lower optim.lr"
 
 
-def _blamed(seen: list[tuple[str, dict[str, float], float]]) -> str:
-    """The culprits that processes found: where the loss is bad, before where only gradients are."""
+def _blamed(seen: list[Any]) -> str:
+    """What processes found, each (culprit, losses, norm): bad losses before mere bad gradients."""
     found = [
         (
             all(abs(v) < float("inf") for v in losses.values()),
@@ -425,7 +425,7 @@ def _validate(stage: _Stage, log: MetricsLog) -> None:
 def _finish(stage: _Stage) -> None:
     """Write the weights that count and what is kept beside them, load both, drop checkpoints."""
     fit, folder, world = stage.fit, stage.folder, stage.world
-    world.barrier()  # best weights are written
+    world.barrier(patient=True)  # best weights are written
     if stage.best:
         stage.read_weights("best")
     stage.write_weights("final", fit.model if stage.best else stage.evaluated)
@@ -433,9 +433,9 @@ def _finish(stage: _Stage) -> None:
         checkpoint.write_state(folder / "final.pt", stage.more())
         account = {"name": fit.name, "steps": stage.step, "seconds": round(stage.seconds, 2)}
         checkpoint.write_json(folder / "done.json", {**account, "best": stage.best or None})
-    world.barrier()
+    world.barrier(patient=True)
     _load_final(stage)
-    world.barrier()
+    world.barrier(patient=True)
     if world.is_first:
         for old in checkpoint.complete(folder):
             checkpoint.remove(old)

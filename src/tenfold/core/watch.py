@@ -447,20 +447,25 @@ class Watch:
             return
         limit = self.limit if beat >= 0 else max(self.limit, START)
         if time.monotonic() - self.heard > limit and rank in (missing := self._missing()):
-            self._fail(f"rank {self.rank} does not hear rank {rank}", HUNG, missing)
+            alone = f"rank {self.rank} no longer hears rank {rank}"
+            self._fail(self._waiting() if _now.what else alone, HUNG, missing)
 
     def _give_up(self, code: int, since: float, even_if_all_there: bool) -> None:
         """End the wait that this process is in, unless it ends just now."""
         missing = self._missing()
         if _now.since != since or self.failing.is_set() or not (missing or even_if_all_there):
             return
-        head = (
-            f"rank {self.rank} has waited {time.monotonic() - since:.0f} s in {_now.what} over "
-            f"{_now.group} (number {_now.count}{', ' + _now.place if _now.place else ''})"
-        )
+        head = self._waiting()
         if code != HUNG:
             head += f" and was asked to stop by {signal.Signals(code - 128).name}"
         self._fail(head, code, missing)
+
+    def _waiting(self) -> str:
+        where = f", {_now.place}" if _now.place else ""
+        return (
+            f"rank {self.rank} has waited {time.monotonic() - _now.since:.0f} s in {_now.what} "
+            f"over {_now.group} (number {_now.count}{where})"
+        )
 
     def _fail(self, head: str, code: int, missing: list[int]) -> None:
         posts = self._posts()

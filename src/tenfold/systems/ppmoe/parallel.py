@@ -120,12 +120,21 @@ def check_layout(cfg: Config, world_size: int) -> None:
             f"({world_size} processes / (pp {pp} x tp {tp}))"
         )
     micro = cfg.loop.accumulate
-    rounds = {"interleaved": pp, "looped-bfs": pp, "zero-bubble": pp, "dualpipev": 2 * pp}
-    least = rounds.get(layout.schedule, 1) if pp > 1 else 1
-    if micro % least or (pp > 1 and layout.schedule in ("zbv", "dualpipev") and micro < least):
+    by_rounds = layout.schedule in ("interleaved", "zero-bubble")
+    if pp > 1 and by_rounds and micro % max(1, micro // pp):
         raise ValueError(
-            f"schedule {layout.schedule} on {pp} stages needs a multiple of {least} micro-batches, "
-            f"got loop.accumulate {micro}"
+            f"schedule {layout.schedule} runs loop.accumulate {micro} micro-batches in "
+            f"{micro // pp} rounds on {pp} stages, which must be equal; use a multiple of {pp}"
+        )
+    if pp > 1 and layout.schedule == "dualpipev" and micro < 2 * pp:
+        raise ValueError(
+            f"schedule dualpipev on {pp} processes needs {2 * pp} micro-batches or more, got "
+            f"loop.accumulate {micro}"
+        )
+    if model.moe_layers and layout.dispatch == "alltoall" and model.seq % tp:
+        raise ValueError(
+            f"model.seq {model.seq} is not divisible by layout.tp {tp}: with layout.dispatch "
+            "alltoall each tensor rank sends an equal share of the tokens; use slice"
         )
     if layout.zero and cfg.loop.ema:
         raise ValueError("layout.zero and loop.ema do not go together; set one of them off")
