@@ -39,7 +39,8 @@ def fields(cls: type, prefix: str = "") -> list[tuple[str, str, str]]:
         if dataclasses.is_dataclass(hints[f.name]):
             rows += fields(hints[f.name], f"{prefix}{f.name}.")
         else:
-            rows.append((prefix + f.name, repr(f.default), texts.get(f.name, "")))
+            default = "" if f.default is dataclasses.MISSING else repr(f.default)
+            rows.append((prefix + f.name, default, texts.get(f.name, "")))
     return rows
 
 
@@ -73,7 +74,8 @@ def page(name: str) -> str:
     lines += ["", "## Fields", "", "| field | default | meaning |", "|---|---|---|"]
     for field, default, text in fields(type(recipes["paper"])):
         text = text.replace("|", "\\|")
-        lines.append(f"| `--{field.replace('_', '-')}` | `{default}` | {text} |")
+        shown = f"`{default}`" if default else "set by the recipe"
+        lines.append(f"| `--{field.replace('_', '-')}` | {shown} | {text} |")
     lines += ["", "## Cite", "", "```bibtex", paper.cite, "```", ""]
     return "\n".join(lines)
 
@@ -116,7 +118,8 @@ def results(name: str) -> list[str]:
             for side, seen in row["ratio"].items()
         ]
         link = f"[benchmarks/results/{name}.md](../../benchmarks/results/{name}.md)"
-        lines += [f"Speed, in one process with equal outputs: {'; '.join(parts)} ({link}).", ""]
+        same = speed.get("compares", "in one process with equal outputs")
+        lines += [f"Speed, {same}: {'; '.join(parts)} ({link}).", ""]
     return lines or ["No committed results yet.", ""]
 
 

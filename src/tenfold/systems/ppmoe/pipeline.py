@@ -274,7 +274,8 @@ class Part(nn.Module):
                 holders = 1
             elif cut_of(key) is not None:
                 holders = self.grid.dp.size
-            total += p.grad.double().square().sum() / holders
+            flat = p.grad.reshape(-1)
+            total += flat.dot(flat).double() / holders  # a copy in float64 would cost more
         return float(self.grid.all.sum_(total).sqrt())
 
     @torch.no_grad()
