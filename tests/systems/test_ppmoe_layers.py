@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from tenfold.core.optim import Optim
 from tenfold.systems.ppmoe.config import Config, Data, Layout, Model
 from tenfold.systems.ppmoe.dispatch import MoE, Pairs
-from tenfold.systems.ppmoe.experts import Experts, expert_linear
+from tenfold.systems.ppmoe.experts import Experts
 from tenfold.systems.ppmoe.model import Cache, Gpt
 from tenfold.systems.ppmoe.parallel import Grid, attach
 from tenfold.systems.ppmoe.pipeline import Part
@@ -62,11 +63,19 @@ def test_experts_equal_a_loop(counts: list[int], seed: int) -> None:
 
 
 @pytest.mark.parametrize("counts", [[2, 0, 3], [0, 0], [4]], ids=str)
-def test_expert_linear_gradients(counts: list[int]) -> None:
-    parts = [randn(sum(counts), 3), randn(len(counts), 2, 3), randn(len(counts), 2)]
-    parts = [p.requires_grad_() for p in parts]
-    sizes = torch.tensor(counts)
-    assert torch.autograd.gradcheck(lambda x, w, b: expert_linear(x, w, b, sizes), parts)
+@pytest.mark.parametrize("activation", ["erf", "tanh"])
+def test_gradients_of_experts(counts: list[int], activation: Literal["erf", "tanh"]) -> None:
+    """Against finite differences, of everything."""
+    small = Model(layers=1, hidden=3, heads=1, ffn=2, experts=len(counts), activation=activation)
+    experts = filled(Experts(small, len(counts)))
+    names = [name for name, _ in experts.named_parameters()]
+    given_to = [randn(sum(counts), 3).requires_grad_(), *experts.parameters()]
+
+    def run(x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        named = dict(zip(names, parameters, strict=True))
+        return torch.func.functional_call(experts, named, (x, torch.tensor(counts)))
+
+    assert torch.autograd.gradcheck(run, given_to)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
@@ -77,6 +86,20 @@ def test_experts_in_each_precision(dtype: torch.dtype) -> None:
     got = experts.to(dtype)(x.to(dtype), counts)
     assert got.dtype == dtype
     torch.testing.assert_close(got.double(), want, rtol=0.05, atol=0.05)
+
+
+def test_grouped_products_equal_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`grouped_mm`, which GPUs use: values and gradients, with an expert that gets nothing."""
+    experts, counts = filled(Experts(TINY, 4)).float(), torch.tensor([3, 0, 5, 2])
+    x = randn(10, TINY.hidden).float().requires_grad_()
+    found = []
+    for grouped in (False, True):
+        monkeypatch.setattr("tenfold.systems.ppmoe.experts.can_group", lambda x, w, g=grouped: g)
+        y = experts(x, counts)
+        grads = torch.autograd.grad((y * y.detach()).sum(), [x, *experts.parameters()])
+        found.append([y, *grads])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 # --- routing ------------------------------------------------------------------------------------

@@ -12,42 +12,58 @@ from torch import Tensor, nn
 from .config import Model
 
 
-class _Segments(torch.autograd.Function):
-    """y[rows of e] = x[rows of e] @ weight[e].T + bias[e], an expert at a time.
+class _Networks(torch.autograd.Function):
+    """fc2(GELU(fc1(x))) of each expert on its rows, one expert after another.
 
-    Written out because autograd of a plain loop makes a zero gradient of all experts for each one.
+    What lies between an expert's two products is then still in the cache, forward and backward;
+    and autograd of a plain loop would make a zero gradient of all experts for each one.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, counts: list[int]) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.counts = counts
-        y = x.new_empty(len(x), weight.shape[1])
-        for e, rows in _rows(counts):
-            torch.addmm(bias[e], x[rows], weight[e].t(), out=y[rows])
+    def forward(
+        ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, counts: list[int],
+        approximate: str,
+    ) -> Tensor:  # fmt: skip
+        keeps = any(ctx.needs_input_grad)
+        y, z = x.new_empty(len(x), w2.shape[1]), x.new_empty(len(x), w1.shape[1])
+        inner = torch.empty_like(z) if keeps else z
+        parts = zip(
+            *(t.split(counts) for t in (x, z, inner, y)),
+            *(t.unbind() for t in (w1.mT, b1, w2.mT, b2)), strict=True,
+        )  # fmt: skip
+        for rows, before, after, out, w1_e, b1_e, w2_e, b2_e in parts:
+            if len(rows):
+                torch.addmm(b1_e, rows, w1_e, out=before)
+                torch.ops.aten.gelu.out(before, approximate=approximate, out=after)
+                torch.addmm(b2_e, after, w2_e, out=out)
+        if keeps:
+            ctx.save_for_backward(x, w1, w2, z, inner)
+            ctx.counts, ctx.approximate = counts, approximate
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        x, weight = ctx.saved_tensors
-        grad = grad.contiguous()
-        grad_x, grad_weight = torch.empty_like(x), torch.empty_like(weight)
-        grad_bias = grad.new_empty(weight.shape[:2])
-        for e, rows in _rows(ctx.counts, with_empty=True):
-            torch.mm(grad[rows], weight[e], out=grad_x[rows])
-            torch.mm(grad[rows].t(), x[rows], out=grad_weight[e])
-            torch.sum(grad[rows], 0, out=grad_bias[e])
-        return grad_x, grad_weight, grad_bias, None
-
-
-def _rows(counts: list[int], with_empty: bool = False) -> list[tuple[int, slice]]:
-    """(expert, its rows) of tokens sorted by expert."""
-    found, start = [], 0
-    for e, count in enumerate(counts):
-        if count or with_empty:
-            found.append((e, slice(start, start + count)))
-        start += count
-    return found
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, w1, w2, z, inner = ctx.saved_tensors
+        counts, grad = ctx.counts, grad.contiguous()
+        made = [torch.empty_like(t) for t in (x, w1, w1[:, :, 0], w2, w2[:, :, 0])]
+        grad_x, grad_w1, grad_b1, grad_w2, grad_b2 = made
+        room = z.new_empty(max(counts), z.shape[1])  # used by all in turn
+        parts = zip(
+            *(t.split(counts) for t in (grad, x, z, inner, grad_x)),
+            *(t.unbind() for t in (w1, w2, grad_w1, grad_b1, grad_w2, grad_b2)), strict=True,
+        )  # fmt: skip
+        for grad_e, rows, before, after, gx, w1_e, w2_e, gw1, gb1, gw2, gb2 in parts:
+            # no rows: the products and sums are zeros
+            torch.mm(grad_e.t(), after, out=gw2)
+            torch.sum(grad_e, 0, out=gb2)
+            back = torch.mm(grad_e, w2_e, out=room[: len(rows)])
+            torch.ops.aten.gelu_backward.grad_input(
+                back, before, approximate=ctx.approximate, grad_input=back
+            )
+            torch.mm(back.t(), rows, out=gw1)
+            torch.sum(back, 0, out=gb1)
+            torch.mm(back, w1_e, out=gx)
+        return *made, None, None
 
 
 def can_group(x: Tensor, weight: Tensor) -> bool:
@@ -59,15 +75,13 @@ def can_group(x: Tensor, weight: Tensor) -> bool:
     return x.is_cuda and aligned and x.dtype in (torch.bfloat16, torch.float16, torch.float32)
 
 
-def expert_linear(
+def grouped_linear(
     x: Float[Tensor, "row in"],
     weight: Float[Tensor, "expert out in"],
     bias: Float[Tensor, "expert out"],
     counts: Int64[Tensor, " expert"],
 ) -> Float[Tensor, "row out"]:
     """One linear map an expert on rows sorted by expert; `counts` are the rows of each."""
-    if not can_group(x, weight):
-        return _Segments.apply(x, weight, bias, counts.tolist())
     ends = counts.cumsum(0).to(torch.int32)
     y = F.grouped_mm(x, weight.transpose(1, 2), offs=ends)
     which = torch.repeat_interleave(
@@ -96,5 +110,7 @@ class Experts(nn.Module):
             kind = torch.get_autocast_dtype(x.device.type)
             parts = [p.to(kind) for p in parts]
         x, w1, b1, w2, b2 = parts
-        inner = F.gelu(expert_linear(x, w1, b1, counts), approximate=self.approximate)
-        return expert_linear(inner, w2, b2, counts)
+        if not can_group(x, w1):
+            return _Networks.apply(x, w1, b1, w2, b2, counts.tolist(), self.approximate)
+        inner = F.gelu(grouped_linear(x, w1, b1, counts), approximate=self.approximate)
+        return grouped_linear(inner, w2, b2, counts)
