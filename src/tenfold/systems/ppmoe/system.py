@@ -235,11 +235,12 @@ class Ppmoe(System[Config]):
     def notes(self) -> list[str]:
         """What was measured, and how the layers were laid out."""
         cfg = self.cfg
-        first = cfg.data.eval_windows
+        first, on_textmix = cfg.data.eval_windows, cfg.data.name == "textmix"
         lines = [
             f"bits per byte over windows of {cfg.model.seq} tokens, each byte but the first "
             + (f"of the first {first} windows of a domain" if first else "predicted once")
-            + "; mean: over domains. textmix has no test split: its val files are reported",
+            + "; mean: over domains"
+            + (". textmix has no test split: its val files are reported" * on_textmix),
         ]
         if cfg.model.moe_layers:
             layers = ", ".join(str(i) for i in cfg.model.moe_layers)
