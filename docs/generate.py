@@ -59,6 +59,7 @@ def page(name: str) -> str:
         f"- Use: {cls.intended}",
         f"- Read the code: `src/tenfold/systems/{name}/` (its README says how we differ).",
         "",
+        *guide(name),
         "## Results",
         "",
         *results(name),
@@ -78,6 +79,12 @@ def page(name: str) -> str:
         lines.append(f"| `--{field.replace('_', '-')}` | {shown} | {text} |")
     lines += ["", "## Cite", "", "```bibtex", paper.cite, "```", ""]
     return "\n".join(lines)
+
+
+def guide(name: str) -> list[str]:
+    """How to start with data of one's own, where somebody wrote that down."""
+    file = ROOT / "docs" / "guides" / f"{name}.md"
+    return ["## Start", "", *file.read_text().splitlines(), ""] if file.exists() else []
 
 
 def results(name: str) -> list[str]:

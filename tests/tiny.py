@@ -21,6 +21,8 @@ TINY: dict[str, list[str]] = {
     + ["--data.num-coeffs", "15", "--steps", "6"],
     "ppmoe": ["--model.hidden", "16", "--model.heads", "2", "--model.seq", "32", "--steps", "6"]
     + ["--model.experts", "4", "--batch", "4", "--data.eval-windows", "4"],
+    "pangu": ["--model.dim", "8", "--model.heads", "2", "2", "2", "2", "--steps", "6"]
+    + ["--model.depths", "2", "1", "1", "2", "--data.batch-size", "4", "--evaluation.every", "6"],
 }
 """Options that make the demo recipe a matter of seconds."""
 PLAIN: dict[str, list[str]] = {
@@ -28,12 +30,15 @@ PLAIN: dict[str, list[str]] = {
     # the balance loss of a half batch is another loss
     "ppmoe": ["--model.balance-weight", "0", "--steps", "3", "--optim.name", "sgd"]
     + ["--optim.lr", "0.1"],
+    "pangu": ["--model.drop-path", "0", "--steps", "3", "--optim.name", "sgd", "--optim.lr", "0.1"]
+    + ["--loop.amp", "off"],
 }
 """Options without noise that depends on the number of processes. SGD, because Adam makes steps of
 full size out of rounding errors where a gradient is zero (a bias before a BatchNorm)."""
 IMPROVING: dict[str, list[str]] = {
     "spgsn": ["--model.width", "16", "--steps", "60", "--optim.lr", "3e-3", "--optim.warmup", "5"],
     "ppmoe": ["--steps", "60", "--optim.lr", "1e-2", "--optim.warmup", "5"],
+    "pangu": ["--steps", "40", "--optim.lr", "3e-3", "--optim.warmup", "5"],
 }
 """Options with which the tiny system learns something; added to TINY."""
 
@@ -71,7 +76,18 @@ def prompt(folder: Path) -> Path:
     return path
 
 
-SAMPLES: dict[str, Callable[[Path], Path]] = {"spgsn": walker_npz, "ppmoe": prompt}
+def weather(folder: Path) -> Path:
+    """Two generated states, a day apart from each other's neighbours."""
+    from tenfold.generated import waves
+
+    return waves.write_netcdf(folder / "states.nc", waves.WaveStates(), [80, 84])
+
+
+SAMPLES: dict[str, Callable[[Path], Path]] = {
+    "spgsn": walker_npz,
+    "ppmoe": prompt,
+    "pangu": weather,
+}
 """Writes an input of `tenfold predict`."""
 
 

@@ -12,12 +12,10 @@ __version__ = "0.1.0"
 
 
 def load(path: str | Path) -> System[Any]:
-    """A system ready for `predict`, from a run folder or a weights file written by tenfold.
+    """A system ready for `predict`: a run folder, a weights file of tenfold, or an official file.
 
     Raises FileNotFoundError or ValueError if there are no such weights.
     """
     from . import run, systems
 
-    file = run.weights_of(Path(path))
-    name, _ = run.open_weights(file)
-    return run.load(systems.system_class(name), file)
+    return run.load(systems.system_class(run.system_of(Path(path))), Path(path))

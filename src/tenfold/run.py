@@ -22,6 +22,7 @@ from .core.system import Claim, System
 from .report.card import card_info, write_model_card
 from .report.claim import write_claim
 from .report.html import write_run_page
+from .systems import SYSTEMS
 
 AnySystem = System[Any]
 
@@ -93,8 +94,24 @@ def weights_of(path: Path) -> Path:
     return file
 
 
+def system_of(path: Path) -> str:
+    """The name of the system that a run, a weights file or an official file belongs to."""
+    return official_of(path) or open_weights(weights_of(path))[0]
+
+
+def official_of(path: Path) -> str:
+    """The system that predicts with the file (or a folder of such files) as it is, or nothing."""
+    if not path.exists() or (path / "weights.safetensors").exists():
+        return ""
+    files = path.iterdir() if path.is_dir() else [path]
+    endings = {file.suffix for file in files}
+    return next((n for n, entry in SYSTEMS.items() if entry.opens and entry.opens in endings), "")
+
+
 def load(cls: type[AnySystem], path: Path) -> AnySystem:
-    """A system ready for `predict`, from a run folder or a weights file."""
+    """A system ready for `predict`, from a run folder, a weights file or an official file."""
+    if official_of(path):
+        return cls.open(path)
     file = weights_of(path)
     _, values = open_weights(file)
     system = construct(cls, from_json(type(next(iter(cls.recipes.values()))), values))

@@ -63,6 +63,10 @@ def info(rest: list[str]) -> None:
     parse(verb, rest, "tenfold info", [])
 
 
+MOST_ROWS = 16
+"""Rows of a table in the terminal; of longer ones only those that the system shows first."""
+
+
 @dataclass(frozen=True)
 class Run:
     """Where the run lives."""
@@ -147,6 +151,11 @@ def _show_dry_run(cls: type[System[Any]], config: Any) -> None:
     print("one step:", ", ".join(f"{k} {v:.5g}" for k, v in found.losses.items()))
 
 
+def number(value: float) -> str:
+    """Two digits after the point, or four that count where that would be nothing."""
+    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.4g}"
+
+
 def _show_result(result: dict[str, Any]) -> None:
     """Print metrics: one table a group, rows by the middle part, methods side by side."""
     data = result["data"]
@@ -159,13 +168,16 @@ def _show_result(result: dict[str, Any]) -> None:
             k.split("/")[-1] for k in result["metrics"] if k.startswith(group + "/")
         ))  # fmt: skip
         table = table_of(group, "", "by", *[labels.get(c, c) for c in columns])
-        rows = dict.fromkeys(
+        rows = list(dict.fromkeys(
             k.rsplit("/", 1)[0] for k in result["metrics"] if k.startswith(group + "/")
-        )
+        ))  # fmt: skip
+        if len(rows) > MOST_ROWS:  # the page has them all
+            first = {k.split("/")[1] for k in result.get("main", [])}
+            rows = [r for r in rows if r.partition("/")[2] in first] or rows[:MOST_ROWS]
         for row in rows:
             for method, metrics in named.items():
                 cells = [metrics.get(f"{row}/{c}") for c in columns]
-                shown = ["" if v is None else f"{v:.2f}" for v in cells]
+                shown = ["" if v is None else number(v) for v in cells]
                 table.add_row(row.partition("/")[2], method, *shown)
         show(table)
     for note in result["notes"]:
@@ -197,6 +209,7 @@ def evaluate(rest: list[str]) -> None:
                 "baselines": system.baselines(split),
                 "notes": system.notes(),
                 "labels": system.labels(),
+                "main": system.headline,
             }
         )
 
@@ -212,7 +225,7 @@ def predict(rest: list[str]) -> None:
     if given is not None:  # a system may have options of its own
         from . import run as runs
 
-        asked = system_class(runs.open_weights(runs.weights_of(given))[0]).options
+        asked = system_class(runs.system_of(given)).options
 
     def verb(
         run: Annotated[Path, *positional("RUN")],
@@ -225,7 +238,8 @@ def predict(rest: list[str]) -> None:
         `tenfold predict RUN --help` lists what the system of that run can be asked for.
 
         Args:
-            run: Run folder or .safetensors file.
+            run: Run folder or .safetensors file; for pangu also an official .onnx file, or a
+                folder of them, which onnxruntime runs as they are.
             file: Input; `tenfold info SYSTEM` says which kinds.
             out: Output folder; by default predictions/<file name> in the run folder.
             options: The system's own options.
@@ -234,11 +248,10 @@ def predict(rest: list[str]) -> None:
 
         if not file.exists():
             raise FileNotFoundError(f"{file} does not exist")
-        weights = runs.weights_of(run)
-        name, _ = runs.open_weights(weights)
-        system = runs.load(system_class(name), run)
+        system = runs.load(system_class(runs.system_of(run)), run)
         system.options = options
-        folder = weights.parent / "predictions" / file.stem if out == Path() else out
+        home = run if run.is_dir() else run.parent
+        folder = home / "predictions" / file.stem if out == Path() else out
         for path in system.predict(file, folder):
             print(path)
 
@@ -259,21 +272,27 @@ def export(rest: list[str]) -> None:
 
     def verb(
         run: Annotated[Path, *positional("RUN")],
-        to: Literal["onnx", "torch"] = "onnx",
+        to: Literal["onnx", "torch", "official"] = "onnx",
         out: Path = Path(),
     ) -> None:
         """Export a trained network and check that it equals eager at two batch sizes.
 
         Args:
             run: Run folder or .safetensors file.
-            to: onnx (needs the extra `export`) or torch (torch.export, a .pt2 file).
-            out: Output file; by default beside the weights.
+            to: onnx (needs the extra `export`), torch (torch.export, a .pt2 file), or official:
+                files as the authors' own, where a system has such (pangu).
+            out: Output file, of official ones the folder; by default beside the weights.
         """
         from . import run as runs
         from .export import export_checked
 
         weights = runs.weights_of(run)
         name, _ = runs.open_weights(weights)
+        if to == "official":
+            folder = weights.parent / "official" if out == Path() else out
+            for path in runs.load(system_class(name), run).export_official(folder):
+                print(path)
+            return
         suffix = ".onnx" if to == "onnx" else ".pt2"
         target = weights.with_name(name + suffix) if out == Path() else out
         worst = export_checked(runs.load(system_class(name), run).export(), to, target)

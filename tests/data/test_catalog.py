@@ -11,9 +11,8 @@ PUBLIC = [name for name, item in catalog.SETS.items() if not item.bring_your_own
 
 def test_entries_are_complete():
     assert len(PUBLIC) == 17
-    assert {"h36m", "3dpw", "cifar100", "mini_imagenet", "cub200"} == set(catalog.SETS) - set(
-        PUBLIC
-    )
+    own = {"h36m", "3dpw", "cifar100", "mini_imagenet", "cub200", "era5"}
+    assert own == set(catalog.SETS) - set(PUBLIC)
     for name, item in catalog.SETS.items():
         assert item.name == name
         for text in (item.what, item.licence, item.origin, item.size, item.layout, item.obtain):

@@ -154,8 +154,8 @@ class System(Generic[C]):
     """Metric group -> "lower" or "higher"."""
     units: ClassVar[dict[str, str]]
     """Metric group -> unit."""
-    headline: ClassVar[list[str]]
-    """The metrics that a page shows first."""
+    headline: list[str]
+    """The metrics that a page shows first; a system may narrow them to what its data have."""
     task: ClassVar[str]
     """What it does, in a few words."""
     accepts: ClassVar[str]
@@ -220,6 +220,15 @@ class System(Generic[C]):
     def export(self) -> Export:
         """The network as plain tensors in and out."""
         raise NotImplementedError
+
+    def export_official(self, out: Path) -> list[Path]:
+        """Write the weights as the authors' own files have them; returns what was written."""
+        raise ValueError(f"{type(self).__name__} has no official layout to export to; use --to onnx")
+
+    @classmethod
+    def open(cls, source: Path) -> System[C]:
+        """A system that predicts with an official file as it is, without converting it."""
+        raise ValueError(f"{source} cannot be run as it is; `tenfold convert` reads checkpoints")
 
     @classmethod
     def convert(cls, source: Path) -> tuple[System[C], Any]:

@@ -1,4 +1,4 @@
-"""Checks of the weather set: the four NetCDF-4 files of `pangu_atmos`."""
+"""Checks of weather data: the four NetCDF-4 files of `pangu_atmos`, and states of your own."""
 
 from __future__ import annotations
 
@@ -66,6 +66,34 @@ def check_pangu_atmos(f: Findings) -> None:
             f.problem(file, f"is not a NetCDF-4 file ({file.stat().st_size} bytes)")
         elif has_h5py:
             _netcdf(f, file, variables)
+
+
+def check_era5(f: Findings) -> None:
+    """Whatever files of states the folder holds, opened by the reader that training uses.
+
+    Units, levels, order and missing values of the first, middle and last state; without a limit
+    every state is read for missing values.
+    """
+    from .weather import check_states, open_states
+
+    try:
+        states = open_states(f.folder)
+        f.seen(states.files)
+        lat, lon = states.grid.shape
+        f.note(
+            f"{len(states)} states of {len(states.grid.fields)} fields on {lat} x {lon} points, "
+            f"{states.times[0]} to {states.times[-1]}, every {states.grid.step} h"
+        )
+        for finding in check_states(states):
+            f.note(finding.what)
+        partial = [] if f.limit else np.flatnonzero(~states.complete).tolist()
+    except ImportError as error:
+        f.note(str(error))
+    except (ValueError, FileNotFoundError) as error:
+        f.problem(f.folder, str(error))
+    else:
+        if partial:
+            f.note(f"{len(partial)} states lack values and are left out: index {some(partial)}")
 
 
 def _netcdf(f: Findings, file: Path, variables: dict[str, tuple[int, ...]]) -> None:

@@ -34,6 +34,7 @@ CHECKS: dict[str, Callable[[Findings], None]] = {
     "cifar100": check_arrays.check_cifar100,
     "mini_imagenet": check_images.check_mini_imagenet,
     "cub200": check_images.check_cub200,
+    "era5": check_weather.check_era5,
 }
 
 

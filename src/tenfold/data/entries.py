@@ -56,10 +56,7 @@ class DataSet:
 
 
 _MIB = 2**20
-_ONCE = (
-    "made once for this project from the origin; put the folder at $TENFOLD_DATA/{name}. There "
-    "is no recipe from the originals"
-)
+_ONCE = "made once for this project; put the folder at $TENFOLD_DATA/{name}. There is no recipe"
 
 # md5 sums of the archives: as published by their sites and repeated in common loaders.
 _TINY = Download(
@@ -381,6 +378,19 @@ _ENTRIES = (
         "`tenfold data get cub200 OUT`",
         "as is",
         (_CUB,),
+        bring_your_own=True,
+    ),
+    DataSet(
+        "era5",
+        ("pangu",),
+        "your own states of the atmosphere: ERA5, IFS analyses or a model's, any grid",
+        "real",
+        "ERA5 and IFS open data: free use with attribution (Copernicus, ECMWF terms)",
+        "cds.climate.copernicus.eu, WeatherBench2 and ARCO-ERA5 (Google Cloud), data.ecmwf.int",
+        "0.29 GB a state at 0.25 degrees",
+        "*.nc (any number), or one *.zarr, or input_upper.npy and input_surface.npy",
+        "see 'Weather: your own ERA5 or IFS files' in docs/data.md; GRIB must be converted",
+        "as is",
         bring_your_own=True,
     ),
 )

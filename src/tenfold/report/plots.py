@@ -29,7 +29,7 @@ INK: dict[Theme, tuple[str, str, str]] = {  # text, grid, ground
 
 
 @contextmanager
-def _figure(theme: Theme, width: Number, height: Number) -> Iterator[Any]:
+def canvas(theme: Theme, width: Number, height: Number) -> Iterator[Any]:
     """A figure outside pyplot (no global state) in the house style."""
     import matplotlib
 
@@ -65,13 +65,14 @@ def _figure(theme: Theme, width: Number, height: Number) -> Iterator[Any]:
         yield Figure(figsize=(width, height), layout="constrained")
 
 
-def _bytes(figure: Any, fmt: Format) -> bytes:
+def encoded(figure: Any, fmt: Format, dpi: int = 180) -> bytes:
+    """A figure of `canvas` as the bytes of a file; the same data give the same bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
     out = io.BytesIO()
     metadata = {"Date": None} if fmt == "svg" else {"Software": None}
-    figure.savefig(out, format=fmt, dpi=180, metadata=metadata)
+    figure.savefig(out, format=fmt, dpi=dpi, metadata=metadata)
     return out.getvalue()
 
 
@@ -126,7 +127,7 @@ def _log(axes: Any) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _legend(axes: Any, count: int) -> None:
+def legend_below(axes: Any, count: int) -> None:
     """A legend below the axes: it never hides a curve."""
     if count:
         axes.figure.legend(
@@ -152,7 +153,7 @@ def curves(
     `log` None decides by the data. A line of few points gets dots; `marks` are vertical lines
     (where a new stage begins).
     """
-    with _figure(theme, *size) as figure:
+    with canvas(theme, *size) as figure:
         axes = figure.subplots()
         drawn = 0
         for i, (label, (x, values)) in enumerate(lines.items()):
@@ -179,8 +180,8 @@ def curves(
             axes.text(0.5, 0.5, "no finite values", ha="center", transform=axes.transAxes)
         axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
         _plain_steps(axes)
-        _legend(axes, drawn if drawn > 1 or len(lines) > 1 else 0)
-        return _bytes(figure, fmt)
+        legend_below(axes, drawn if drawn > 1 or len(lines) > 1 else 0)
+        return encoded(figure, fmt)
 
 
 def lines_with_spread(
@@ -195,7 +196,7 @@ def lines_with_spread(
     size: tuple[Number, Number] = (5.4, 3.3),
 ) -> bytes:
     """Mean of several repeats over x (rows are repeats) with one standard deviation as a band."""
-    with _figure(theme, *size) as figure:
+    with canvas(theme, *size) as figure:
         axes = figure.subplots()
         for i, (label, (x, repeats)) in enumerate(lines.items()):
             y = np.atleast_2d(np.asarray(repeats, dtype=float))
@@ -211,8 +212,8 @@ def lines_with_spread(
         if log:
             _log(axes)
         axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
-        _legend(axes, len(lines))
-        return _bytes(figure, fmt)
+        legend_below(axes, len(lines))
+        return encoded(figure, fmt)
 
 
 def scatter(
@@ -237,7 +238,7 @@ def scatter(
     unknown = [name for name in joined if name not in groups]
     if unknown:
         raise ValueError(f"no group is called {unknown[0]!r} to be joined; groups: {list(groups)}")
-    with _figure(theme, *size) as figure:
+    with canvas(theme, *size) as figure:
         axes = figure.subplots()
         for i, (label, (x, y)) in enumerate(groups.items()):
             tint = colour(i, theme)
@@ -256,8 +257,8 @@ def scatter(
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_locator(NullLocator())
         axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
-        _legend(axes, len(groups))
-        return _bytes(figure, fmt)
+        legend_below(axes, len(groups))
+        return encoded(figure, fmt)
 
 
 def bars(
@@ -274,7 +275,7 @@ def bars(
     """Grouped bars: method -> {group: value}; `errors` (same shape) become whiskers."""
     groups = list(dict.fromkeys(group for one in values.values() for group in one))
     width = 0.8 / max(len(values), 1)
-    with _figure(theme, *size) as figure:
+    with canvas(theme, *size) as figure:
         axes = figure.subplots()
         for i, (method, one) in enumerate(values.items()):
             x = np.arange(len(groups)) + (i - (len(values) - 1) / 2) * width
@@ -296,8 +297,8 @@ def bars(
         )
         axes.grid(axis="x", visible=False)
         axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
-        _legend(axes, len(values) if len(values) > 1 else 0)
-        return _bytes(figure, fmt)
+        legend_below(axes, len(values) if len(values) > 1 else 0)
+        return encoded(figure, fmt)
 
 
 def heatmap(
@@ -323,7 +324,7 @@ def heatmap(
     if centred:
         high = max(abs(low), abs(high)) or 1.0
         low = -high
-    with _figure(theme, *size) as figure:
+    with canvas(theme, *size) as figure:
         axes = figure.subplots()
         axes.grid(visible=False)
         image = axes.imshow(
@@ -351,7 +352,7 @@ def heatmap(
                 ink = "#000" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "#fff"
                 axes.text(j, i, f"{value:.3g}", ha="center", va="center", color=ink, fontsize=9)
         axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
-        return _bytes(figure, fmt)
+        return encoded(figure, fmt)
 
 
 def animation_gif(frames: Sequence[Any], fps: Number = 10) -> bytes:

@@ -20,6 +20,8 @@ class Entry:
     task: str
     data: str
     minutes: str
+    opens: str = ""
+    """Ending of official files that `predict` runs as they are."""
 
 
 SYSTEMS = {
@@ -34,6 +36,13 @@ SYSTEMS = {
         "mixture-of-experts language models: experts in the tensor group, pipelines, a planner",
         "textmix",
         "2",
+    ),
+    "pangu": Entry(
+        "tenfold.systems.pangu:PanguWeather",
+        "global weather forecasts: 3D Earth-specific transformer, ensembles, cyclone tracks",
+        "pangu_atmos",
+        "1",
+        opens=".onnx",
     ),
 }
 """Name -> where its class is; nothing is imported until it is asked for."""

@@ -51,7 +51,7 @@ class Ppmoe(System[Config]):
     recipes: ClassVar[dict[str, Config]] = RECIPES
     better: ClassVar[dict[str, str]] = {"bits": "lower"}
     units: ClassVar[dict[str, str]] = {"bits": "bits a byte"}
-    headline: ClassVar[list[str]] = ["bits/mean/per byte"]
+    headline: list[str] = ["bits/mean/per byte"]
     task = "mixture-of-experts language models: experts in the tensor group, pipelines, a planner"
     accepts = "a UTF-8 text file, plain, .gz or .xz; its end is continued"
     intended = (

@@ -65,7 +65,7 @@ class Spgsn(System[Config]):
     recipes: ClassVar[dict[str, Config]] = RECIPES
     better: ClassVar[dict[str, str]] = {"mpjpe": "lower"}
     units: ClassVar[dict[str, str]] = {"mpjpe": "mm"}
-    headline: ClassVar[list[str]] = ["mpjpe/average/80ms", "mpjpe/average/400ms"]
+    headline: list[str] = ["mpjpe/average/80ms", "mpjpe/average/400ms"]
     task = "3D skeleton motion prediction by skeleton-parted graph scattering"
     accepts = (
         ".bvh of the run's skeleton, any frame rate and size; .npz with positions (frames, joints, "

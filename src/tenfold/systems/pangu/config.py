@@ -1,0 +1,166 @@
+"""Configuration of Pangu-Weather; every default is the paper's, with its source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tenfold.core.loop import Loop
+from tenfold.core.optim import Optim
+from tenfold.data.grid import Grid
+
+
+@dataclass(frozen=True)
+class Model:
+    """The 3D Earth-specific transformer, and its ablations."""
+
+    dim: int = 192
+    """Channels of the finer resolution, C (pseudocode); the coarser one has twice as many."""
+    depths: tuple[int, int, int, int] = (2, 6, 6, 2)
+    """Blocks of the four layers (pseudocode)."""
+    heads: tuple[int, int, int, int] = (6, 12, 12, 6)
+    """Attention heads of the four layers (pseudocode)."""
+    patch: tuple[int, int, int] = (2, 4, 4)
+    """Levels, rows and columns of a patch (pseudocode)."""
+    window: tuple[int, int, int] = (2, 6, 12)
+    """Tokens of a window along level, latitude, longitude (pseudocode)."""
+    mlp_ratio: float = 4.0
+    """Hidden channels of the MLP over channels (pseudocode)."""
+    drop_path: float = 0.2
+    """Largest probability to leave a branch out in training (paper, from memory)."""
+    bias: Literal["earth", "relative", "none"] = "earth"
+    """Position bias: the paper's table for each place on the Earth, or one table of relative
+    positions for all, or none (ablations)."""
+    attention: Literal["3d", "2d"] = "3d"
+    """2d puts all levels and the surface into the channels of one plane (ablation, ours after To
+    et al., GMD 2024)."""
+    residual: bool = False
+    """True adds the network to its input, starting from zero (ours: short runs need not learn the
+    identity first). The official network has no such path."""
+    recovery_bias: Literal["channel", "pixel"] = "channel"
+    """Biases of patch recovery: one a variable (pseudocode), or one a pixel of a patch, as the
+    official weights have."""
+    height_channel: bool = False
+    """True gives the levels a further, constant channel, as the official weights have."""
+    checkpoint: bool = False
+    """True computes each block again in the backward pass: less memory, a third more time."""
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "mlp_ratio"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"model.{name} must be positive, got {getattr(self, name)}")
+        for name in ("depths", "heads", "patch", "window"):
+            if min(getattr(self, name)) < 1:
+                raise ValueError(f"model.{name} must be at least 1, got {getattr(self, name)}")
+        for layer, heads in enumerate(self.heads, 1):
+            width = self.dim * (2 if layer in (2, 3) else 1)
+            if width % heads:
+                raise ValueError(
+                    f"layer {layer} has {width} channels, not divisible by its {heads} heads; "
+                    "change model.dim or model.heads"
+                )
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"model.drop_path must be in [0, 1), got {self.drop_path}")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which states, and how they are divided."""
+
+    name: Literal["era5", "pangu_atmos", "files", "waves"] = "era5"
+    """era5 and pangu_atmos are looked for in the catalogue (`tenfold data`); files is any NetCDF,
+    Zarr or folder of your own; waves is generated."""
+    path: str = ""
+    """Folder or file; empty looks for $TENFOLD_DATA/<name>, then falls back to waves."""
+    file: str = ""
+    """File within the folder, where it holds several sets (pangu_atmos: gcm_t21_6h.nc)."""
+    upper: tuple[str, ...] = ()
+    """Variables on pressure levels; empty takes the known ones that the files have."""
+    levels: tuple[int, ...] = ()
+    """Pressure levels in hPa, in any order; empty takes all that the files have."""
+    surface: tuple[str, ...] = ()
+    """Variables on one level; empty takes the known ones that the files have."""
+    constants: tuple[str, ...] = ()
+    """Maps given to the network as further surface fields (paper: land, soil, topography)."""
+    train: str = ""
+    """Times to learn from, FIRST:LAST (paper: 1979-01-01:2017-12-31). All three empty: the files'
+    own variable `split`, or else the first 80 % of the times."""
+    validation: str = ""
+    """Times to watch training on, FIRST:LAST (paper: 2019-01-01:2019-12-31)."""
+    test: str = ""
+    """Times to report, FIRST:LAST (paper: 2018-01-01:2018-12-31)."""
+    holdout_days: float = 2.0
+    """Days at the end of each training block kept for validation, where the files' own split has
+    none (ours); 0 keeps none."""
+    batch_size: int = 192
+    """States of one optimiser step, over all processes (paper, from memory: 192)."""
+    cache_gib: float = 4.0
+    """States stay in memory after their first reading if all of them fit in this much."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"data.batch_size must be at least 1, got {self.batch_size}")
+        if self.holdout_days < 0 or self.cache_gib < 0:
+            raise ValueError("data.holdout_days and data.cache_gib must not be negative")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured on the held-out states."""
+
+    hours: tuple[int, ...] = (6, 12, 24, 72, 120)
+    """Lead times in hours; those that the models cannot reach are left out, and it is said."""
+    every: int = 1
+    """Only every so manieth state is a start."""
+    members: int = 0
+    """Members of the perturbed ensemble; 0 measures single forecasts only."""
+    ensemble_every: int = 4
+    """Every so manieth of the starts gets an ensemble."""
+    amplitude: float = 0.2
+    """Size of the first octave of noise, in standard deviations (pseudocode)."""
+    climatology: str = ""
+    """File of a climatology (.safetensors): read if it is there, else fitted and written. Empty
+    fits it anew from the training states."""
+
+    def __post_init__(self) -> None:
+        if not self.hours or min(self.hours) < 1:
+            raise ValueError(f"evaluation.hours must be positive hours, got {self.hours}")
+        if self.every < 1 or self.ensemble_every < 1:
+            raise ValueError("evaluation.every and evaluation.ensemble_every must be at least 1")
+        if self.members == 1 or self.members < 0:
+            raise ValueError("evaluation.members must be 0 (none) or at least 2")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Pangu-Weather: what to train on what."""
+
+    model: Model = Model()
+    data: Data = Data()
+    grid: Grid = Grid()
+    """Fields and grid; empty is filled from the data."""
+    evaluation: Evaluation = Evaluation()
+    optim: Optim = Optim(name="adam", lr=5e-4, weight_decay=3e-6, schedule="cosine")
+    loop: Loop = Loop()
+    leads: tuple[int, ...] = (24, 6, 3, 1)
+    """Lead times in hours, a network each (paper: 1, 3, 6 and 24)."""
+    steps: int = 0
+    """Optimiser steps of each network; 0 means `epochs` passes over its pairs of states."""
+    epochs: int = 100
+    """Passes over the pairs of states where steps is 0 (official code: 100)."""
+    rollout: int = 2
+    """Calls of the network in a row whose mean loss fine-tuning minimises (ours)."""
+    finetune_steps: int = 0
+    """Optimiser steps of fine-tuning after training, for each network; 0 is none, as the paper."""
+    finetune_lr: float = 5e-6
+    """Learning rate of fine-tuning (zhaoshan2/pangu-pytorch: 5e-6)."""
+    seed: int = 0
+    """Seed of weights, batches, DropPath and perturbations."""
+
+    def __post_init__(self) -> None:
+        if not self.leads or min(self.leads) < 1 or len(set(self.leads)) < len(self.leads):
+            raise ValueError(f"leads must be different positive hours, got {self.leads}")
+        if self.rollout < 2:
+            raise ValueError(f"rollout must be at least 2 calls, got {self.rollout}")
+        if self.finetune_steps < 0 or self.steps < 0:
+            raise ValueError("steps and finetune_steps must not be negative")

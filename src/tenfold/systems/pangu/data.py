@@ -1,0 +1,267 @@
+"""From files of states to batches of normalised fields."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int, Shaped
+from torch import Tensor
+
+from tenfold.core import dist
+from tenfold.core.seed import generator
+from tenfold.core.system import DataUsed
+from tenfold.data import catalog
+from tenfold.data.grid import Grid
+from tenfold.data.weather import States, open_states, pairs
+from tenfold.generated import waves
+
+from .config import Config, Data
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+SPLITS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+SHARES = (0.8, 0.9)
+"""Where training and validation end, in files that say nothing of a split (ours)."""
+FILES = {"pangu_atmos": "gcm_t21_6h.nc"}
+"""The file that is read where a set has several and none is named."""
+SIMULATED = {"gcm_t21_6h.nc"}
+"""Files of the catalogue that hold no observations."""
+MOST_WAVES = 16
+"""Largest batch where generated waves stand in for absent data: there are few of them."""
+State = tuple[Float32[np.ndarray, "variable level lat lon"], Float32[np.ndarray, "field lat lon"]]
+
+
+AnyStates = States | waves.WaveStates
+"""States of files, or generated ones."""
+
+
+def find(data: Data) -> Path | None:
+    """File or folder of the data, or None where it is not there; a given path must exist."""
+    if data.name == "waves":
+        return None
+    if data.name == "files":
+        if not data.path:
+            raise ValueError("data.name is files; say where they are: --data.path FILE_OR_FOLDER")
+        found: Path | None = Path(data.path).expanduser()
+    else:
+        found = catalog.find(data.name, data.path)
+    if found is None:
+        return None
+    file = data.file or FILES.get(data.name, "")
+    found = found / file if file and found.is_dir() else found
+    if not found.exists():
+        raise FileNotFoundError(f"{found} does not exist; see data.path and data.file")
+    return found
+
+
+def open_data(data: Data) -> AnyStates:
+    """The states of a configuration, opened but not read."""
+    if data.name == "waves":
+        return waves.WaveStates(_waves_grid(data))
+    path = find(data) or catalog.find_or_explain(data.name)  # the latter says how to get it
+    return open_states(
+        path,
+        upper=data.upper,
+        levels=data.levels,
+        surface=data.surface,
+        constants=data.constants,
+    )
+
+
+def _waves_grid(data: Data) -> Grid:
+    """The default grid with the fields that were asked for."""
+    names = ("upper", "levels", "surface", "constants")
+    chosen = {name: getattr(data, name) for name in names if getattr(data, name)}
+    return replace(waves.default_grid(), **chosen)
+
+
+def complete(cfg: Config) -> Config:
+    """Choose the data (generated waves where none is found) and take the grid from it."""
+    if cfg.data.name != "waves" and find(cfg.data) is None:
+        cfg = _fallback(cfg)
+    if not cfg.grid.latitudes:
+        cfg = replace(cfg, grid=open_data(cfg.data).grid)
+    return cfg
+
+
+def _fallback(cfg: Config) -> Config:
+    """The generated waves instead, with lead times, patches and windows that suit their grid."""
+    grid = waves.default_grid()
+    leads = tuple(hours for hours in cfg.leads if hours % grid.step == 0) or (grid.step,)
+    return replace(
+        cfg,
+        data=Data(name="waves", batch_size=min(cfg.data.batch_size, MOST_WAVES)),
+        grid=Grid(),
+        leads=leads,
+        model=replace(cfg.model, patch=(2, 2, 2), window=(2, 4, 8)),
+    )
+
+
+def used(data: Data) -> DataUsed:
+    """What a result rests on, by name and kind."""
+    if data.name == "waves":
+        note = "exact Rossby-Haurwitz waves of our own, not an atmosphere"
+        return DataUsed("waves", "generated", note, "MIT")
+    file = data.file or FILES.get(data.name, "")
+    if data.name == "files":
+        return DataUsed("files", "real", f"{Path(data.path).name}, your own", "your own")
+    entry = catalog.entry(data.name)
+    if file in SIMULATED:
+        note = f"{file}: states of a climate model, no observations"
+        return DataUsed(data.name, "simulated", note, entry.licence)
+    return DataUsed(data.name, "real", file or entry.what, entry.licence)
+
+
+class Archive:
+    """The states of one configuration: read when needed, divided, and put into batches."""
+
+    def __init__(self, cfg: Config) -> None:
+        self.cfg = cfg
+        self._kept: dict[int, State] = {}
+        self._chains: dict[tuple[int, int], np.ndarray] = {}
+
+    @cached_property
+    def states(self) -> AnyStates:
+        """The states, checked against the grid of the configuration."""
+        found = open_data(self.cfg.data)
+        for name in ("upper", "levels", "surface", "constants", "latitudes", "longitudes", "step"):
+            if getattr(found.grid, name) != getattr(self.cfg.grid, name):
+                raise ValueError(
+                    f"the data's {name} are {getattr(found.grid, name)}, but this run has "
+                    f"{getattr(self.cfg.grid, name)}; give data on the run's grid"
+                )
+        return found
+
+    @cached_property
+    def split(self) -> Int[np.ndarray, " time"]:
+        """Split of every time: 0 training, 1 validation, 2 test, -1 none."""
+        data, states = self.cfg.data, self.states
+        times = states.times
+        if data.train or data.validation or data.test:
+            return _by_dates(times, data)
+        if states.split is None:
+            at = np.arange(len(times)) / len(times)
+            return np.searchsorted(SHARES, at, "right")
+        split = states.split.astype(np.int64)
+        if data.holdout_days and not (split == VALIDATION).any():
+            held = round(data.holdout_days * 24 / self.cfg.grid.step)
+            for block in _blocks(split):
+                if split[block[0]] == TRAIN and len(block) > 2 * held:
+                    split[block[len(block) - held :]] = VALIDATION
+        return split
+
+    def indices(self, name: str) -> Int[np.ndarray, " state"]:
+        """Complete states of a split, in time order."""
+        if name not in SPLITS:
+            raise ValueError(f"unknown split {name!r}; known: {', '.join(SPLITS)}")
+        found = np.flatnonzero((self.split == SPLITS[name]) & self.states.complete)
+        if not len(found):
+            raise ValueError(
+                f"no state is in the {name} split of {used(self.cfg.data).name}; "
+                f"set data.{name}, FIRST:LAST, to times that the files have"
+            )
+        return found
+
+    def chains(self, name: str, hours: Sequence[int]) -> Int[np.ndarray, "chain state"]:
+        """Indices of states `hours` apart from a start, all in one split without a gap between.
+
+        The first column is the start; `hours` rise and are multiples of the data's step. Every
+        time on the way must be in the split, too.
+        """
+        inside = self.split == SPLITS[name]
+        starts = pairs(self.states.times, hours[-1], inside, self.split)[:, 0]
+        ahead = np.array([0, *hours]) // self.cfg.grid.step
+        whole = np.zeros(len(self.split), bool)
+        whole[self.indices(name)] = True
+        found = starts[:, None] + ahead
+        return found[whole[found].all(1)]
+
+    def read(self, index: int) -> State:
+        """One state in SI units; kept in memory if all states fit in data.cache_gib."""
+        if index in self._kept:
+            return self._kept[index]
+        state = self.states.read(int(index))
+        size = (state[0].nbytes + state[1].nbytes) * len(self.split)
+        if size <= self.cfg.data.cache_gib * 2**30:
+            self._kept[index] = state
+        return state
+
+    def stack(self, indices: Sequence[int] | np.ndarray) -> tuple[Tensor, Tensor]:
+        """States as tensors with a batch axis, SI units."""
+        found = [self.read(int(i)) for i in indices]
+        return (
+            torch.from_numpy(np.stack([upper for upper, _ in found])),
+            torch.from_numpy(np.stack([surface for _, surface in found])),
+        )
+
+    def training_chains(self, lead: int, calls: int) -> Int[np.ndarray, "chain state"]:
+        """A start and the states after 1 .. `calls` lead times, for every start of training."""
+        if (lead, calls) in self._chains:
+            return self._chains[lead, calls]
+        found = self.chains("train", [lead * n for n in range(1, calls + 1)])
+        if not len(found):
+            raise ValueError(
+                f"no training state has another one {calls} x {lead} h later in its block; "
+                "choose shorter leads or longer blocks"
+            )
+        self._chains[lead, calls] = found
+        return found
+
+    def batch(self, index: int, lead: int, calls: int) -> dict[str, Tensor]:
+        """Micro-batch `index` of a stage, this process's rows: states (batch, call, ...)."""
+        size = self.cfg.data.batch_size
+        chains = self.training_chains(lead, calls)
+        epoch, place = divmod(index, self.steps_per_epoch(lead, calls))
+        order = _order(self.cfg.seed, f"{lead}h x {calls}", epoch, len(chains))
+        rows = order[(np.arange(place * size, (place + 1) * size) % len(chains))]
+        chosen = chains[rows[dist.current().share(size)]]
+        upper, surface = self.stack(chosen.flatten())
+        return {
+            "upper": upper.unflatten(0, chosen.shape),
+            "surface": surface.unflatten(0, chosen.shape),
+        }
+
+    def steps_per_epoch(self, lead: int, calls: int) -> int:
+        """Batches in a pass over the pairs; fewer pairs than a batch are repeated within it."""
+        return max(1, len(self.training_chains(lead, calls)) // self.cfg.data.batch_size)
+
+
+def _by_dates(times: Shaped[np.ndarray, " time"], data: Data) -> Int[np.ndarray, " time"]:
+    """Splits from FIRST:LAST; the last day or hour counts as a whole."""
+    split = np.full(len(times), -1, np.int64)
+    for name, number in SPLITS.items():
+        text = getattr(data, name)
+        if not text:
+            continue
+        first, colon, last = text.partition(":")
+        try:
+            if not colon or first.count("T") != last.count("T"):
+                raise ValueError("FIRST:LAST")
+            low, high = np.datetime64(first), np.datetime64(last) + 1
+        except ValueError as error:
+            raise ValueError(
+                f"data.{name} is {text!r}; give FIRST:LAST such as 1979-01-01:2017-12-31"
+            ) from error
+        chosen = (times >= low) & (times < high)
+        if not chosen.any():
+            raise ValueError(
+                f"data.{name} is {text!r}, but the states run from {times[0]} to {times[-1]}"
+            )
+        if (split[chosen] >= 0).any():
+            raise ValueError(f"data.{name} {text!r} shares times with another split")
+        split[chosen] = number
+    return split
+
+
+def _blocks(split: Int[np.ndarray, " time"]) -> list[Int[np.ndarray, " block"]]:
+    """Runs of neighbours in the same split."""
+    return np.split(np.arange(len(split)), np.flatnonzero(np.diff(split)) + 1)
+
+
+@lru_cache(maxsize=8)
+def _order(seed: int, stage: str, epoch: int, count: int) -> Int[np.ndarray, " count"]:
+    return torch.randperm(count, generator=generator(seed, "order", stage, epoch)).numpy()

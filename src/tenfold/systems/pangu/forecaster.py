@@ -1,0 +1,144 @@
+"""Networks of several lead times behind physical units: what a forecast is made with."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from tenfold.data.weather_statistics import Statistics
+
+from .config import Config
+from .loss import variable_weights, weighted_mae
+from .model import Pangu
+from .windows import pad_end
+
+LAND = "lsm"
+"""Name of the constant map that holds the share of land."""
+Upper = Float[Tensor, "batch variable level lat lon"]
+Surface = Float[Tensor, "batch field lat lon"]
+
+
+@runtime_checkable
+class Stepper(Protocol):
+    """What carries states forward; our networks, or official ONNX files."""
+
+    @property
+    def leads(self) -> tuple[int, ...]:
+        """Lead times in hours."""
+
+    def step(self, upper: Upper, surface: Surface, lead: int) -> tuple[Upper, Surface]:
+        """States `lead` hours later; SI units in and out, missing points NaN."""
+
+
+class Forecaster(nn.Module):
+    """A network for each lead time, and the statistics that normalise all of them."""
+
+    upper_mean: Tensor
+    upper_std: Tensor
+    surface_mean: Tensor
+    surface_std: Tensor
+    missing: Tensor
+    land: Tensor
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        self.grid = grid = cfg.grid
+        self.networks = nn.ModuleDict({str(lead): Pangu(cfg.model, grid) for lead in cfg.leads})
+        upper, surface = (len(grid.upper), len(grid.levels)), (len(grid.surface),)
+        for name, shape in (("upper", upper), ("surface", surface)):
+            self.register_buffer(f"{name}_mean", torch.zeros(shape))
+            self.register_buffer(f"{name}_std", torch.ones(shape))
+        self.register_buffer("missing", torch.zeros(grid.shape, dtype=torch.bool))
+        self.register_buffer("land", torch.zeros(grid.shape))
+
+    @property
+    def leads(self) -> tuple[int, ...]:
+        """Lead times in hours."""
+        return tuple(int(lead) for lead in self.networks)
+
+    def set_statistics(self, statistics: Statistics) -> None:
+        """Take the means and standard deviations that normalise."""
+        self.upper_mean.copy_(torch.from_numpy(statistics.mean_upper))
+        self.upper_std.copy_(torch.from_numpy(statistics.std_upper))
+        self.surface_mean.copy_(torch.from_numpy(statistics.mean_surface))
+        self.surface_std.copy_(torch.from_numpy(statistics.std_surface))
+
+    def set_maps(
+        self,
+        missing: Bool[np.ndarray, "lat lon"],
+        constants: Float[np.ndarray, "constant lat lon"],
+    ) -> None:
+        """Take points that are never there, and the constant maps.
+
+        The maps are normalised each by its own mean and deviation (ours: the official ones are not
+        in a unit that one could choose for others).
+        """
+        self.missing.copy_(torch.from_numpy(missing))
+        maps = torch.from_numpy(np.nan_to_num(constants)).double()
+        if LAND in self.grid.constants:
+            self.land.copy_(maps[self.grid.constants.index(LAND)])
+        if len(maps):
+            mean, std = maps.mean((1, 2), keepdim=True), maps.std((1, 2), keepdim=True)
+            maps = (maps - mean) / std.clamp(min=1e-12)
+        for network in self.networks.values():
+            assert isinstance(network, Pangu)
+            network.surface_constants.copy_(pad_end(maps.float(), network.embed.patch[1:]))
+            height = torch.tensor(network.grid.levels).log()
+            height = (height - height.mean()) / height.std().clamp(min=1e-6)
+            network.upper_constants.copy_(height[:, None, None].expand_as(network.upper_constants))
+
+    def normalised(self, upper: Upper, surface: Surface) -> tuple[Upper, Surface]:
+        """Fields less their mean, over their deviation; missing points become 0, the mean."""
+        u = (upper - self.upper_mean[..., None, None]) / self.upper_std[..., None, None]
+        s = (surface - self.surface_mean[:, None, None]) / self.surface_std[:, None, None]
+        if self.missing.any():
+            u, s = u.masked_fill(self.missing, 0.0), s.masked_fill(self.missing, 0.0)
+        return u, s
+
+    def physical(self, upper: Upper, surface: Surface) -> tuple[Upper, Surface]:
+        """The way back, float32; missing points become NaN."""
+        u = upper.float() * self.upper_std[..., None, None] + self.upper_mean[..., None, None]
+        s = surface.float() * self.surface_std[:, None, None] + self.surface_mean[:, None, None]
+        if self.missing.any():
+            u, s = u.masked_fill(self.missing, torch.nan), s.masked_fill(self.missing, torch.nan)
+        return u, s
+
+    @torch.no_grad()
+    def step(self, upper: Upper, surface: Surface, lead: int) -> tuple[Upper, Surface]:
+        """States `lead` hours later; SI units in and out, missing points NaN."""
+        made = self.networks[str(lead)](*self.normalised(upper, surface))
+        return self.physical(*made)
+
+
+class Trainee(nn.Module):
+    """One network with its loss over one or more calls in a row: what the loop trains."""
+
+    upper_weights: Tensor
+    surface_weights: Tensor
+    present: Tensor
+
+    def __init__(self, network: Pangu, missing: Bool[Tensor, "lat lon"]) -> None:
+        super().__init__()
+        self.network = network
+        upper, surface = variable_weights(network.grid.upper, network.grid.surface)
+        self.register_buffer("upper_weights", upper, persistent=False)
+        self.register_buffer("surface_weights", surface, persistent=False)
+        self.register_buffer("present", (~missing).float().clone(), persistent=False)
+        self.any_missing = bool(missing.any())
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Mean loss over the calls of chains of normalised states (batch, call, ...)."""
+        upper, surface = batch["upper"], batch["surface"]
+        state, calls = (upper[:, 0], surface[:, 0]), upper.shape[1] - 1
+        weights = self.upper_weights, self.surface_weights
+        present = self.present if self.any_missing else None
+        total: dict[str, Tensor] = {}
+        for call in range(1, calls + 1):
+            state = self.network(*state)
+            terms = weighted_mae(state, (upper[:, call], surface[:, call]), weights, present)
+            total = {name: total.get(name, 0.0) + term / calls for name, term in terms.items()}
+        return total

@@ -1,0 +1,346 @@
+"""Pangu-Weather as a system: train, verify, forecast, track, claim, convert."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tenfold.core.seed import generator
+from tenfold.core.system import Arm, Claim, DataUsed, Export, Fit, Paper, System
+from tenfold.data.climatology import Climatology, default_harmonics, fit_climatology
+from tenfold.data.weather_statistics import statistics
+
+from . import data, products
+from .config import Config
+from .evaluation import Evaluation, as_fields, calls_to, reachable
+from .forecaster import LAND, Forecaster, Stepper, Trainee
+from .forecasting import Forecasting
+from .model import Pangu
+from .recipes import DAY, DAY_OFFICIAL, RECIPES, SIX, SIX_OFFICIAL
+
+VALIDATION_BATCH = 16
+VALIDATION_STATES = 64
+"""States that validation during training reads, at most."""
+HEADLINE_HOURS = 24
+SHOWN = ("z500", "t850", "t2m", "msl")
+"""Fields that a page shows first, of those that there are."""
+
+
+class PanguWeather(System[Config]):
+    """Forecasts by 3D Earth-specific transformers, one a lead time."""
+
+    paper = Paper(
+        arxiv="2211.02556",
+        title="Pangu-Weather: A 3D High-Resolution Model for Fast and Accurate Global Weather "
+        "Forecast",
+        says="A 3D Earth-specific transformer, and long forecasts by few long steps instead of "
+        "many short ones, forecast the weather better than numerical models.",
+        cite="@article{bi2023accurate,\n"
+        "  title={Accurate medium-range global weather forecasting with 3D neural networks},\n"
+        "  author={Bi, Kaifeng and Xie, Lingxi and Zhang, Hengheng and Chen, Xin and Gu, Xiaotao "
+        "and Tian, Qi},\n  journal={Nature},\n  volume={619},\n  pages={533--538},\n"
+        "  year={2023}\n}",
+        code="198808xc/Pangu-Weather (pseudocode and inference; no training code)",
+        weights_licence="CC BY-NC-SA 4.0 (ONNX files for 1, 3, 6 and 24 h)",
+    )
+    recipes: ClassVar[dict[str, Config]] = RECIPES
+    better: ClassVar[dict[str, str]] = {
+        "rmse": "lower",
+        "acc": "higher",
+        "crps": "lower",
+        "ensemble rmse": "lower",
+        "unperturbed rmse": "lower",
+    }
+    units: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(("rmse", "bias", "crps", "spread"), "SI units of the field"),
+        **dict.fromkeys(("ensemble rmse", "unperturbed rmse"), "SI units of the field"),
+        "acc": "1",
+        "rqe": "1",
+        "spread over error": "1",
+    }
+    headline: list[str] = [f"rmse/z500/{HEADLINE_HOURS}h"]
+    task = "global weather forecasts: 3D Earth-specific transformer, ensembles, cyclone tracks"
+    accepts = (
+        "states on the run's grid with its fields: NetCDF, Zarr or a folder of NetCDF (ERA5, "
+        "WeatherBench2 or Pangu names), or the official input_upper.npy and input_surface.npy"
+    )
+    intended = (
+        "Research on data-driven forecasts. Models trained on the simulated or generated sets here "
+        "say nothing of real weather. Not for warnings, or decisions about safety."
+    )
+    options = Forecasting()
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__(cfg)
+        if not cfg.grid.latitudes:
+            raise ValueError("the configuration has no grid; use PanguWeather.complete(cfg)")
+        for lead in cfg.leads:
+            if lead % cfg.grid.step:
+                raise ValueError(
+                    f"leads has {lead} h, but the data have a state every {cfg.grid.step} h; "
+                    f"choose multiples of {cfg.grid.step}, such as --leads 24 {cfg.grid.step}"
+                )
+        hours = reachable(cfg)
+        at = HEADLINE_HOURS if HEADLINE_HOURS in hours else hours[0]
+        self.headline = [f"rmse/{name}/{at}h" for name in self.shown()]
+        self.model = Forecaster(cfg)
+        self.archive = data.Archive(cfg)
+        self.scores: dict[str, dict[str, dict[str, float]]] = {}
+        """Split -> name -> metrics, of what was evaluated."""
+
+    @classmethod
+    def complete(cls, cfg: Config) -> Config:
+        """Take the grid from the data; fall back to generated waves where there are none."""
+        return data.complete(cfg)
+
+    @property
+    def forecaster(self) -> Forecaster:
+        """The networks behind SI units."""
+        assert isinstance(self.model, Forecaster)
+        return self.model
+
+    # --- training -------------------------------------------------------------------------------
+
+    def fits(self) -> Iterator[Fit]:
+        """A network for each lead time, and where asked for its fine-tuning over several calls."""
+        cfg, archive, forecaster = self.cfg, self.archive, self.forecaster
+        for lead in cfg.leads:
+            archive.training_chains(lead, 1)  # data that are too short, before anything is read
+        states = archive.states
+        found = statistics(states, archive.indices("train"))
+        forecaster.set_statistics(found)
+        forecaster.set_maps(states.missing, states.constants())
+        for lead in cfg.leads:
+            yield self._fit(lead, 1, cfg.steps or cfg.epochs * archive.steps_per_epoch(lead, 1))
+            if cfg.finetune_steps:
+                yield self._fit(lead, cfg.rollout, cfg.finetune_steps)
+
+    def _fit(self, lead: int, calls: int, steps: int) -> Fit:
+        network = self.forecaster.networks[str(lead)]
+        assert isinstance(network, Pangu)
+        optim, name = self.cfg.optim, f"{lead}h"
+        if calls > 1:
+            optim = replace(optim, lr=self.cfg.finetune_lr)
+            name = f"{lead}h, {calls} calls"
+        validate = None
+        if self._validation_chains(lead, calls) is not None:
+            validate = partial(self._validate, lead=lead, calls=calls)
+        return Fit(
+            name=name,
+            model=Trainee(network, self.forecaster.missing),
+            batches=partial(self._batch, lead=lead, calls=calls),
+            steps=steps,
+            optim=optim,
+            validate=validate,
+            watch="loss" if validate is not None and self.cfg.loop.validate_every else "",
+        )
+
+    def _batch(self, index: int, lead: int, calls: int) -> dict[str, Tensor]:
+        return self._normalised(self.archive.batch(index, lead, calls))
+
+    def _normalised(self, chains: dict[str, Tensor]) -> dict[str, Tensor]:
+        upper, surface = chains["upper"], chains["surface"]
+        u, s = self.forecaster.normalised(upper.flatten(0, 1), surface.flatten(0, 1))
+        shape = upper.shape[:2]
+        return {"upper": u.unflatten(0, shape), "surface": s.unflatten(0, shape)}
+
+    def _validation_chains(self, lead: int, calls: int) -> Any:
+        """Chains of held-out states, evenly chosen, or None where none is as long."""
+        if not (self.archive.split == data.VALIDATION).any():
+            return None
+        chains = self.archive.chains("validation", [lead * n for n in range(1, calls + 1)])
+        return chains[:: -(-len(chains) // VALIDATION_STATES)] if len(chains) else None
+
+    def _validate(self, trainee: nn.Module, lead: int, calls: int) -> dict[str, float]:
+        """The training loss on held-out states."""
+        assert isinstance(trainee, Trainee)
+        chains = self._validation_chains(lead, calls)
+        total, device = 0.0, next(trainee.parameters()).device
+        for first in range(0, len(chains), VALIDATION_BATCH):
+            part = chains[first : first + VALIDATION_BATCH]
+            upper, surface = self.archive.stack(part.flatten())
+            batch = self._normalised(
+                {
+                    "upper": upper.unflatten(0, part.shape),
+                    "surface": surface.unflatten(0, part.shape),
+                }
+            )
+            loss = trainee({name: value.to(device) for name, value in batch.items()})["loss"]
+            total += float(loss) * len(part)
+        return {"loss": total / len(chains)}
+
+    # --- results --------------------------------------------------------------------------------
+
+    def climatology(self) -> Climatology:
+        """The usual state at a time of the year, from training states or evaluation.climatology."""
+        name = self.cfg.evaluation.climatology
+        if name and Path(name).exists():
+            return Climatology.load(Path(name), self.cfg.grid)
+        indices = self.archive.indices("train")
+        harmonics = default_harmonics(self.archive.states.times[indices])
+        found = fit_climatology(self.archive.states, indices.tolist(), harmonics)
+        if name:
+            found.save(Path(name))
+        return found
+
+    def evaluate(self, split: str) -> dict[str, float]:
+        """Scores by field and lead time; with evaluation.members those of ensembles, too."""
+        self.model.eval()
+        measured = Evaluation(self.cfg, self.archive, self.forecaster, self.climatology())
+        self.scores[split] = measured.scores(split)
+        return self.scores[split]["models"]
+
+    def baselines(self, split: str) -> dict[str, dict[str, float]]:
+        """Persistence and the climatology of the training states."""
+        if split not in self.scores:
+            self.evaluate(split)
+        return {name: self.scores[split][name] for name in ("persistence", "climatology")}
+
+    def predict(self, inputs: Path, out: Path) -> list[Path]:
+        """Forecast from a state of a file: NetCDF or Zarr, maps, scores, tracks."""
+        return products.predict_file(self, inputs, out)
+
+    def pictures(self, out: Path) -> dict[Path, str]:
+        """Error over lead time, and one forecast beside the truth."""
+        return products.report_pictures(self, out)
+
+    # --- what a forecast is made with ------------------------------------------------------------
+
+    def stepper(self) -> Stepper:
+        """What carries states forward."""
+        return self.forecaster.eval()
+
+    def device(self) -> torch.device:
+        """Where states are carried forward."""
+        return self.forecaster.missing.device
+
+    def missing(self) -> np.ndarray:
+        """Points without a value at any time, bool (lat, lon)."""
+        found: np.ndarray = self.forecaster.missing.cpu().numpy()
+        return found
+
+    def deviations(self) -> tuple[np.ndarray, np.ndarray]:
+        """Standard deviations of upper (variable, level) and surface (field,) fields."""
+        above, below = self.forecaster.upper_std, self.forecaster.surface_std
+        return above.cpu().numpy(), below.cpu().numpy()
+
+    def land(self) -> np.ndarray | None:
+        """Share of land (lat, lon), where the run knows it."""
+        if LAND not in self.cfg.grid.constants:
+            return None
+        found: np.ndarray = self.forecaster.land.cpu().numpy()
+        return found
+
+    def digest(self) -> str:
+        """What tells these weights from others."""
+        found = hashlib.blake2b(digest_size=8)
+        for name, tensor in self.model.state_dict().items():
+            found.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
+
+    def example(self, hours: int) -> tuple[int, np.ndarray, np.ndarray]:
+        """Of the first test start: its index, the fields so many hours later, and the truth."""
+        start, end = self.archive.chains("test", [hours])[0].tolist()
+        upper, surface = self.archive.stack([start])
+        states = {0: (upper.to(self.device()), surface.to(self.device()))}
+        for call in calls_to([hours], self.cfg.leads):
+            states[call.hour] = self.forecaster.step(*states[call.source], call.model)
+        made = as_fields(*states[hours])[0].cpu().numpy()
+        truth = as_fields(*self.archive.stack([end]))[0].numpy()
+        return start, made, truth
+
+    def shown(self) -> list[str]:
+        """Fields that a page shows first."""
+        names = self.cfg.grid.fields
+        return [name for name in SHOWN if name in names] or list(names[:2])
+
+    def data_used(self) -> DataUsed:
+        """The data of this configuration."""
+        return data.used(self.cfg.data)
+
+    def notes(self) -> list[str]:
+        """Head, protocol, lead times that were left out."""
+        cfg, hours = self.cfg, reachable(self.cfg)
+        head = "residual: the network is added to its input (ours)"
+        lines = [
+            "head: " + (head if cfg.model.residual else "official, no path around the network"),
+            f"models of {', '.join(map(str, cfg.leads))} h; longer lead times by chains of them, "
+            "longest first",
+            "rmse: square root of the mean over area, then the mean over starts (as the paper; "
+            "WeatherBench2 takes the root last). acc: anomaly from the climatology of the training "
+            "states by day of year, not centred. rqe: below 0 where extremes are too weak",
+        ]
+        if left := sorted(set(cfg.evaluation.hours) - set(hours)):
+            lines.append(f"not reached by these models: {', '.join(map(str, left))} h")
+        if cfg.evaluation.members:
+            lines.append(
+                f"ensembles: {cfg.evaluation.members} members, noise of "
+                f"{cfg.evaluation.amplitude:g} standard deviations, every "
+                f"{cfg.evaluation.ensemble_every} starts; unperturbed rmse is that of member 0 "
+                "from the same starts; crps is the fair one"
+            )
+        return lines
+
+    def claims(self) -> list[Claim[Config]]:
+        """Fewer, longer steps beat many short ones: the paper's temporal aggregation."""
+        setting = (
+            "equal steps, batches and rates for the network of 24 h and that of 6 h; 24 h is one "
+            "call of the former and four of the latter. Validation: the last two days of each "
+            "training block"
+        )
+        heads = [
+            ("residual head", Arm("24 h steps", DAY), Arm("6 h steps", SIX)),
+            (
+                "official head",
+                Arm("24 h steps (official head)", DAY_OFFICIAL),
+                Arm("6 h steps (official head)", SIX_OFFICIAL),
+            ),
+        ]
+        names = {"z500": "Z500", "t850": "T850", "t2m": "T2M"}
+        return [
+            Claim(
+                f"Steps of 24 h beat a chain of 6 h steps at {hours} h, {title} ({head}).",
+                six, day, f"rmse/{name}/{hours}h", "lower", None, setting,
+            )
+            for head, day, six in heads
+            for hours in (24, 72)
+            for name, title in names.items()
+        ]  # fmt: skip
+
+    def export(self) -> Export:
+        """The first lead time's network alone: normalised fields in and out."""
+        grid, draw = self.cfg.grid, generator("export")
+        upper = torch.randn(2, len(grid.upper), len(grid.levels), *grid.shape, generator=draw)
+        surface = torch.randn(2, len(grid.surface), *grid.shape, generator=draw)
+        module = self.forecaster.networks[str(self.cfg.leads[0])].cpu().eval()
+        names = ("input", "input_surface"), ("output", "output_surface")
+        return Export(module, (upper, surface), *names)
+
+    def export_official(self, out: Path) -> list[Path]:
+        """Every network as an ONNX file of the official layout, checked by running it."""
+        from .official_run import write_official
+
+        return write_official(self, out)
+
+    @classmethod
+    def convert(cls, source: Path) -> tuple[System[Config], Any]:
+        """Read official ONNX files: one, or a folder of several lead times."""
+        from .official import convert_folder
+        from .official_run import converted, names_beside
+
+        return converted(convert_folder(source, names_beside(source)))
+
+    @classmethod
+    def open(cls, source: Path) -> System[Config]:
+        """Official ONNX files as they are, run by onnxruntime."""
+        from .official_run import OfficialRun
+
+        return OfficialRun(source)
