@@ -223,7 +223,9 @@ class System(Generic[C]):
 
     def export_official(self, out: Path) -> list[Path]:
         """Write the weights as the authors' own files have them; returns what was written."""
-        raise ValueError(f"{type(self).__name__} has no official layout to export to; use --to onnx")
+        raise ValueError(
+            f"{type(self).__name__} has no official layout to export to; use --to onnx"
+        )
 
     @classmethod
     def open(cls, source: Path) -> System[C]:

@@ -205,7 +205,7 @@ def panels(
     fields = [
         (forecast, f"{title} forecast".strip(), style),
         (truth, "truth", style),
-        (error, f"forecast − truth, RMSE {rmse:.3g} {style.unit}", style.difference),
+        (error, f"forecast − truth, RMSE {rmse:.3g} {style.difference.unit}", style.difference),
     ]
     return _row(fields, where, theme, fmt, width)
 
@@ -303,6 +303,7 @@ def track_map(
     *,
     msl: Field | None = None,
     where: Place | None = None,
+    members: Sequence[str] = (),
     title: str = "",
     theme: Theme = "light",
     fmt: Format = "png",
@@ -310,8 +311,9 @@ def track_map(
 ) -> bytes:
     """Tracks of storms, a dot a point; the first track says hour and pressure.
 
-    The window is that of the tracks, which may cross the date line. `msl` (Pa), a field on `where`,
-    is drawn as isobars; `where` alone gives the coast. Raises ValueError without a finite position.
+    Tracks named in `members` are thin lines with one entry in the legend. The window is that of
+    the tracks, which may cross the date line. `msl` (Pa), a field on `where`, is drawn as isobars;
+    `where` alone gives the coast. Raises ValueError without a finite position.
     """
     points = {name: np.array(track, dtype=float).reshape(-1, 4) for name, track in tracks.items()}
     every = np.concatenate([*points.values(), np.zeros((0, 4))])
@@ -330,12 +332,18 @@ def track_map(
             _isobars(axes, turned, values, theme)
         if where is not None:
             _coast(axes, where, *INK[theme][::2])
+        thin = [points.pop(name) for name in members if name in points]
+        for i, track in enumerate(thin):
+            label = f"{len(thin)} members" if i == 0 else None
+            line = near(track[:, 1], centre), track[:, 0]
+            axes.plot(*line, color=INK[theme][1], linewidth=0.8, alpha=0.6, label=label)
         for i, (name, track) in enumerate(points.items()):
             _track(axes, name, track, near(track[:, 1], centre), colour(i, theme))
-        first = next(track for track in points.values() if len(track))
+        first = next((track for track in points.values() if len(track)), every)
         _words(axes, first, near(first[:, 1], centre), INK[theme][0], INK[theme][2])
         axes.set_title(title)
-        legend_below(axes, len(points) if len(points) > 1 else 0)
+        entries = len(points) + bool(thin)
+        legend_below(axes, entries if entries > 1 else 0)
         figure.get_layout_engine().set(h_pad=0.08)
         return encoded(figure, fmt)
 

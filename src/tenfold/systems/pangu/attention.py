@@ -7,8 +7,8 @@ time, which stays in a core's cache; forward and backward make them, and the bia
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .windows import Groups, Size
+from .windows import Group, Order, Size
 
 CHUNK_BYTES = {"cpu": 1 << 19, "cuda": 1 << 28}
 """Size of the attention matrices that exist at once: a part of a core's cache, or a small share of
@@ -45,99 +45,92 @@ def relative_index(window: Size) -> Int[Tensor, "token token"]:
     return (apart[0] * (2 * wh - 1) + apart[1]) * (2 * ww - 1) + apart[2]
 
 
-def compact(table: Float[Tensor, "row type head"], window: Size) -> Tensor:
-    """Axes type, head, key level, query level, key row, query row, x' - x + ww - 1."""
-    wz, wh, ww = window
-    by_type = table.permute(1, 2, 0).unflatten(2, (wz, wz, wh, wh, 2 * ww - 1))
-    return by_type.flip(-1)  # so that neighbouring keys are neighbouring entries
-
-
-def expand(entries: Tensor, window: Size) -> Float[Tensor, "type head token token"]:
-    """The bias of every (query, key) from what `compact` gives."""
-    wz, wh, ww = window
-    out = entries.new_empty(*entries.shape[:2], wz, wh, ww, wz, wh, ww)
-    ordered = entries.permute(0, 1, 3, 5, 2, 4, 6)
-    for x in range(ww):
-        out[:, :, :, :, x] = ordered[..., ww - 1 - x : 2 * ww - 1 - x]
-    return out.view(*entries.shape[:2], wz * wh * ww, wz * wh * ww)
-
-
-def gather_gradient(grad: Float[Tensor, "type head token token"], window: Size) -> Tensor:
-    """The transpose of `expand`: adds diagonals instead of scattering pair by pair."""
-    wz, wh, ww = window
-    parts = grad.view(*grad.shape[:2], wz, wh, ww, wz, wh, ww)
-    entries = grad.new_zeros(*grad.shape[:2], wz, wz, wh, wh, 2 * ww - 1)
-    ordered = entries.permute(0, 1, 3, 5, 2, 4, 6)
-    for x in range(ww):
-        ordered[..., ww - 1 - x : 2 * ww - 1 - x] += parts[:, :, :, :, x]
-    return entries
+@lru_cache(maxsize=32)
+def pair_index(kind: str, window: Size, device: torch.device) -> Int[Tensor, "token token"]:
+    """Row of the table of an "earth" or a "relative" bias for (query, key); made once, kept."""
+    with torch.inference_mode(False), torch.device("cpu"):
+        index = relative_index(window) if kind == "relative" else position_index(window)
+        return index.to(device)
 
 
 def expand_earth(
     table: Float[Tensor, "row type head"], window: Size
 ) -> Float[Tensor, "type head token token"]:
     """The Earth-specific bias of every (query, key) from its compact table."""
-    return expand(compact(table, window), window)
+    return table[position_index(window).to(table.device)].permute(2, 3, 0, 1)
 
 
 @dataclass(frozen=True)
 class Plan:
     """How attention over windows is computed."""
 
-    groups: Groups
+    order: Order
     heads: int
-    window: Size | None
-    """Window of an Earth-specific table; None if the bias is one for all windows or there is
-    none."""
+    index: Int[Tensor, "token token"]
+    """Row of the bias's table for (query, key)."""
     low: torch.dtype
     """Of matrix products with weights, and of what the backward pass keeps."""
 
-    def inside(self, x: Tensor) -> torch.dtype:
-        """Of attention itself: a CPU multiplies such small matrices no faster in bfloat16."""
-        return torch.float32 if x.device.type == "cpu" and self.low.itemsize < 4 else self.low
+    def entries(self, group: Group) -> Int[Tensor, "query token"]:
+        """Rows of the table that a group needs; padding asks for nothing."""
+        return self.index if group.places is None else self.index.index_select(0, group.places)
 
-    def chunks(self, x: Tensor) -> Iterator[tuple[slice, list[slice]]]:
-        """Groups, and slices of their windows, whose attention matrices fit `CHUNK_BYTES`."""
-        groups, windows, tokens = self.groups.rows.shape
-        size = self.heads * tokens**2 * max(4, self.low.itemsize)
-        fit = max(1, CHUNK_BYTES["cuda" if x.is_cuda else "cpu"] // size)
-        many = max(1, fit // windows)
-        some = [slice(a, min(a + fit, windows)) for a in range(0, windows, fit)]
-        for group in range(0, groups, many):
-            yield slice(group, min(group + many, groups)), some
+    def bias(self, table: Tensor | None, group: Group) -> Float[Tensor, "head query token"] | None:
+        """Bias and mask of a group of windows."""
+        mask = group.mask
+        if mask is not None and group.places is not None:
+            mask = mask.index_select(0, group.places)
+        if table is None:
+            return None if mask is None else mask.expand(self.heads, -1, -1)
+        entries = self.entries(group)
+        bias = table[group.kind % len(table)]  # a relative bias has one type
+        bias = bias.index_select(1, entries.flatten()).view(self.heads, *entries.shape)
+        return bias if mask is None else bias.add_(mask)
 
-    def bias(self, source: Tensor | None, part: slice) -> Tensor | None:
-        """Bias and mask of some groups: (group or 1, head or 1, query, key)."""
-        bias = source
-        if source is not None and self.window is not None:
-            bias = expand(source.index_select(0, self.groups.kinds[part]), self.window)
-        if not any(self.groups.masked[part]):
-            return bias
-        mask = self.groups.masks.index_select(0, self.groups.mask_of[part])[:, None]
-        return mask if bias is None else bias + mask.to(bias.dtype)
+    def add_gradient(self, dtable: Tensor, group: Group, dbias: Tensor) -> None:
+        """Add the gradient of a group's bias to that of the table."""
+        part = dtable[group.kind % len(dtable)]
+        part.index_add_(1, self.entries(group).flatten(), dbias.flatten(1).to(part.dtype))
 
-    def add_gradient(self, dsource: Tensor, part: slice, dbias: Tensor) -> None:
-        """Add the gradient of some groups' bias to that of its source."""
-        if self.window is None:
-            dsource += dbias.sum(0, keepdim=True)
-        else:
-            entries = gather_gradient(dbias, self.window)
-            dsource.index_add_(0, self.groups.kinds[part], entries.to(dsource.dtype))
+    def scaled(self, x: Tensor) -> Tensor:
+        """Weights, shifts or gradients of q, k, v, with q's divided by sqrt(d)."""
+        channels = len(x) // 3
+        return torch.cat([x[:channels] * (channels // self.heads) ** -0.5, x[channels:]])
 
-    def split(self, rows: Tensor, parts: int, kind: torch.dtype) -> Iterable[Tensor]:
-        """(window * head, token, channel) of each part; of one window these are views."""
-        tokens = self.groups.rows.shape[2]
-        cut = rows.to(kind).view(
-            -1, tokens, parts, self.heads, rows.shape[1] // parts // self.heads
-        )
-        return cut.permute(2, 0, 3, 1, 4).flatten(1, 2).unbind(0)
+    def windows(self, group: Group, shift: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k, v (window, head, token, channel) of a group's tokens; padding holds the shift."""
+        cut = rows.view(-1, group.size, 3, self.heads, len(shift) // 3 // self.heads)
+        if group.places is None:
+            q, k, v = cut.permute(2, 0, 3, 1, 4).unbind(0)
+            return q, k, v
+        full = shift.to(rows.dtype).view(1, 1, *cut.shape[2:])[:, :, 1:]
+        full = full.repeat(len(cut), len(self.index), 1, 1, 1)
+        full.index_copy_(1, group.places, cut[:, :, 1:])
+        k, v = full.permute(2, 0, 3, 1, 4).unbind(0)
+        return cut[:, :, 0].transpose(1, 2), k, v
 
 
-def _scores(q: Tensor, k: Tensor, bias: Tensor | None, shape: tuple[int, ...]) -> Tensor:
-    """Scores of a chunk in float32 or more, (group, window, head, query, key)."""
-    scores = torch.bmm(q, k.mT)
-    scores = (scores.float() if scores.dtype.itemsize < 4 else scores).view(shape)
-    return scores if bias is None else scores.add_(bias[:, None])
+def _slices(group: Group, x: Tensor, each: int) -> list[slice]:
+    """Rows of as many windows of a group as take `CHUNK_BYTES`, if one takes `each`."""
+    limit = CHUNK_BYTES["cuda" if x.is_cuda else "cpu"]
+    step, stop = max(1, limit // each) * group.size, group.first + group.count * group.size
+    return [slice(a, min(a + step, stop)) for a in range(group.first, stop, step)]
+
+
+def _attention(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None
+) -> tuple[Float[Tensor, "window head query channel"], Float[Tensor, "window head query"]]:
+    """softmax(q k^T + bias) v, and the logarithm of what softmax divides by."""
+    mask = None if bias is None else bias[None]
+    if q.device.type == "cpu":
+        flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        out, norm = flash(q, k, v, attn_mask=mask, scale=1.0)
+        return out, norm
+    scores = q @ k.mT
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    scores = scores if mask is None else scores + mask
+    norm = scores.logsumexp(-1)
+    return scores.sub_(norm[..., None]).exp_().to(v.dtype) @ v, norm
 
 
 def _exponential(scores: Tensor, masked: bool) -> Tensor:
@@ -147,100 +140,126 @@ def _exponential(scores: Tensor, masked: bool) -> Tensor:
     """
     if not masked:
         return scores.exp_()
-    return F.threshold_(scores.clamp_min_(-87.0).exp_(), 2e-38, 0.0)  # exp(-87) = 1.6e-38
+    return F.threshold(
+        scores.clamp_min_(-87.0).exp_(), 2e-38, 0.0, inplace=True
+    )  # exp(-87) = 1.6e-38
+
+
+def _attention_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, norm: Tensor,
+    delta: Tensor, masked: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of q, k, v and of the scores; `delta` is the sum of output times its gradient."""
+    shape = *q.shape[:3], k.shape[2]
+    grad, q, k, v = (t.flatten(0, 1) for t in (grad, q, k, v))
+    p = torch.bmm(q, k.mT).to(norm.dtype).view(shape)
+    p = (p if bias is None else p.add_(bias)).sub_(norm[..., None])
+    p = _exponential(p, masked)
+    ds = torch.bmm(grad, v.mT).to(norm.dtype).view(shape).sub_(delta[..., None]).mul_(p)
+    p, low = p.to(v.dtype).flatten(0, 1), ds.to(v.dtype).flatten(0, 1)
+    made = torch.bmm(low, k), torch.bmm(low.mT, q), torch.bmm(p.mT, grad)
+    dq, dk, dv = (t.unflatten(0, shape[:2]) for t in made)
+    return dq, dk, dv, ds
 
 
 class _Attend(torch.autograd.Function):
-    """softmax(q k^T / sqrt(d) + bias) v of every token within its window.
+    """Attention of every token within its window, from the input of the layer that makes q, k, v.
 
-    The linear layer that makes q, k, v is part of it, since padding meets only its bias. Keeps its
-    input, q, k, v, its output and a normaliser for each token and head.
+    That layer is part of it, since padding meets only its shift. Keeps its input, q, k, v, its
+    output and a normaliser for each token and head.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, shift: Tensor, source: Tensor | None, plan: Plan
+        ctx: Any, x: Tensor, weight: Tensor, shift: Tensor, table: Tensor | None, plan: Plan
     ) -> Tensor:
-        groups, kind, channels = plan.groups, plan.inside(x), x.shape[1]
         x = x.to(plan.low)
-        qkv = x.new_empty(len(x) + 1, 3 * channels)
-        torch.addmm(shift.to(plan.low), x, weight.to(plan.low).T, out=qkv[:-1])
-        qkv[-1] = shift  # padding, which is zero before the layer
-        count, windows, tokens = groups.rows.shape
-        size = channels // plan.heads
-        made = x.new_empty(count, windows, tokens, plan.heads, size)
-        wide = torch.promote_types(kind, torch.float32)
-        norms = x.new_empty(count, windows, plan.heads, tokens, 1, dtype=wide)
-        for part, slices in plan.chunks(x):
-            bias, masked = plan.bias(source, part), any(groups.masked[part])
-            for some in slices:
-                rows = groups.rows[part, some]
-                shape = (*rows.shape[:2], plan.heads, tokens, tokens)
-                q, k, v = plan.split(qkv.index_select(0, rows.flatten()), 3, kind)
-                p = _scores(q.mul_(size**-0.5), k, bias, shape)
-                top = p.amax(-1, keepdim=True)
-                p = _exponential(p.sub_(top), masked)
-                total = p.sum(-1, keepdim=True)
-                out = torch.bmm(p.to(kind).flatten(0, 2), v).view(*shape[:-1], size)
-                made[part, some] = out.div_(total).transpose(2, 3)
-                norms[part, some] = total.log_().add_(top)
-        out = made.view(-1, channels).index_select(0, groups.back)
+        weight, shift = (plan.scaled(t).to(plan.low) for t in (weight, shift))
+        qkv = torch.addmm(shift, x, weight.T)
+        out = torch.empty_like(x)
+        norms = x.new_empty(len(x), plan.heads, dtype=torch.promote_types(plan.low, torch.float32))
+        for group in plan.order.groups:
+            bias = plan.bias(table, group)
+            for part in _slices(group, x, group.size * qkv[0].nbytes):
+                q, k, v = plan.windows(group, shift, qkv[part])
+                made, norm = _attention(q, k, v, bias)
+                made = made.transpose(1, 2)
+                out[part].view(made.shape).copy_(made)
+                norms[part].view(norm.shape).copy_(norm)
         ctx.plan = plan
-        ctx.save_for_backward(x, weight, source, qkv, out, norms)
+        ctx.save_for_backward(x, weight, shift, table, qkv, out, norms)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         plan: Plan = ctx.plan
-        x, weight, source, qkv, out, norms = ctx.saved_tensors
-        groups, kind, channels = plan.groups, plan.inside(x), x.shape[1]
-        count, windows, tokens = groups.rows.shape
-        size = channels // plan.heads
-        grad = F.pad(grads[0].to(plan.low), (0, 0, 0, 1))  # the output of padding is not used
-        delta = (grad[:-1] * out).view(-1, plan.heads, size).sum(-1, dtype=norms.dtype)
-        delta = F.pad(delta, (0, 0, 0, 1))
-        made = x.new_empty(count, windows, tokens, 3, plan.heads, size)
-        dsource = torch.zeros_like(source) if ctx.needs_input_grad[3] else None
-        for part, slices in plan.chunks(x):
-            bias, masked = plan.bias(source, part), any(groups.masked[part])
-            dbias = None
-            for some in slices:
-                rows = groups.rows[part, some]
-                index, shape = rows.flatten(), (*rows.shape[:2], plan.heads, tokens, tokens)
-                q, k, v = plan.split(qkv.index_select(0, index), 3, kind)
-                (g,) = plan.split(grad.index_select(0, index), 1, kind)
-                (d,) = plan.split(delta.index_select(0, index), 1, delta.dtype)
-                p = _scores(q.mul_(size**-0.5), k, bias, shape).sub_(norms[part, some])
-                p = _exponential(p, masked).flatten(0, 2)
-                ds = torch.bmm(g, v.mT).to(p.dtype).sub_(d).mul_(p)
-                dv = torch.bmm(p.to(kind).mT, g)
-                if dsource is not None:
-                    for one in ds.view(shape).unbind(1):
-                        dbias = one.clone() if dbias is None else dbias.add_(one)
-                ds = ds.to(kind)
-                dq, dk = torch.bmm(ds, k).mul_(size**-0.5), torch.bmm(ds.mT, q)
-                for place, gradient in enumerate((dq, dk, dv)):
-                    made[part, some, :, place] = gradient.view(*shape[:-1], size).transpose(2, 3)
-            if dsource is not None:
-                plan.add_gradient(dsource, part, dbias)
-        made = made.view(-1, 3 * channels)
-        dshift = made.sum(0)  # of every row, padding too
-        made = made.index_select(0, groups.back)
-        return made @ weight.to(plan.low), made.T @ x, dshift, dsource, None
+        x, weight, shift, table, qkv, out, norms = ctx.saved_tensors
+        heads, tokens = plan.heads, len(plan.index)
+        # A CPU multiplies such small matrices no faster in bfloat16.
+        kind = norms.dtype if x.device.type == "cpu" else plan.low
+        grad = grads[0].to(plan.low)
+        delta = (grad * out).unflatten(1, (heads, -1)).sum(-1, dtype=norms.dtype)
+        dqkv = torch.empty_like(qkv)
+        dtable = torch.zeros_like(table) if ctx.needs_input_grad[3] else None
+        for group in plan.order.groups:
+            bias, dbias, size = plan.bias(table, group), None, group.size
+            for part in _slices(group, x, heads * size * tokens * norms.itemsize):
+                q, k, v = plan.windows(group, shift, qkv[part].to(kind))
+                g = grad[part].to(kind).view(-1, size, heads, q.shape[-1]).transpose(1, 2)
+                d = delta[part].view(-1, size, heads).transpose(1, 2)
+                norm = norms[part].view(-1, heads, size)
+                masked = group.mask is not None
+                dq, *more, ds = _attention_backward(g, q, k, v, bias, norm, d, masked)
+                if dtable is not None:
+                    for one in ds:
+                        dbias = one if dbias is None else dbias.add_(one)
+                if group.places is not None:
+                    more = [t.index_select(2, group.places) for t in more]
+                into = dqkv[part].view(-1, size, 3, heads, q.shape[-1])
+                for place, gradient in enumerate((dq, *more)):
+                    into[:, :, place] = gradient.transpose(1, 2)
+            if dtable is not None and dbias is not None:
+                plan.add_gradient(dtable, group, dbias)
+        # Rows of probabilities sum to 1: k's shift has no gradient, v's has the output's.
+        channels = x.shape[1]
+        dshift = dqkv[:, :channels].sum(0), grad.new_zeros(channels), grad.sum(0)
+        dweight = plan.scaled(dqkv.T @ x)
+        return dqkv @ weight, dweight, plan.scaled(torch.cat(dshift)), dtable, None
 
 
 def attend(
     x: Float[Tensor, "row channel"],
     weight: Float[Tensor, "triple channel"],
     shift: Float[Tensor, " triple"],
-    source: Tensor | None,
+    table: Float[Tensor, "type head entry"] | None,
     plan: Plan,
 ) -> Float[Tensor, "row channel"]:
     """Attention of every token within its window, before the last linear layer.
 
-    `weight` and `shift` make q, k, v. `source` is what `compact` gives (a `plan` with a window), or
-    a bias (1, head, query, key) of all windows, or None.
+    Tokens are in the order of windows. `weight` and `shift` make q, k, v.
     """
-    out: Tensor = _Attend.apply(x, weight, shift, source, plan)
+    out: Tensor = _Attend.apply(x, weight, shift, table, plan)
+    return out
+
+
+class _Permuted(torch.autograd.Function):
+    """Rows in another order; backward reads by the inverse instead of adding row by row."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor, back: Tensor) -> Tensor:
+        ctx.save_for_backward(back)
+        return x.index_select(0, rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return grads[0].index_select(0, *ctx.saved_tensors), None, None
+
+
+def permuted(
+    x: Float[Tensor, "row channel"], rows: Int[Tensor, " row"], back: Int[Tensor, " row"]
+) -> Float[Tensor, "row channel"]:
+    """`x[rows]` of a permutation `rows`, whose inverse is `back`."""
+    out: Tensor = _Permuted.apply(x, rows, back)
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
@@ -92,6 +93,12 @@ def _fallback(cfg: Config) -> Config:
     """The generated waves instead, with lead times, patches and windows that suit their grid."""
     grid = waves.default_grid()
     leads = tuple(hours for hours in cfg.leads if hours % grid.step == 0) or (grid.step,)
+    if leads != cfg.leads:
+        warnings.warn(
+            f"no data {cfg.data.name!r} was found; the generated waves that stand in have a state "
+            f"every {grid.step} h, so the lead times are {leads} instead of {cfg.leads}",
+            stacklevel=2,
+        )
     return replace(
         cfg,
         data=Data(name="waves", batch_size=min(cfg.data.batch_size, MOST_WAVES)),

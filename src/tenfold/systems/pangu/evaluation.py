@@ -73,6 +73,8 @@ class Evaluation:
         self.weights = weather.latitude_weights(torch.tensor(cfg.grid.latitudes)).to(self.device)
         self.valid = ~forecaster.missing if bool(forecaster.missing.any()) else None
         self.levels = weather.quantile_levels()
+        self.remarks: list[str] = []
+        """What a reader of the scores must know."""
 
     def starts(self, split: str, hours: int) -> np.ndarray:
         """Index of every chosen start with a state `hours` later in its block.
@@ -101,6 +103,11 @@ class Evaluation:
         hours = reachable(self.cfg)
         step, calls = self.cfg.grid.step, calls_to(hours, self.cfg.leads)
         have = {h: set(self.starts(split, h).tolist()) for h in hours}
+        self.remarks = [
+            f"no start of the {split} split has a state {h} h later in its block"
+            for h in hours
+            if not have[h]
+        ]
         hours = tuple(h for h in hours if have[h])
         if not hours:
             raise ValueError(
@@ -130,7 +137,14 @@ class Evaluation:
                 self._add(found["climatology"], h, normal, truth, normal)
         if self.cfg.evaluation.members:
             self._ensembles(found["models"], split, hours)
-        return {name: self._flat(scores) for name, scores in found.items()}
+        flat = {name: self._flat(scores) for name, scores in found.items()}
+        lost = [key for key in flat["persistence"] if key not in flat["models"]]
+        if lost:
+            self.remarks.append(
+                f"NOT FINITE, so without a number: {len(lost)} scores of the models, such as "
+                f"{lost[0]}; the forecasts diverge"
+            )
+        return flat
 
     def _add(self, to: Scores, hours: int, made: Fields, truth: Fields, normal: Fields) -> None:
         weights, valid = self.weights, self.valid

@@ -62,10 +62,10 @@ class Forecaster(nn.Module):
 
     def set_statistics(self, statistics: Statistics) -> None:
         """Take the means and standard deviations that normalise."""
-        self.upper_mean.copy_(torch.from_numpy(statistics.mean_upper))
-        self.upper_std.copy_(torch.from_numpy(statistics.std_upper))
-        self.surface_mean.copy_(torch.from_numpy(statistics.mean_surface))
-        self.surface_std.copy_(torch.from_numpy(statistics.std_surface))
+        for name in ("upper_mean", "upper_std", "surface_mean", "surface_std"):
+            part, what = name.split("_")
+            values: np.ndarray = getattr(statistics, f"{what}_{part}")
+            getattr(self, name).copy_(torch.tensor(values))
 
     def set_maps(
         self,

@@ -14,12 +14,14 @@ from torch.utils.checkpoint import checkpoint
 
 from tenfold.data.grid import Grid
 
-from .attention import Plan, attend, compact, expand, relative_index
+from .attention import Plan, attend, pair_index, permuted
 from .config import Model
-from .windows import MASK_VALUE, Size, Windows, groups, pad_end
+from .windows import MASK_VALUE, Order, Size, Windows, pad_end, window_order
 
-MLP_CHUNK = 1024
-"""Tokens whose hidden layer inference holds at once: it stays in a core's cache."""
+HIDDEN_BYTES = 1 << 22
+"""Size of the part of an MLP's hidden layer that is worked on at once: about a core's cache."""
+EPS = 1e-5
+"""Of every LayerNorm (spec sec. 3)."""
 DROP_PATH_ENTRIES = 8
 """Rates of DropPath rise over this many entries; layers 1, 4 take the first (spec sec. 3.9)."""
 
@@ -44,37 +46,24 @@ class EarthAttention(nn.Module):
             self.bias_table = nn.Parameter(torch.empty(shape))
             nn.init.trunc_normal_(self.bias_table, std=0.02)
 
-    def source(self) -> Tensor | None:
-        """The bias in the form in which attention takes it."""
-        if self.kind == "none":
-            return None
-        if self.kind == "earth":
-            return compact(self.bias_table, self.windows.window)
-        index = relative_index(self.windows.window).to(self.bias_table.device)
-        return self.bias_table[index.flatten(), 0].T.view(1, self.heads, *index.shape)
+    def forward(self, x: Float[Tensor, "row channel"], order: Order) -> Tensor:
+        """Attend within windows, in whose order tokens are; before the last linear layer."""
+        index = pair_index(self.kind, self.windows.window, x.device)
+        table = None if self.kind == "none" else self.bias_table.permute(1, 2, 0).contiguous()
+        plan = Plan(order, self.heads, index, _precision(x))
+        return attend(x, self.qkv.weight, self.qkv.bias, table, plan)
 
-    def forward(self, x: Volume, shifted: bool) -> Float[Tensor, "row channel"]:
-        """Attend within windows, shifted by half a window or not; rows of tokens, unprojected."""
-        if torch.compiler.is_exporting():
-            return self.plain(x, shifted)
-        plan = Plan(
-            groups(self.windows, shifted, len(x), x.device), self.heads,
-            self.windows.window if self.kind == "earth" else None, _precision(x),
-        )  # fmt: skip
-        rows = x.reshape(-1, x.shape[-1])
-        return attend(rows, self.qkv.weight, self.qkv.bias, self.source(), plan)
-
-    def plain(self, x: Volume, shifted: bool) -> Float[Tensor, "row channel"]:
-        """The same with torch's attention: what an export should hold."""
+    def plain(self, x: Volume, shifted: bool) -> Volume:
+        """The same on a volume with torch's attention: what an export should hold."""
         windows, heads = self.windows, self.heads
         # Padded tokens are zero before the linear layer, hence its bias after it.
         cut = windows.cut(windows.pad(self.qkv(x), self.qkv.bias), shifted)
         batch, lon, types, tokens, _ = cut.shape
-        source = self.source()
-        if source is not None and self.kind == "earth":
-            source = expand(source, windows.window)
-        bias = x.new_zeros(1, 1, 1, 1) if source is None else source
-        bias = bias.expand(types, heads, tokens, tokens)[None]
+        bias = x.new_zeros(1, 1, tokens, tokens)
+        if self.kind != "none":
+            index = pair_index(self.kind, windows.window, x.device)
+            bias = self.bias_table[index].permute(2, 3, 0, 1)
+        bias = bias.expand(types, heads, -1, -1)[None]
         if shifted:
             mask = windows.mask().to(bias.device)[:, :, None]  # longitudes or 1, type, 1, ...
             bias = bias + mask.to(bias.dtype) * MASK_VALUE
@@ -84,7 +73,7 @@ class EarthAttention(nn.Module):
         q, k, v = cut.reshape(3, -1, cut.shape[3] * heads, tokens, cut.shape[-1]).unbind(0)
         out = F.scaled_dot_product_attention(q, k, v, bias.flatten(0, 2)[None].to(q.dtype))
         out = out.view(batch, lon, types, heads, tokens, -1).transpose(3, 4).flatten(4)
-        return windows.join(out, shifted).reshape(-1, x.shape[-1])
+        return windows.join(out, shifted)
 
 
 def _precision(x: Tensor) -> torch.dtype:
@@ -93,41 +82,91 @@ def _precision(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-class _Mlp(torch.autograd.Function):
-    """fc2(GELU(fc1(x))), a chunk of rows at a time; keeps only the hidden layer before GELU."""
+class _Finish(torch.autograd.Function):
+    """What a token does by itself after attention, a part of the rows at a time.
+
+    y = x + LN1(project(attended)), then y + LN2(fc2(GELU(fc1(y)))); `factors` are those of DropPath
+    for each row and norm. Keeps inputs of linear layers and norms, and that of GELU: its output is
+    made again.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, low: torch.dtype
-    ) -> Tensor:
-        x, w1, b1, w2, b2 = (t.to(low) for t in (x, w1, b1, w2, b2))
-        hidden, out = x.new_empty(len(x), len(w1)), x.new_empty(len(x), len(w2))
-        for part in _parts(x):
-            torch.addmm(b1, x[part], w1.T, out=hidden[part])
-            torch.addmm(b2, F.gelu(hidden[part]), w2.T, out=out[part])
-        ctx.save_for_backward(x, w1, w2, hidden)
+        ctx: Any, x: Tensor, attended: Tensor, factors: tuple[Tensor, Tensor] | None,
+        low: torch.dtype, keep: bool, *weights: Tensor,
+    ) -> Tensor:  # fmt: skip
+        wp, bp, w1, b1, w2, b2 = (w.to(low) for w in weights[:6])
+        out, parts = torch.empty_like(x), _parts(x, len(w1), low)
+        rows = len(x) if keep else parts[0].stop
+        a, y, m = (x.new_empty(rows, x.shape[1], dtype=low) for _ in range(3))
+        hidden = x.new_empty(rows, len(w1), dtype=low)
+        stats = []
+        for part in parts:
+            at = part if keep else slice(0, part.stop - part.start)
+            torch.addmm(bp, attended[part], wp.T, out=a[at])
+            n, *first = _norm(a[at], *weights[6:8])
+            inner = x[part] + (n if factors is None else n * factors[0][part])
+            y[at] = inner
+            torch.addmm(b1, y[at], w1.T, out=hidden[at])
+            torch.addmm(b2, F.gelu(hidden[at]), w2.T, out=m[at])
+            n, *second = _norm(m[at], *weights[8:])
+            torch.add(inner, n if factors is None else n * factors[1][part], out=out[part])
+            stats += [*first, *second]
+        ctx.factors, ctx.parts, ctx.low = factors, parts, low
+        ctx.save_for_backward(attended, a, y, hidden, m, *weights, *stats)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        x, w1, w2, hidden = ctx.saved_tensors
-        grad = grads[0].to(x.dtype)
-        dx, dw1, dw2 = torch.empty_like(x), torch.zeros_like(w1), torch.zeros_like(w2)
-        db1 = w1.new_zeros(len(w1))
-        for part in _parts(x):
-            inner, g = hidden[part], grad[part]
-            dw2.addmm_(g.T, F.gelu(inner))
-            dinner = torch.ops.aten.gelu_backward(g @ w2, inner)
-            dw1.addmm_(dinner.T, x[part])
-            db1 += dinner.sum(0)
-            torch.mm(dinner, w1, out=dx[part])
-        return dx, dw1, db1, dw2, grad.sum(0), None
+        attended, a, y, hidden, m, *more = ctx.saved_tensors
+        weights, stats, factors, low = more[:10], more[10:], ctx.factors, ctx.low
+        wp, _, w1, _, w2, _ = (w.to(low) for w in weights[:6])
+        (grad,), made = grads, [torch.zeros_like(w) for w in weights]
+        dwp, dw1, dw2 = (torch.zeros_like(w) for w in (wp, w1, w2))
+        dx, dattended = torch.empty_like(grad), torch.empty_like(attended)
+        for number, part in enumerate(ctx.parts):
+            first, second = stats[4 * number :][:2], stats[4 * number + 2 :][:2]
+            g = grad[part] if factors is None else grad[part] * factors[1][part]
+            dm = _norm_backward(g, m[part], second, weights[8:], made[8:]).to(low)
+            dw2.addmm_(dm.T, F.gelu(hidden[part]))
+            dhidden = torch.ops.aten.gelu_backward(dm @ w2, hidden[part])
+            dw1.addmm_(dhidden.T, y[part])
+            torch.add(grad[part], dhidden @ w1, out=dx[part])
+            g = dx[part] if factors is None else dx[part] * factors[0][part]
+            da = _norm_backward(g, a[part], first, weights[6:8], made[6:8]).to(low)
+            dwp.addmm_(da.T, attended[part])
+            torch.mm(da, wp, out=dattended[part])
+            for place, gradient in ((1, da), (3, dhidden), (5, dm)):
+                made[place] += gradient.sum(0)
+        made[0], made[2], made[4] = dwp, dw1, dw2
+        return dx, dattended, None, None, None, *made
 
 
-def _parts(x: Tensor) -> Iterable[slice]:
-    step = len(x) if x.is_cuda else MLP_CHUNK
-    return [slice(first, min(first + step, len(x))) for first in range(0, len(x), step)]
+def _norm(x: Tensor, weight: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """LayerNorm in float32 or more, and what its backward pass needs."""
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    x, weight, shift = x.to(wide), weight.to(wide), shift.to(wide)
+    return torch.native_layer_norm(x, [len(weight)], weight, shift, EPS)
+
+
+def _norm_backward(
+    grad: Tensor, x: Tensor, stats: list[Tensor], weights: list[Tensor], made: list[Tensor]
+) -> Tensor:
+    """Gradient of the norm's input; adds those of its weight and shift to `made`."""
+    grad, x, weight, shift = (t.to(stats[0].dtype) for t in (grad, x, *weights))
+    dx, dweight, dshift = torch.ops.aten.native_layer_norm_backward(
+        grad, x, [len(weight)], *stats, weight, shift, [True] * 3
+    )
+    made[0] += dweight
+    made[1] += dshift
+    return dx
+
+
+def _parts(x: Tensor, hidden: int, kind: torch.dtype) -> list[slice]:
+    """Rows whose hidden layer stays in a core's cache; on a GPU all at once."""
+    step = len(x) if x.is_cuda else max(1, HIDDEN_BYTES // (hidden * kind.itemsize))
+    return [slice(a, min(a + step, len(x))) for a in range(0, len(x), step)]
 
 
 class EarthBlock(nn.Module):
@@ -136,42 +175,33 @@ class EarthBlock(nn.Module):
     def __init__(self, dim: int, heads: int, windows: Windows, cfg: Model, drop: float) -> None:
         super().__init__()
         self.attention = EarthAttention(dim, heads, windows, cfg.bias)
-        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.norm1, self.norm2 = nn.LayerNorm(dim, EPS), nn.LayerNorm(dim, EPS)
         self.fc1 = nn.Linear(dim, round(cfg.mlp_ratio * dim))
         self.fc2 = nn.Linear(round(cfg.mlp_ratio * dim), dim)
         self.drop = drop
 
-    def mlp(self, x: Float[Tensor, "row channel"]) -> Float[Tensor, "row channel"]:
-        """fc2(GELU(fc1(x)))."""
-        if torch.compiler.is_exporting():
-            return self.fc2(F.gelu(self.fc1(x)))
-        fc1, fc2 = self.fc1, self.fc2
-        out: Tensor = _Mlp.apply(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias, _precision(x))
-        return out
-
     def forward(self, x: Volume, shifted: bool) -> Volume:
-        """One block; DropPath leaves a branch out for a whole sample."""
-        shape, attended = x.shape, self.attention(x, shifted)
-        rows = x.reshape(-1, shape[-1])
-        if torch.is_grad_enabled() or torch.compiler.is_exporting() or x.is_cuda:
-            return self.finish(rows, attended, len(x)).view(shape)
-        out = torch.empty_like(rows)
-        for part in _parts(rows):  # in a core's cache
-            out[part] = self.finish(rows[part], attended[part], 1)
-        return out.view(shape)
+        """One block, shifted by half a window or not."""
+        project = self.attention.project
+        if torch.compiler.is_exporting():
+            y = x + self.norm1(project(self.attention.plain(x, shifted)))
+            return y + self.norm2(self.fc2(F.gelu(self.fc1(y))))
+        order = window_order(self.attention.windows, shifted, len(x), x.device)
+        rows = permuted(x.reshape(-1, x.shape[-1]), order.rows, order.back)
+        attended = self.attention(rows, order)
+        layers = project, self.fc1, self.fc2, self.norm1, self.norm2
+        weights = [w for layer in layers for w in (layer.weight, layer.bias)]
+        factors = None
+        if self.training and self.drop:
+            factors = self._factor(x)[order.sample], self._factor(x)[order.sample]
+        keep = torch.is_grad_enabled()
+        out: Tensor = _Finish.apply(rows, attended, factors, _precision(x), keep, *weights)
+        return permuted(out, order.back, order.rows).view(x.shape)
 
-    def finish(self, x: Tensor, attended: Tensor, batch: int) -> Tensor:
-        """All that a token does by itself, after attention."""
-        x = self._add(x, self.norm1(self.attention.project(attended)), batch)
-        return self._add(x, self.norm2(self.mlp(x)), batch)
-
-    def _add(self, x: Tensor, branch: Tensor, batch: int) -> Tensor:
-        if not self.training or not self.drop:
-            return x + branch
-        kept = (torch.rand(batch, device=x.device) >= self.drop).to(x.dtype) / (1 - self.drop)
-        return torch.addcmul(
-            x, branch.to(x.dtype), kept.repeat_interleave(len(x) // batch)[:, None]
-        )
+    def _factor(self, x: Volume) -> Float[Tensor, "batch 1"]:
+        """DropPath: 0 for the samples whose branch is left out, else what keeps the mean."""
+        kept = torch.rand(len(x), 1, device=x.device) >= self.drop
+        return kept.to(x.dtype) / (1 - self.drop)
 
 
 class Layer(nn.Module):
@@ -311,7 +341,7 @@ class Pangu(nn.Module):
         self.register_buffer("surface_constants", torch.zeros(len(grid.constants), rows, columns))
         self.register_buffer("upper_constants", torch.zeros(extra, self.levels, lat, lon))
         self.embed = PatchEmbed(variables + extra, fields + len(grid.constants), dim, patch, flat)
-        rates = torch.linspace(0, cfg.drop_path, DROP_PATH_ENTRIES).tolist()
+        rates = [cfg.drop_path * i / (DROP_PATH_ENTRIES - 1) for i in range(DROP_PATH_ENTRIES)]
         a, b, c, d = cfg.depths
         outer, inner = rates[:2], rates[2:]
         self.layer1 = Layer(dim, cfg.heads[0], fine, cfg, _spread(outer, a))
@@ -335,9 +365,11 @@ class Pangu(nn.Module):
         """The fields one lead time later."""
         given, ground = upper, surface
         if len(self.upper_constants):
-            given = torch.cat([upper, self.upper_constants.expand(len(upper), -1, -1, -1, -1)], 1)
+            given = torch.cat(
+                [upper, self.upper_constants.expand(upper.shape[0], -1, -1, -1, -1)], 1
+            )
         if len(self.surface_constants):
-            masks = self.surface_constants.expand(len(surface), -1, -1, -1)
+            masks = self.surface_constants.expand(surface.shape[0], -1, -1, -1)
             ground = torch.cat([pad_end(surface, self.embed.patch[1:]), masks], 1)
         x = self.layer1(self.embed(given, ground))
         skip, size = x, (x.shape[1], x.shape[2], x.shape[3])
@@ -364,8 +396,8 @@ def token_sizes(cfg: Model, grid: Grid) -> tuple[Size, Size]:
 
 def _spread(rates: list[float], depth: int) -> list[float]:
     """A rate for each block; the entries themselves where there are as many."""
-    at = torch.linspace(0, len(rates) - 1, depth) if depth > 1 else torch.zeros(depth)
-    return [rates[round(float(i))] for i in at]
+    step = (len(rates) - 1) / max(1, depth - 1)
+    return [rates[round(i * step)] for i in range(depth)]
 
 
 def _initialise(module: nn.Module) -> None:

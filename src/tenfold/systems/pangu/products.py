@@ -184,7 +184,7 @@ def _track_map(
     hour, msl = outcome.isobars
     alone = f"{next(iter(drawn))}; " if len(drawn) == 1 else ""  # which then has no legend
     title = _title(outcome, f"{alone}isobars", hour)
-    content = track_map(drawn, msl=msl, where=where, title=title)
+    content = track_map(drawn, msl=msl, where=where, members=members, title=title)
     caption = f"Tracks of the storm, a dot a state, and the forecast's isobars after {hour} h"
     if short:
         caption += f"; lost after one state: {', '.join(short)}"

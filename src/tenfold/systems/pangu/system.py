@@ -95,6 +95,7 @@ class PanguWeather(System[Config]):
         self.archive = data.Archive(cfg)
         self.scores: dict[str, dict[str, dict[str, float]]] = {}
         """Split -> name -> metrics, of what was evaluated."""
+        self.remarks: list[str] = []
 
     @classmethod
     def complete(cls, cfg: Config) -> Config:
@@ -112,8 +113,14 @@ class PanguWeather(System[Config]):
     def fits(self) -> Iterator[Fit]:
         """A network for each lead time, and where asked for its fine-tuning over several calls."""
         cfg, archive, forecaster = self.cfg, self.archive, self.forecaster
+        # blocks that are too short, before anything is read or trained
         for lead in cfg.leads:
-            archive.training_chains(lead, 1)  # data that are too short, before anything is read
+            archive.training_chains(lead, cfg.rollout if cfg.finetune_steps else 1)
+        if not any(len(archive.chains("test", [hours])) for hours in reachable(cfg)):
+            raise ValueError(
+                f"no state of the test split has another one {reachable(cfg)[0]} h later in its "
+                "block; give data.test more times, or choose shorter evaluation.hours"
+            )
         states = archive.states
         found = statistics(states, archive.indices("train"))
         forecaster.set_statistics(found)
@@ -195,8 +202,12 @@ class PanguWeather(System[Config]):
         """Scores by field and lead time; with evaluation.members those of ensembles, too."""
         self.model.eval()
         measured = Evaluation(self.cfg, self.archive, self.forecaster, self.climatology())
-        self.scores[split] = measured.scores(split)
-        return self.scores[split]["models"]
+        self.scores[split], self.remarks = measured.scores(split), measured.remarks
+        found = self.scores[split]["models"]
+        if not any(key in found for key in self.headline):  # the test blocks are too short
+            last = next(reversed([key for key in found if key.startswith("rmse/")]))
+            self.headline = [f"rmse/{name}/{last.split('/')[-1]}" for name in self.shown()]
+        return found
 
     def baselines(self, split: str) -> dict[str, dict[str, float]]:
         """Persistence and the climatology of the training states."""
@@ -280,6 +291,7 @@ class PanguWeather(System[Config]):
         ]
         if left := sorted(set(cfg.evaluation.hours) - set(hours)):
             lines.append(f"not reached by these models: {', '.join(map(str, left))} h")
+        lines += self.remarks
         if cfg.evaluation.members:
             lines.append(
                 f"ensembles: {cfg.evaluation.members} members, noise of "

@@ -97,16 +97,16 @@ class Windows:
         if shifted:
             x = torch.roll(x, [-s for s in self.shift], (1, 2, 3))
         (nz, nh, nw), (wz, wh, ww) = self.counts, self.window
-        x = x.view(len(x), nz, wz, nh, wh, nw, ww, x.shape[-1])
-        return x.permute(0, 5, 1, 3, 2, 4, 6, 7).reshape(len(x), nw, nz * nh, -1, x.shape[-1])
+        x = x.view(x.shape[0], nz, wz, nh, wh, nw, ww, x.shape[-1])
+        return x.permute(0, 5, 1, 3, 2, 4, 6, 7).reshape(x.shape[0], nw, nz * nh, -1, x.shape[-1])
 
     def join(
         self, windows: Float[Tensor, "batch lon_window type token channel"], shifted: bool
     ) -> Float[Tensor, "batch level lat lon channel"]:
         """The volume from its windows, with the padding cropped."""
         (nz, nh, nw), (wz, wh, ww) = self.counts, self.window
-        x = windows.reshape(len(windows), nw, nz, nh, wz, wh, ww, -1)
-        x = x.permute(0, 2, 4, 3, 5, 1, 6, 7).reshape(len(x), *self.padded, -1)
+        x = windows.reshape(windows.shape[0], nw, nz, nh, wz, wh, ww, -1)
+        x = x.permute(0, 2, 4, 3, 5, 1, 6, 7).reshape(x.shape[0], *self.padded, -1)
         if shifted:
             x = torch.roll(x, self.shift, (1, 2, 3))
         return x[:, :, : self.size[1], : self.size[2]]
@@ -128,52 +128,70 @@ class Windows:
 
 
 @dataclass(frozen=True, eq=False)
-class Groups:
-    """Windows of a batch as rows of its tokens, in groups that share bias and mask.
+class Group:
+    """Windows of one type, which share bias and mask; in a region, a window of each sample."""
 
-    A group is a type of window, and where columns of a region are masked, also its longitude.
-    """
-
-    rows: Int[Tensor, "group window token"]
-    """Row of the batch's tokens; padding has the one behind the last."""
-    back: Int[Tensor, " row"]
-    """Where in `rows`, flattened, a token is."""
-    kinds: Int[Tensor, " group"]
+    first: int
+    """Row of the first token, in the order of windows."""
+    kind: int
     """Type of window."""
-    masks: Float[Tensor, "mask token token"]
-    """The different masks."""
-    mask_of: Int[Tensor, " group"]
-    """Which of `masks` a group has."""
-    masked: tuple[bool, ...]
-    """Whether that one is not zero."""
+    count: int
+    """Windows in the batch."""
+    size: int
+    """Tokens of each that are not padding."""
+    places: Int[Tensor, " size"] | None
+    """Which tokens those are; None: all."""
+    mask: Float[Tensor, "token token"] | None
+    """What to add to the scores."""
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """The tokens of a batch window by window, without padding."""
+
+    rows: Int[Tensor, " row"]
+    """Row (of batch, level, latitude, longitude) of each token in the order of windows."""
+    back: Int[Tensor, " row"]
+    """The way back."""
+    sample: Int[Tensor, " row"]
+    """Sample that each token, in the order of windows, belongs to."""
+    groups: tuple[Group, ...]
 
 
 @lru_cache(maxsize=32)
-def groups(windows: Windows, shifted: bool, batch: int, device: torch.device) -> Groups:
-    """Which rows of (batch * level * lat * lon) tokens lie in which window; made once, kept."""
+def window_order(windows: Windows, shifted: bool, batch: int, device: torch.device) -> Order:
+    """The order of windows for a batch; made once, kept."""
     with torch.inference_mode(False), torch.device("cpu"):
         (z, h, w), (_, hp, wp) = windows.size, windows.padded
         count, total = z * h * w, batch * z * h * w
         place = torch.arange(count).view(1, z, h, w)
-        place = F.pad(place, (0, wp - w, 0, hp - h), value=count)[..., None]
+        place = F.pad(place, (0, wp - w, 0, hp - h), value=total)[..., None]
         place = windows.cut(place, shifted)[0, ..., 0]  # longitude, type, token
-        kinds, repeats = torch.arange(windows.types), windows.counts[2]
-        if shifted and not windows.periodic:
-            kinds, repeats = kinds.repeat(repeats), 1
+        if not windows.periodic:  # columns differ in what is padding, and in their masks
             place = place.flatten(0, 1)[None]
-        place = place.transpose(0, 1)[:, None]  # group, batch, window, token
+        place = place.transpose(0, 1)  # group, window, token
         starts = torch.arange(batch)[:, None, None] * count
-        rows = torch.where(place == count, total, place + starts).flatten(1, 2)
-        back = torch.empty(total + 1, dtype=torch.long)
-        back[rows.flatten()] = torch.arange(rows.numel())
-        masks = torch.zeros(len(kinds), windows.tokens**2, dtype=torch.bool)
-        if shifted:
-            masks = windows.mask().flatten(0, 1).flatten(1)
-        found, mask_of = masks.unique(dim=0, return_inverse=True)
-        masked = tuple(bool(x) for x in found.any(1)[mask_of])
-        values = (found.float() * MASK_VALUE).view(-1, windows.tokens, windows.tokens)
-        parts = (x.to(device) for x in (rows, back[:-1], kinds, values, mask_of))
-        return Groups(*parts, masked)
+        places = (place[:, None] + starts).flatten(1, 2)
+        rows = places[places < total]
+        groups, first = [], 0
+        masks = _masks(windows, device) if shifted else [None] * len(places)
+        for number, part in enumerate(places):
+            real = (part[0] < total).nonzero()[:, 0]
+            some = None if len(real) == windows.tokens else real.to(device)
+            kind = number % windows.types
+            groups.append(Group(first, kind, len(part), len(real), some, masks[number]))
+            first += len(part) * len(real)
+        rows, back, sample = (x.to(device) for x in (rows, rows.argsort(), rows // count))
+        return Order(rows, back, sample, tuple(groups))
+
+
+def _masks(windows: Windows, device: torch.device) -> list[Tensor | None]:
+    """What each group of shifted windows adds to its scores; the few different ones are shared."""
+    masks = windows.mask().flatten(0, 1).flatten(1)
+    found, which = masks.unique(dim=0, return_inverse=True)
+    values = (found.float() * MASK_VALUE).view(-1, windows.tokens, windows.tokens)
+    each = [x.to(device) if x.any() else None for x in values]
+    return [each[i] for i in which.tolist()]
 
 
 def _thirds(length: int, window: int) -> Int[Tensor, " length"]:
