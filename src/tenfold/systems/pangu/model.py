@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from tenfold.data.grid import Grid
 
 from .attention import Plan, attend, pair_index, permuted
 from .config import Model
+from .tokenwise import EPS, finish
 from .windows import MASK_VALUE, Order, Size, Windows, pad_end, window_order
 
-HIDDEN_BYTES = 1 << 22
-"""Size of the part of an MLP's hidden layer that is worked on at once: about a core's cache."""
-EPS = 1e-5
-"""Of every LayerNorm (spec sec. 3)."""
 DROP_PATH_ENTRIES = 8
 """Rates of DropPath rise over this many entries; layers 1, 4 take the first (spec sec. 3.9)."""
 
@@ -49,7 +44,9 @@ class EarthAttention(nn.Module):
     def forward(self, x: Float[Tensor, "row channel"], order: Order) -> Tensor:
         """Attend within windows, in whose order tokens are; before the last linear layer."""
         index = pair_index(self.kind, self.windows.window, x.device)
-        table = None if self.kind == "none" else self.bias_table.permute(1, 2, 0).contiguous()
+        table = None
+        if self.kind != "none":  # as a matrix, whose transpose torch copies fast
+            table = self.bias_table.flatten(1).T.contiguous().unflatten(0, (-1, self.heads))
         plan = Plan(order, self.heads, index, _precision(x))
         return attend(x, self.qkv.weight, self.qkv.bias, table, plan)
 
@@ -82,93 +79,6 @@ def _precision(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-class _Finish(torch.autograd.Function):
-    """What a token does by itself after attention, a part of the rows at a time.
-
-    y = x + LN1(project(attended)), then y + LN2(fc2(GELU(fc1(y)))); `factors` are those of DropPath
-    for each row and norm. Keeps inputs of linear layers and norms, and that of GELU: its output is
-    made again.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, attended: Tensor, factors: tuple[Tensor, Tensor] | None,
-        low: torch.dtype, keep: bool, *weights: Tensor,
-    ) -> Tensor:  # fmt: skip
-        wp, bp, w1, b1, w2, b2 = (w.to(low) for w in weights[:6])
-        out, parts = torch.empty_like(x), _parts(x, len(w1), low)
-        rows = len(x) if keep else parts[0].stop
-        a, y, m = (x.new_empty(rows, x.shape[1], dtype=low) for _ in range(3))
-        hidden = x.new_empty(rows, len(w1), dtype=low)
-        stats = []
-        for part in parts:
-            at = part if keep else slice(0, part.stop - part.start)
-            torch.addmm(bp, attended[part], wp.T, out=a[at])
-            n, *first = _norm(a[at], *weights[6:8])
-            inner = x[part] + (n if factors is None else n * factors[0][part])
-            y[at] = inner
-            torch.addmm(b1, y[at], w1.T, out=hidden[at])
-            torch.addmm(b2, F.gelu(hidden[at]), w2.T, out=m[at])
-            n, *second = _norm(m[at], *weights[8:])
-            torch.add(inner, n if factors is None else n * factors[1][part], out=out[part])
-            stats += [*first, *second]
-        ctx.factors, ctx.parts, ctx.low = factors, parts, low
-        ctx.save_for_backward(attended, a, y, hidden, m, *weights, *stats)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        attended, a, y, hidden, m, *more = ctx.saved_tensors
-        weights, stats, factors, low = more[:10], more[10:], ctx.factors, ctx.low
-        wp, _, w1, _, w2, _ = (w.to(low) for w in weights[:6])
-        (grad,), made = grads, [torch.zeros_like(w) for w in weights]
-        dwp, dw1, dw2 = (torch.zeros_like(w) for w in (wp, w1, w2))
-        dx, dattended = torch.empty_like(grad), torch.empty_like(attended)
-        for number, part in enumerate(ctx.parts):
-            first, second = stats[4 * number :][:2], stats[4 * number + 2 :][:2]
-            g = grad[part] if factors is None else grad[part] * factors[1][part]
-            dm = _norm_backward(g, m[part], second, weights[8:], made[8:]).to(low)
-            dw2.addmm_(dm.T, F.gelu(hidden[part]))
-            dhidden = torch.ops.aten.gelu_backward(dm @ w2, hidden[part])
-            dw1.addmm_(dhidden.T, y[part])
-            torch.add(grad[part], dhidden @ w1, out=dx[part])
-            g = dx[part] if factors is None else dx[part] * factors[0][part]
-            da = _norm_backward(g, a[part], first, weights[6:8], made[6:8]).to(low)
-            dwp.addmm_(da.T, attended[part])
-            torch.mm(da, wp, out=dattended[part])
-            for place, gradient in ((1, da), (3, dhidden), (5, dm)):
-                made[place] += gradient.sum(0)
-        made[0], made[2], made[4] = dwp, dw1, dw2
-        return dx, dattended, None, None, None, *made
-
-
-def _norm(x: Tensor, weight: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """LayerNorm in float32 or more, and what its backward pass needs."""
-    wide = torch.promote_types(weight.dtype, torch.float32)
-    x, weight, shift = x.to(wide), weight.to(wide), shift.to(wide)
-    return torch.native_layer_norm(x, [len(weight)], weight, shift, EPS)
-
-
-def _norm_backward(
-    grad: Tensor, x: Tensor, stats: list[Tensor], weights: list[Tensor], made: list[Tensor]
-) -> Tensor:
-    """Gradient of the norm's input; adds those of its weight and shift to `made`."""
-    grad, x, weight, shift = (t.to(stats[0].dtype) for t in (grad, x, *weights))
-    dx, dweight, dshift = torch.ops.aten.native_layer_norm_backward(
-        grad, x, [len(weight)], *stats, weight, shift, [True] * 3
-    )
-    made[0] += dweight
-    made[1] += dshift
-    return dx
-
-
-def _parts(x: Tensor, hidden: int, kind: torch.dtype) -> list[slice]:
-    """Rows whose hidden layer stays in a core's cache; on a GPU all at once."""
-    step = len(x) if x.is_cuda else max(1, HIDDEN_BYTES // (hidden * kind.itemsize))
-    return [slice(a, min(a + step, len(x))) for a in range(0, len(x), step)]
-
-
 class EarthBlock(nn.Module):
     """Attention and MLP, each normalised after it and added: post-norm (spec sec. 3.3)."""
 
@@ -182,26 +92,27 @@ class EarthBlock(nn.Module):
 
     def forward(self, x: Volume, shifted: bool) -> Volume:
         """One block, shifted by half a window or not."""
-        project = self.attention.project
         if torch.compiler.is_exporting():
-            y = x + self.norm1(project(self.attention.plain(x, shifted)))
+            y = x + self.norm1(self.attention.project(self.attention.plain(x, shifted)))
             return y + self.norm2(self.fc2(F.gelu(self.fc1(y))))
         order = window_order(self.attention.windows, shifted, len(x), x.device)
         rows = permuted(x.reshape(-1, x.shape[-1]), order.rows, order.back)
-        attended = self.attention(rows, order)
-        layers = project, self.fc1, self.fc2, self.norm1, self.norm2
+        return permuted(self.in_order(rows, order), order.back, order.rows).view(x.shape)
+
+    def in_order(self, x: Float[Tensor, "row channel"], order: Order) -> Tensor:
+        """The same on tokens in the order of windows."""
+        layers = self.attention.project, self.fc1, self.fc2, self.norm1, self.norm2
         weights = [w for layer in layers for w in (layer.weight, layer.bias)]
         factors = None
         if self.training and self.drop:
-            factors = self._factor(x)[order.sample], self._factor(x)[order.sample]
-        keep = torch.is_grad_enabled()
-        out: Tensor = _Finish.apply(rows, attended, factors, _precision(x), keep, *weights)
-        return permuted(out, order.back, order.rows).view(x.shape)
+            factors = self._factor(x, order), self._factor(x, order)
+        attended, keep = self.attention(x, order), torch.is_grad_enabled()
+        return finish(x, attended, factors, _precision(x), keep, weights)
 
-    def _factor(self, x: Volume) -> Float[Tensor, "batch 1"]:
-        """DropPath: 0 for the samples whose branch is left out, else what keeps the mean."""
-        kept = torch.rand(len(x), 1, device=x.device) >= self.drop
-        return kept.to(x.dtype) / (1 - self.drop)
+    def _factor(self, x: Tensor, order: Order) -> Float[Tensor, "row 1"]:
+        """DropPath: 0 for samples whose branch is left out, else what keeps the mean."""
+        kept = torch.rand(order.batch, 1, device=x.device) >= self.drop
+        return kept.to(x.dtype)[order.sample] / (1 - self.drop)
 
 
 class Layer(nn.Module):
@@ -212,16 +123,29 @@ class Layer(nn.Module):
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList([EarthBlock(dim, heads, windows, cfg, d) for d in drops])
-        self.checkpointed = cfg.checkpoint
+        self.windows, self.checkpointed = windows, cfg.checkpoint
 
     def forward(self, x: Volume) -> Volume:
         """All blocks; with `model.checkpoint` each is computed again in the backward pass."""
-        for number, block in enumerate(self.blocks):
-            if self.checkpointed and torch.is_grad_enabled():
-                x = checkpoint(block, x, number % 2 == 1, use_reentrant=False)
-            else:
+        if torch.compiler.is_exporting():
+            for number, block in enumerate(self.blocks):
                 x = block(x, number % 2 == 1)
-        return x
+            return x
+        rows, before = x.reshape(-1, x.shape[-1]), None
+        for number, block in enumerate(self.blocks):
+            assert isinstance(block, EarthBlock)
+            order = window_order(self.windows, number % 2 == 1, len(x), x.device)
+            if before is None:
+                rows = permuted(rows, order.rows, order.back)
+            else:
+                rows = permuted(rows, before.back[order.rows], order.back[before.rows])
+            if self.checkpointed and torch.is_grad_enabled():
+                rows = checkpoint(block.in_order, rows, order, use_reentrant=False)
+            else:
+                rows = block.in_order(rows, order)
+            before = order
+        assert before is not None  # depths are at least 1
+        return permuted(rows, before.back, before.rows).view(x.shape)
 
 
 class DownSample(nn.Module):

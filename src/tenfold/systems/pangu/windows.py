@@ -139,10 +139,10 @@ class Group:
     """Windows in the batch."""
     size: int
     """Tokens of each that are not padding."""
-    places: Int[Tensor, " size"] | None
-    """Which tokens those are; None: all."""
-    mask: Float[Tensor, "token token"] | None
-    """What to add to the scores."""
+    keys: Int[Tensor, " token"] | None
+    """Places in the window of those tokens and then of its padding; None: there is none."""
+    mask: Float[Tensor, "size token"] | None
+    """What to add to the scores; padding asks for nothing, but is a key."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +156,8 @@ class Order:
     sample: Int[Tensor, " row"]
     """Sample that each token, in the order of windows, belongs to."""
     groups: tuple[Group, ...]
+    batch: int
+    """Samples."""
 
 
 @lru_cache(maxsize=32)
@@ -176,13 +178,16 @@ def window_order(windows: Windows, shifted: bool, batch: int, device: torch.devi
         groups, first = [], 0
         masks = _masks(windows, device) if shifted else [None] * len(places)
         for number, part in enumerate(places):
-            real = (part[0] < total).nonzero()[:, 0]
-            some = None if len(real) == windows.tokens else real.to(device)
-            kind = number % windows.types
-            groups.append(Group(first, kind, len(part), len(real), some, masks[number]))
-            first += len(part) * len(real)
+            padding = part[0] == total
+            size, keys, mask = int((~padding).sum()), None, masks[number]
+            if padding.any():
+                keys = padding.int().argsort(stable=True).to(device)
+                if mask is not None:  # contiguous, as attention's kernel takes it
+                    mask = mask.index_select(0, keys[:size]).index_select(1, keys)
+            groups.append(Group(first, number % windows.types, len(part), size, keys, mask))
+            first += len(part) * size
         rows, back, sample = (x.to(device) for x in (rows, rows.argsort(), rows // count))
-        return Order(rows, back, sample, tuple(groups))
+        return Order(rows, back, sample, tuple(groups), batch)
 
 
 def _masks(windows: Windows, device: torch.device) -> list[Tensor | None]:
