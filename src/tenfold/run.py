@@ -296,6 +296,8 @@ def claim(
     arms = {arm.name: arm.config for c in claims for arm in (c.baseline, *c.also, c.method)}
     seeds = sorted({s for c in claims for s in c.seeds})
     methods: dict[str, Any] = {}
+    steps: dict[str, int] = {}
+    notes: list[str] = []
     last: dict[str, Any] = {}
     jobs = [(s, a) for s in seeds for a in arms]
     for number, (seed, arm) in enumerate(jobs, 1):
@@ -303,6 +305,8 @@ def claim(
         print(f"[{number}/{len(jobs)}] {arm}, seed {seed}", file=sys.stderr, flush=True)
         folder = runs / f"{arm.replace(' ', '-')}-seed{seed}"
         last = train(name, cls, "claim", cfg, folder)
+        steps[arm] = sum(stage["steps"] for stage in last["stages"])
+        notes = [n for n in last["notes"] if number == 1 or n in notes]  # true of all runs
         entry = methods.setdefault(
             arm, {"seeds": [], "metrics": [], "seconds": [], "parameters": 0}
         )
@@ -331,8 +335,17 @@ def claim(
         "better": cls.better,
         "units": cls.units,
         "labels": last["labels"],
-        "budget": f"{last['stages'][0]['steps']} steps each, same batches and seeds",
-        "notes": [*last["notes"], *dict.fromkeys(c.setting for c in claims if c.setting)],
+        "budget": _budget(steps),
+        "notes": [*notes, *dict.fromkeys(c.setting for c in claims if c.setting)],
     }
     write_claim(name, results, out)
     return results
+
+
+def _budget(steps: dict[str, int]) -> str:
+    """The steps of every arm, in a word where they are equal."""
+    counts = set(steps.values())
+    if len(counts) == 1:
+        return f"{counts.pop()} steps each, same batches and seeds"
+    each = ", ".join(f"{arm}: {count}" for arm, count in steps.items())
+    return f"steps of each ({each}), same batch size and seeds"
