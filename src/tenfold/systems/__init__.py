@@ -41,7 +41,7 @@ SYSTEMS = {
         "tenfold.systems.pangu:PanguWeather",
         "global weather forecasts: 3D Earth-specific transformer, ensembles, cyclone tracks",
         "pangu_atmos",
-        "1",
+        "2",
         opens=".onnx",
     ),
 }
