@@ -60,8 +60,8 @@ class PanguWeather(System[Config]):
         "unperturbed rmse": "lower",
     }
     units: ClassVar[dict[str, str]] = {
-        **dict.fromkeys(("rmse", "bias", "crps", "spread"), "SI units of the field"),
-        **dict.fromkeys(("ensemble rmse", "unperturbed rmse"), "SI units of the field"),
+        **dict.fromkeys(("rmse", "bias", "crps", "spread"), "SI"),
+        **dict.fromkeys(("ensemble rmse", "unperturbed rmse"), "SI"),
         "acc": "1",
         "rqe": "1",
         "spread over error": "1",
