@@ -128,20 +128,6 @@ def hourly(hours: int, models: Iterable[int], every: int = 1) -> tuple[Call, ...
     return tuple(calls[hour] for hour in sorted(calls))
 
 
-def releases(calls: Sequence[Call]) -> list[tuple[int, ...]]:
-    """For each call, the hours whose states no later call needs: they can leave the memory then.
-
-    The state that a call makes is among them if nothing starts from it (write it first). With
-    24, 6, 3 and 1 h at most 4 states are held at a time, however long the forecast.
-    """
-    last = {call.hour: index for index, call in enumerate(calls)}
-    last.update((call.source, index) for index, call in enumerate(calls))
-    done: list[list[int]] = [[] for _ in calls]
-    for hour, index in last.items():
-        done[index].append(hour)
-    return [tuple(sorted(hours)) for hours in done]
-
-
 def plan_text(hours: int, models: Iterable[int], every: int | None = None) -> str:
     """The chain of a lead time, or with `every` the calls of a series of outputs, as a table."""
     leads = checked(models)

@@ -53,13 +53,6 @@ def pair_index(kind: str, window: Size, device: torch.device) -> Int[Tensor, "to
         return index.to(device)
 
 
-def expand_earth(
-    table: Float[Tensor, "row type head"], window: Size
-) -> Float[Tensor, "type head token token"]:
-    """The Earth-specific bias of every (query, key) from its compact table."""
-    return table[position_index(window).to(table.device)].permute(2, 3, 0, 1)
-
-
 @dataclass(frozen=True)
 class Plan:
     """How attention over windows is computed."""
