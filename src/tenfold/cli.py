@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from . import verbs, verbs_data, verbs_plan
+from . import verbs, verbs_data, verbs_learn, verbs_plan
 from .core.errors import BUG, exit_code
 from .core.names import nearest
 
@@ -17,6 +17,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "train": verbs.train,
     "evaluate": verbs.evaluate,
     "predict": verbs.predict,
+    "learn": verbs_learn.learn,
     "export": verbs.export,
     "convert": verbs.convert,
     "claim": verbs.claim,

@@ -19,6 +19,7 @@ from .core import checkpoint, dist, log, loop
 from .core.config import differences, from_json, to_json
 from .core.seed import seed_everything
 from .core.system import Claim, System
+from .core.versions import Versions
 from .report.card import card_info, write_model_card
 from .report.claim import write_claim
 from .report.html import write_run_page
@@ -120,6 +121,9 @@ def load(cls: type[AnySystem], path: Path) -> AnySystem:
     except RuntimeError as error:  # torch lists every key on a line of its own
         raise ValueError(f"{file} does not fit its own configuration: {error}") from error
     system.model.eval()
+    tensors, version = Versions(file.parent).read()  # of what was learned after the training
+    if version is not None:
+        system.restore_learned(tensors, version.classes)
     return system
 
 
@@ -293,13 +297,25 @@ def claim(
     """
     system = construct(cls, cls.complete(cls.recipes["small"]))
     claims: list[Claim[Any]] = system.claims()
-    arms = {arm.name: arm.config for c in claims for arm in (c.baseline, *c.also, c.method)}
+    named = {arm.name: arm for c in claims for arm in (c.baseline, *c.also, c.method)}
+    arms = {arm.name: arm.config for arm in named.values() if not arm.row}
+    rows = {arm: [a for a in named.values() if a.row and a.config == arms[arm]] for arm in arms}
     seeds = sorted({s for c in claims for s in c.seeds})
     methods: dict[str, Any] = {}
     steps: dict[str, int] = {}
     notes: list[str] = []
     last: dict[str, Any] = {}
     jobs = [(s, a) for s in seeds for a in arms]
+
+    def note_result(method: str, seed: int, metrics: dict[str, float], seconds: float) -> None:
+        entry = methods.setdefault(
+            method, {"seeds": [], "metrics": [], "seconds": [], "parameters": 0}
+        )
+        entry["seeds"].append(seed)
+        entry["metrics"].append(metrics)
+        entry["seconds"].append(seconds)
+        entry["parameters"] = last["parameters"]
+
     for number, (seed, arm) in enumerate(jobs, 1):
         cfg = replace(arms[arm], seed=seed, loop=replace(arms[arm].loop, **loop_changes))
         print(f"[{number}/{len(jobs)}] {arm}, seed {seed}", file=sys.stderr, flush=True)
@@ -307,14 +323,13 @@ def claim(
         last = train(name, cls, "claim", cfg, folder)
         steps[arm] = sum(stage["steps"] for stage in last["stages"])
         notes = [n for n in last["notes"] if number == 1 or n in notes]  # true of all runs
-        entry = methods.setdefault(
-            arm, {"seeds": [], "metrics": [], "seconds": [], "parameters": 0}
-        )
-        entry["seeds"].append(seed)
-        entry["metrics"].append(last["metrics"])
-        entry["seconds"].append(last["seconds"])
-        entry["parameters"] = last["parameters"]
+        note_result(arm, seed, last["metrics"], last["seconds"])
+        for other in rows[arm]:
+            note_result(other.name, seed, last["baselines"][other.row], last["seconds"])
+    shown = {arm.row for arm in named.values()}
     for reference, metrics in last["baselines"].items():
+        if reference in shown:
+            continue
         methods[reference] = {"seeds": [0], "metrics": [metrics], "seconds": [0.0], "parameters": 0}
     results = {
         "claims": [

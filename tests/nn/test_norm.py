@@ -1,4 +1,4 @@
-"""BatchNorm equals nn.BatchNorm1d on one process, and one process on two."""
+"""Our BatchNorms equal torch's on one process, and one process on two."""
 
 import socket
 
@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from tenfold.nn.norm import BatchNorm
+from tenfold.nn.norm import BatchNorm, BatchNorm2d
 
 NODES, WIDTH = 3, 4
 
@@ -60,29 +60,36 @@ def batch_and_weights() -> tuple[torch.Tensor, torch.Tensor]:
     )
 
 
-def work(rank: int, port: int, results) -> None:
+def joined(rank: int, port: int, work, results) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    results[rank] = work(rank)
+    dist.destroy_process_group()
+
+
+def on_two_processes(work) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """What `work(rank)` returns on each of two processes that are joined by gloo."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    with mp.get_context("spawn").Manager() as manager:
+        results = manager.dict()
+        mp.spawn(joined, (port, work, results), nprocs=2)
+        return results[0], results[1]
+
+
+def work(rank: int) -> list[torch.Tensor]:
     x, weights = batch_and_weights()
     part = slice(0, 2) if rank == 0 else slice(2, 6)  # shares of different size
     x = x[:, :, part].clone().requires_grad_()
     norm = BatchNorm(NODES * WIDTH)
     y = norm(x)
     (y * weights[:, :, part]).sum().backward()
-    results[rank] = [
-        t.detach().clone()
-        for t in (y, x.grad, norm.weight.grad, norm.running_mean, norm.running_var)
-    ]
-    dist.destroy_process_group()
+    kept = (y, x.grad, norm.weight.grad, norm.running_mean, norm.running_var)
+    return [t.detach().clone() for t in kept]
 
 
 def test_two_processes_equal_one() -> None:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    with mp.get_context("spawn").Manager() as manager:
-        results = manager.dict()
-        mp.spawn(work, (port, results), nprocs=2)
-        first, second = results[0], results[1]
+    first, second = on_two_processes(work)
     x, weights = batch_and_weights()
     x.requires_grad_()
     norm = BatchNorm(NODES * WIDTH)
@@ -94,3 +101,68 @@ def test_two_processes_equal_one() -> None:
     for i, want in ((3, norm.running_mean), (4, norm.running_var)):
         torch.testing.assert_close(first[i], want)
         torch.testing.assert_close(second[i], want)
+
+
+FORMATS = [torch.contiguous_format, torch.channels_last]
+CHANNELS = 3
+
+
+def pictures(memory: torch.memory_format) -> tuple[torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(1)
+    x, weights = torch.randn(2, 5, CHANNELS, 4, 6, generator=draw)
+    return (x + 2).contiguous(memory_format=memory), weights
+
+
+def norm_2d() -> BatchNorm2d:
+    draw = torch.Generator().manual_seed(2)
+    norm = BatchNorm2d(CHANNELS)
+    for parameter in norm.parameters():
+        torch.nn.init.normal_(parameter, generator=draw)
+    return norm
+
+
+def run_2d(norm: torch.nn.Module, x: torch.Tensor, weights: torch.Tensor) -> list[torch.Tensor]:
+    """Output, gradients, state after one training step, and the output at inference then."""
+    x = x.clone().requires_grad_()
+    y = norm.train()(x)
+    (y * weights).sum().backward()
+    after = norm.eval()(x)
+    kept = (y, x.grad, after, norm.weight.grad, norm.bias.grad, *norm.state_dict().values())
+    return [t.detach().clone() for t in kept]
+
+
+def work_2d(rank: int) -> list[list[torch.Tensor]]:
+    part = slice(0, 2) if rank == 0 else slice(2, 5)  # shares of different size
+    found = []
+    for memory in FORMATS:
+        x, weights = pictures(memory)
+        share = x[part].contiguous(memory_format=memory)
+        found.append(run_2d(norm_2d(), share, weights[part]))
+    return found
+
+
+def test_pictures_on_two_processes_equal_one() -> None:
+    first, second = on_two_processes(work_2d)
+    for memory, one, two in zip(FORMATS, first, second, strict=True):
+        whole = run_2d(norm_2d(), *pictures(memory))
+        for i, want in enumerate(whole):
+            if i < 3:  # output, gradient of the pictures, output at inference
+                got = torch.cat([one[i], two[i]])
+                assert one[i].is_contiguous(memory_format=memory)
+            elif i < 5:  # gradients of weight and bias, which DDP adds
+                got = one[i] + two[i]
+            else:
+                got = one[i]
+                torch.testing.assert_close(two[i], want)
+            torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("memory", FORMATS)
+def test_pictures_on_one_process_are_torchs_own(memory) -> None:
+    x, weights = pictures(memory)
+    theirs = torch.nn.BatchNorm2d(CHANNELS)
+    theirs.load_state_dict(norm_2d().state_dict())
+    assert norm_2d()(x).grad_fn.name() == theirs(x).grad_fn.name()
+    theirs.load_state_dict(norm_2d().state_dict())
+    got, want = run_2d(norm_2d(), x, weights), run_2d(theirs, x, weights)
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))

@@ -23,6 +23,10 @@ class Optim:
     """Adam's running-average factors."""
     momentum: float = 0.9
     """Momentum of sgd."""
+    dampening: float = 0.0
+    """Share of each gradient that sgd's momentum leaves out."""
+    nesterov: bool = False
+    """Nesterov's momentum (sgd)."""
     weight_decay: float = 0.0
     """Weight decay; not applied to tensors with fewer than two dimensions."""
     clip: float = 0.0
@@ -40,12 +44,21 @@ class Optim:
     offset: int = 0
     """Shift of the step schedule: the factor is gamma ** ((step + offset) // period)."""
 
+    milestones: tuple[float, ...] = ()
+    """Shares of all steps after which the step schedule multiplies by gamma; instead of period."""
+
     def __post_init__(self) -> None:
+        if not all(0 <= share <= 1 for share in self.milestones):
+            raise ValueError(f"optim.milestones must be shares, 0 to 1, got {self.milestones}")
         if not self.lr > 0 or not math.isfinite(self.lr):
             raise ValueError(f"optim.lr must be a positive number, got {self.lr}")
         for name in ("weight_decay", "clip", "warmup", "floor", "period", "offset"):
             if getattr(self, name) < 0:
                 raise ValueError(f"optim.{name} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.dampening < 1:
+            raise ValueError(f"optim.dampening must be in [0, 1), got {self.dampening}")
+        if self.nesterov and (self.dampening or not self.momentum):
+            raise ValueError("optim.nesterov needs optim.momentum, and optim.dampening 0")
 
 
 def lr_factor(optim: Optim, step: int, steps: int) -> float:
@@ -57,6 +70,8 @@ def lr_factor(optim: Optim, step: int, steps: int) -> float:
         return optim.floor + (1 - optim.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
     if optim.schedule == "linear":
         return optim.floor + (1 - optim.floor) * max(0.0, 1 - done)
+    if optim.schedule == "step" and optim.milestones:
+        return float(optim.gamma ** sum(step >= share * steps for share in optim.milestones))
     if optim.schedule == "step":
         if optim.period < 1:
             raise ValueError(
@@ -67,6 +82,11 @@ def lr_factor(optim: Optim, step: int, steps: int) -> float:
 
 
 Groups = list[dict[str, Any]]
+
+
+def one_group(model: nn.Module) -> Groups:
+    """All trained parameters alike: biases and norms decay too, as in much older code."""
+    return [{"params": [p for p in model.parameters() if p.requires_grad]}]
 
 
 def decay_groups(model: nn.Module) -> Groups:
@@ -90,8 +110,9 @@ def build(
         raise ValueError("the model of this stage has no parameter to train")
     if optim.name == "sgd":
         return torch.optim.SGD(
-            made, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay
-        )
+            made, lr=optim.lr, momentum=optim.momentum, dampening=optim.dampening,
+            nesterov=optim.nesterov, weight_decay=optim.weight_decay,
+        )  # fmt: skip
     kind = torch.optim.Adam if optim.name == "adam" else torch.optim.AdamW
     return kind(made, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay, fused=True)
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 from torch import Tensor, nn
 
 from .optim import Groups, Optim, decay_groups
+from .versions import Learned
 
 Batch = Any
 Losses = Mapping[str, Tensor]
@@ -121,6 +122,9 @@ class Arm(Generic[C]):
 
     name: str
     config: C
+    row: str = ""
+    """A row of `baselines` in the run of the arm with the same configuration: a method that shares
+    what that run learned (an encoder) and needs no run of its own."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +204,20 @@ class System(Generic[C]):
     def claims(self) -> list[Claim[C]]:
         """The paper's claims at a scale that can be run here."""
         return []
+
+    def learn(self, inputs: Path, name: str) -> Learned:
+        """Take new classes from a folder of photos (`name` names them); write nothing."""
+        raise ValueError(
+            f"{type(self).__name__} cannot learn new classes after its training; ldc can"
+        )
+
+    def learned_state(self) -> dict[str, Tensor]:
+        """What `learn` has changed since the training: a version, to lie beside the weights."""
+        raise NotImplementedError
+
+    def restore_learned(self, tensors: dict[str, Tensor], classes: tuple[str, ...]) -> None:
+        """Take a version back, with the names of all its classes."""
+        raise NotImplementedError
 
     def data_used(self) -> DataUsed:
         """The data that training and evaluation read."""

@@ -77,9 +77,13 @@ class BatchNorm(nn.Module):
         return Affine(*self._scale_and_shift())
 
 
+def _several_processes() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
 def _world_sum(x: Tensor) -> Tensor:
     """Sum over the processes, where there are several."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    if _several_processes():
         dist.all_reduce(x)
     return x
 
@@ -118,3 +122,29 @@ class _Standardise(torch.autograd.Function):
         grad_x = torch.addcmul(sums[0], centred, sums[1] * inverse_std)
         torch.sub(wide, grad_x, out=grad_x).mul_(scale)
         return grad_x.to(grad.dtype), grad_weight, grad_bias, None
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """`nn.BatchNorm2d` whose statistics in training are of all processes together.
+
+    torch's SyncBatchNorm refuses CPU tensors. In one process this is torch's own, which is faster.
+    """
+
+    def forward(
+        self, x: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch channel height width"]:
+        """Normalise with the statistics of the batch; at inference with the running ones."""
+        if not self.training or not _several_processes():
+            return super().forward(x)
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        columns = x.flatten(2).unsqueeze(-1)
+        shape = (x.shape[1], 1, 1)
+        y, mean, var, count = _Standardise.apply(
+            columns, self.weight.view(shape), self.bias.view(shape), self.eps
+        )
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean.flatten(), self.momentum)
+            self.running_var.lerp_(var.flatten() * (count / (count - 1)), self.momentum)
+        return y.view(x.shape)

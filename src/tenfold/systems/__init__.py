@@ -44,6 +44,12 @@ SYSTEMS = {
         "2",
         opens=".onnx",
     ),
+    "ldc": Entry(
+        "tenfold.systems.ldc:Ldc",
+        "few-shot class-incremental learning: new classes from five photos each",
+        "tiny_imagenet_fscil",
+        "2",
+    ),
 }
 """Name -> where its class is; nothing is imported until it is asked for."""
 

@@ -1,0 +1,5 @@
+"""LDC: few-shot class-incremental learning by learnable distribution calibration."""
+
+from .system import Ldc
+
+__all__ = ["Ldc"]

@@ -1,0 +1,207 @@
+"""Configuration of LDC; every default is the paper's or the official code's, with its source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tenfold.core.loop import Loop
+from tenfold.core.optim import Optim
+
+
+@dataclass(frozen=True)
+class Model:
+    """The encoder and the cosine classifier on it."""
+
+    kind: Literal["resnet20", "resnet18"] = "resnet20"
+    """resnet20 for pictures of about 32 pixels (CIFAR-100), resnet18 with ImageNet's stem for
+    larger ones (miniImageNet, CUB-200) (official code)."""
+    width: int = 0
+    """Channels of the first stage; 0 is the published 16 (resnet20) or 64 (resnet18)."""
+    temperature: float = 16.0
+    """Factor on cosine logits (official code: -temperature 16)."""
+
+    def __post_init__(self) -> None:
+        if self.width < 0:
+            raise ValueError(f"model.width must not be negative, got {self.width}")
+        if not self.temperature > 0:
+            raise ValueError(f"model.temperature must be positive, got {self.temperature}")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which pictures, which classes come first, and how many photos a new class has."""
+
+    name: Literal[
+        "tiny_imagenet_fscil", "cifar100", "mini_imagenet", "cub200", "folder", "shapes"
+    ] = "cifar100"
+    """Data set; folder is any folder of class folders; shapes is generated. See `tenfold data`."""
+    path: str = ""
+    """Folder of the data; empty looks for $TENFOLD_DATA/<name>, then falls back to shapes."""
+    size: int = 0
+    """Side of the network's input in pixels; 0 is the data set's own (folder: 32)."""
+    base: int = 0
+    """Base classes; 0 is the data set's own protocol (folder: all classes)."""
+    way: int = 0
+    """New classes of a session; 0 is the protocol's."""
+    shot: int = 0
+    """Photos of a new class; 0 is the protocol's."""
+    draws: int = 1
+    """Draws of the photos of new classes; their mean and spread are reported. The public protocol
+    has one fixed draw."""
+    test_share: float = 0.2
+    """Share of each class's pictures kept for the test (folder only)."""
+    batch_size: int = 128
+    """Pictures of one optimiser step of base training, over all processes (official code: 128)."""
+    augment: Literal["crop", "resized"] = "crop"
+    """crop: random crop after padding by an eighth, and flip (CIFAR-100); resized: random resized
+    crop and flip (miniImageNet, CUB-200) (official code)."""
+    rotations: bool = False
+    """Base training tells each class in four orientations apart, which makes features that serve
+    new classes better (label augmentation, Lee et al. 2020; ours)."""
+    colour: float = 0.0
+    """Strength of random brightness and saturation in base training (ours; official: none)."""
+    holdout: float = 0.0
+    """Share of each base class's training pictures kept for validation (ours)."""
+    skip_broken: bool = False
+    """Leave out pictures that cannot be read, with a warning, instead of stopping (folder)."""
+
+    def __post_init__(self) -> None:
+        for name in ("size", "base", "way", "shot"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"data.{name} must not be negative, got {getattr(self, name)}")
+        if self.draws < 1:
+            raise ValueError(f"data.draws must be at least 1, got {self.draws}")
+        if self.batch_size < 2:
+            raise ValueError(
+                f"data.batch_size must be at least 2 (BatchNorm), got {self.batch_size}"
+            )
+        for name in ("holdout", "test_share"):
+            if not 0 <= getattr(self, name) < 0.9:
+                raise ValueError(f"data.{name} must be in [0, 0.9), got {getattr(self, name)}")
+        if not 0 <= self.colour <= 1:
+            raise ValueError(f"data.colour must be between 0 and 1, got {self.colour}")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The parameterized calibration unit (PCU) and the sessions that use it.
+
+    The defaults are `official`: the released code with its full-rank noise of version 1 and the
+    features of the trained encoder. Each quirk is a switch; `REFERENCE` has them mended.
+    """
+
+    space: Literal["raw", "tukey"] = "raw"
+    """Features that everything below works on: as the encoder gives them (official code), or their
+    square roots scaled to unit length, which are closer to a Gaussian (ours, after Free Lunch)."""
+    base_vectors: Literal["means", "learned"] = "means"
+    """Vectors of base classes: their means (official code), or learned on the base session's real
+    features by cross-entropy, `base_steps` steps of all of them (ours)."""
+    base_steps: int = 300
+    """Steps of learning base vectors, SGD with rate 0.1 and momentum 0.9."""
+    tuned: Literal["all", "new"] = "all"
+    """Vectors that sessions change: of all seen classes (official code), or of all but the base
+    classes (ours: base vectors have seen hundreds of real pictures, samples tell them nothing)."""
+    unit: Literal["trained", "untrained", "none"] = "trained"
+    """trained: as the paper says; untrained: what the released code runs, since it restores the
+    weights from before the unit's training; none: samples as they are drawn (ablation)."""
+    recurrences: int = 3
+    """Passes T through the same three layers (official code: 3)."""
+    residual: bool = False
+    """Add each pass's input to its output before the last ReLU (ours; official code: no)."""
+    head: Literal["cholesky", "conv"] = "cholesky"
+    """How noise becomes a sample: by the Cholesky factor of the shared covariance (version 1), or
+    by the convolutional covariance head `layer_6` (version 2 and HEAD)."""
+    head_gradient: bool = False
+    """Train the convolutional head with the unit; the released code detaches its samples."""
+    noise: Literal["full", "rank-1"] = "full"
+    """rank-1 draws one number a sample for all features, as the released `sample_v2` does."""
+    features: Literal["final", "first-epoch"] = "final"
+    """Real features that the unit learns from: of the trained encoder (ours), or those seen in the
+    first epoch of base training, augmented and never refreshed (official code)."""
+    loss: Literal["raw", "normalised"] = "raw"
+    """KL between softmax of raw features (official code), or of normalised features times the
+    temperature (ours: raw features are so small that their softmax is nearly flat)."""
+    real: int = 30
+    """Real and biased samples of a class that the unit learns from (official code: 30)."""
+    epochs: int = 500
+    """Passes over the base classes in the unit's training (official code: 500)."""
+    step: Literal["class", "all"] = "class"
+    """Classes of one optimiser step: one after the other (official code), or all at once (ours)."""
+    redraw: bool = False
+    """Draw the biased samples anew in each epoch (ours; official code: drawn once)."""
+    samples: int = 5
+    """Calibrated samples of each seen class in a session (official code: 5)."""
+    calibrated_share: float = 1.0
+    """Share of the samples that pass the unit; the others are rehearsed as drawn. Official: 1."""
+    fixed_samples: bool = True
+    """Keep the samples of a class for ever (official code), which costs memory for each class;
+    False draws them anew in each session from the class's mean and the shared covariance."""
+    covariance: Literal["official", "pooled"] = "official"
+    """How a new class enters the shared covariance: with weight way / (base + way), once a class
+    (official code), or by its degrees of freedom (ours)."""
+    session_epochs: int = 150
+    """Passes over the samples in a session (official code: epochs_new 150)."""
+    session_batch: int = 50
+    """Samples of one step of a session (official code: 50); 0 takes all of them."""
+    session_lr: float = 0.01
+    """Learning rate of a session, SGD with momentum 0.9 (official code: 0.01)."""
+    dampening: float = 0.9
+    """Dampening of SGD's momentum in the unit's training and in sessions (official code: 0.9)."""
+    shuffle: bool = False
+    """Shuffle the samples in each pass and keep the last, smaller batch (ours; official: fixed
+    order, tail dropped)."""
+
+    def __post_init__(self) -> None:
+        for name in ("recurrences", "real", "samples", "session_epochs", "base_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"calibration.{name} must be at least 1, got {getattr(self, name)}"
+                )
+        for name in ("epochs", "session_batch"):
+            if getattr(self, name) < 0:
+                value = getattr(self, name)
+                raise ValueError(f"calibration.{name} must not be negative, got {value}")
+        if not 0 <= self.calibrated_share <= 1:
+            raise ValueError(
+                f"calibration.calibrated_share must be in [0, 1], got {self.calibrated_share}"
+            )
+        if not self.session_lr > 0:
+            raise ValueError(f"calibration.session_lr must be positive, got {self.session_lr}")
+        if not 0 <= self.dampening < 1:
+            raise ValueError(f"calibration.dampening must be in [0, 1), got {self.dampening}")
+        if self.head_gradient and self.head != "conv":
+            raise ValueError("calibration.head_gradient needs calibration.head conv")
+        if self.unit == "none" and self.head == "conv":
+            raise ValueError("calibration.head conv is a part of the unit; set head cholesky")
+
+
+@dataclass(frozen=True)
+class Config:
+    """LDC: what to train on what, and which head learns new classes."""
+
+    model: Model = Model()
+    data: Data = Data()
+    classes: tuple[str, ...] = ()
+    """All classes in label order, the base classes first; empty is filled from the data."""
+    encoder: str = ""
+    """Weights or run folder whose encoder is taken as it is, without base training: of an earlier
+    run, or converted from an official checkpoint."""
+    head: Literal["ldc", "ncm", "lda", "teen", "fine-tune"] = "ldc"
+    """What learns new classes on the encoder's features."""
+    calibration: Calibration = Calibration()
+    """Settings of the head `ldc`."""
+    peers: Literal["quick", "all"] = "quick"
+    """Other heads that are measured on the same features: those that need no training of a unit,
+    or all, the released code's variants and Free Lunch included (minutes)."""
+    optim: Optim = Optim(name="sgd", lr=0.1, nesterov=True, weight_decay=5e-4, schedule="cosine")
+    """Optimiser of base training."""
+    unit_optim: Optim = Optim(name="sgd", lr=0.1, dampening=0.9)
+    """Optimiser of the calibration unit."""
+    loop: Loop = Loop()
+    steps: int = 0
+    """Optimiser steps of base training; 0 means `epochs` passes."""
+    epochs: int = 100
+    """Passes of base training where steps is 0 (CEC's recipe: 100)."""
+    seed: int = 0
+    """Seed of weights, batches, draws and samples."""

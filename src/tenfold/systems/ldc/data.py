@@ -1,0 +1,261 @@
+"""From pictures to batches, and from pictures to features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from tenfold.core import dist
+from tenfold.core.seed import generator
+from tenfold.core.system import DataUsed
+from tenfold.data import augment, catalog, fscil
+from tenfold.data.pictures import ENDINGS, class_folders, photos
+from tenfold.generated import shapes
+from tenfold.weights import ldc as official
+
+from .config import Config, Data
+from .model import Network
+from .recipes import RECIPES
+
+ENCODE_BATCH = 250
+"""Pictures that are encoded at once."""
+
+
+def find(data: Data) -> Path | None:
+    """The folder of the data, or None where it is not there; a path that was given must exist."""
+    if data.name == "shapes":
+        return None
+    if data.name == "folder":  # pictures of the user's own, which no catalogue knows
+        if not data.path:
+            raise ValueError("data.name is folder; say where the pictures are: --data.path FOLDER")
+        if not Path(data.path).is_dir():
+            raise FileNotFoundError(f"data.path {data.path} is not a folder")
+        return Path(data.path)
+    return catalog.find(data.name, data.path)
+
+
+def read(data: Data, seed: int) -> fscil.Protocol:
+    """The pictures and the protocol of a configuration."""
+    folder = find(data)
+    if folder is None:
+        return shapes.protocol(base=data.base, way=data.way, shot=data.shot, draws=data.draws)
+    return fscil.read(
+        data.name, folder, size=data.size, base=data.base, way=data.way, shot=data.shot,
+        draws=data.draws, test_share=data.test_share, seed=seed, skip_broken=data.skip_broken,
+    )  # fmt: skip
+
+
+def complete(cfg: Config) -> Config:
+    """Choose the data (generated where none is found), the protocol's numbers and the classes."""
+    data = cfg.data
+    folder = find(data)
+    if folder is None and data.name != "shapes":  # a protocol of its own
+        data = replace(data, name="shapes", size=0, base=0, way=0, shot=0)
+    if cfg.classes:
+        return replace(cfg, data=data)
+    if folder is None:
+        classes = shapes.describe(base=data.base, way=data.way)
+    else:
+        classes = fscil.describe(data.name, folder, base=data.base, way=data.way)
+    numbers, _ = fscil.choose(data.name, len(classes), data.base, data.way)
+    return replace(
+        cfg,
+        data=replace(data, base=numbers.base, way=numbers.way, shot=data.shot or numbers.shot),
+        classes=classes,
+    )
+
+
+OFFICIAL_COUNTS = {"cifar100": 500, "mini_imagenet": 500, "cub200": 30}
+"""Training pictures of a base class of the public benchmarks."""
+
+
+def of_official(size: official.Size) -> Config:
+    """The configuration that an official checkpoint belongs to, judging by its shapes."""
+    recipe = "paper"
+    if size.kind == "resnet18":
+        recipe = "cub200" if size.num_classes > 150 else "mini-imagenet"
+    cfg = RECIPES[recipe]
+    own = fscil.OWN[cfg.data.name]
+    total = own.base + own.sessions * own.way
+    names = tuple(f"class {i}" for i in range(total))
+    if catalog.find(cfg.data.name) is not None:
+        names = fscil.describe(cfg.data.name)
+    conv = replace(cfg.calibration, head="conv")
+    return replace(
+        cfg,
+        model=replace(cfg.model, width=size.width),
+        data=replace(cfg.data, base=min(own.base, size.num_classes), size=0),
+        classes=names,
+        calibration=conv if size.has_head else cfg.calibration,
+    )
+
+
+def used(data: Data) -> DataUsed:
+    """What a result rests on, by name and kind."""
+    if data.name == "shapes":
+        return DataUsed("shapes", "generated", "drawn shapes of our own", "MIT")
+    licence = "your own" if data.name == "folder" else catalog.entry(data.name).licence
+    note = f"{data.base} base classes, then {data.way} new ones at a time, {data.shot} photos each"
+    return DataUsed(data.name, "real", note if data.way else f"{data.base} classes", licence)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Features and labels of some pictures."""
+
+    features: Float[Tensor, "image dim"]
+    labels: Int[Tensor, " image"]
+
+
+class Images:
+    """The pictures of one configuration: read when first needed."""
+
+    def __init__(self, cfg: Config) -> None:
+        self.cfg = cfg
+
+    @cached_property
+    def protocol(self) -> fscil.Protocol:
+        """Pictures, labels, sessions."""
+        found = read(self.cfg.data, self.cfg.seed)
+        if found.classes != self.cfg.classes:
+            raise ValueError(
+                f"the data has other classes than this run: {len(found.classes)} of "
+                f"{self.cfg.data.name} against {len(self.cfg.classes)}"
+            )
+        return found
+
+    @cached_property
+    def held(self) -> Int[np.ndarray, " image"]:
+        """Rows of the training pictures kept for validation: the last of each class."""
+        return self._split[1]
+
+    @cached_property
+    def kept(self) -> Int[np.ndarray, " image"]:
+        """Rows of the training pictures to train on."""
+        return self._split[0]
+
+    @cached_property
+    def _split(self) -> tuple[np.ndarray, np.ndarray]:
+        labels = self.protocol.train.labels.numpy()
+        kept, held = [], []
+        for label in range(self.protocol.base):
+            rows = np.flatnonzero(labels == label)
+            count = round(len(rows) * self.cfg.data.holdout)
+            kept.append(rows[: len(rows) - count])
+            held.append(rows[len(rows) - count :])
+        return np.sort(np.concatenate(kept)), np.sort(np.concatenate(held))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in one pass; a short last one is dropped."""
+        size = self.cfg.data.batch_size
+        whole = len(self.kept) // size
+        if whole == 0:
+            raise ValueError(
+                f"{len(self.kept)} training pictures do not fill one batch of {size}; "
+                "lower data.batch_size"
+            )
+        return whole
+
+    def batch(self, index: int) -> dict[str, Tensor]:
+        """Micro-batch `index` of base training, this process's rows of it."""
+        data, size = self.cfg.data, self.cfg.data.batch_size
+        epoch, place = divmod(index, self.steps_per_epoch)
+        order = _order(self.cfg.seed, epoch, len(self.kept))[place * size : (place + 1) * size]
+        pictures = self.protocol.train
+        rows = torch.from_numpy(self.kept[order])
+        # drawn for the whole batch, so that any number of processes sees the same pictures
+        draw = generator(self.cfg.seed, "augment", index)
+        images = self.protocol.view.train_source(pictures.images[rows])
+        side = self.protocol.view.size
+        if data.augment == "crop" and images.shape[-1] == side:
+            images = augment.crop(images, side // 8, draw)
+        else:
+            images = augment.resized_crop(images, side, draw)
+        images, turns = augment.flip(images, draw), torch.zeros(len(rows), dtype=torch.int64)
+        if data.rotations:
+            turns = torch.randint(4, (len(rows),), generator=draw)
+            for turn in (1, 2, 3):
+                images[turns == turn] = images[turns == turn].rot90(turn, (2, 3))
+        if data.colour:
+            images = augment.colour(images, data.colour, draw)
+        mine = dist.current().share(size)
+        normalised = self.protocol.view.normalise(images[mine])
+        return {
+            "images": normalised.contiguous(memory_format=torch.channels_last),
+            "labels": pictures.labels[rows][mine],
+            "turns": turns[mine],
+        }
+
+    @cached_property
+    def view(self) -> fscil.View:
+        """How a picture becomes the network's input; no picture is read."""
+        data = self.cfg.data
+        return fscil.view(data.name, data.size)
+
+
+@torch.no_grad()
+def encode(
+    network: Network, view: fscil.View, images: UInt8[Tensor, "image 3 side side"]
+) -> Float[Tensor, "image dim"]:
+    """Features of held pictures under the test transform, in evaluation mode, on the CPU."""
+    was_training, device = network.training, network.means.device
+    network.eval()
+    parts = [network(view.test(x).to(device)).float().cpu() for x in images.split(ENCODE_BATCH)]
+    network.train(was_training)
+    return torch.cat(parts)
+
+
+def new_classes(inputs: Path, name: str) -> dict[str, list[Path]]:
+    """Class name -> photos, of a folder of photos or of a folder of class folders."""
+    if not inputs.is_dir():
+        raise FileNotFoundError(f"{inputs} is not a folder; give a folder of photos")
+    below = [item for item in inputs.iterdir() if item.is_dir() and item.name[0] != "."]
+    has_photos = any(item.suffix.lower() in ENDINGS for item in inputs.iterdir())
+    if has_photos or not below:
+        return {name or inputs.name: photos(inputs)}
+    if name:
+        raise ValueError(
+            f"--name names one class, but {inputs} holds class folders, whose names count"
+        )
+    if len(below) == 1:
+        return {below[0].name: photos(below[0])}
+    return class_folders(inputs)
+
+
+def notes_on(names: tuple[str, ...], counts: tuple[int, ...]) -> tuple[str, ...]:
+    """What a user should know of the photos that were given."""
+    alone = [name for name, count in zip(names, counts, strict=True) if count == 1]
+    few = "only one photo, so its mean is a guess; five are what the method was made for"
+    return (f"{', '.join(alone)}: {few}",) if alone else ()
+
+
+def notes(cfg: Config) -> list[str]:
+    """What a reader of a result must know."""
+    data = cfg.data
+    lines = [
+        f"{data.base} base classes; accuracy after a session is over the test pictures of all "
+        "classes seen by then, with class vectors from features, not the trained classifier",
+    ]
+    if data.way:
+        draws = f"mean of {data.draws} draws of the photos" if data.draws > 1 else "one draw"
+        sessions = (len(cfg.classes) - data.base) // data.way
+        lines.append(f"{sessions} sessions of {data.way} classes, {data.shot} photos each; {draws}")
+    if cfg.head == "ldc":
+        settings = cfg.calibration
+        kept = "and fixed samples of each class" if settings.fixed_samples else "and nothing else"
+        lines.append(f"LDC keeps a vector and a mean a class, one covariance, the unit, {kept}")
+    if not data.holdout:
+        lines.append("`unknown` is judged by distances of training pictures: rather strict")
+    return lines
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> Int[np.ndarray, " count"]:
+    return torch.randperm(count, generator=generator(seed, "order", epoch)).numpy()

@@ -1,0 +1,163 @@
+"""The encoder with its cosine classifier, and what the sessions leave behind."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tenfold.core.seed import generator
+from tenfold.nn.resnet import ResNet
+
+from .config import Calibration, Model
+from .heads import Base, Space, in_space
+from .unit import Unit
+
+PERCENTILES = 101
+SHRINKAGE = 0.1
+
+
+def cosine(
+    features: Float[Tensor, "*batch dim"],
+    vectors: Float[Tensor, "class dim"],
+    temperature: float,
+) -> Float[Tensor, "*batch class"]:
+    """Logits `temperature * <f/|f|, w/|w|>` (spec sec. 2)."""
+    scaled = functional.normalize(features, dim=-1) * temperature
+    return functional.linear(scaled, functional.normalize(vectors, dim=-1))
+
+
+class Network(nn.Module):
+    """All that `predict` needs before a class was learned; later classes lie beside the weights.
+
+    `classifier` is what base training fits; `vectors`, `means` and `covariance` are what the run's
+    head starts from, in the head's space; `unit` is the calibration unit.
+    """
+
+    classifier: Tensor
+    vectors: Tensor
+    means: Tensor
+    covariance: Tensor
+    counts: Tensor
+    distances: Tensor
+
+    def __init__(
+        self, cfg: Model, calibration: Calibration, classes: int, seed: int, turns: int = 1
+    ) -> None:
+        """`turns` is the orientations that base training tells apart, 1 or 4."""
+        super().__init__()
+        # channels last: what the convolutions of CPUs and GPUs like best
+        self.encoder = ResNet(cfg.kind, cfg.width)
+        self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.temperature = cfg.temperature
+        dim = self.encoder.dim
+        self.turns = turns
+        self.classifier = nn.Parameter(torch.empty(classes * turns, dim))
+        nn.init.kaiming_uniform_(self.classifier, a=5**0.5)  # that of nn.Linear
+        self.unit = new_unit(dim, calibration, seed)
+        self.others = nn.ModuleDict()
+        """Units of other settings, trained for comparison only."""
+        self.register_buffer("vectors", torch.zeros(classes, dim))
+        self.register_buffer("means", torch.zeros(classes, dim, dtype=torch.float64))
+        self.register_buffer("covariance", torch.eye(dim, dtype=torch.float64))
+        self.register_buffer("counts", torch.zeros(classes, dtype=torch.int64))
+        self.register_buffer("distances", torch.zeros(PERCENTILES, dtype=torch.float64))
+
+    def forward(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch feature"]:
+        """Features of normalised pictures."""
+        return self.encoder(images.contiguous(memory_format=torch.channels_last))
+
+    def other(self, name: str) -> Unit:
+        """A unit of other settings."""
+        unit = self.others[name]
+        assert isinstance(unit, Unit)
+        return unit
+
+    def remember(self, base: Base, distances: Float[Tensor, " image"]) -> None:
+        """Take over the base session's statistics; of the pictures' distances the percentiles."""
+        self.vectors.copy_(base.vectors)
+        self.means.copy_(base.means)
+        self.covariance.copy_(base.covariance)
+        self.counts.copy_(base.counts)
+        self.distances.copy_(distances.quantile(torch.linspace(0, 1, PERCENTILES).double()))
+
+
+def distances(
+    features: Float[Tensor, "image dim"],
+    means: Float[Tensor, "class dim"],
+    covariance: Float[Tensor, "dim dim"],
+) -> Float[Tensor, " image"]:
+    """Mahalanobis distance to the nearest class mean, under the shared covariance.
+
+    The covariance is shrunk a little: raw, it has directions of almost no variance. (ours)
+    """
+    dim = len(covariance)
+    ridge = SHRINKAGE * covariance.trace() / dim * torch.eye(dim, dtype=covariance.dtype)
+    factor = torch.linalg.cholesky(covariance + ridge)
+    white = torch.linalg.solve_triangular(factor, torch.cat([features.double(), means.double()]).T,
+                                          upper=False).T  # fmt: skip
+    return torch.cdist(white[: len(features)], white[len(features) :]).amin(1)
+
+
+def new_unit(dim: int, calibration: Calibration, seed: int) -> Unit:
+    """A calibration unit with its initial weights, which follow from the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(seed, "unit").initial_seed())
+        return Unit(dim, calibration)
+
+
+class BaseTrainee(nn.Module):
+    """Encoder and classifier in base training: cross-entropy of cosine logits (spec sec. 3)."""
+
+    seen: Tensor
+    filled: Tensor
+
+    def __init__(self, network: Network, keep: int = 0) -> None:
+        """`keep` > 0 collects that many features a class as training meets them (trap 4)."""
+        super().__init__()
+        self.encoder, self.classifier = network.encoder, network.classifier
+        self.temperature, self.keep, self.turns = network.temperature, keep, network.turns
+        if keep:
+            classes, dim = network.means.shape
+            self.register_buffer("seen", torch.zeros(classes, keep, dim))
+            self.register_buffer("filled", torch.zeros(classes, dtype=torch.int64))
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Loss and accuracy (a share) of a batch of `images`, `labels`, and in training `turns`."""
+        features = self.encoder(batch["images"]).float()
+        if self.keep and self.training:
+            self._collect(features.detach(), batch["labels"])
+        vectors, wanted = self.classifier, batch["labels"]
+        if "turns" in batch:
+            wanted = wanted * self.turns + batch["turns"]
+        else:  # upright pictures, upright classes
+            vectors = vectors[:: self.turns]
+        logits = cosine(features, vectors, self.temperature)
+        hit = (logits.argmax(1) == wanted).float().mean()
+        return {"loss": functional.cross_entropy(logits, wanted), "accuracy": hit.detach()}
+
+    def _collect(self, features: Float[Tensor, "batch dim"], labels: Int[Tensor, " batch"]) -> None:
+        for feature, label in zip(features, labels.tolist(), strict=True):
+            place = int(self.filled[label])
+            if place < self.keep:
+                self.seen[label, place] = feature
+                self.filled[label] += 1
+
+
+class Exported(nn.Module):
+    """Encoder and class vectors as one network: pictures to cosine logits."""
+
+    def __init__(self, network: Network, vectors: Float[Tensor, "class dim"], space: Space) -> None:
+        super().__init__()
+        self.encoder, self.temperature, self.space = network.encoder, network.temperature, space
+        self.vectors = nn.Parameter(vectors.clone(), requires_grad=False)
+
+    def forward(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch class"]:
+        """Cosine logits of normalised pictures."""
+        features = in_space(self.encoder(images), self.space)
+        return cosine(features, self.vectors, self.temperature)

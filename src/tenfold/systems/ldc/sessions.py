@@ -1,0 +1,93 @@
+"""All heads through all sessions, from one set of features (spec sec. 1, 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from tenfold.metrics import fewshot
+
+from .data import Encoded
+from .heads import Head
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a head is put through: sessions of new classes, for several draws of their photos."""
+
+    base: int
+    way: int
+    draws: tuple[tuple[Encoded, ...], ...]
+    """[draw][session] -> features of the photos."""
+    test: Encoded
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One draw of one head."""
+
+    predictions: Int[Tensor, "session image"]
+    """Over the classes seen, after the base session and after each further one."""
+    nbytes: int
+    """What the head keeps after the last session."""
+
+
+@torch.no_grad()
+def take(make: Callable[[], Head], course: Course, draw: int) -> Outcome:
+    """Start a head and give it every session of a draw."""
+    head = make()
+    predictions = [head.logits(course.test.features).argmax(1)]
+    for photos in course.draws[draw]:
+        head.learn(photos.features, photos.labels)
+        predictions.append(head.logits(course.test.features).argmax(1))
+    return Outcome(torch.stack(predictions), nbytes(head.state()))
+
+
+def nbytes(state: Mapping[str, Tensor]) -> int:
+    """Bytes of a state."""
+    return sum(x.numel() * x.element_size() for x in state.values())
+
+
+def scores(outcome: Outcome, course: Course) -> dict[str, float]:
+    """All numbers of one draw; spec sec. 8."""
+    labels, base = course.test.labels, course.base
+    sessions = fewshot.session_accuracies(outcome.predictions, labels, base, course.way)
+    found = {f"accuracy/by session/{i}": float(x) for i, x in enumerate(sessions)}
+    last = outcome.predictions[-1]
+    base_score = fewshot.base_accuracy(last, labels, base)
+    found |= {"final/mean/overall": float(sessions[-1]), "final/mean/base": base_score}
+    if len(sessions) > 1:
+        novel = fewshot.novel_accuracy(last, labels, base)
+        found |= {
+            "final/mean/novel": novel,
+            "final/mean/harmonic": fewshot.harmonic_accuracy(base_score, novel),
+            "final/mean/average": fewshot.average_accuracy(sessions),
+            "drop/mean/points": fewshot.performance_drop(sessions),
+            "drop/mean/relative": 100 * fewshot.relative_drop(sessions),
+        }
+        wrong = asdict(fewshot.confusion(last, labels, base))
+        for key in ("base_as_base", "base_as_novel", "novel_as_base", "novel_as_novel"):
+            found[f"confusion/last session/{key.replace('_', ' ')}"] = wrong[key]
+    found["memory/last session/kB"] = outcome.nbytes / 1000
+    return found
+
+
+def summary(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean over the draws of every number, and of the final ones the spread."""
+    found = {key: fmean(one[key] for one in each) for key in each[0]}
+    if len(each) > 1:
+        for key in [key for key in found if key.startswith("final/mean/")]:
+            spread = stdev(one[key] for one in each)
+            found[key.replace("final/mean/", "spread/over draws/")] = spread
+    return found
+
+
+def measure(make: Callable[[], Head], course: Course) -> tuple[dict[str, float], list[Outcome]]:
+    """A head's numbers over all draws, and the outcome of each."""
+    outcomes = [take(make, course, draw) for draw in range(len(course.draws))]
+    return summary([scores(outcome, course) for outcome in outcomes]), outcomes

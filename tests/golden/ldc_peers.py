@@ -1,0 +1,95 @@
+"""LDC's metrics and peers against independent float64 numbers and the official Free Lunch."""
+
+from __future__ import annotations
+
+import torch
+
+from golden.harness import Case, close
+from golden.ldc_fill import given
+from tenfold.metrics import fewshot
+from tenfold.systems.ldc import peers
+from tenfold.systems.ldc.heads import statistics
+
+EXACT = dict(rtol=1e-9, atol=1e-9)
+
+
+def check_all(case: Case, got: dict) -> None:
+    assert set(got) == set(case.arrays), set(got) ^ set(case.arrays)
+    for key, value in got.items():
+        # Batch averages are float32 in the official code, whatever the key says.
+        tolerance = dict(rtol=1e-6, atol=1e-6) if key == "averager_acc_f64" else EXACT
+        close(torch.as_tensor(value), case.arrays[key], what=f"{case.name} {key}", **tolerance)
+
+
+def averager(predictions: torch.Tensor, labels: torch.Tensor, size: int) -> float:
+    """The official accuracy: the mean over batches, a short last one counting as much as any."""
+    batches = zip(predictions.split(size), labels.split(size), strict=True)
+    return sum(fewshot.accuracy(p, y) for p, y in batches) / -(-len(labels) // size)
+
+
+def by_class(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features [class, picture, dim] as rows, and their labels."""
+    labels = torch.arange(len(features)).repeat_interleave(features.shape[1])
+    return features.flatten(0, 1), labels
+
+
+def check_ncm(case: Case) -> None:
+    config = case.spec["config"]
+    base, way, shots = config["base_class"], config["way"], config["novel_shots"]
+    # The features are float32, as an encoder's; all that follows is float64.
+    centers = given(case, "g.ncm.centers")[:, None]
+    train = (centers + given(case, "g.ncm.train_noise")).clamp(min=0).double()
+    test, truth = by_class((centers + given(case, "g.ncm.test_noise")).clamp(min=0).double())
+    start = statistics(*by_class(train[:base]))
+    head, prototypes = peers.Ncm(start, config["temperature"]), start.means
+    predictions, averages, pairs = [], [], []
+    for session in range(config["sessions"]):
+        seen = base + session * way
+        if session:
+            new, labels = by_class(train[seen - way : seen, :shots])
+            labels += seen - way
+            head.learn(new, labels)
+            prototypes = torch.cat([prototypes, peers.class_means(new, labels, seen - way)])
+        logits = peers.cosine_logits(test, prototypes, config["temperature"])
+        close(head.logits(test), logits.numpy(), what="head in float32", rtol=1e-5, atol=1e-5)
+        predicted, counted = logits.argmax(1), truth < seen
+        predictions.append(predicted)
+        averages.append(averager(predicted[counted], truth[counted], config["official_batch"]))
+        of_seen = predicted[counted], truth[counted], base
+        pairs.append((fewshot.base_accuracy(*of_seen), fewshot.novel_accuracy(*of_seen)))
+    sessions = fewshot.session_accuracies(torch.stack(predictions), truth, base, way)
+    got = {
+        "session_acc_f64": sessions,
+        "base_acc_f64": [pair[0] for pair in pairs],
+        "novel_acc_f64": [pair[1] for pair in pairs[1:]],
+        "harmonic_f64": [fewshot.harmonic_accuracy(*pair) for pair in pairs[1:]],
+        "averager_acc_f64": averages,
+        "mean_cov_f64": start.covariance,
+        "prototypes_f64": prototypes,
+        "logits_last10_f64": logits[-10:],
+        "avg_acc_f64": fewshot.average_accuracy(sessions),
+        "pd_f64": fewshot.performance_drop(sessions),
+        "krate_f64": fewshot.relative_drop(sessions),
+    }
+    as_double = {k: torch.as_tensor(v, dtype=torch.float64) for k, v in got.items()}
+    check_all(case, as_double)
+
+
+def check_free_lunch(case: Case) -> None:
+    config = case.spec["config"]
+    means = given(case, "g.fl.base_mean").double()
+    factors = given(case, "g.fl.base_cov_factor").double()
+    covariances = factors @ factors.mT / config["D"]
+    query = peers.tukey(given(case, "g.fl.query").double(), config["beta"])
+    leans = peers.nearest(query, means, config["k"])
+    got = {
+        "tukey_f64": query,
+        "mean_f64": peers.calibrated_means(query, means[leans]),
+        "cov_f64": torch.stack(
+            [peers.calibrated_covariance(covariances[of], config["alpha"]) for of in leans]
+        ),
+    }
+    check_all(case, got)
+
+
+CHECKS = {"ncm_metrics": check_ncm, "free_lunch_dc": check_free_lunch}
