@@ -45,7 +45,6 @@ FREE = {
     "verbs",
     "verbs_data",
     "verbs_learn",
-    "verbs_learn",
     "verbs_plan",
 }
 """Top-level modules, which may import everything (what is heavy only when needed)."""

@@ -23,6 +23,9 @@ TINY: dict[str, list[str]] = {
     + ["--model.experts", "4", "--batch", "4", "--data.eval-windows", "4"],
     "pangu": ["--model.dim", "8", "--model.heads", "2", "2", "2", "2", "--steps", "6"]
     + ["--model.depths", "2", "1", "1", "2", "--data.batch-size", "4", "--evaluation.every", "6"],
+    "ldc": ["--model.width", "4", "--steps", "6", "--data.batch-size", "16", "--data.draws", "2"]
+    + ["--calibration.epochs", "5", "--calibration.samples", "5", "--calibration.base-steps", "5"]
+    + ["--calibration.session-epochs", "3", "--optim.warmup", "2"],
 }
 """Options that make the demo recipe a matter of seconds."""
 PLAIN: dict[str, list[str]] = {
@@ -32,6 +35,7 @@ PLAIN: dict[str, list[str]] = {
     + ["--optim.lr", "0.1"],
     "pangu": ["--model.drop-path", "0", "--steps", "3", "--optim.name", "sgd", "--optim.lr", "0.1"]
     + ["--loop.amp", "off"],
+    "ldc": ["--steps", "3", "--loop.amp", "off", "--optim.warmup", "0", "--optim.lr", "0.01"],
 }
 """Options without noise that depends on the number of processes. SGD, because Adam makes steps of
 full size out of rounding errors where a gradient is zero (a bias before a BatchNorm)."""
@@ -39,6 +43,9 @@ IMPROVING: dict[str, list[str]] = {
     "spgsn": ["--model.width", "16", "--steps", "60", "--optim.lr", "3e-3", "--optim.warmup", "5"],
     "ppmoe": ["--steps", "60", "--optim.lr", "1e-2", "--optim.warmup", "5"],
     "pangu": ["--steps", "40", "--optim.lr", "3e-3", "--optim.warmup", "5"],
+    "ldc": ["--steps", "200", "--optim.warmup", "5", "--model.width", "8", "--data.no-rotations"]
+    + ["--data.batch-size", "32", "--calibration.session-epochs", "30"]
+    + ["--calibration.base-steps", "50"],
 }
 """Options with which the tiny system learns something; added to TINY."""
 
@@ -83,10 +90,22 @@ def weather(folder: Path) -> Path:
     return waves.write_netcdf(folder / "states.nc", waves.WaveStates(), [80, 84])
 
 
+def picture(folder: Path) -> Path:
+    """A generated picture of the first class."""
+    from PIL import Image
+
+    from tenfold.generated import shapes
+
+    path = folder / "picture.png"
+    Image.fromarray(shapes.draw(0, ["a picture of its own"])[0].transpose(1, 2, 0)).save(path)
+    return path
+
+
 SAMPLES: dict[str, Callable[[Path], Path]] = {
     "spgsn": walker_npz,
     "ppmoe": prompt,
     "pangu": weather,
+    "ldc": picture,
 }
 """Writes an input of `tenfold predict`."""
 

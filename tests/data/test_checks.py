@@ -295,6 +295,26 @@ def test_cifar100(tmp_path, monkeypatch):
     assert said(check("cifar100", tmp_path), "test", "md5")
 
 
+def test_cifar100_binary(tmp_path, monkeypatch):
+    monkeypatch.setattr(check_arrays, "CIFAR_EACH", {"train": 2, "test": 1})
+    folder = tmp_path / "cifar-100-binary"
+    folder.mkdir()
+    for split, each in check_arrays.CIFAR_EACH.items():
+        rows = [bytes([0, label]) + bytes(3072) for label in range(100) for _ in range(each)]
+        (folder / f"{split}.bin").write_bytes(b"".join(rows))
+    (folder / "fine_label_names.txt").write_text("".join(f"class{i}\n" for i in range(100)))
+    result = check("cifar100", tmp_path)
+    assert (result.files, result.problems) == (3, [])
+    whole = (folder / "train.bin").read_bytes()
+    (folder / "train.bin").write_bytes(whole[3074:])
+    assert said(check("cifar100", tmp_path), "train.bin", "found 1, 2, expected 2")
+    (folder / "train.bin").write_bytes(whole[1:])
+    assert said(check("cifar100", tmp_path), "train.bin has 614799 bytes", "cut off")
+    (folder / "test.bin").unlink()
+    (folder / "train.bin").write_bytes(whole)
+    assert said(check("cifar100", tmp_path), "test.bin is missing")
+
+
 # Images
 
 
@@ -436,6 +456,50 @@ def test_ade20k(tmp_path, monkeypatch):
     part["part_of"] = 9
     write_json(tmp_path / "a.json", {"width": 20, "height": 16, "objects": [whole, part]})
     assert said(check("ade20k_sample", tmp_path), "object 1", "parent 9")
+
+
+@pytest.fixture
+def mini(tmp_path, monkeypatch):
+    """Both layouts, with one picture a class and split."""
+    monkeypatch.setattr(check_images, "MINI_EACH", {"train": 1, "test": 1})
+    monkeypatch.setitem(check_images.COUNTS, "mini_imagenet", 200)
+    picture(tmp_path / "one.jpg")
+    one = (tmp_path / "one.jpg").read_bytes()
+    flat, trees = tmp_path / "flat", tmp_path / "trees"
+    for split in check_images.MINI_EACH:
+        rows = [f"n{i:08d}{split}.jpg,n{i:08d}" for i in range(100)]
+        for row in rows:
+            name, wnid = row.split(",")
+            for file in (flat / "images" / name, trees / "MINI-ImageNet" / split / wnid / name):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(one)
+        (flat / "split").mkdir(exist_ok=True)
+        (flat / "split" / f"{split}.csv").write_text("\n".join(["filename,label", *rows]))
+    return flat, trees
+
+
+def test_mini_imagenet_in_both_layouts(mini):
+    flat, trees = mini
+    for folder, files in ((flat, 202), (trees, 200)):
+        result = check("mini_imagenet", folder)
+        assert (result.files, result.problems) == (files, [])
+    assert check("mini_imagenet", flat, limit=3).files == 5
+
+
+def test_mini_imagenet_damage(mini, tmp_path):
+    flat, trees = mini
+    (flat / "images" / "n00000007test.jpg").write_bytes(b"x")
+    (flat / "split" / "train.csv").write_text("filename,label\n")
+    result = check("mini_imagenet", flat)
+    assert said(result, "n00000007test.jpg", "does not decode")
+    assert said(result, "train.csv", "found 1, expected 101")
+    tree = trees / "MINI-ImageNet"
+    (tree / "test" / "n00000007" / "n00000007test.jpg").unlink()
+    (tree / "train" / "n00000003").rename(tmp_path / "gone")
+    result = check("mini_imagenet", trees)
+    assert said(result, "test/n00000007", "found 0, expected 1")
+    assert said(result, "MINI-ImageNet/train", "found 99, expected 100")
+    assert said(check("mini_imagenet", tmp_path / "gone"), "images", "missing")
 
 
 # Weather

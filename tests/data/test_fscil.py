@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tenfold.data import catalog, cifar, fscil
+from tenfold.data import catalog, cifar, fscil, fscil_sets
 from tenfold.data.fscil import Numbers, View, describe, read
 
 GOLDEN = Path(__file__).parents[1] / "golden/ldc/protocol.json"
@@ -495,7 +495,7 @@ def test_public_lists_are_those_of_the_golden_case(shared, name):
     assert own.base + own.way * own.sessions == golden["total"]
     expected = {item["file"]: item for item in golden["files"] if item["file"] != "session_1.txt"}
     assert len(expected) == own.sessions
-    for number, lines in enumerate(fscil._lists(shared / "fscil_index_lists" / name, name), 2):
+    for number, lines in enumerate(fscil_sets._lists(shared / "fscil_index_lists" / name, name), 2):
         item = expected[f"session_{number}.txt"]
         digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
         assert (len(lines), digest) == (item["n"], item["sha256_of_lines"])
@@ -505,7 +505,7 @@ def test_public_lists_are_those_of_the_golden_case(shared, name):
 def test_tiny_imagenet_draws_are_consecutive_rows_and_draw_0_is_the_list(shared):
     if not (shared / "tiny_imagenet_fscil").is_dir():
         pytest.skip("the set is not there")
-    source = fscil.SOURCES["tiny_imagenet_fscil"](shared / "tiny_imagenet_fscil", 0)
+    source = fscil_sets.SOURCES["tiny_imagenet_fscil"](shared / "tiny_imagenet_fscil", 0)
     assert len(source.train) == 15_400 and len(source.test) == 5_000
     got = read("tiny_imagenet_fscil", base=2, way=5, draws=5)
     assert (len(got.train), len(got.novel), len(got.test)) == (480, 1000, 42 * 50)

@@ -226,22 +226,13 @@ def test_3dpw_pickle_with_code_is_refused(tmp_path):
         def __reduce__(self):
             return os.mkdir, (str(marker),)
 
-    file = pickled(tmp_path, {"jointPositions": [Attack()]})
+    pickled(tmp_path, {"jointPositions": [Attack()]})
     with pytest.raises(ValueError, match=r"street_00.pkl cannot be read: it asks for .*\.mkdir"):
         threedpw.read(tmp_path, "train")
     assert not marker.exists()
-    for attack in (
-        b"cbuiltins\neval\n(S'1'\ntR.",
-        b"cnumpy\nload\n(S'x'\ntR.",
-        b"cnumpy.core.multiarray\nfromfile\n.",
-        b"c_codecs\nencode\n(S'x'\nS'rot13'\ntR.",
-    ):
-        file.write_bytes(attack)
-        with pytest.raises(ValueError, match="street_00.pkl cannot be read: it asks for the"):
-            threedpw.read(tmp_path, "train")
 
 
-def test_3dpw_bad_files(tmp_path, monkeypatch):
+def test_3dpw_bad_files(tmp_path):
     with pytest.raises(ValueError, match="holds no .pkl file"):
         threedpw.read(tmp_path, "train")
     file = pickled(tmp_path, {"jointPositions": [table(60, 72)]})
@@ -266,22 +257,6 @@ def test_3dpw_bad_files(tmp_path, monkeypatch):
     pickled(tmp_path, {"jointPositions": ["x"]})
     with pytest.raises(ValueError, match="is a str, expected an array"):
         threedpw.read(tmp_path, "train")
-    monkeypatch.setattr(threedpw, "MAX_BYTES", 10)
-    with pytest.raises(ValueError, match="more than the 10"):
-        threedpw.read(tmp_path, "train")
-
-
-def test_3dpw_damage_anywhere_is_a_value_error(tmp_path):
-    file = pickled(tmp_path, {"jointPositions": [table(2, 72)]})
-    whole = file.read_bytes()
-    for cut in range(0, len(whole), 7):
-        file.write_bytes(whole[:cut])
-        with pytest.raises(ValueError, match="street_00.pkl"):
-            threedpw.read(tmp_path, "train")
-    for bomb in (b"\x80\x02Nr\xff\xff\xff\xff.", b"cnumpy\nndarray\n((L9999999999999L\ntttR."):
-        file.write_bytes(bomb)
-        with pytest.raises(ValueError, match="street_00.pkl"):
-            threedpw.read(tmp_path, "train")
 
 
 # --- windows ---

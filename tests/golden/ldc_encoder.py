@@ -17,7 +17,7 @@ from golden.harness import Case, close
 from golden.ldc_fill import fill, given
 from tenfold.data.fscil import OWN
 from tenfold.nn.resnet import ResNet
-from tenfold.systems.ldc.model import cosine
+from tenfold.systems.ldc.heads import cosine
 from tenfold.weights.ldc import convert, official_state, size_of
 
 FORMATS = (torch.contiguous_format, torch.channels_last)

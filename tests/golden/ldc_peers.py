@@ -8,7 +8,7 @@ from golden.harness import Case, close
 from golden.ldc_fill import given
 from tenfold.metrics import fewshot
 from tenfold.systems.ldc import peers
-from tenfold.systems.ldc.heads import statistics
+from tenfold.systems.ldc.heads import cosine, statistics
 
 EXACT = dict(rtol=1e-9, atol=1e-9)
 
@@ -50,7 +50,7 @@ def check_ncm(case: Case) -> None:
             labels += seen - way
             head.learn(new, labels)
             prototypes = torch.cat([prototypes, peers.class_means(new, labels, seen - way)])
-        logits = peers.cosine_logits(test, prototypes, config["temperature"])
+        logits = cosine(test, prototypes, config["temperature"])
         close(head.logits(test), logits.numpy(), what="head in float32", rtol=1e-5, atol=1e-5)
         predicted, counted = logits.argmax(1), truth < seen
         predictions.append(predicted)

@@ -12,8 +12,8 @@ from torch import Tensor
 from tenfold.core.seed import generator
 from tenfold.systems.ldc import unit as unit_module
 from tenfold.systems.ldc.config import Calibration
-from tenfold.systems.ldc.heads import Base, statistics
-from tenfold.systems.ldc.rehearsal import Rehearsal, tune
+from tenfold.systems.ldc.heads import Base, cosine, in_space, statistics
+from tenfold.systems.ldc.rehearsal import Rehearsal, learned_vectors, tune
 from tenfold.systems.ldc.unit import (
     Unit,
     UnitTrainee,
@@ -374,13 +374,14 @@ SWITCHES = dict(
     unit="none", recurrences=2, residual=True, head="conv", noise="rank-1", loss="normalised",
     real=6, epochs=1, step="all", redraw=True, samples=4, fixed_samples=False, covariance="pooled",
     session_epochs=2, session_batch=10, session_lr=0.02, dampening=0.0, shuffle=True,
-    head_gradient=True,
+    head_gradient=True, tuned="new", calibrated_share=0.4,
 )  # fmt: skip
+OF_THE_SYSTEM = {"features", "space", "base_vectors", "base_steps"}
+"""Which features, in which space, and what base vectors start from, is the system's part."""
 
 
 def test_every_switch_changes_something() -> None:
-    # which features are the real ones is the system's part
-    assert SWITCHES.keys() | {"features"} == {f.name for f in dataclasses.fields(Calibration)}
+    assert SWITCHES.keys() | OF_THE_SYSTEM == {f.name for f in dataclasses.fields(Calibration)}
     reached = {s: outcome(s) for s in (PLAIN, CONV)}
     assert torch.equal(reached[PLAIN], outcome(PLAIN))
     for name, value in SWITCHES.items():
@@ -396,3 +397,39 @@ def test_the_official_head_is_not_used_for_new_classes(monkeypatch: pytest.Monke
     again = head_of(dataclasses.replace(CONV, head="cholesky"))
     again.learn(*photos(2, 3, 1, BASE))
     assert torch.equal(head.samples[BASE:], again.samples[BASE:])
+
+
+def test_only_new_vectors_move_if_asked() -> None:
+    head = head_of(dataclasses.replace(PLAIN, tuned="new"))
+    before = head.vectors.clone()
+    head.learn(*photos(2, 5, 1, BASE))
+    first = head.vectors[BASE:].clone()
+    head.learn(*photos(2, 5, 2, BASE + 2))
+    assert torch.equal(head.vectors[:BASE], before)
+    assert not torch.equal(head.vectors[BASE : BASE + 2], first)  # new once is not fixed for ever
+
+
+def test_learned_base_vectors_fit_the_real_features_better() -> None:
+    features, labels = photos(BASE, PHOTOS, 0)
+    settings = dataclasses.replace(PLAIN, base_steps=50)
+    learned = learned_vectors(base_of(), features, labels, TEMPERATURE, settings)
+
+    def loss(vectors: Tensor) -> float:
+        return float(F.cross_entropy(cosine(features, vectors, TEMPERATURE), labels))
+
+    assert loss(learned) < 0.9 * loss(base_of().vectors)
+
+
+def test_square_root_features_have_length_one() -> None:
+    made = in_space(torch.tensor([[4.0, 0.0], [1.0, 9.0], [0.0, 0.0]]), "tukey")
+    torch.testing.assert_close(made[:2], torch.tensor([[1, 0], [0.1**0.5, 0.9**0.5]]))
+    assert torch.equal(made[2], torch.zeros(2))
+    assert in_space(made, "raw") is made
+
+
+def test_a_share_of_the_samples_passes_the_unit() -> None:
+    head = head_of(dataclasses.replace(PLAIN, calibrated_share=0.4))
+    samples = torch.rand(3, 5, DIM)
+    made = head.calibrated(samples)
+    assert torch.equal(made[:, 2:], samples[:, 2:])
+    assert torch.equal(made[:, :2], head.unit.calibrate(samples[:, :2]))

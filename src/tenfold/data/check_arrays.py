@@ -267,16 +267,42 @@ CIFAR_MD5 = {
     "meta": "7973b15100ade9c7d40fb424638fde48",
 }
 """Sums of the three pickles, as common loaders state them; they are not opened here."""
+CIFAR_EACH = {"train": 500, "test": 100}
+"""Pictures of a class."""
 
 
 def check_cifar100(f: Findings) -> None:
-    """MD5 of the three files."""
+    """MD5 of the three pickles; of the binary version, sizes, labels and names of classes."""
+    from . import cifar  # torch, which the other checks do without
+
+    try:
+        _, is_binary = cifar.find(f.folder)
+    except FileNotFoundError:
+        is_binary = False  # then the pickles are missed below
+    if is_binary:
+        _cifar_binary(f)
+        return
     nested = f.folder / "cifar-100-python"
     for name, expected in CIFAR_MD5.items():
         file = (nested if nested.is_dir() else f.folder) / name
         if f.exists(file):
             f.seen()
             f.expect(file, "md5", hashlib.md5(file.read_bytes()).hexdigest(), expected)
+
+
+def _cifar_binary(f: Findings) -> None:
+    from . import cifar
+
+    try:
+        names = cifar.class_names(f.folder)
+        f.seen()
+        for split, each in CIFAR_EACH.items():
+            labels = cifar.read(f.folder, split).labels.numpy()
+            f.seen()
+            counts = np.bincount(labels, minlength=len(names))
+            f.expect(f"{split}.bin", "pictures of a class", some(sorted(set(counts))), str(each))
+    except (ValueError, FileNotFoundError) as error:
+        f.problem(f.folder, str(error))
 
 
 CLIP = {"lvis": (1203, 512), "coco": (80, 512), "pascal_part_rn50": (93, 1024)}

@@ -28,6 +28,8 @@ COUNTS = {
     "cub200": 11_788,
 }
 """Number of images of each set."""
+MINI_EACH = {"train": 500, "test": 100}
+"""Pictures of each of its 100 classes."""
 COCO = {
     "coco_tiny/instances_train.json": (50, 470, 80),
     "coco_tiny/instances_val.json": (50, 382, 80),
@@ -368,8 +370,22 @@ def _render(scene: dict[str, Any], meta: dict[str, Any], sheets: list[Any]) -> n
 
 
 def check_mini_imagenet(f: Findings) -> None:
-    """Every picture opens; class_order of fscil_index_lists decides the labels."""
-    _decoded(f, f.folder / "images", COUNTS["mini_imagenet"])
+    """Every picture opens, in either layout; class_order of fscil_index_lists has the labels."""
+    roots = [f.folder, f.folder / "MINI-ImageNet", f.folder / "miniimagenet"]
+    root = next((r for r in roots if (r / "images").is_dir() or (r / "train").is_dir()), f.folder)
+    is_tree = not (root / "images").is_dir() and (root / "train").is_dir()
+    for split, each in MINI_EACH.items():
+        if is_tree:
+            folders = sorted(x for x in (root / split).glob("n*") if x.is_dir())
+            f.expect(root / split, "number of classes", len(folders), 100)
+            for folder in folders:
+                _decoded(f, folder, each)
+        else:
+            table = root / f"{split}.csv"
+            lines = f.lines(table if table.is_file() else root / "split" / table.name)
+            f.expect(table, "number of lines", len(lines), 1 + 100 * each)
+    if not is_tree:
+        _decoded(f, root / "images", COUNTS["mini_imagenet"])
 
 
 def check_cub200(f: Findings) -> None:

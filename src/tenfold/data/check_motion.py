@@ -8,7 +8,7 @@ import numpy as np
 
 from . import cmu_files
 from .findings import BROKEN, Findings, some
-from .threedpw import load_arrays
+from .pickles import load_arrays
 
 Frames = np.ndarray
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .pickles import load_arrays
 from .pictures import Pictures
-from .threedpw import load_arrays
 
 CLASSES = 100
 SIDE = 32
@@ -20,7 +20,7 @@ MAX_BYTES = 2**29
 
 def read(folder: Path, split: str) -> Pictures:
     """All pictures of `train` or `test` in the order of the file, with their fine labels."""
-    root, is_binary = _root(folder)
+    root, is_binary = find(folder)
     file = root / (f"{split}.bin" if is_binary else split)
     pixels, labels, names = (_binary if is_binary else _pickled)(file)
     if len(labels) == 0:
@@ -37,7 +37,7 @@ def read(folder: Path, split: str) -> Pictures:
 
 def class_names(folder: Path) -> tuple[str, ...]:
     """The 100 fine labels in label order."""
-    root, is_binary = _root(folder)
+    root, is_binary = find(folder)
     file = root / ("fine_label_names.txt" if is_binary else "meta")
     _need(file)
     if is_binary:
@@ -54,7 +54,7 @@ def class_names(folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _root(folder: Path) -> tuple[Path, bool]:
+def find(folder: Path) -> tuple[Path, bool]:
     """Where the files lie, and whether they are the binary version."""
     for root in (folder, folder / "cifar-100-python", folder / "cifar-100-binary"):
         for name in ("train", "train.bin"):

@@ -36,6 +36,16 @@ def in_space(features: Float[Tensor, "image dim"], space: Space) -> Float[Tensor
     return functional.normalize(features.clamp_min(0).sqrt(), dim=1)
 
 
+def cosine(
+    features: Float[Tensor, "*batch dim"],
+    vectors: Float[Tensor, "class dim"],
+    temperature: int | float,
+) -> Float[Tensor, "*batch class"]:
+    """Logits `temperature * <f/|f|, w/|w|>` (spec sec. 2); a zero vector has cosine 0."""
+    scaled = functional.normalize(features, dim=-1) * temperature
+    return functional.linear(scaled, functional.normalize(vectors, dim=-1))
+
+
 def statistics(features: Float[Tensor, "image dim"], labels: Int[Tensor, " image"]) -> Base:
     """Means and unbiased covariances of classes 0..n-1; every class needs two pictures."""
     features, counts = features.double(), torch.bincount(labels)

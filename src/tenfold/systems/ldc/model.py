@@ -11,21 +11,11 @@ from tenfold.core.seed import generator
 from tenfold.nn.resnet import ResNet
 
 from .config import Calibration, Model
-from .heads import Base, Space, in_space
+from .heads import Base, Space, cosine, in_space
 from .unit import Unit
 
 PERCENTILES = 101
 SHRINKAGE = 0.1
-
-
-def cosine(
-    features: Float[Tensor, "*batch dim"],
-    vectors: Float[Tensor, "class dim"],
-    temperature: float,
-) -> Float[Tensor, "*batch class"]:
-    """Logits `temperature * <f/|f|, w/|w|>` (spec sec. 2)."""
-    scaled = functional.normalize(features, dim=-1) * temperature
-    return functional.linear(scaled, functional.normalize(vectors, dim=-1))
 
 
 class Network(nn.Module):
@@ -85,21 +75,26 @@ class Network(nn.Module):
         self.distances.copy_(distances.quantile(torch.linspace(0, 1, PERCENTILES).double()))
 
 
+def whitened(
+    points: Float[Tensor, "point dim"], covariance: Float[Tensor, "dim dim"]
+) -> Float[Tensor, "point dim"]:
+    """Points (float64) in which the covariance, shrunk a little, is the identity.
+
+    Raw, a covariance has directions of almost no variance. (ours)
+    """
+    dim = len(covariance)
+    ridge = SHRINKAGE * covariance.trace() / dim * torch.eye(dim, dtype=covariance.dtype)
+    factor = torch.linalg.cholesky(covariance + ridge)
+    return torch.linalg.solve_triangular(factor, points.double().T, upper=False).T
+
+
 def distances(
     features: Float[Tensor, "image dim"],
     means: Float[Tensor, "class dim"],
     covariance: Float[Tensor, "dim dim"],
 ) -> Float[Tensor, " image"]:
-    """Mahalanobis distance to the nearest class mean, under the shared covariance.
-
-    The covariance is shrunk a little: raw, it has directions of almost no variance. (ours)
-    """
-    dim = len(covariance)
-    ridge = SHRINKAGE * covariance.trace() / dim * torch.eye(dim, dtype=covariance.dtype)
-    factor = torch.linalg.cholesky(covariance + ridge)
-    white = torch.linalg.solve_triangular(factor, torch.cat([features.double(), means.double()]).T,
-                                          upper=False).T  # fmt: skip
-    return torch.cdist(white[: len(features)], white[len(features) :]).amin(1)
+    """Mahalanobis distance to the nearest class mean, under the shared covariance."""
+    return torch.cdist(whitened(features, covariance), whitened(means, covariance)).amin(1)
 
 
 def new_unit(dim: int, calibration: Calibration, seed: int) -> Unit:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from tenfold.core.seed import generator
 
-from .heads import Base
+from .heads import Base, cosine
 
 ROWS = 8192
 """Samples that the logistic regression takes at once: their logits stay in the cache."""
@@ -56,17 +56,6 @@ def class_means(
     return sums.index_add_(0, labels - known, features.double()) / counts[:, None]
 
 
-def cosine_logits(
-    features: Float[Tensor, "image dim"],
-    vectors: Float[Tensor, "class dim"],
-    temperature: int | float,
-) -> Float[Tensor, "image class"]:
-    """Temperature times the cosine of feature and class vector; a zero vector has cosine 0."""
-    return temperature * functional.linear(
-        functional.normalize(features, dim=1), functional.normalize(vectors, dim=1)
-    )
-
-
 class Peer:
     """What all heads here share: what they keep, and a `learn` that subclasses say the core of."""
 
@@ -90,7 +79,7 @@ class Peer:
 
     def logits(self, features: Float[Tensor, "image dim"]) -> Float[Tensor, "image class"]:
         """Cosine times temperature, unless a subclass compares otherwise."""
-        return cosine_logits(features.float(), self.kept["vectors"], self.temperature)
+        return cosine(features.float(), self.kept["vectors"], self.temperature)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that is kept between sessions."""
@@ -127,7 +116,7 @@ class Ncm(Peer):
     def logits(self, features: Float[Tensor, "image dim"]) -> Float[Tensor, "image class"]:
         """Cosine times temperature, around the centre."""
         vectors, centre = self.kept["vectors"], self.kept["centre"]
-        return cosine_logits(features.float() - centre, vectors - centre, self.temperature)
+        return cosine(features.float() - centre, vectors - centre, self.temperature)
 
 
 class Teen(Peer):
@@ -190,7 +179,7 @@ class FineTune(Peer):
             optimiser = torch.optim.SGD([vectors], *self.sgd)
             for _ in range(self.steps):
                 optimiser.zero_grad()
-                logits = cosine_logits(photos, vectors, self.temperature)
+                logits = cosine(photos, vectors, self.temperature)
                 functional.cross_entropy(logits, truth).backward()
                 optimiser.step()
         return vectors.detach()

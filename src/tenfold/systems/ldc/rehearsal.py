@@ -18,7 +18,7 @@ from torch import Tensor
 from tenfold.core.seed import generator
 
 from .config import Calibration
-from .heads import Base
+from .heads import Base, cosine
 from .unit import Unit, biased, gaussian, noise
 
 MOMENTUM = 0.9
@@ -196,8 +196,7 @@ class Rehearsal:
 
     def logits(self, features: Float[Tensor, "image dim"]) -> Float[Tensor, "image class"]:
         """Temperature times the cosine to each class vector."""
-        directions = F.normalize(self.vectors, dim=1, eps=EPS)
-        return self.temperature * (F.normalize(features.float(), dim=1, eps=EPS) @ directions.T)
+        return cosine(features.float(), self.vectors, self.temperature)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that is kept between sessions."""

@@ -19,7 +19,7 @@ from tenfold.core.versions import Learned, check_name
 from tenfold.data.pictures import read_pictures
 from tenfold.weights import ldc as official
 
-from . import data, picture, roster
+from . import answers, data, picture, roster
 from .config import Calibration, Config
 from .data import Encoded, Images
 from .heads import Base, Head, Space, in_space, statistics
@@ -76,7 +76,7 @@ class Ldc(System[Config]):
         "accuracy": "%", "final": "%", "drop": "%", "confusion": "%", "spread": "%",
     }  # fmt: skip
     headline: list[str] = ["final/mean/overall", "final/mean/harmonic"]
-    task = "few-shot class-incremental learning by learnable distribution calibration"
+    task = "few-shot class-incremental learning: new classes from five photos each"
     accepts = "a picture (JPEG, PNG, WebP, ...) or a folder of pictures"
     intended = (
         "Adding classes to a picture classifier from a few photos each. Base classes and encoder "
@@ -101,10 +101,8 @@ class Ldc(System[Config]):
         self.options = Asked()
         self.known = list(cfg.classes[: cfg.data.base])
         """Names of the classes that the head knows now."""
-        self.class_means: Float[Tensor, "class dim"] = torch.zeros(
-            0, self.model.encoder.dim
-        ).double()
-        """Mean feature of each known class (float64), by which `unknown` is judged."""
+        self.new_means = torch.zeros(0, self.model.encoder.dim, dtype=torch.float64)
+        """Mean feature of each class learned after the training, by which `unknown` is judged."""
         self.outcomes: list[Outcome] = []
         """Each draw of the run's own head, as last evaluated."""
         self.compared: dict[str, dict[str, float]] = {}
@@ -320,11 +318,11 @@ class Ldc(System[Config]):
         features = self.features_of([file for some in files for file in some])
         labels = torch.arange(len(names)).repeat_interleave(torch.tensor(counts))
         head, first = self.head(), len(self.known)
-        before = picture.Space(self.class_means, features, labels, tuple(self.known), names)
+        scene = picture.Scene(self.means_known(), features, labels, tuple(self.known), names)
         memory = nbytes(head.state())
         head.learn(features, labels + first)
         new = torch.stack([features[labels == i].double().mean(0) for i in range(len(names))])
-        self.class_means = torch.cat([self.class_means, new])
+        self.new_means = torch.cat([self.new_means, new])
         self.known += names
         return Learned(
             names=names,
@@ -333,37 +331,45 @@ class Ldc(System[Config]):
             memory_before=memory,
             memory_after=nbytes(head.state()),
             classes=tuple(self.known),
-            pictures={"features.png": picture.space(before, self.remembered())},
+            pictures={"features.png": picture.space(scene, self.remembered())},
         )
 
     def learned_state(self) -> dict[str, Tensor]:
         """All that later predictions and sessions need of the classes known now."""
         head = {f"head.{key}": value for key, value in self.head().state().items()}
-        return {**head, "class_means": self.class_means}
+        return {**head, "new_means": self.new_means}
 
     def restore_learned(self, tensors: dict[str, Tensor], classes: tuple[str, ...]) -> None:
         """Take a version back: `learned_state` and the names of its classes."""
-        means = tensors.get("class_means")
-        dim = self.model.encoder.dim
-        if means is None or means.shape != (len(classes), dim) or means.dtype != torch.float64:
+        means, dim = tensors.get("new_means"), self.model.encoder.dim
+        wanted = (len(classes) - self.cfg.data.base, dim)
+        if means is None or means.shape != wanted or means.dtype != torch.float64:
             raise ValueError(
                 f"the version lists {len(classes)} classes but does not hold a mean of each"
             )
         state = {k.removeprefix("head."): v for k, v in tensors.items() if k.startswith("head.")}
         self.head().restore(state)
-        self.class_means, self.known = means.clone(), list(classes)
+        self.new_means, self.known = means.clone(), list(classes)
+
+    def means_known(self) -> Float[Tensor, "class dim"]:
+        """Mean feature of every class known now (float64)."""
+        return torch.cat([self.model.means.cpu(), self.new_means])
 
     def predict(self, inputs: Path, out: Path) -> list[Path]:
         """Classes of a picture, or of each picture of a folder: table, sheet of pictures."""
-        return picture.predict_files(self, inputs, out)
+        return answers.predict_files(self, inputs, out)
+
+    @property
+    def asked(self) -> Asked:
+        """What the user asked of `predict`, or the defaults."""
+        return self.options if isinstance(self.options, Asked) else Asked()
 
     def answers(self, features: Float[Tensor, "image dim"]) -> tuple[Tensor, Tensor]:
         """Probability of each known class [image, class], and whether a picture is unknown."""
         found = self.head().logits(features).softmax(1)
-        away = distances(features, self.class_means, self.model.covariance.cpu())
-        asked = self.options or Asked()
-        limit = torch.quantile(self.model.distances.cpu(), asked.unknown / 100)
-        return found, (away > limit) & (asked.unknown < 100)
+        away = distances(features, self.means_known(), self.model.covariance.cpu())
+        limit = torch.quantile(self.model.distances.cpu(), self.asked.unknown / 100)
+        return found, (away > limit) & (self.asked.unknown < 100)
 
     def pictures(self, out: Path) -> dict[Path, str]:
         """Accuracy over the sessions, what is confused, and the space of features."""
@@ -411,5 +417,4 @@ class Ldc(System[Config]):
         if "means" not in account.state:  # both codes put the class means where the vectors were
             network.means.copy_(network.classifier.detach())
         network.counts.fill_(data.OFFICIAL_COUNTS[cfg.data.name])
-        system.class_means = network.means.clone()
         return system, account
