@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +185,7 @@ def train(
             return checkpoint.read_json(done)
         system = construct(cls, cfg)
         fits = system.fits()
-        first = next(fits)  # reads the data
+        first = list(islice(fits, 1))  # reads the data; there may be nothing to train
         world.barrier(patient=True)
         if world.is_first:
             if fresh:
@@ -193,7 +193,7 @@ def train(
             checkpoint.write_json(folder / "config.json", identity)
             checkpoint.write_json(folder / "environment.json", log.environment(world))
         world.barrier()
-        accounts = loop.train(chain([first], fits), cfg.loop, world, folder, cfg.seed)
+        accounts = loop.train(chain(first, fits), cfg.loop, world, folder, cfg.seed)
         result: dict[str, Any] = {}
         if world.is_first:
             system.model.to(world.device)
@@ -261,7 +261,9 @@ def dry_run(cls: type[AnySystem], cfg: Any) -> DryRun:
     cfg = cls.complete(cfg)
     with dist.started(cfg.loop.device) as world:
         system = construct(cls, cfg)
-        fit = next(iter(system.fits()))
+        fit = next(iter(system.fits()), None)
+        if fit is None:
+            raise ValueError("nothing is trained under this configuration, so there is no step")
         batch = fit.batches(0)
         fit.model.to(world.device).train()
         moved = loop.to_device(batch, world.device)

@@ -184,7 +184,10 @@ def test_a_report_shows_sessions_confusion_and_the_space(tmp_path: Path) -> None
 
 def test_a_report_of_base_classes_alone_shows_classes(tmp_path: Path) -> None:
     system = measured_system(30, 0, 0, draws=1)
-    found = picture.report_pictures(system, tmp_path)  # type: ignore[arg-type]
+    system.cfg.classes = tuple(f"猫 {i}" for i in range(30))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = picture.report_pictures(system, tmp_path)  # type: ignore[arg-type]
     assert [path.name for path in found] == ["classes.png", "confusion.png"]
     assert "10 worst and best" in found[tmp_path / "classes.png"]
 

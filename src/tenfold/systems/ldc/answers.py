@@ -235,7 +235,7 @@ def _page(system: Ldc, answers: Sequence[Answer], inputs: Path) -> Page:
         Section("Known classes", text=[", ".join(system.known)], closed=True),
     ]
     return Page(
-        title=f"What is on {printable(inputs.name)}",
+        title=f"Predictions for {printable(inputs.name)}",
         lead=f"{len(system.known)} classes are known",
         badges=[Badge(f"trained on {used.kind} data", used.kind)],
         warnings=[warning] if broken else [],

@@ -16,7 +16,7 @@ from tenfold.report import plots
 
 from .data import Encoded
 from .sessions import Course, Outcome, scores
-from .space import Scene, draw_space, listing, short, space
+from .space import Scene, any_script, draw_space, listing, short, space
 
 if TYPE_CHECKING:
     from .system import Ldc
@@ -44,8 +44,9 @@ def report_pictures(system: Ldc, out: Path) -> dict[Path, str]:
         drawn["base-and-new.png"] = _final(outcomes, course, own, compared)
         drawn["confusion.png"] = _groups(outcomes, course)
     elif outcomes:
-        drawn["classes.png"] = _classes(outcomes, course, system.cfg.classes)
-        drawn["confusion.png"] = _mixed_up(outcomes, course, system.cfg.classes)
+        with any_script():
+            drawn["classes.png"] = _classes(outcomes, course, system.cfg.classes)
+            drawn["confusion.png"] = _mixed_up(outcomes, course, system.cfg.classes)
     if course.way:
         drawn["features.png"] = _last_session(system, course)
     for name, (content, _) in drawn.items():

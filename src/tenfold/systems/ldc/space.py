@@ -68,12 +68,18 @@ def short(name: str, most: int = 24) -> str:
 
 
 @contextmanager
-def canvas(width: int | float, height: int | float) -> Iterator[Any]:
-    """A figure in the house style; users' names may be of a script that its font lacks."""
+def any_script() -> Iterator[None]:
+    """No warnings of users' names in a script that the font of pictures lacks (it draws boxes)."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        with plots.canvas("light", width, height) as figure:
-            yield figure
+        yield
+
+
+@contextmanager
+def canvas(width: int | float, height: int | float) -> Iterator[Any]:
+    """A figure in the house style, for names in any script."""
+    with any_script(), plots.canvas("light", width, height) as figure:
+        yield figure
 
 
 @dataclass(frozen=True)

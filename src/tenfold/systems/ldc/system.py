@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from tenfold.core import checkpoint
@@ -146,10 +146,15 @@ class Ldc(System[Config]):
         for name, settings, unit, optim in jobs:
             if settings.unit == "trained":
                 early = trainee.seen if settings.features == "first-epoch" else None
-                yield self._calibration(name, settings, unit, optim, early)
+                yield self.calibration(name, settings, unit, optim, early)
 
-    def _calibration(
-        self, name: str, settings: Calibration, unit: Unit, optim: Optim, early: Tensor | None
+    def calibration(
+        self,
+        name: str,
+        settings: Calibration,
+        unit: Unit,
+        optim: Optim,
+        early: Tensor | None = None,
     ) -> Fit:
         """Training of a unit; `early` are the real features that base training met at first."""
         base, seed = self.measured(settings), self.cfg.seed
@@ -295,9 +300,12 @@ class Ldc(System[Config]):
 
     def features_of(self, files: list[Path]) -> Float[Tensor, "image dim"]:
         """Features of pictures of any size, in the head's space."""
-        view = self.images.view
-        found = read_pictures(files, [0] * len(files), view.side, "shorter")
-        return in_space(data.encode(self.model, view, found.images), self.space)
+        found = read_pictures(files, [0] * len(files), self.images.view.side, "shorter")
+        return self.encode(found.images)
+
+    def encode(self, images: UInt8[Tensor, "image 3 side side"]) -> Float[Tensor, "image dim"]:
+        """Features of pictures that are as large as the run holds them, in the head's space."""
+        return in_space(data.encode(self.model, self.images.view, images), self.space)
 
     def learn(self, inputs: Path, name: str) -> Learned:
         """Take the classes of a folder of photos, or of a folder of class folders; writes nothing.
