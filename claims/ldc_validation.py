@@ -4,8 +4,7 @@
 
 40 of the 60 base classes of `tiny_imagenet_fscil` play the base session (their first 200
 pictures), the other 20 arrive in 4 sessions of 5 (five draws of 5 photos); tested on the last 40
-pictures of each class. No picture of the real new classes and no test picture is read. Writes
-claims/ldc-validation.{json,md}.
+pictures of each class. No picture of the real new classes and no test picture is read.
 """
 
 from __future__ import annotations

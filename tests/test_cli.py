@@ -412,7 +412,8 @@ def test_claim(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(run, "write_run_page", lambda *_: None)
     small = Spgsn.recipes["small"]
     arms = [Arm(k, replace(small, model=replace(small.model, kind=k))) for k in ("gcn", "spgsn")]
-    one = Claim("It is so.", *arms, "mpjpe/average/400ms", "lower", seeds=(0, 1))
+    still = Arm("standing still", arms[1].config, "repeat last pose")  # a row of that run
+    one = Claim("It is so.", *arms, "mpjpe/average/400ms", "lower", also=(still,), seeds=(0, 1))
     monkeypatch.setattr(Spgsn, "claims", lambda _: [one])
     words = ["claim", "spgsn", "--out", tmp_path / "claims", "--runs", tmp_path / "runs"]
     code, out, err = call(*words, "--device", "cpu", "--threads", "1")
@@ -420,7 +421,11 @@ def test_claim(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "It is so." in out
     results = json.loads((tmp_path / "claims/spgsn.json").read_text())
     assert results["methods"]["spgsn"]["seeds"] == [0, 1]
-    assert "repeat last pose" in results["methods"]
+    assert results["methods"]["standing still"]["seeds"] == [0, 1]
+    assert "repeat last pose" not in results["methods"]  # once is enough
+    assert sorted(p.name for p in (tmp_path / "runs/spgsn").iterdir()) == [
+        "gcn-seed0", "gcn-seed1", "spgsn-seed0", "spgsn-seed1",
+    ]  # fmt: skip
 
 
 # --- convert -----------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ class Ldc(System[Config]):
                 steps=cfg.steps or cfg.epochs * self.images.steps_per_epoch,
                 optim=cfg.optim,
                 groups=one_group,
-                validate=self._validate if held else None,
+                validate=self.held_accuracy if held else None,
                 watch="accuracy" if held else "",
                 better="higher",
             )
@@ -193,7 +193,7 @@ class Ldc(System[Config]):
         for key, value in wanted.items():
             value.copy_(given[key])
 
-    def _validate(self, trainee: nn.Module) -> dict[str, float]:
+    def held_accuracy(self, trainee: nn.Module) -> dict[str, float]:
         """Accuracy of the trained classifier on held-out pictures of the base classes (percent)."""
         assert isinstance(trainee, BaseTrainee)
         protocol = self.images.protocol
