@@ -8,6 +8,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from tenfold.nn.norm import BatchNorm, BatchNorm2d
+from tenfold.nn.resnet import ResNet
 
 NODES, WIDTH = 3, 4
 
@@ -166,3 +167,19 @@ def test_pictures_on_one_process_are_torchs_own(memory) -> None:
     theirs.load_state_dict(norm_2d().state_dict())
     got, want = run_2d(norm_2d(), x, weights), run_2d(theirs, x, weights)
     assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+def resnet_gradient(rank: int) -> list[torch.Tensor]:
+    """The gradient (float64) of a ResNet for this rank's half of a batch; rank -1 has all of it."""
+    torch.manual_seed(0)
+    network = ResNet("resnet20", 4).double()
+    images = torch.randn(16, 3, 16, 16, dtype=torch.float64)
+    part = slice(0, 16) if rank < 0 else slice(8 * rank, 8 * rank + 8)
+    network(images[part]).square().mean().backward()
+    return [torch.cat([p.grad.flatten() for p in network.parameters()])]
+
+
+def test_a_resnet_on_two_processes_equals_one() -> None:
+    (first,), (second,) = on_two_processes(resnet_gradient)
+    (whole,) = resnet_gradient(-1)
+    torch.testing.assert_close((first + second) / 2, whole, rtol=1e-9, atol=1e-12)
