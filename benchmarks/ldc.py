@@ -212,7 +212,10 @@ def accuracy(epochs: int, seeds: int) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {PLAIN: [], "ours (bf16, channels-last)": []}
     for seed in range(seeds):
         data = replace(SMALL.data, base=20, rotations=False, holdout=0.2)
-        system = Ldc(Ldc.complete(replace(SMALL, data=data, seed=seed)))
+        cfg = Ldc.complete(replace(SMALL, data=data, seed=seed))
+        if cfg.data.name != data.name:  # the page names the data
+            raise ValueError(f"--accuracy needs {data.name}: set TENFOLD_DATA to where it lies")
+        system = Ldc(cfg)
         for name in found:
             layout, half = WAYS[name]
             model = trainee(layout, seed, 20)
@@ -287,8 +290,10 @@ def main() -> None:
     unit, losses = units()
     timings = [
         measured("base training, a step of 128", training(), args.rounds, 4),
-        measured("a session, 100 classes, 64 features", small, args.rounds, 1),
-        measured("a session, 200 classes, 512 features", large, max(3, args.rounds // 3), 1),
+        measured("a session's vectors, 100 classes, 64 features", small, args.rounds, 1),
+        measured(
+            "a session's vectors, 200 classes, 512 features", large, max(3, args.rounds // 3), 1
+        ),
         measured("a pass of the unit's training, 60 classes", unit, args.rounds, 1),
     ]
     percent = accuracy(args.epochs, args.seeds) if args.accuracy else {}
