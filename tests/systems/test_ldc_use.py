@@ -17,12 +17,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tiny import options
+from tiny import config, options
 
 import tenfold
 from tenfold import cli, run, systems
 from tenfold.core.versions import Versions
 from tenfold.generated import shapes
+from tenfold.systems.ldc.heads import in_space
 from tenfold.systems.ldc.recipes import RECIPES
 from tenfold.systems.ldc.sessions import nbytes
 from tenfold.systems.ldc.system import Asked, Ldc
@@ -242,6 +243,37 @@ def test_every_head_learns_and_is_restored(trained: Path, tmp_path: Path, head: 
     assert torch.equal(left, right) and torch.equal(unknown, same) and left.shape[1] == 13
     with pytest.raises(ValueError, match="does not hold a mean of each"):
         two.restore_learned(one.learned_state(), tuple(one.known[:-1]))
+
+
+def test_the_unit_can_learn_from_the_first_features(
+    tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trap 4 of the official code as a switch: collected in training, kept through a resume."""
+    words = [*options("ldc"), "--calibration.features", "first-epoch"]
+    cfg = config("ldc", "demo", words)
+    system = run.construct(Ldc, cfg)
+    names = []
+    for fit in system.fits():
+        names.append(fit.name)
+        if fit.name == "base":
+            with torch.no_grad(), pytest.raises(ValueError, match="no picture of class 0"):
+                fit.model.collected()
+            for step in range(6):
+                fit.model(fit.batches(step))
+            early, count = fit.model.collected(), fit.model.filled
+            assert early.shape == (12, 30, system.model.encoder.dim)
+            few = int(count.argmin())
+            assert torch.equal(early[few, : count[few]], early[few, count[few] : 2 * count[few]])
+        else:
+            real = fit.batches(0)["real"]
+            torch.testing.assert_close(
+                real, in_space(early.flatten(0, 1), "tukey").view(real.shape)
+            )
+    assert names == ["base", "calibrate"]
+    line = ["train", "ldc", "demo", *words, "--encoder", str(trained)]
+    assert "--calibration.features final" in fails(
+        [*line, "--run.folder", str(tmp_path / "run")], capsys
+    )
 
 
 # --- predict -----------------------------------------------------------------------------------

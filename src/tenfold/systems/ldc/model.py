@@ -141,6 +141,17 @@ class BaseTrainee(nn.Module):
                 self.seen[label, place] = feature
                 self.filled[label] += 1
 
+    def collected(self) -> Float[Tensor, "class keep dim"]:
+        """The features of the first pictures of each class; a class with fewer repeats them."""
+        counts = self.filled.cpu()
+        if not bool((counts > 0).all()):
+            raise ValueError(
+                f"base training met no picture of class {int(counts.argmin())}, so it has no early "
+                "features; train for longer, or set --calibration.features final"
+            )
+        rows = torch.arange(self.keep) % counts[:, None]
+        return self.seen.cpu()[torch.arange(len(counts))[:, None], rows]
+
 
 class Exported(nn.Module):
     """Encoder and class vectors as one network: pictures to cosine logits."""

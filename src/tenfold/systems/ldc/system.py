@@ -121,6 +121,11 @@ class Ldc(System[Config]):
         """Base training; then the unit, on statistics of the trained encoder (spec sec. 3-5)."""
         cfg = self.cfg
         trainee = BaseTrainee(self.model, self._early())
+        if cfg.encoder and self._early():
+            raise ValueError(
+                "--calibration.features first-epoch are features of base training, which --encoder "
+                "leaves out; set --calibration.features final"
+            )
         if cfg.encoder:
             self._take_encoder()
         else:
@@ -145,7 +150,7 @@ class Ldc(System[Config]):
             jobs.append((f"calibrate-{name}", other.settings, self.model.other(name), other.optim))
         for name, settings, unit, optim in jobs:
             if settings.unit == "trained":
-                early = trainee.seen if settings.features == "first-epoch" else None
+                early = trainee.collected() if settings.features == "first-epoch" else None
                 yield self.calibration(name, settings, unit, optim, early)
 
     def calibration(
@@ -159,11 +164,14 @@ class Ldc(System[Config]):
         """Training of a unit; `early` are the real features that base training met at first."""
         base, seed = self.measured(settings), self.cfg.seed
         train = self.encoded("train", settings.space)
-        real = real_features(train.features, train.labels, settings.real, seed)
+        if early is None:
+            real = real_features(train.features, train.labels, settings.real, seed)
+        else:
+            real = in_space(early.flatten(0, 1), settings.space).view(early.shape)
         return Fit(
             name=name,
             model=UnitTrainee(unit, settings, self.cfg.model.temperature, base.covariance),
-            batches=unit_batches(base, real if early is None else early, settings, unit, seed),
+            batches=unit_batches(base, real, settings, unit, seed),
             steps=unit_steps(settings, self.cfg.data.base),
             optim=optim,
             groups=one_group,
