@@ -320,12 +320,12 @@ def test_sessions_are_refused_that_do_not_continue_the_classes() -> None:
     features, labels = photos(2, 3, 1, BASE)
     before = {k: v.clone() for k, v in head.state().items()}
     for x, y, says in (
-        (features, labels + 1, "numbered 4, 5"),
-        (features, labels - BASE, "numbered 4, 5"),
+        (features, labels + 1, "next classes, 4, 5"),
+        (features, labels - BASE, "next classes, 4, 5"),
         (features, labels + (labels == BASE + 1), r"got \[4, 6\]"),
-        (features[:, :3], labels, r"\[image, 6\]"),
-        (features[:0], labels[:0], "finite features"),
-        (features * torch.nan, labels, "finite features"),
+        (features[:, :3], labels, "3 numbers, but those of the base classes 6"),
+        (features[:0], labels[:0], r"got \[\]"),
+        (features * torch.nan, labels, "not finite"),
         (features * (labels == BASE)[:, None], labels, "class 5 are zero"),
     ):
         with pytest.raises(ValueError, match=says):

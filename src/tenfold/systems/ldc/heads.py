@@ -61,6 +61,30 @@ def statistics(features: Float[Tensor, "image dim"], labels: Int[Tensor, " image
     return Base(means, covariances.mean(0), means.float(), covariances, counts)
 
 
+def check_session(
+    features: Float[Tensor, "image dim"], labels: Int[Tensor, " image"], known: int, dim: int
+) -> int:
+    """How many classes a session brings; an error unless they are the next ones, each present."""
+    if features.shape[1] != dim:
+        raise ValueError(
+            f"the session's features have {features.shape[1]} numbers, but those of the base "
+            f"classes {dim}. Use the encoder that made the base statistics."
+        )
+    found = labels.unique()
+    if len(found) == 0 or found.tolist() != list(range(known, known + len(found))):
+        raise ValueError(
+            f"a session's labels must be the next classes, {known}, {known + 1}, ..., each with at "
+            f"least one picture, got {found.tolist()}. Number new classes on from those known."
+        )
+    bad = labels[~features.isfinite().all(1)]
+    if len(bad):
+        raise ValueError(
+            f"{len(bad)} pictures of the session (the first of class {int(bad[0])}) have features "
+            "that are not finite. Look at these pictures and at the encoder's weights."
+        )
+    return len(found)
+
+
 @runtime_checkable
 class Head(Protocol):
     """A classifier that starts from `Base` and learns sessions of new classes, one after another.

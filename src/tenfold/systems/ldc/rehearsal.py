@@ -18,7 +18,7 @@ from torch import Tensor
 from tenfold.core.seed import generator
 
 from .config import Calibration
-from .heads import Base, cosine
+from .heads import Base, check_session, cosine
 from .unit import Unit, biased, gaussian, noise
 
 MOMENTUM = 0.9
@@ -246,16 +246,8 @@ class Rehearsal:
 
 def _by_class(features: Tensor, labels: Tensor, known: int, dim: int) -> list[Tensor]:
     """The features of each new class, after checks."""
-    if features.shape[1:] != (dim,) or not len(features) or not features.isfinite().all():
-        raise ValueError(
-            f"a session takes finite features [image, {dim}], got {list(features.shape)}"
-        )
-    found = labels.unique().tolist()
-    if found != list(range(known, known + len(found))):
-        raise ValueError(
-            f"{known} classes are known, so new ones must be numbered {known}, {known + 1}, ... "
-            f"without a gap; got {found}"
-        )
+    count = check_session(features, labels, known, dim)
+    found = range(known, known + count)
     new = [features[labels == label].float() for label in found]
     for label, x in zip(found, new, strict=True):
         if not float(x.mean(0).norm()) > EPS:
