@@ -245,7 +245,7 @@ class Painter:
 
     def __init__(self, top: int = 2, unknown: float = 95.0) -> None:
         self.known = list(NAMES)
-        self.asked = SimpleNamespace(top=top, unknown=unknown)
+        self.options = SimpleNamespace(top=top, unknown=unknown)
         self.cfg = SimpleNamespace(head="ldc")
 
     def features_of(self, files: list[Path]) -> Tensor:

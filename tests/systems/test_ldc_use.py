@@ -321,3 +321,9 @@ def test_convert_and_back(trained: Path, tmp_path: Path) -> None:
     )
     cli.main(["learn", str(folder), str(save_photos(tmp_path / "new", 13, 5))])
     assert len(tenfold.load(folder).known) == 61
+
+
+def test_help_of_a_run_names_its_options(trained: Path) -> None:
+    words = [sys.executable, "-m", "tenfold", "predict", str(trained), "--help"]
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert "--unknown" in said and "--top" in said

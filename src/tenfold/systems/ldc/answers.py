@@ -75,7 +75,7 @@ def predict_files(system: Ldc, inputs: Path, out: Path) -> list[Path]:
             f"{answers[0].problem}"
         )
     table, sheet = out / "predictions.csv", out / "predictions.png"
-    write_text(table, _csv(answers, system.asked.top))
+    write_text(table, _csv(answers, system.options.top))
     write_bytes(sheet, draw_sheet(_spread(good, ON_SHEET), columns=2))
     return [table, sheet, write_page(_page(system, answers, inputs), out / "predictions.html")]
 
@@ -90,7 +90,7 @@ def _answers(system: Ldc, inputs: Path) -> list[Answer]:
     if lenient:
         files, root = [f for some in data.new_classes(inputs, "").values() for f in some], inputs
         classes = {name.casefold(): name for name in system.known}
-    top = min(max(system.asked.top, BARS), len(system.known))
+    top = min(max(system.options.top, BARS), len(system.known))
     found = []
     for start in range(0, len(files), data.ENCODE_BATCH):
         some = files[start : start + data.ENCODE_BATCH]
@@ -228,7 +228,7 @@ def _page(system: Ldc, answers: Sequence[Answer], inputs: Path) -> Page:
     warning = f"{len(broken)} of {len(answers)} pictures cannot be read; they are listed below"
     sections = [
         Section("Pictures", text=colours if named else [], figures=figures),
-        Section("Answers", tables=[_table(shown, len(good), system.asked.top)]),
+        Section("Answers", tables=[_table(shown, len(good), system.options.top)]),
         *([Section("By folder", tables=[_folders(good)])] if named else []),
         *([Section("Not read", bullets=_problems(broken))] if broken else []),
         Section("What this means", bullets=_meaning(system)),
@@ -297,7 +297,7 @@ def _problems(broken: Sequence[Answer]) -> list[str]:
 
 def _meaning(system: Ldc) -> list[str]:
     """How to read the answers, and what was asked."""
-    asked = system.asked.unknown
+    asked = system.options.unknown
     unknown = (
         f"Unknown: the picture is farther from every class than {asked:g} % of the pictures of the "
         "base classes are, in units of the classes' common spread; so of pictures of known "
@@ -311,7 +311,7 @@ def _meaning(system: Ldc) -> list[str]:
         "something else still gets a most probable class. They order the classes and are not "
         "calibrated.",
         unknown,
-        f"Answers kept for each picture: {system.asked.top} (--top). "
+        f"Answers kept for each picture: {system.options.top} (--top). "
         f"Head that learned the classes: {system.cfg.head}.",
         *system.notes(),
     ]

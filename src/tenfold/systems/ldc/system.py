@@ -83,6 +83,8 @@ class Ldc(System[Config]):
         "decide what can be told apart; not for decisions about people."
     )
 
+    options: Any = Asked()
+
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
         if not cfg.classes:
@@ -98,7 +100,6 @@ class Ldc(System[Config]):
             for name, other in self.others.items():
                 self.model.others[name] = new_unit(dim, other.settings, seed)
         self.images = Images(cfg)
-        self.options = Asked()
         self.known = list(cfg.classes[: cfg.data.base])
         """Names of the classes that the head knows now."""
         self.new_means = torch.zeros(0, self.model.encoder.dim, dtype=torch.float64)
@@ -375,17 +376,12 @@ class Ldc(System[Config]):
         """Classes of a picture, or of each picture of a folder: table, sheet of pictures."""
         return answers.predict_files(self, inputs, out)
 
-    @property
-    def asked(self) -> Asked:
-        """What the user asked of `predict`, or the defaults."""
-        return self.options if isinstance(self.options, Asked) else Asked()
-
     def answers(self, features: Float[Tensor, "image dim"]) -> tuple[Tensor, Tensor]:
         """Probability of each known class [image, class], and whether a picture is unknown."""
         found = self.head().logits(features).softmax(1)
         away = distances(features, self.means_known(), self.model.covariance.cpu())
-        limit = torch.quantile(self.model.distances.cpu(), self.asked.unknown / 100)
-        return found, (away > limit) & (self.asked.unknown < 100)
+        limit = torch.quantile(self.model.distances.cpu(), self.options.unknown / 100)
+        return found, (away > limit) & (self.options.unknown < 100)
 
     def pictures(self, out: Path) -> dict[Path, str]:
         """Accuracy over the sessions, what is confused, and the space of features."""
