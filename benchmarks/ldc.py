@@ -41,6 +41,10 @@ from tenfold.systems.ldc.unit import UnitTrainee, matching_loss, real_features, 
 
 RESULTS = Path(__file__).parent / "results"
 CLASSES, BATCH = 60, 128
+COMPARES = (
+    "in one process, same weights and batches (base training is equal in float32 and ours runs in "
+    "bf16; sessions are equal; the two ways to train the unit are not)"
+)
 Sides = dict[str, Callable[[], object]]
 PLAIN = "plain (float32, NCHW)"
 WAYS = {
@@ -301,6 +305,7 @@ def main() -> None:
         environment = log.environment(world)
     words = f" --accuracy --epochs {args.epochs}" if args.accuracy else ""
     result = {
+        "compares": COMPARES,
         "timings": timings,
         "differences": differences,
         "unit loss": losses,

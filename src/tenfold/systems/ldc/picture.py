@@ -12,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tenfold.core.checkpoint import write_bytes
+from tenfold.metrics import fewshot
 from tenfold.report import plots
 
 from .data import Encoded
@@ -175,8 +176,9 @@ def _last_session(system: Ldc, course: Course) -> tuple[bytes, str]:
 def _classes(
     outcomes: Sequence[Outcome], course: Course, names: Sequence[str]
 ) -> tuple[bytes, str]:
-    labels, right = course.test.labels, outcomes[0].predictions[-1] == course.test.labels
-    share = {int(c): 100 * float(right[labels == c].double().mean()) for c in labels.unique()}
+    found = outcomes[0].predictions[-1]
+    each = fewshot.class_accuracies(found, course.test.labels, len(names))
+    share = {c: float(x) for c, x in enumerate(each) if not x.isnan()}
     ranked = sorted(share, key=lambda c: share[c])
     chosen = ranked if len(ranked) <= 2 * ENDS else ranked[:ENDS] + ranked[-ENDS:]
     title = "Accuracy of each class" if chosen is ranked else f"The {ENDS} worst and best classes"
