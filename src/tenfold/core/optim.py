@@ -35,6 +35,9 @@ class Optim:
     """Learning rate over steps: cosine and linear fall to lr * floor; step multiplies by gamma."""
     warmup: int = 0
     """Steps of linear warm-up from 0."""
+    ramp: Literal["above-zero", "zero", "linspace"] = "above-zero"
+    """Factor at step s of the warm-up: (s + 1) / warmup, s / warmup (MAE), s / (warmup - 1)
+    (BEiT)."""
     floor: float = 0.0
     """Final learning rate as a share of lr (cosine, linear)."""
     gamma: float = 0.1
@@ -61,10 +64,15 @@ class Optim:
             raise ValueError("optim.nesterov needs optim.momentum, and optim.dampening 0")
 
 
+RAMPS = {"above-zero": (1, 0), "zero": (0, 0), "linspace": (0, 1)}
+"""What is added to the step, and taken from the steps, of a warm-up."""
+
+
 def lr_factor(optim: Optim, step: int, steps: int) -> float:
     """Factor on the learning rate at 0-based `step` of `steps`: warm-up, then the schedule."""
     if optim.warmup and step < optim.warmup:
-        return (step + 1) / optim.warmup
+        first, whole = RAMPS[optim.ramp]
+        return min(1.0, (step + first) / max(1, optim.warmup - whole))
     done = (step - optim.warmup) / max(1, steps - optim.warmup)
     if optim.schedule == "cosine":
         return optim.floor + (1 - optim.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

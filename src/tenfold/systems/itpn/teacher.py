@@ -1,0 +1,150 @@
+"""Frozen teachers of the CLIP branch: from pictures in [0, 1] to one target a unit."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tenfold.nn.hivit import HiViT
+from tenfold.nn.position import resize_position
+from tenfold.weights.clip_vit import ClipLayout
+
+Range = Literal["official", "correct"]
+"""What is done to pictures in [0, 1] before the teacher's own normalisation: the official code
+takes them for [-1, 1] and so washes them out to [0.5, 1] (spec sec. 9, trap 2); or nothing."""
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def ranged(x: Float[Tensor, "batch 3 height width"], value_range: Range) -> Tensor:
+    """Pictures as the teacher's normalisation gets them."""
+    return x if value_range == "correct" else ((x + 1) / 2).clamp(0, 1)
+
+
+def standardised(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Subtract the mean and divide by the deviation of each channel."""
+    shape = (1, 3, 1, 1)
+    return (x - x.new_tensor(mean).view(shape)) / x.new_tensor(std).view(shape)
+
+
+class ClipBlock(nn.Module):
+    """A block of CLIP's transformer, with its names of parameters."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.ln_2 = nn.LayerNorm(width)
+        self.mlp = nn.ModuleDict(
+            {"c_fc": nn.Linear(width, 4 * width), "c_proj": nn.Linear(4 * width, width)}
+        )
+
+    def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token width"]:
+        """Attention and MLP with QuickGELU, x * sigmoid(1.702 x)."""
+        y = self.ln_1(x)
+        qkv = F.linear(y, self.attn.in_proj_weight, self.attn.in_proj_bias)
+        q, k, v = qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        x = x + self.attn.out_proj(y)
+        y = self.mlp["c_fc"](self.ln_2(x))
+        return x + self.mlp["c_proj"](y * torch.sigmoid(1.702 * y))
+
+
+class ClipTransformer(nn.Module):
+    """The blocks, under their official name."""
+
+    def __init__(self, width: int, layers: int, heads: int) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList([ClipBlock(width, heads) for _ in range(layers)])
+
+    def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token width"]:
+        """All of them."""
+        for block in self.resblocks:
+            x = block(x)
+        return x
+
+
+class ClipTeacher(nn.Module):
+    """CLIP's image encoder: all patch tokens, projected, normalised without scale and shift."""
+
+    def __init__(self, layout: ClipLayout, heads: int = 0, value_range: Range = "correct") -> None:
+        super().__init__()
+        width, self.patch = layout.width, layout.patch_size
+        self.value_range, self.grid = value_range, layout.grid
+        self.dim = layout.output_dim
+        self.conv1 = nn.Conv2d(3, width, self.patch, self.patch, bias=False)
+        self.class_embedding = nn.Parameter(torch.zeros(width))
+        tokens = layout.grid[0] * layout.grid[1] + 1
+        self.positional_embedding = nn.Parameter(torch.zeros(tokens, width))
+        self.ln_pre = nn.LayerNorm(width)
+        self.transformer = ClipTransformer(width, layout.layers, heads or width // 64)
+        self.ln_post = nn.LayerNorm(width)
+        self.proj = nn.Parameter(torch.zeros(width, layout.output_dim))
+        self.requires_grad_(False)
+        self.eval()
+
+    def side(self, units: int) -> int:
+        """Pixels of a picture's side with which it gives one token a unit."""
+        return units * self.patch
+
+    def normalise(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """From [0, 1] to what the encoder was trained on."""
+        return standardised(ranged(images, self.value_range), CLIP_MEAN, CLIP_STD)
+
+    def tokens(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch token width"]:
+        """Patch tokens after the last norm."""
+        x = self.conv1(images)
+        grid = (x.shape[2], x.shape[3])
+        x = x.flatten(2).transpose(1, 2)
+        table = self.positional_embedding[None]
+        positions = table[:, 1:]
+        if grid != self.grid:
+            positions = resize_position(positions, self.grid, grid)
+        first = (self.class_embedding + table[:, 0]).expand(len(x), 1, -1)
+        x = self.transformer(self.ln_pre(torch.cat([first, x + positions], 1)))
+        return self.ln_post(x[:, 1:])
+
+    @torch.no_grad()
+    def forward(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch token dim"]:
+        """Targets for pictures in [0, 1]."""
+        target = self.tokens(self.normalise(images)) @ self.proj
+        return F.layer_norm(target.float(), target.shape[-1:])
+
+
+class BackboneTeacher(nn.Module):
+    """The main stage of another network of this family, as it stands in a run's weights."""
+
+    def __init__(
+        self, backbone: HiViT, mean: tuple[float, ...], std: tuple[float, ...], value_range: Range
+    ) -> None:
+        super().__init__()
+        self.backbone, self.mean, self.std = backbone, mean, std
+        self.value_range = value_range
+        self.dim = backbone.shape.embed_dim
+        self.requires_grad_(False)
+        self.eval()
+
+    def side(self, units: int) -> int:
+        """Pixels of a picture's side with which it gives one token a unit."""
+        return units * self.backbone.shape.patch_size
+
+    @torch.no_grad()
+    def forward(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch token dim"]:
+        """Targets for pictures in [0, 1]."""
+        x = standardised(ranged(images, self.value_range), self.mean, self.std)
+        tokens = self.backbone.encode(x).tokens
+        return F.layer_norm(tokens.float(), tokens.shape[-1:])
