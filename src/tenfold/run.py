@@ -62,26 +62,6 @@ def save_converted(folder: Path, name: str, system: AnySystem, account: str) -> 
     return folder
 
 
-def open_weights(path: Path) -> tuple[str, dict[str, Any]]:
-    """The system's name and configuration of a weights file, from its header."""
-    from safetensors import safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-    except Exception as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    if "tenfold" not in metadata:
-        raise ValueError(
-            f"{path} has no tenfold header; official checkpoints are read by `tenfold convert`"
-        )
-    try:
-        header = json.loads(metadata["tenfold"])
-        return str(header["system"]), header["config"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} has a damaged header ({error!r})") from error
-
-
 def weights_of(path: Path) -> Path:
     """The weights file of a run folder, or the file itself."""
     if not path.exists():
@@ -97,7 +77,7 @@ def weights_of(path: Path) -> Path:
 
 def system_of(path: Path) -> str:
     """The name of the system that a run, a weights file or an official file belongs to."""
-    return official_of(path) or open_weights(weights_of(path))[0]
+    return official_of(path) or checkpoint.read_header(weights_of(path))[0]
 
 
 def official_of(path: Path) -> str:
@@ -114,7 +94,7 @@ def load(cls: type[AnySystem], path: Path) -> AnySystem:
     if official_of(path):
         return cls.open(path)
     file = weights_of(path)
-    _, values = open_weights(file)
+    _, values = checkpoint.read_header(file)
     system = construct(cls, from_json(type(next(iter(cls.recipes.values()))), values))
     try:
         system.model.load_state_dict(checkpoint.read_tensors(file))

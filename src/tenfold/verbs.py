@@ -197,8 +197,9 @@ def evaluate(rest: list[str]) -> None:
             split: Which data; test is the published protocol.
         """
         from . import run as runs
+        from .core.checkpoint import read_header
 
-        name, _ = runs.open_weights(runs.weights_of(run))
+        name, _ = read_header(runs.weights_of(run))
         system = runs.load(system_class(name), run)
         data = system.data_used()
         _show_result(
@@ -274,6 +275,8 @@ def export(rest: list[str]) -> None:
         run: Annotated[Path, *positional("RUN")],
         to: Literal["onnx", "torch", "official"] = "onnx",
         out: Path = Path(),
+        part: str = "",
+        size: tuple[int, int] = (0, 0),
     ) -> None:
         """Export a trained network and check that it equals eager at two batch sizes.
 
@@ -282,12 +285,16 @@ def export(rest: list[str]) -> None:
             to: onnx (needs the extra `export`), torch (torch.export, a .pt2 file), or official:
                 files as the authors' own, where a system has such (pangu).
             out: Output file, of official ones the folder; by default beside the weights.
+            part: Which network, where a system has several (itpn: backbone, or a task's name).
+            size: Height and width of pictures, where the network takes any (itpn); the file is then
+                for that size.
         """
         from . import run as runs
+        from .core.checkpoint import read_header
         from .export import export_checked
 
         weights = runs.weights_of(run)
-        name, _ = runs.open_weights(weights)
+        name, _ = read_header(weights)
         if to == "official":
             folder = weights.parent / "official" if out == Path() else out
             for path in runs.load(system_class(name), run).export_official(folder):
@@ -295,10 +302,12 @@ def export(rest: list[str]) -> None:
             return
         suffix = ".onnx" if to == "onnx" else ".pt2"
         target = weights.with_name(name + suffix) if out == Path() else out
-        worst = export_checked(runs.load(system_class(name), run).export(), to, target)
+        system = runs.load(system_class(name), run)
+        what = system.export_part(part, size) if part or any(size) else system.export()
+        worst = export_checked(what, to, target)
         print(f"{target}  (largest difference from eager: {worst:.2g})")
 
-    parse(verb, rest, "tenfold export", ["--to", "--out"])
+    parse(verb, rest, "tenfold export", ["--to", "--out", "--part", "--size"])
 
 
 def convert(rest: list[str]) -> None:

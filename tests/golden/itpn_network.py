@@ -143,7 +143,7 @@ def check_classifier(case: Case) -> None:
     load(network, official(case))
     images = given(case, "img")
     features = network.backbone.encode(images).tokens
-    logits = network(images)
+    logits = network.logits(images)
     got = {"features": features, "pooled": network.pooled(images), "logits": logits}
     if "labels" in case.arrays:
         labels = torch.from_numpy(case.arrays["labels"]).long()

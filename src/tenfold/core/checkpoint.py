@@ -73,6 +73,26 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
 
 
+def read_header(path: Path) -> tuple[str, dict[str, Any]]:
+    """The system's name and configuration of a weights file, from its header."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except Exception as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    if "tenfold" not in metadata:
+        raise ValueError(
+            f"{path} has no tenfold header; official checkpoints are read by `tenfold convert`"
+        )
+    try:
+        header = json.loads(metadata["tenfold"])
+        return str(header["system"]), header["config"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} has a damaged header ({error!r})") from error
+
+
 def write_state(path: Path, state: dict[str, Any]) -> None:
     """Write training state (tensors, numbers, strings) atomically."""
     temporary = path.with_name(path.name + ".tmp")

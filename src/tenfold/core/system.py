@@ -239,6 +239,12 @@ class System(Generic[C]):
         """The network as plain tensors in and out."""
         raise NotImplementedError
 
+    def export_part(self, part: str, size: tuple[int, int]) -> Export:
+        """One of several networks, for pictures of height and width `size` (0, 0: the run's)."""
+        raise ValueError(
+            f"{type(self).__name__} has one network of one size; leave out --part and --size"
+        )
+
     def export_official(self, out: Path) -> list[Path]:
         """Write the weights as the authors' own files have them; returns what was written."""
         raise ValueError(

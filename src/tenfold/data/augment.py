@@ -6,7 +6,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 TRIES = 10
@@ -75,6 +75,87 @@ def colour(
     weights = torch.tensor([0.299, 0.587, 0.114], device=x.device, dtype=x.dtype)
     grey = torch.einsum("bchw,c->bhw", x, weights)[:, None]  # luma, ITU-R BT.601
     return (grey + pure * (x - grey)).clamp(0, 1)
+
+
+def erase(
+    x: Float[Tensor, "batch 3 height width"], probability: float, generator: torch.Generator
+) -> Float[Tensor, "batch 3 height width"]:
+    """Fill a random rectangle of some pictures with noise (Zhong et al. 2020, timm's mode pixel).
+
+    Pictures are normalised: the noise has mean 0 and deviation 1. The rectangle has 1/50 to 1/3 of
+    the area and sides of ratio 0.3 to 3.3; one that does not fit is drawn again, TRIES times.
+    """
+    batch, _, height, width = x.shape
+    chosen = _uniform((batch,), generator, x) < probability
+    area = (0.02 + (1 / 3 - 0.02) * _uniform((batch, TRIES), generator, x)) * height * width
+    spread = math.log(1 / 0.3)
+    aspect = torch.exp(spread * (2 * _uniform((batch, TRIES), generator, x) - 1))
+    tall, wide = torch.sqrt(area * aspect).round(), torch.sqrt(area / aspect).round()
+    fits = (tall < height) & (wide < width)
+    first = fits.float().argmax(1, keepdim=True)
+    tall, wide = tall.gather(1, first), wide.gather(1, first)
+    chosen &= fits.any(1)
+    top = (_uniform((batch, 1), generator, x) * (height - tall + 1)).floor()
+    left = (_uniform((batch, 1), generator, x) * (width - wide + 1)).floor()
+    rows = torch.arange(height, device=x.device)[None]
+    columns = torch.arange(width, device=x.device)[None]
+    inside = ((rows >= top) & (rows < top + tall))[:, :, None]
+    inside = inside & ((columns >= left) & (columns < left + wide))[:, None, :]
+    noise = torch.randn(x.shape, generator=generator, device=generator.device)
+    return torch.where(
+        (inside & chosen[:, None, None])[:, None], noise.to(x.device, x.dtype), x
+    )
+
+
+def soft(
+    labels: Int64[Tensor, " batch"], num_classes: int, smoothing: float
+) -> Float[Tensor, "batch class"]:
+    """Probabilities for labels: a share `smoothing` of each is spread over all classes."""
+    low = smoothing / num_classes
+    found = torch.full((len(labels), num_classes), low, device=labels.device)
+    return found.scatter_(1, labels[:, None], 1 - smoothing + low)
+
+
+def mix(
+    x: Float[Tensor, "batch 3 height width"],
+    labels: Int64[Tensor, " batch"],
+    num_classes: int,
+    mixup: float,
+    cutmix: float,
+    smoothing: float,
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, "batch 3 height width"], Float[Tensor, "batch class"]]:
+    """Mixup or CutMix of a whole batch with its reverse, as timm does; returns soft labels too.
+
+    mixup, cutmix: alpha of the Beta distribution of the share, 0 for none; with both, one of them
+    is drawn for the batch. CutMix's share is corrected to the area that was really cut.
+    """
+    targets = soft(labels, num_classes, smoothing)
+    if not mixup and not cutmix or len(x) < 2:
+        return x, targets
+    use_cut = bool(cutmix) and (not mixup or bool(torch.rand((), generator=generator) < 0.5))
+    alpha = torch.full((2,), float(cutmix if use_cut else mixup))
+    gammas = torch._standard_gamma(alpha, generator=generator)
+    share = float(gammas[0] / gammas.sum().clamp(min=1e-12))
+    if use_cut:
+        height, width = x.shape[2:]
+        side = math.sqrt(1 - share)
+        place = torch.rand(2, generator=generator).tolist()
+        top, bottom = _cut(place[0], side, height)
+        left, right = _cut(place[1], side, width)
+        mixed = x.clone()
+        mixed[:, :, top:bottom, left:right] = x.flip(0)[:, :, top:bottom, left:right]
+        share = 1 - (bottom - top) * (right - left) / (height * width)
+        x = mixed
+    else:
+        x = x.lerp(x.flip(0), 1 - share)
+    return x, targets.lerp(targets.flip(0), 1 - share)
+
+
+def _cut(centre: float, side: float, length: int) -> tuple[int, int]:
+    """Begin and end of a part of `side` times the length around a random centre, cut inside."""
+    half, at = int(side * length) // 2, int(centre * length)
+    return max(0, at - half), min(length, at + half)
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:

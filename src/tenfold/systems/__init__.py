@@ -50,6 +50,12 @@ SYSTEMS = {
         "tiny_imagenet_fscil",
         "2",
     ),
+    "itpn": Entry(
+        "tenfold.systems.itpn:Itpn",
+        "pre-training of backbone and feature pyramid together; classify, segment, detect",
+        "tiny_imagenet_20",
+        "2",
+    ),
 }
 """Name -> where its class is; nothing is imported until it is asked for."""
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from tenfold.nn.hivit import SIDES, Features, HiViT, Shape, init_weights, raster
+from tenfold.nn.hivit import SIDES, Features, HiViT, Shape, init_weights
 from tenfold.nn.hivit_blocks import Block, bias_index
 from tenfold.nn.position import sincos_2d
 
@@ -261,23 +261,13 @@ class Classifier(nn.Module):
         """The normalised mean token."""
         return self.fc_norm(self.backbone.encode(images).tokens.mean(1))
 
-    def forward(
+    def logits(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch num_classes"]:
-        """Logits."""
+        """One number a class."""
         return self.head(self.pooled(images))
 
-
-class PyramidPooling(nn.Module):
-    """One vector of where things are: each pyramid level averaged over `side` x `side` cells."""
-
-    def __init__(self, side: int) -> None:
-        super().__init__()
-        self.side = side
-
-    def forward(self, backbone: HiViT, images: Tensor) -> Float[Tensor, "batch value"]:
-        """Levels after one another, each (cell row, cell column, channel)."""
-        grid = backbone.grid_of(images)
-        levels = backbone.pyramid(backbone.encode(images))
-        cells = [nn.functional.adaptive_avg_pool2d(raster(x, grid), self.side) for x in levels]
-        return torch.cat([cell.flatten(1) for cell in cells], 1)
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Cross-entropy of {"images", "targets"}; targets are probabilities (mixed, smoothed)."""
+        found = self.logits(batch["images"]).float()
+        return {"loss": nn.functional.cross_entropy(found, batch["targets"])}

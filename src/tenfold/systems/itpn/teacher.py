@@ -101,7 +101,7 @@ class ClipTeacher(nn.Module):
 
     def tokens(
         self, images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch token width"]:
+    ) -> Float[Tensor, "batch token channel"]:
         """Patch tokens after the last norm."""
         x = self.conv1(images)
         grid = (x.shape[2], x.shape[3])

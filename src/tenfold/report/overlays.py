@@ -1,0 +1,208 @@
+"""Label maps, boxes and masks drawn on photographs, and sheets of pictures."""
+
+from __future__ import annotations
+
+import colorsys
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+Rgb = UInt8[np.ndarray, "height width 3"]
+
+IGNORED = 255
+GREY = (128, 128, 128)
+FIRST = (
+    (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0),
+    (240, 228, 66), (150, 75, 160),
+)  # fmt: skip
+"""Okabe and Ito's colours, told apart by people with any colour vision."""
+INK, PAPER = (28, 28, 30), (255, 255, 255)
+SMALLEST = 220
+"""Pixels of the longer side below which a picture is enlarged before anything is drawn on it."""
+GAP = 8
+
+
+def palette(count: int) -> UInt8[np.ndarray, "count 3"]:
+    """A colour for each class, fixed by its number; after the first few, hues by golden ratio."""
+    colours = [list(c) for c in FIRST[:count]]
+    for i in range(len(colours), count):
+        tone = (0.55, 0.75, 0.95)[i % 3]
+        rgb = colorsys.hsv_to_rgb(i * 0.618034 % 1, 0.5 + 0.15 * (i % 4), tone)
+        colours.append([round(255 * v) for v in rgb])
+    return np.array(colours, dtype=np.uint8).reshape(count, 3)
+
+
+def colour_map(labels: UInt8[np.ndarray, "height width"], num_classes: int) -> Rgb:
+    """Colours of classes; what is ignored is striped grey."""
+    table = np.zeros((256, 3), dtype=np.uint8)
+    table[:num_classes] = palette(num_classes)
+    found = table[labels]
+    y, x = np.indices(labels.shape)
+    stripes = np.where(((x + y) // 4 % 2 == 0)[..., None], np.uint8(110), np.uint8(150))
+    return np.where((labels == IGNORED)[..., None], stripes, found).astype(np.uint8)
+
+
+def blend(
+    picture: Rgb, labels: UInt8[np.ndarray, "height width"], num_classes: int, share: float = 0.6
+) -> Rgb:
+    """The picture in grey under the colours of its classes."""
+    grey = picture.mean(2, keepdims=True).repeat(3, 2)
+    mixed = (1 - share) * grey + share * colour_map(labels, num_classes)
+    return mixed.round().astype(np.uint8)
+
+
+def enlarged(picture: Rgb, longest: int = SMALLEST) -> tuple[Rgb, int]:
+    """A small picture enlarged by a whole factor, and the factor."""
+    factor = max(1, -(-longest // max(picture.shape[:2])))
+    if factor == 1:
+        return picture, 1
+    size = (picture.shape[1] * factor, picture.shape[0] * factor)
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)), factor
+
+
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Matplotlib's DejaVu Sans, which has most alphabets."""
+    from matplotlib import font_manager
+
+    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
+
+
+def draw_objects(
+    picture: Rgb,
+    boxes: Float[np.ndarray, "object 4"],
+    captions: Sequence[str],
+    labels: Int[np.ndarray, " object"],
+    masks: Bool[np.ndarray, "object height width"] | None = None,
+) -> Rgb:
+    """Masks, outlines and captions of objects, the last drawn on top; colours are of classes."""
+    picture, factor = enlarged(picture)
+    colours = palette(int(labels.max()) + 1 if len(labels) else 1)
+    canvas = picture.astype(np.float32)
+    if masks is not None:
+        for mask, label in zip(masks, labels, strict=True):
+            large = mask.repeat(factor, 0).repeat(factor, 1)
+            canvas[large] = 0.5 * canvas[large] + 0.5 * colours[label]
+    image = Image.fromarray(canvas.round().astype(np.uint8))
+    draw, small = ImageDraw.Draw(image), font(12)
+    for box, caption, label in zip(boxes, captions, labels, strict=True):
+        colour = tuple(int(v) for v in colours[label])
+        x0, y0, x1, y1 = (float(v) * factor for v in box)
+        draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=2)
+        if caption:
+            _caption(draw, image.size, (x0, y0), caption, colour, small)
+    return np.asarray(image)
+
+
+def _caption(
+    draw: ImageDraw.ImageDraw,
+    size: tuple[int, int],
+    corner: tuple[float, float],
+    text: str,
+    colour: tuple[int, ...],
+    small: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    """Text on its class's colour, above the corner, or inside where there is no room."""
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=small)
+    wide, tall = right - left + 6, bottom - top + 4
+    x = min(max(0.0, corner[0]), max(0.0, size[0] - wide))
+    y = corner[1] - tall if corner[1] >= tall else corner[1]
+    y = min(max(0.0, y), max(0.0, size[1] - tall))
+    draw.rectangle((x, y, x + wide, y + tall), fill=colour)
+    bright = sum(w * c for w, c in zip((0.299, 0.587, 0.114), colour, strict=True)) > 140
+    draw.text((x + 3 - left, y + 2 - top), text, fill=INK if bright else PAPER, font=small)
+
+
+def legend(names: Sequence[str], rows: Sequence[int], width: int) -> Rgb:
+    """A strip of coloured squares with the names of some classes, wrapped to a width."""
+    small, colours = font(13), palette(len(names))
+    probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    places, x, y = [], 4, 4
+    for row in rows:
+        wide = 24 + round(probe.textlength(names[row], font=small))
+        if x + wide > width and x > 4:
+            x, y = 4, y + 22
+        places.append((row, x, y))
+        x += wide + 8
+    image = Image.new("RGB", (width, y + 24), PAPER)
+    draw = ImageDraw.Draw(image)
+    for row, left, top in places:
+        fill = tuple(int(v) for v in colours[row])
+        draw.rectangle((left, top, left + 14, top + 14), fill=fill)
+        draw.text((left + 20, top - 1), names[row], fill=INK, font=small)
+    return np.asarray(image)
+
+
+def png(picture: Rgb) -> bytes:
+    """A picture as the bytes of a PNG file."""
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, "PNG", optimize=True)
+    return content.getvalue()
+
+
+def sheet(
+    rows: Sequence[Sequence[Rgb]],
+    titles: Sequence[str] = (),
+    captions: Sequence[str] = (),
+    height: int = 160,
+    footer: Rgb | None = None,
+) -> bytes:
+    """Pictures in rows of one height, with a title over each column, as a PNG.
+
+    captions: a line under each row. Small pictures are enlarged without smoothing.
+    """
+    fitted = [[_fitted(picture, height) for picture in row] for row in rows]
+    columns = max((len(row) for row in fitted), default=1)
+    widths = [max((row[i].width for row in fitted if i < len(row)), default=1)
+              for i in range(columns)]  # fmt: skip
+    small, head = font(13), 24 if titles else 0
+    line = 20 if captions else 0
+    total = (sum(widths) + GAP * (columns + 1), head + GAP + len(fitted) * (height + line + GAP))
+    image = Image.new("RGB", total, PAPER)
+    draw = ImageDraw.Draw(image)
+    x = GAP
+    for title, width in zip(titles, widths, strict=False):
+        draw.text((x, 6), title, fill=INK, font=small)
+        x += width + GAP
+    y = head + GAP
+    for number, row in enumerate(fitted):
+        x = GAP
+        for picture, width in zip(row, widths, strict=False):
+            image.paste(picture, (x, y))
+            x += width + GAP
+        if captions:
+            draw.text((GAP, y + height + 1), captions[number], fill=INK, font=small)
+        y += height + line + GAP
+    if footer is not None:
+        joined = Image.new("RGB", (max(total[0], footer.shape[1]), total[1] + footer.shape[0]),
+                           PAPER)  # fmt: skip
+        joined.paste(image, (0, 0))
+        joined.paste(Image.fromarray(footer), (0, total[1]))
+        image = joined
+    return png(np.asarray(image))
+
+
+def _fitted(picture: Rgb, height: int) -> Image.Image:
+    image = Image.fromarray(picture)
+    size = (max(1, round(image.width * height / image.height)), height)
+    is_small = image.height * 2 <= height
+    return image.resize(size, Image.Resampling.NEAREST if is_small else Image.Resampling.LANCZOS)
+
+
+def segmentation_sheet(
+    pictures: Sequence[Rgb],
+    truths: Sequence[UInt8[np.ndarray, "height width"]],
+    predictions: Sequence[UInt8[np.ndarray, "height width"]],
+    names: Sequence[str],
+) -> bytes:
+    """Pictures, true label maps and predicted ones, with a legend of the classes that occur."""
+    count = len(names)
+    rows = [
+        [picture, colour_map(truth, count), colour_map(found, count)]
+        for picture, truth, found in zip(pictures, truths, predictions, strict=True)
+    ]
+    seen = sorted({int(v) for m in (*truths, *predictions) for v in np.unique(m)} - {IGNORED})
+    strip = legend(names, seen, 700)
+    return sheet(rows, ("picture", "truth", "prediction"), height=180, footer=strip)

@@ -1,0 +1,203 @@
+"""Checkpoint files of others, read as tensors without running anything that they hold."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+WRAPPERS = ("model", "module", "state_dict", "params")
+"""Under what names files keep the state of a network."""
+PREFIXES = ("module.", "_orig_mod.", "encoder.", "backbone.")
+"""What wrappers put before every key."""
+MOST_BYTES = 16 * 2**30
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors`, or of a file of torch.save or torch.jit.save.
+
+    Wrappers ({model: ...}) and common prefixes are taken off. ValueError if it is something else,
+    or holds values that no network can have.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; give a checkpoint (.safetensors, .pt, .pth)")
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{path} has more than {MOST_BYTES} bytes")
+    state = _unwrapped(_content(path), path)
+    found: dict[str, Tensor] = {}
+    prefix = _prefix(state)
+    for key, value in state.items():
+        name = key.removeprefix(prefix)
+        if name in found:
+            raise ValueError(f"{path} has {_shown(name)} twice, with and without {prefix!r}")
+        _check(path, name, value)
+        found[name] = value.float() if value.dtype in FLOATS else value
+    return found
+
+
+def _content(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except Exception as error:
+            raise ValueError(f"{path} is no readable safetensors file: {error}") from error
+    if is_torchscript(path):
+        return read_torchscript(path)
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):  # official files keep `args`
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever a damaged file leads to
+        reason = " ".join(str(error).strip().splitlines()[:1])
+        raise ValueError(
+            f"{path} cannot be read as tensors alone ({type(error).__name__}: {reason}); it is "
+            "damaged, or holds code"
+        ) from error
+
+
+def _unwrapped(content: Any, path: Path) -> Mapping[str, Tensor]:
+    """The dictionary of tensors, which may lie under a name."""
+    for name in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
+    state = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    if not state:
+        keys = ", ".join(_shown(key) for key in list(content)[:5])
+        raise ValueError(f"{path} has no tensors; its keys are {keys}")
+    return state
+
+
+def _prefix(state: Mapping[str, Tensor]) -> str:
+    """What all keys begin with, of the known prefixes (several may be nested)."""
+    found = ""
+    while True:
+        more = [p for p in PREFIXES if all(key.startswith(found + p) for key in state)]
+        if not more:
+            return found
+        found += more[0]
+
+
+def _shown(key: object) -> str:
+    """A key from a file as it may stand in a message: short, without line breaks."""
+    return ascii(str(key)[:80])
+
+
+def _check(path: Path, key: str, value: Tensor) -> None:
+    """Refuse a tensor that is not plain finite numbers, or claims more of them than there are."""
+    if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+        raise ValueError(f"{path}: {_shown(key)} is sparse, quantised or has no data")
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise ValueError(
+            f"{path}: {_shown(key)} of shape {tuple(value.shape)} has only "
+            f"{value.untyped_storage().nbytes()} bytes of data; save a copy made with .clone()"
+        )
+    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        raise ValueError(f"{path}: {_shown(key)} holds values that are not finite")
+
+
+# --- TorchScript archives (OpenAI's CLIP files) -------------------------------------------------
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is an archive of torch.jit.save."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+class _Bag:
+    """Stands for any class of an archive: keeps its attributes, runs nothing."""
+
+    def __setstate__(self, state: Any) -> None:
+        self.attributes = state if isinstance(state, dict) else {}
+
+
+def _tensor(
+    storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *rest: Any
+) -> Tensor:
+    """torch's own rebuilding of a tensor, with bounds checked."""
+    last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+    empty = any(n == 0 for n in size)
+    if min([offset, *size, *stride]) < 0 or (not empty and last >= storage.numel()):
+        raise ValueError("a tensor reaches beyond its storage")
+    return storage.as_strided(size, stride, offset)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows tensors and plain containers; every class of the archive is a `_Bag`."""
+
+    KINDS = {
+        "HalfStorage": torch.float16, "FloatStorage": torch.float32, "LongStorage": torch.int64,
+        "BFloat16Storage": torch.bfloat16, "DoubleStorage": torch.float64,
+        "IntStorage": torch.int32, "BoolStorage": torch.bool, "ByteStorage": torch.uint8,
+    }  # fmt: skip
+
+    def __init__(self, content: bytes, archive: zipfile.ZipFile, root: str) -> None:
+        super().__init__(io.BytesIO(content))
+        self.archive, self.root = archive, root
+        self.storages: dict[str, Tensor] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.startswith("__torch__"):
+            return _Bag
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _tensor
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if module == "torch" and name in self.KINDS:
+            return self.KINDS[name]
+        if module == "torch.jit._pickle" and name.startswith("build_"):
+            return lambda content, *more: content
+        raise ValueError(f"it asks for {module}.{name}, which is no part of a network's weights")
+
+    def persistent_load(self, key: Any) -> Tensor:
+        _, kind, name, _, count = key
+        if name not in self.storages:
+            raw = self.archive.read(f"{self.root}/data/{name}")
+            if not isinstance(kind, torch.dtype) or len(raw) < count * kind.itemsize:
+                raise ValueError(f"storage {_shown(name)} has {len(raw)} bytes for {count} numbers")
+            data = bytearray(raw)
+            self.storages[name] = (
+                torch.frombuffer(data, dtype=kind) if data else torch.empty(0, dtype=kind)
+            )
+        return self.storages[name]
+
+
+def read_torchscript(path: Path) -> dict[str, Tensor]:
+    """The tensors of an archive of torch.jit.save by their names; its code is not run."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(item.file_size for item in archive.infolist()) > MOST_BYTES:
+                raise ValueError(f"it unpacks to more than {MOST_BYTES} bytes")
+            root = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
+            root = root.removesuffix("/data.pkl")
+            content = archive.read(f"{root}/data.pkl")
+            top = _Unpickler(content, archive, root).load()
+    except Exception as error:  # whatever a damaged or hostile pickle leads to
+        raise ValueError(f"{path} cannot be read as a TorchScript archive: {error}") from error
+    found: dict[str, Tensor] = {}
+    _collect(top, "", found, 0)
+    return found
+
+
+def _collect(value: Any, name: str, found: dict[str, Tensor], depth: int) -> None:
+    if depth > 64:
+        raise ValueError("modules are nested too deeply")
+    if isinstance(value, Tensor):
+        found[name] = value
+    elif isinstance(value, _Bag):
+        for key, inner in getattr(value, "attributes", {}).items():
+            _collect(inner, f"{name}.{key}" if name else str(key), found, depth + 1)
