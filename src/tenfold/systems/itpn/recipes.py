@@ -52,7 +52,7 @@ NANO = Model(
 )
 """Spec sec. 12: 0.6 million parameters with the decoder, for 64-pixel pictures."""
 PLAIN = Finetune(
-    epochs=10, localise_epochs=6, layer_decay=0.75, mixup=0.0, cutmix=0.0, erasing=0.0,
+    epochs=6, localise_epochs=4, layer_decay=0.75, mixup=0.0, cutmix=0.0, erasing=0.0,
     rand_augment=False,
 )  # fmt: skip
 """Short fine-tuning has no time for strong augmentation (ours)."""
@@ -61,7 +61,7 @@ SMALL = replace(
     tasks=("pretrain",),
     model=NANO,
     data=Data(name="tiny_imagenet_20", batch_size=128, crop_scale=(0.3, 1.0), test_crop=1.0),
-    pretrain=Pretrain(epochs=20, decoder_dim=64, decoder_depth=1, decoder_heads=4),
+    pretrain=Pretrain(epochs=15, decoder_dim=64, decoder_depth=1, decoder_heads=4),
     finetune=PLAIN,
     pretrain_optim=replace(PAPER.pretrain_optim, lr=1.2e-3),
     optim=Optim(lr=1.2e-3, weight_decay=0.05, schedule="cosine", ramp="zero", floor=0.01),
