@@ -53,7 +53,9 @@ def network_of(layout: Layout) -> nn.Module:
 
 def check_keys(case: Case) -> None:
     listed = case.spec["keys"]
-    state = {key: torch.empty(shape, dtype=KINDS[kind], device="meta") for key, shape, kind in listed}
+    state = {
+        key: torch.empty(shape, dtype=KINDS[kind], device="meta") for key, shape, kind in listed
+    }
     layout = describe(state)
     with torch.device("meta"):
         network = network_of(layout)

@@ -28,9 +28,7 @@ def gradients(module: nn.Module, case: Case) -> None:
     """The norm of every gradient, and those that are stored whole."""
     names = official_keys(module)
     parameters = dict(module.named_parameters())
-    for key, want in zip(
-        case.spec["grad_norm_names"], case.arrays["grad_norms"], strict=True
-    ):
+    for key, want in zip(case.spec["grad_norm_names"], case.arrays["grad_norms"], strict=True):
         grad = parameters[names[key]].grad
         assert grad is not None, key
         got = float(grad.double().norm())

@@ -17,8 +17,6 @@ from tenfold.systems.itpn.masking import Blockwise
 from tenfold.systems.itpn.model import Classifier
 from tenfold.systems.itpn.official import official_keys
 
-
-
 EPOCH = 1000
 """Steps an epoch with which the cases' fractions of epochs are whole steps."""
 

@@ -1,4 +1,4 @@
-"""Equality with the official code, case by case; the first words of a case's name pick its check."""
+"""Equality with the official code, case by case; a case's first words pick its check."""
 
 from golden import itpn_keys, itpn_network, itpn_tools
 

@@ -102,9 +102,7 @@ def erase(
     inside = ((rows >= top) & (rows < top + tall))[:, :, None]
     inside = inside & ((columns >= left) & (columns < left + wide))[:, None, :]
     noise = torch.randn(x.shape, generator=generator, device=generator.device)
-    return torch.where(
-        (inside & chosen[:, None, None])[:, None], noise.to(x.device, x.dtype), x
-    )
+    return torch.where((inside & chosen[:, None, None])[:, None], noise.to(x.device, x.dtype), x)
 
 
 def soft(

@@ -175,9 +175,7 @@ def _listed(content: dict[str, Any], key: str, file: Path) -> list[dict[str, Any
     return found
 
 
-def _objects(
-    content: dict[str, Any], ids: set[int], file: Path
-) -> dict[int, list[dict[str, Any]]]:
+def _objects(content: dict[str, Any], ids: set[int], file: Path) -> dict[int, list[dict[str, Any]]]:
     """Annotations by image; degenerate boxes are left out with one warning."""
     found: dict[int, list[dict[str, Any]]] = {}
     empty = 0
@@ -192,7 +190,9 @@ def _objects(
         if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
             raise ValueError(f"{where} has bbox {box}, expected x, y, width, height")
         if not isinstance(item.get("image_id"), int):
-            raise ValueError(f"{where} has image_id {item.get('image_id')}, expected a whole number")
+            raise ValueError(
+                f"{where} has image_id {item.get('image_id')}, expected a whole number"
+            )
         if item.get("iscrowd", 0) not in (0, 1):
             raise ValueError(f"{where} has iscrowd {item['iscrowd']}, expected 0 or 1")
         if box[2] <= 0 or box[3] <= 0:

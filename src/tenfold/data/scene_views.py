@@ -111,7 +111,7 @@ def distorted(
 
 
 def size_for(height: int, width: int, short: int, longest: int) -> tuple[int, int]:
-    """Height and width with the shorter side `short`, unless the longer one would pass its limit."""
+    """Height and width with the shorter side `short`, or the longer one at its limit."""
     scale = min(short / min(height, width), longest / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
@@ -120,7 +120,7 @@ def test_view(
     picture: Picture, short: int, longest: int
 ) -> tuple[UInt8[Tensor, "3 height width"], float]:
     """The resized picture, and the factor by which its coordinates grew."""
-    height, width = size_for(*picture.shape[:2], short, longest)
+    height, width = size_for(picture.shape[0], picture.shape[1], short, longest)
     return channels_first(resized(picture, height, width)), height / picture.shape[0]
 
 

@@ -36,13 +36,10 @@ def crop_box(
         if 0 < wide <= width and 0 < tall <= height:
             left, top = int(right * (width - wide + 1)), int(down * (height - tall + 1))
             return float(left), float(top), float(left + wide), float(top + tall)
-    wide, tall = float(width), float(height)
-    if width / height < ratio[0]:
-        tall = width / ratio[0]
-    elif width / height > ratio[1]:
-        wide = height * ratio[1]
-    left, top = (width - wide) / 2, (height - tall) / 2
-    return left, top, left + wide, top + tall
+    most = min(width, height * ratio[1])
+    least = min(height, width / ratio[0])
+    x, y = (width - most) / 2, (height - least) / 2
+    return x, y, x + most, y + least
 
 
 def view(

@@ -30,9 +30,7 @@ class Drawn:
     """x0 y0 x1 y1 of the visible parts, exclusive ends."""
 
 
-def scene(
-    split: str, index: int, seed: int = 0, objects: tuple[int, int] = (1, 4)
-) -> Drawn:
+def scene(split: str, index: int, seed: int = 0, objects: tuple[int, int] = (1, 4)) -> Drawn:
     """A scene with some objects, as many as drawn from `objects` unless they hide each other."""
     random = np.random.default_rng(zlib.crc32(f"{seed}/{split}/{index}".encode()))
     count = int(random.integers(objects[0], objects[1] + 1))

@@ -85,9 +85,7 @@ def per_class(
     return result
 
 
-def _evaluated(
-    truth: Sequence[Truth], found: Sequence[Found], num_classes: int, kind: Kind
-) -> Any:
+def _evaluated(truth: Sequence[Truth], found: Sequence[Found], num_classes: int, kind: Kind) -> Any:
     """A pycocotools evaluation, or None where nothing was found at all."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval

@@ -45,10 +45,10 @@ def _fitted(x: Tensor, labels: Tensor, num_classes: int, penalty: float) -> tupl
         optimizer.zero_grad()
         with torch.enable_grad():
             loss = F.cross_entropy(x @ weight + bias, labels) + penalty * weight.square().sum() / 2
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
     return weight.detach(), bias.detach()
 
 

@@ -219,7 +219,8 @@ class HiViT(nn.Module):
             else:
                 x = block(x, index, shared, grid)
             tapped = x if number == tap else tapped
-        return Features(*features, x[:, 1:] if shape.has_class_token else x, tapped)
+        tokens = x[:, 1:] if shape.has_class_token else x
+        return Features(features[0], features[1], tokens, tapped)
 
     def _bias(self, grid: Grid, kept: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """(rows of the blocks' tables for each pair of tokens, or a bias common to all blocks)."""

@@ -143,9 +143,9 @@ class MaskRcnn(nn.Module):
 
         sizes: true height and width of each picture inside the padded batch.
         """
-        found = self.rpn(maps)
-        of_score, of_box = self.rpn.losses(*found, sizes, objects, generator)
-        proposals = self.rpn.proposals(*found, sizes)
+        guesses = self.rpn(maps)
+        of_score, of_box = self.rpn.losses(guesses, sizes, objects, generator)
+        proposals = self.rpn.proposals(guesses, sizes)
         picked = [self._picked(p, o, generator) for p, o in zip(proposals, objects, strict=True)]
         boxes = torch.cat([p[0] for p in picked])
         rows = torch.cat([p[1] for p in picked])
@@ -215,11 +215,9 @@ class MaskRcnn(nn.Module):
         return F.binary_cross_entropy_with_logits(logits, target)
 
     @torch.no_grad()
-    def detect(
-        self, maps: Sequence[Tensor], sizes: Int64[Tensor, "batch 2"]
-    ) -> list[Detections]:
+    def detect(self, maps: Sequence[Tensor], sizes: Int64[Tensor, "batch 2"]) -> list[Detections]:
         """Objects of each picture, best first, in pixels of the batch's pictures."""
-        proposals = self.rpn.proposals(*self.rpn(maps), sizes)
+        proposals = self.rpn.proposals(self.rpn(maps), sizes)
         found = []
         for i, boxes in enumerate(proposals):
             one = [x[i : i + 1] for x in maps]

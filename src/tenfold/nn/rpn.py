@@ -30,6 +30,15 @@ class Objects:
 
 
 @dataclass(frozen=True)
+class Guesses:
+    """What the network says of every anchor; one entry a level."""
+
+    logits: list[Float[Tensor, "batch anchor"]]
+    offsets: list[Float[Tensor, "batch anchor 4"]]
+    anchors: list[Float[Tensor, "anchor 4"]]
+
+
+@dataclass(frozen=True)
 class ProposalSettings:
     """How proposals are trained and chosen; the defaults are Mask R-CNN's on FPN."""
 
@@ -123,8 +132,8 @@ class Rpn(nn.Module):
         centre = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 1, 2)
         return torch.cat([centre - half, centre + half], -1).reshape(-1, 4)
 
-    def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """(logits [batch, anchor], offsets [batch, anchor, 4], anchors) of each level, float32."""
+    def forward(self, maps: Sequence[Tensor]) -> Guesses:
+        """Guesses for each anchor of each level, in float32."""
         logits, offsets, anchors = [], [], []
         for level, x in enumerate(maps):
             hidden = F.relu(self.conv(x))
@@ -133,20 +142,18 @@ class Rpn(nn.Module):
             found = self.box(hidden).view(batch, -1, 4, rows, columns)
             offsets.append(found.permute(0, 3, 4, 1, 2).reshape(batch, -1, 4).float())
             anchors.append(self.anchors(level, rows, columns, x.device))
-        return logits, offsets, anchors
+        return Guesses(logits, offsets, anchors)
 
     def losses(
         self,
-        logits: Sequence[Tensor],
-        offsets: Sequence[Tensor],
-        anchors: Sequence[Tensor],
+        guesses: Guesses,
         sizes: Int64[Tensor, "batch 2"],
         objects: Sequence[Objects],
         generator: torch.Generator,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """(binary cross-entropy of scores, L1 of offsets), each over the sampled anchors."""
-        every, score, box = torch.cat(list(anchors)), torch.cat(list(logits), 1), None
-        box = torch.cat(list(offsets), 1)
+        every, score = torch.cat(guesses.anchors), torch.cat(guesses.logits, 1)
+        box = torch.cat(guesses.offsets, 1)
         centre = (every[:, :2] + every[:, 2:]) / 2
         of_score, of_box, count = score.sum() * 0, box.sum() * 0, 0
         settings = self.settings
@@ -168,9 +175,7 @@ class Rpn(nn.Module):
     @torch.no_grad()
     def proposals(
         self,
-        logits: Sequence[Tensor],
-        offsets: Sequence[Tensor],
-        anchors: Sequence[Tensor],
+        guesses: Guesses,
         sizes: Int64[Tensor, "batch 2"],
     ) -> list[Float[Tensor, "proposal 4"]]:
         """The best boxes of each picture, without near duplicates."""
@@ -179,9 +184,8 @@ class Rpn(nn.Module):
         for i in range(len(sizes)):
             height, width = sizes[i].tolist()
             boxes, scores, levels = [], [], []
-            for level, (score, box, anchor) in enumerate(
-                zip(logits, offsets, anchors, strict=True)
-            ):
+            every = zip(guesses.logits, guesses.offsets, guesses.anchors, strict=True)
+            for level, (score, box, anchor) in enumerate(every):
                 best, rows = score[i].topk(min(before, score.shape[1]))
                 boxes.append(clip_to(decode(box[i, rows], anchor[rows]), height, width))
                 scores.append(best)

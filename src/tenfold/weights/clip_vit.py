@@ -46,9 +46,7 @@ def describe_clip(state: Mapping[str, Tensor]) -> ClipLayout:
     return ClipLayout(kernel[0], max(numbers) + 1, kernel[-1], (side, side), own["proj"].shape[1])
 
 
-def convert_clip(
-    state: Mapping[str, Tensor], target: Mapping[str, tuple[int, ...]]
-) -> Converted:
+def convert_clip(state: Mapping[str, Tensor], target: Mapping[str, tuple[int, ...]]) -> Converted:
     """The image encoder's tensors under their names without `visual.`; the rest is listed."""
     has_prefix = any(key.startswith(PREFIX) for key in state)
     own = r"((?:class_embedding|positional_embedding|proj|conv1|ln_pre|ln_post|transformer)\b.*)"

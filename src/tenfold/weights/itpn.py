@@ -179,9 +179,7 @@ def ours(state: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
     return found
 
 
-def convert(
-    state: Mapping[str, Tensor], target: Mapping[str, tuple[int, ...]]
-) -> Converted:
+def convert(state: Mapping[str, Tensor], target: Mapping[str, tuple[int, ...]]) -> Converted:
     """Official tensors, or those of `ours`, as those of a module with these official names.
 
     Index buffers are ignored, since they follow from the grid.

@@ -133,7 +133,9 @@ def _classified(
         seen = [views.centre(pictures[i], cfg.model.size, cfg.data.test_crop) for i in rows]
         x = data.normalised(torch.stack(seen), cfg.data.normalise).to(device)
         best = network.logits(x).float().softmax(1).topk(top)
-        for i, values, labels in zip(rows, best.values.tolist(), best.indices.tolist(), strict=True):
+        for i, values, labels in zip(
+            rows, best.values.tolist(), best.indices.tolist(), strict=True
+        ):
             good[i].ranked = [(cfg.classes[c], v) for c, v in zip(labels, values, strict=True)]
     some = range(min(len(good), SHOWN))
     content = picture.labels_sheet([pictures[i] for i in some], [good[i].ranked for i in some])
@@ -144,7 +146,7 @@ def _classified(
 def _localised(
     system: Itpn, network: Localiser, good: list[Answer], pictures: list[Rgb], made: Files
 ) -> Section:
-    shown = []
+    shown: list[Rgb] = []
     for answer, one in zip(good, pictures, strict=True):
         box = whole_box(system, network, one)
         answer.box = [round(float(v), 1) for v in box]
@@ -170,7 +172,8 @@ def whole_box(system: Itpn, network: Localiser, one: Rgb) -> np.ndarray:
 def _segmented(
     system: Itpn, network: Segmenter, good: list[Answer], pictures: list[Rgb], made: Files
 ) -> Section:
-    cfg, rows, seen = system.cfg, [], set()
+    rows: list[list[Rgb]] = []
+    cfg, seen = system.cfg, set()
     count = len(cfg.classes)
     for answer, one in zip(good, pictures, strict=True):
         labels = measure.label_map(network, one, cfg)
@@ -181,7 +184,9 @@ def _segmented(
         order = pixels.argsort()[::-1]
         answer.shares = [(cfg.classes[values[i]], pixels[i] / labels.size) for i in order]
         if len(rows) < SHOWN:
-            rows.append([one, overlays.colour_map(labels, count), overlays.blend(one, labels, count)])
+            rows.append(
+                [one, overlays.colour_map(labels, count), overlays.blend(one, labels, count)]
+            )
             seen |= set(values.tolist())
     strip = overlays.legend(cfg.classes, sorted(seen), 700)
     content = overlays.sheet(rows, ("picture", "classes", "both"), height=200, footer=strip)
@@ -201,7 +206,8 @@ def _palette_png(labels: np.ndarray, count: int) -> bytes:
 def _detected(
     system: Itpn, network: Detector, good: list[Answer], pictures: list[Rgb], made: Files
 ) -> Section:
-    cfg, shown, records = system.cfg, [], []
+    shown: list[Rgb] = []
+    cfg, records = system.cfg, []
     for number, (answer, one) in enumerate(zip(good, pictures, strict=True)):
         found = measure.detect(network, one, cfg)
         rows = np.flatnonzero(found.scores >= system.options.score)
@@ -215,7 +221,10 @@ def _detected(
             }  # fmt: skip
             if found.masks is not None:
                 code = encode_mask(found.masks[row])
-                record["segmentation"] = {"size": list(code["size"]), "counts": code["counts"].decode()}
+                record["segmentation"] = {
+                    "size": list(code["size"]),
+                    "counts": code["counts"].decode(),
+                }
             records.append(record)
             answer.objects.append(record)
         masks = None if found.masks is None else found.masks[rows]
@@ -268,13 +277,13 @@ def reconstruction(system: Itpn, network: PixelPretraining, seen: torch.Tensor) 
         values = values * deviation + mean
     guess = data.shown(unpatchify(values, side, network.shape.grid), how)
     removed = found.masking.mask.bool().cpu().numpy()
-    return picture.reconstruction_sheet(data.shown(images, how), removed, guess, cfg.model.patch_size)
+    return picture.reconstruction_sheet(
+        data.shown(images, how), removed, guess, cfg.model.patch_size
+    )
 
 
 @torch.inference_mode()
-def _features(
-    system: Itpn, good: list[Answer], pictures: list[Rgb], made: Files
-) -> Section:
+def _features(system: Itpn, good: list[Answer], pictures: list[Rgb], made: Files) -> Section:
     some = pictures[: picture.SHOWN]
     content = pyramid(system, some)
     made.picture("pyramid.png", content)
@@ -336,9 +345,7 @@ def _safe(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
-def _page(
-    system: Itpn, sections: list[Section], answers: Sequence[Answer], inputs: Path
-) -> Page:
+def _page(system: Itpn, sections: list[Section], answers: Sequence[Answer], inputs: Path) -> Page:
     used = system.data_used()
     broken = [one for one in answers if one.problem]
     warning = f"{len(broken)} of {len(answers)} pictures cannot be read; they are listed below"

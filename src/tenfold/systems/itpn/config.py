@@ -318,7 +318,7 @@ class Config:
                 )
         if "pretrain" in self.tasks and self.model.family == "fast":
             raise ValueError("Fast-iTPN's pre-training was never released; use pixel or clip")
-        need = [t for t in self.tasks if t in ("localise", "segment", "detect")]
+        need: list[Task] = [t for t in self.tasks if t in ("localise", "segment", "detect")]
         need += ["pretrain"] if "pretrain" in self.tasks and self.pretrain.pyramid else []
         if need and not self.model.fpn_dim:
             raise ValueError(f"task {need[0]} needs a pyramid; set model.fpn_dim")

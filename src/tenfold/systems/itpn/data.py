@@ -320,9 +320,9 @@ class DenseBatches:
         rows, places = feed.at(index)
         dense, pictures, labels = self.cfg.dense, [], []
         for row, place in zip(rows, places, strict=True):
-            scene = self.set.scene(row)
+            picture, known = self.set.scene(row)
             draw = feed.draw(index, place)
-            one = scene_views.segmentation_view(*scene, dense.size, draw, dense.scales)
+            one = scene_views.segmentation_view(picture, known, dense.size, draw, dense.scales)
             pictures.append(one[0])
             labels.append(one[1])
         images = normalised(torch.stack(pictures), self.cfg.data.normalise)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float
@@ -115,7 +115,7 @@ def convert(cls: type[Itpn], source: Path) -> tuple[System[Config], Converted]:
         names = tuple(f"class {i}" for i in range(layout.num_classes))
         cfg = replace(cfg, tasks=("classify",), classes=names)
     else:
-        method = "pixel" if layout.family == "pixel" else "clip"
+        method: Literal["pixel", "clip"] = "pixel" if layout.family == "pixel" else "clip"
         own = replace(cfg.pretrain, method=method)
         if method == "pixel":
             own = replace(own, decoder_dim=layout.decoder_dim, decoder_depth=layout.decoder_depth)

@@ -58,7 +58,7 @@ def features(backbone: HiViT, photos: Photos, cfg: Config) -> Float[Tensor, "ima
 def probe(backbone: HiViT, train: Photos, test: Photos, cfg: Config) -> dict[str, float]:
     """Top-1 of a linear probe and of nearest neighbours on a frozen network (percent)."""
     x, y = features(backbone, train, cfg).clone(), features(backbone, test, cfg).clone()
-    return _probed(x, y, train, test, both=True)
+    return _probed(x, y, train, test)
 
 
 def of_pixels(train: Photos, test: Photos, cfg: Config) -> dict[str, float]:
@@ -70,10 +70,10 @@ def of_pixels(train: Photos, test: Photos, cfg: Config) -> dict[str, float]:
         ])
         for photos in (train, test)
     ]  # fmt: skip
-    return _probed(*small, train, test, both=True)
+    return _probed(small[0], small[1], train, test)
 
 
-def _probed(x: Tensor, y: Tensor, train: Photos, test: Photos, both: bool) -> dict[str, float]:
+def _probed(x: Tensor, y: Tensor, train: Photos, test: Photos) -> dict[str, float]:
     labels, truth = (torch.from_numpy(p.labels) for p in (train, test))
     count = len(train.classes)
     linear = probes.linear_probe(x, labels, y, count)
@@ -257,7 +257,7 @@ def truth_of(scene: Scene) -> ap.Truth:
     return ap.Truth(
         np.concatenate([scene.boxes, scene.ignored]),
         np.concatenate([scene.labels, scene.ignored_labels]),
-        crowd, *scene.picture.shape[:2], masks,
+        crowd, scene.picture.shape[0], scene.picture.shape[1], masks,
     )  # fmt: skip
 
 
@@ -271,7 +271,7 @@ def detection(network: Detector, cfg: Config) -> dict[str, float]:
         one = detect(network, scene.picture, cfg)
         seen.append(ap.Found(one.boxes, one.scores, one.labels, one.masks))
     kinds = ["boxes", "masks"] if cfg.dense.masks else ["boxes"]
-    result = {}
+    result: dict[str, float] = {}
     for kind in kinds:
         numbers = ap.average_precision(truths, seen, len(found.classes), kind)  # type: ignore[arg-type]
         result |= {f"ap/{kind}/{name}": value for name, value in numbers.items() if value >= 0}

@@ -61,16 +61,16 @@ def pyramid_sheet(
     for picture, maps in zip(pictures, levels, strict=True):
         height, width = picture.shape[:2]
         shown = [
-            np.asarray(Image.fromarray(pca_rgb(x)).resize((width, height), Image.Resampling.NEAREST))
+            np.asarray(
+                Image.fromarray(pca_rgb(x)).resize((width, height), Image.Resampling.NEAREST)
+            )
             for x in maps
         ]
         rows.append([picture, *shown])
     return sheet(rows, ("picture", *(f"stride {s}" for s in strides)), height=140)
 
 
-def labels_sheet(
-    pictures: Sequence[Rgb], ranked: Sequence[Sequence[tuple[str, float]]]
-) -> bytes:
+def labels_sheet(pictures: Sequence[Rgb], ranked: Sequence[Sequence[tuple[str, float]]]) -> bytes:
     """Photos with bars of their most probable classes."""
     import io
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from .system import Itpn
 
 SHOWN = 8
+Add = Callable[[str, bytes, str], None]
+"""Takes name, content and caption of a picture."""
 
 
 def _spread(count: int, most: int = SHOWN) -> list[int]:
@@ -65,7 +68,9 @@ def report_pictures(system: Itpn, out: Path) -> dict[Path, str]:
             )
             add("segmentation.png", content, "Test pictures, true classes and predicted ones")
         elif isinstance(network, Detector):
-            add("objects.png", _objects(system, network), "Objects of test pictures, and found ones")
+            add(
+                "objects.png", _objects(system, network), "Objects of test pictures, and found ones"
+            )
     some = _some_pictures(system)
     if some and any(network_of(system.model, t).backbone.shape.fpn_dim for t in system.cfg.tasks):
         content = answers.pyramid(system, some)
@@ -85,7 +90,7 @@ def _some_pictures(system: Itpn) -> list[overlays.Rgb]:
     return [photos.picture(i) for i in _spread(len(photos), 4)]
 
 
-def _classified(system: Itpn, network: Classifier, add) -> None:  # type: ignore[no-untyped-def]
+def _classified(system: Itpn, network: Classifier, add: Add) -> None:
     photos = system.photos("test")
     logits = system.found.get("logits")
     if logits is None:
@@ -120,4 +125,6 @@ def _objects(system: Itpn, network: Detector) -> bytes:
             overlays.draw_objects(scene.picture, scene.boxes, true, scene.labels, scene.masks),
             overlays.draw_objects(scene.picture, seen.boxes[good], names, seen.labels[good], masks),
         ])  # fmt: skip
-    return overlays.sheet(rows, ("truth", f"found, score {system.options.score:g} and more"), height=240)
+    return overlays.sheet(
+        rows, ("truth", f"found, score {system.options.score:g} and more"), height=240
+    )

@@ -74,9 +74,7 @@ SEGMENT = replace(
     SMALL,
     tasks=("segment",),
     data=Data(name="camvid", batch_size=8),
-    dense=Dense(
-        epochs=20, size=192, stride=0, scales=(0.75, 1.5), head_dim=64, layer_decay=0.9
-    ),
+    dense=Dense(epochs=20, size=192, stride=0, scales=(0.75, 1.5), head_dim=64, layer_decay=0.9),
     optim=Optim(lr=1e-3, weight_decay=0.05, schedule="linear"),
 )
 """UPerHead on street pictures. Start it from a run: --start runs/itpn-small."""

@@ -245,7 +245,8 @@ class Itpn(System[Config]):
         """Every task on its test split; probes of the network that tasks start from."""
         if split != "test":
             raise ValueError(f"unknown split {split!r}; known: test")
-        cfg, found = self.cfg, {}
+        cfg = self.cfg
+        found: dict[str, float] = {}
         photo_tasks = [t for t in cfg.tasks if t in ("pretrain", "classify", "localise")]
         if photo_tasks and cfg.probes and self.has_labels:
             backbone = self.begun()
@@ -282,7 +283,8 @@ class Itpn(System[Config]):
 
     def baselines(self, split: str) -> dict[str, dict[str, float]]:
         """What no network is needed for: shrunk pixels, the mean box, the most frequent class."""
-        cfg, rows = self.cfg, {}
+        cfg = self.cfg
+        rows: dict[str, dict[str, float]] = {}
         photo_tasks = [t for t in cfg.tasks if t in ("pretrain", "classify", "localise")]
         if photo_tasks and cfg.probes and self.has_labels:
             pixels = measure.of_pixels(self.photos("train"), self.photos("test"), cfg)

@@ -1,4 +1,4 @@
-"""What the loop trains in pre-training: the network, and a teacher beside it that is not trained."""
+"""What the loop trains in pre-training: a network, with a teacher beside it that is not."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class FeatureTrainee(nn.Module):
     def follow(self, step: int, steps: int) -> None:
         """Move the teacher after a step; its momentum rises to 1 along a cosine."""
         momentum = 1 - (1 - self.momentum) * (math.cos(math.pi * step / max(1, steps)) + 1) / 2
-        own = list(self.network.backbone.parameters())
+        own = [p.detach() for p in self.network.backbone.parameters()]
         theirs = [p.to(own[0].device) for p in self.teacher[0].to(own[0].device).parameters()]
         torch._foreach_lerp_(theirs, own, 1 - momentum)
 
