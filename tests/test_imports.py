@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "report": {"report", "tenfold.__version__"},
     "systems": {
         *("core", "nn", "data", "metrics", "weights", "generated"),
-        *("report.plots", "report.maps", "report.place", "report.leads"),
+        *("report.plots", "report.maps", "report.overlays", "report.place", "report.leads"),
         *("report.page", "report.tables", "report.results"),
     },
 }

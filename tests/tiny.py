@@ -26,6 +26,9 @@ TINY: dict[str, list[str]] = {
     "ldc": ["--model.width", "4", "--steps", "6", "--data.batch-size", "16", "--data.draws", "2"]
     + ["--calibration.epochs", "5", "--calibration.samples", "5", "--calibration.base-steps", "5"]
     + ["--calibration.session-epochs", "3", "--optim.warmup", "2"],
+    "itpn": ["--model.embed-dim", "16", "--model.heads", "2", "--model.depths", "1", "1", "2"]
+    + ["--model.fpn-dim", "8", "--model.patch-size", "16", "--pretrain.decoder-dim", "16"]
+    + ["--data.batch-size", "16", "--steps", "6"],
 }
 """Options that make the demo recipe a matter of seconds."""
 PLAIN: dict[str, list[str]] = {
@@ -39,6 +42,8 @@ PLAIN: dict[str, list[str]] = {
     # two agree: test_norm), and a square root makes much of that of features near zero.
     "ldc": ["--steps", "3", "--loop.amp", "off", "--optim.warmup", "0", "--optim.lr", "1e-5"]
     + ["--calibration.space", "raw", "--unit-optim.name", "sgd", "--unit-optim.lr", "1e-5"],
+    "itpn": ["--loop.amp", "off", "--pretrain-optim.name", "sgd", "--pretrain-optim.lr", "0.01"]
+    + ["--optim.name", "sgd", "--optim.lr", "0.01"],
 }
 """Options without noise that depends on the number of processes. SGD, because Adam makes steps of
 full size out of rounding errors where a gradient is zero (a bias before a BatchNorm)."""
@@ -49,6 +54,8 @@ IMPROVING: dict[str, list[str]] = {
     "ldc": ["--steps", "200", "--optim.warmup", "5", "--model.width", "8", "--data.no-rotations"]
     + ["--data.batch-size", "32", "--calibration.session-epochs", "30"]
     + ["--calibration.base-steps", "50"],
+    "itpn": ["--steps", "100", "--pretrain-optim.lr", "3e-3", "--optim.lr", "3e-3"]
+    + ["--model.embed-dim", "32", "--data.batch-size", "32", "--finetune.layer-decay", "1"],
 }
 """Options with which the tiny system learns something; added to TINY."""
 
@@ -104,11 +111,23 @@ def picture(folder: Path) -> Path:
     return path
 
 
+def scene(folder: Path) -> Path:
+    """A generated scene of its own."""
+    from PIL import Image
+
+    from tenfold.generated import scenes
+
+    path = folder / "scene.png"
+    Image.fromarray(scenes.scene("a split of its own", 0).picture).save(path)
+    return path
+
+
 SAMPLES: dict[str, Callable[[Path], Path]] = {
     "spgsn": walker_npz,
     "ppmoe": prompt,
     "pangu": weather,
     "ldc": picture,
+    "itpn": scene,
 }
 """Writes an input of `tenfold predict`."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from . import check_arrays, check_images, check_motion, check_weather
+from . import check_arrays, check_images, check_motion, check_public, check_weather
 from .catalog import entry, find_or_explain
 from .findings import CheckResult, Findings, Problem
 
@@ -34,6 +34,10 @@ CHECKS: dict[str, Callable[[Findings], None]] = {
     "cifar100": check_arrays.check_cifar100,
     "mini_imagenet": check_images.check_mini_imagenet,
     "cub200": check_images.check_cub200,
+    "imagenet": check_public.check_imagenet,
+    "ade20k": check_public.check_ade20k,
+    "voc2012": check_public.check_voc2012,
+    "coco2017": check_public.check_coco2017,
     "era5": check_weather.check_era5,
 }
 

@@ -49,6 +49,12 @@ class Segmented:
     def __len__(self) -> int:
         return len(self.files) or len(self.held)
 
+    def at(self, rows: Sequence[int]) -> Segmented:
+        """The scenes of these rows."""
+        files = tuple(self.files[i] for i in rows) if self.files else ()
+        held = tuple(self.held[i] for i in rows) if self.held else ()
+        return Segmented(self.classes, files, self.shift, self.void, held)
+
     def scene(self, index: int) -> Scene:
         """A picture and its labels: 0 to the number of classes less one; 255 does not count."""
         if self.held:

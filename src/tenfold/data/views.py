@@ -10,7 +10,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-Crop = tuple[float, float, float, float]
+Number = int | float
+Crop = tuple[Number, Number, Number, Number]
 """x0 y0 x1 y1 in pixels of the picture."""
 TRIES = 10
 """Crops drawn before the largest centred one that fits is taken (as torchvision does)."""

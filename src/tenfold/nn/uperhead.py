@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .norm import BatchNorm2d
 
-Map = Float[Tensor, "batch channel height width"]
+Map = Float[Tensor, "batch _ _ _"]
 
 
 class ConvBlock(nn.Sequential):

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-Rgb = UInt8[np.ndarray, "height width 3"]
+Rgb = UInt8[np.ndarray, "_ _ 3"]
 
 IGNORED = 255
 GREY = (128, 128, 128)
@@ -193,8 +193,8 @@ def _fitted(picture: Rgb, height: int) -> Image.Image:
 
 def segmentation_sheet(
     pictures: Sequence[Rgb],
-    truths: Sequence[UInt8[np.ndarray, "height width"]],
-    predictions: Sequence[UInt8[np.ndarray, "height width"]],
+    truths: Sequence[UInt8[np.ndarray, "_ _"]],
+    predictions: Sequence[UInt8[np.ndarray, "_ _"]],
     names: Sequence[str],
 ) -> bytes:
     """Pictures, true label maps and predicted ones, with a legend of the classes that occur."""

@@ -245,7 +245,8 @@ class Dense:
     crop: bool = True
     """DETR-style crops in detection."""
     proposals: int = 512
-    """Sampled proposals a picture in detection (official: 512)."""
+    """Sampled proposals a picture in detection (official: 512). Twice as many, but 1000 at most, go
+    into suppression and come out of it."""
     masks: bool = True
     """Train the mask head; boxes alone otherwise."""
     layer_decay: float = 0.9

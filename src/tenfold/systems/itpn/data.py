@@ -220,7 +220,7 @@ class PhotoBatches:
 
     def view(
         self, row: int, draw: torch.Generator
-    ) -> tuple[UInt8[Tensor, "3 side side"], tuple[float, float, float, float], bool]:
+    ) -> tuple[UInt8[Tensor, "3 side side"], views.Crop, bool]:
         """A random crop and flip of a picture, with what was drawn."""
         cfg, picture = self.cfg, self.photos.picture(row)
         height, width = picture.shape[:2]
@@ -308,12 +308,13 @@ class PhotoBatches:
 class DenseBatches:
     """Batches of segmentation or of detection."""
 
-    def __init__(self, cfg: Config, set_: Any) -> None:
+    def __init__(self, cfg: Config, set_: Any, held: Int[np.ndarray, " row"]) -> None:
         self.cfg, self.set = cfg, set_
+        self.rows = np.setdiff1d(np.arange(len(set_)), held)
 
     def feed(self, task: str) -> Feed:
         """Rows of a task's batches."""
-        return Feed(self.cfg, task, np.arange(len(self.set)))
+        return Feed(self.cfg, task, self.rows)
 
     def maps(self, feed: Feed, index: int) -> dict[str, Tensor]:
         """Random crops with label maps."""

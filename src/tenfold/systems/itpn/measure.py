@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from tenfold.core.seed import generator
 from tenfold.data import scene_views, views
-from tenfold.data.coco import Scene
+from tenfold.data.coco import Instances, Scene
 from tenfold.data.photos import Photos
+from tenfold.data.segmentation import Segmented
 from tenfold.metrics import ap, iou, probes
 from tenfold.nn import mask_rcnn
 from tenfold.nn.hivit import HiViT
@@ -192,9 +193,10 @@ def label_map(
     return logits[0, :, :height, :width].argmax(0).byte().cpu().numpy()
 
 
-def segmentation(network: Segmenter, cfg: Config) -> tuple[dict[str, float], Tensor]:
-    """mIoU and accuracies (percent) on the test split, and the confusion matrix."""
-    found = data.segmented(cfg.data, "test")
+def segmentation(
+    network: Segmenter, found: Segmented, cfg: Config
+) -> tuple[dict[str, float], Tensor]:
+    """mIoU and accuracies (percent) on a set, and the confusion matrix."""
     count = len(found.classes)
     total = torch.zeros(count, count, dtype=torch.int64)
     for index in range(len(found)):
@@ -261,9 +263,8 @@ def truth_of(scene: Scene) -> ap.Truth:
     )  # fmt: skip
 
 
-def detection(network: Detector, cfg: Config) -> dict[str, float]:
-    """COCO's average precision of boxes and masks (percent) on the test split."""
-    found = data.instances(cfg.data, "test")
+def detection(network: Detector, found: Instances, cfg: Config) -> dict[str, float]:
+    """COCO's average precision of boxes and masks (percent) on a set."""
     truths, seen = [], []
     for index in range(len(found)):
         scene = found.scene(index)

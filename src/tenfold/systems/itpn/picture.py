@@ -53,7 +53,7 @@ def pca_rgb(features: Float[np.ndarray, "height width channel"]) -> Rgb:
 
 def pyramid_sheet(
     pictures: Sequence[Rgb],
-    levels: Sequence[Sequence[Float[np.ndarray, "rows columns channel"]]],
+    levels: Sequence[Sequence[Float[np.ndarray, "_ _ _"]]],
     strides: Sequence[int],
 ) -> bytes:
     """Each picture beside its pyramid levels as colours, finest first."""

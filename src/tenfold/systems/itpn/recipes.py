@@ -73,17 +73,17 @@ LOCALISE = replace(SMALL, tasks=("localise",))
 SEGMENT = replace(
     SMALL,
     tasks=("segment",),
-    data=Data(name="camvid", batch_size=8),
-    dense=Dense(epochs=20, size=192, stride=0, scales=(0.75, 1.5), head_dim=64, layer_decay=0.9),
+    data=Data(name="camvid", batch_size=8, holdout=0.1),
+    dense=Dense(epochs=8, size=192, stride=0, scales=(0.75, 1.5), head_dim=64, layer_decay=0.9),
     optim=Optim(lr=1e-3, weight_decay=0.05, schedule="linear"),
 )
 """UPerHead on street pictures. Start it from a run: --start runs/itpn-small."""
 DETECT = replace(
     SMALL,
     tasks=("detect",),
-    data=Data(name="car_parts", batch_size=8),
+    data=Data(name="car_parts", batch_size=8, holdout=0.1),
     dense=Dense(
-        epochs=15, head_dim=64, fc_dim=256, short_sides=(160, 176, 192), longest=256, crop=False,
+        epochs=8, head_dim=64, fc_dim=256, short_sides=(160, 176, 192), longest=256, crop=False,
         proposals=128, layer_decay=0.9,
     ),
     optim=Optim(lr=1e-3, weight_decay=0.05, schedule="step", milestones=(0.75, 0.92)),
@@ -92,9 +92,9 @@ DETECT = replace(
 DEMO = replace(
     SMALL,
     tasks=("pretrain", "classify", "localise"),
-    pretrain=replace(SMALL.pretrain, epochs=3),
-    finetune=replace(PLAIN, epochs=2, localise_epochs=1),
+    data=replace(SMALL.data, batch_size=64),
     loop=replace(SMALL.loop, log_every=10),
+    steps=100,
 )
 DEMO_BASELINE = replace(DEMO, pretrain=replace(DEMO.pretrain, pyramid=False))
 

@@ -71,8 +71,9 @@ class Itpn(System[Config]):
         "accuracy": "higher", "overlap": "higher", "iou": "higher", "ap": "higher", "loss": "lower",
     }  # fmt: skip
     units: ClassVar[dict[str, str]] = {
-        "accuracy": "%", "overlap": "%", "iou": "%", "ap": "%",
+        "accuracy": "%", "overlap": "%", "iou": "%", "ap": "%", "loss": "",
     }  # fmt: skip
+    headline: list[str] = ["loss/pre-training/pixels", "overlap/localised/iou"]
     task = "pre-training of backbone and feature pyramid together; classify, segment, detect"
     accepts = "a picture (JPEG, PNG, WebP, ...) or a folder of pictures"
     intended = (
@@ -108,7 +109,8 @@ class Itpn(System[Config]):
     def complete(cls, cfg: Config) -> Config:
         """Take sizes from the weights it starts from, and classes from the data."""
         cfg = data.complete(start.adapted(cfg))
-        if "pretrain" in cfg.tasks and cfg.pretrain.method == "clip":
+        is_clip = "pretrain" in cfg.tasks and cfg.pretrain.method == "clip"
+        if is_clip and cfg.pretrain.teacher:  # without one, `fits` says what is needed
             dim = teacher_of(cfg).dim
             cfg = replace(cfg, pretrain=replace(cfg.pretrain, teacher_dim=dim))
         return cfg
@@ -167,7 +169,9 @@ class Itpn(System[Config]):
 
     def _pretraining(self) -> Fit:
         cfg, network = self.cfg, self.model["pretrain"]
-        batches = data.PhotoBatches(cfg, self.photos("train"), self._held())
+        batches = data.PhotoBatches(
+            cfg, self.photos("train"), self._held(len(self.photos("train")))
+        )
         feed = batches.feed("pretrain")
         steps = self._steps(cfg.pretrain.epochs, feed)
         optim = self._optim(cfg.pretrain_optim, steps)
@@ -190,15 +194,14 @@ class Itpn(System[Config]):
             state={"teacher": features.teacher[0]},
         )  # fmt: skip
 
-    def _held(self) -> np.ndarray:
-        """Training pictures that are kept for validation."""
-        photos, share = self.photos("train"), self.cfg.data.holdout
-        order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(0)).numpy()
-        return np.sort(order[: round(share * len(photos))])
+    def _held(self, count: int) -> np.ndarray:
+        """Rows of the training pictures that are kept for validation."""
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).numpy()
+        return np.sort(order[: round(self.cfg.data.holdout * count)])
 
     def _photo_task(self, task: Task) -> Fit:
         cfg, network = self.cfg, self.model[task]
-        held = self._held()
+        held = self._held(len(self.photos("train")))
         batches = data.PhotoBatches(cfg, self.photos("train"), held)
         feed = batches.feed(task)
         is_class = task == "classify"
@@ -229,7 +232,8 @@ class Itpn(System[Config]):
         cfg = self.cfg
         is_map = task == "segment"
         source = (data.segmented if is_map else data.instances)(cfg.data, "train")
-        batches = data.DenseBatches(cfg, source)
+        held = self._held(len(source))
+        batches = data.DenseBatches(cfg, source, held)
         feed = batches.feed(task)
         steps = self._steps(cfg.dense.epochs, feed)
         make = batches.maps if is_map else batches.objects
@@ -237,7 +241,23 @@ class Itpn(System[Config]):
         decay = partial(
             layered, weight_decay=optim.weight_decay, rate=cfg.dense.layer_decay, rule=RULES[task]
         )
-        return Fit(task, self.model[task], partial(make, feed), steps, optim, decay)
+        validate = None
+        if len(held):
+            validate = partial(self._validated_dense, source.at(held.tolist()))
+        watch = "mIoU" if is_map else "AP50"
+        return Fit(
+            task, self.model[task], partial(make, feed), steps, optim, decay, validate=validate,
+            watch=watch if validate else "", better="higher",
+        )  # fmt: skip
+
+    def _validated_dense(self, held: Any, network: nn.Module) -> dict[str, float]:
+        """mIoU, or AP at IoU 0.5 of boxes, on held-out training pictures."""
+        if isinstance(network, Segmenter):
+            found = measure.segmentation(network, held, self.cfg)[0]
+            return {"mIoU": found["iou/segmentation/mIoU"]}
+        assert isinstance(network, Detector)
+        found = measure.detection(network, held, self.cfg)
+        return {"AP50": found["ap/boxes/AP50"]}
 
     # --- measuring -----------------------------------------------------------------------------
 
@@ -265,10 +285,11 @@ class Itpn(System[Config]):
                 self.found["boxes"] = boxes
                 found |= measure.overlap(boxes, self.photos("test"))
             elif isinstance(network, Segmenter):
-                numbers, self.found["confusion"] = measure.segmentation(network, cfg)
+                maps = data.segmented(cfg.data, "test")
+                numbers, self.found["confusion"] = measure.segmentation(network, maps, cfg)
                 found |= numbers
             elif isinstance(network, Detector):
-                found |= measure.detection(network, cfg)
+                found |= measure.detection(network, data.instances(cfg.data, "test"), cfg)
         return found
 
     def begun(self) -> Any:

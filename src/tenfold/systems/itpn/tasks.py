@@ -16,6 +16,7 @@ from tenfold.core.seed import generator
 from tenfold.nn.boxes import giou_loss
 from tenfold.nn.hivit import HiViT, Shape, raster
 from tenfold.nn.mask_rcnn import Detections, MaskRcnn, Objects, Settings
+from tenfold.nn.rpn import ProposalSettings
 from tenfold.nn.uperhead import FcnHead, UPerHead, segmentation_loss
 
 from .config import Dense
@@ -114,6 +115,14 @@ class Detector(nn.Module):
         return self.head.detect(self.backbone.detection_maps(images), sizes)
 
 
+OFFICIAL_PROPOSALS = 1000
+"""Proposals that go into suppression and come out of it in the official configuration."""
+
+
 def head_settings(dense: Dense) -> Settings:
     """Mask R-CNN's settings of this configuration."""
-    return Settings(channels=dense.head_dim, fc_width=dense.fc_dim, samples=dense.proposals)
+    limit = min(OFFICIAL_PROPOSALS, 2 * dense.proposals)
+    proposals = ProposalSettings(before=limit, after=limit)
+    return Settings(
+        channels=dense.head_dim, fc_width=dense.fc_dim, samples=dense.proposals, proposals=proposals
+    )
