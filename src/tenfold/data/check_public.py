@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from .coco import find_split, open_coco
+from .coco import Instances, find_split, open_coco
 from .findings import Findings
 from .pictures import class_folders
 from .segmentation import open_segmentation
@@ -39,19 +40,23 @@ def _scenes(f: Findings, name: str, split: str, open_it: Callable[[], Any]) -> N
 def check_ade20k(f: Findings) -> None:
     """Every picture has a label map of its size, with labels 0-150."""
     for split in COUNTS["ade20k"]:
-        _scenes(f, "ade20k", split, lambda s=split: open_segmentation(f.folder, "ade20k", s))
+        _scenes(f, "ade20k", split, partial(open_segmentation, f.folder, "ade20k", split))
 
 
 def check_voc2012(f: Findings) -> None:
     """Every listed picture has a label map of its size, with labels 0-20 and 255."""
     for split in COUNTS["voc2012"]:
-        _scenes(f, "voc2012", split, lambda s=split: open_segmentation(f.folder, "voc2012", s))
+        _scenes(f, "voc2012", split, partial(open_segmentation, f.folder, "voc2012", split))
+
+
+def _coco(f: Findings, split: str) -> Instances:
+    return open_coco(*find_split(f.folder, split))
 
 
 def check_coco2017(f: Findings) -> None:
     """Annotations refer to pictures that are there, and every mask can be read."""
     for split in COUNTS["coco2017"]:
-        _scenes(f, "coco2017", split, lambda s=split: open_coco(*find_split(f.folder, s)))
+        _scenes(f, "coco2017", split, partial(_coco, f, split))
 
 
 def check_imagenet(f: Findings) -> None:

@@ -190,9 +190,7 @@ class HiViT(nn.Module):
         activations in the backward pass.
         """
         shape, grid = self.shape, self.grid_of(images)
-        x = self.patch_embed(images)
-        if kept is not None:
-            x = x.gather(1, kept[:, :, None, None, None].expand(-1, -1, *x.shape[2:]))
+        x = self.patch_embed(images, kept)
         main = len(self.blocks) - shape.depths[2]
         features = []
         for block in self.blocks[:main]:

@@ -1,0 +1,228 @@
+"""iTPN-B's pixel pre-training against the straightforward computation of the released code.
+
+python benchmarks/itpn.py                # writes benchmarks/results/itpn.json and .md
+
+One process, one thread, the published base size at 224 pixels, batch 4. Both sides have the same
+weights, pictures and masks; loss and gradients are found equal first. A step is forward, backward
+and AdamW: plain (`foreach=False, fused=False`, as on a CPU by default) there, fused here. Each side
+runs in float32 and under bf16 autocast; peak memory is that of a fresh process that makes one step.
+Times are wall-clock; run it on an otherwise idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+from straightforward_itpn import PlainPretraining  # noqa: E402
+
+from tenfold.core import dist, log  # noqa: E402
+from tenfold.nn.hivit import Shape  # noqa: E402
+from tenfold.report.claim import md_table  # noqa: E402
+from tenfold.systems.itpn.model import PixelPretraining  # noqa: E402
+from tenfold.systems.itpn.official import official_keys  # noqa: E402
+
+RESULTS = Path(__file__).parent / "results"
+BATCH, SIZE = 4, 224
+BASE = Shape(fpn_dim=256, fpn_depth=2)
+COMPARES = (
+    "in one process, same weights, pictures and masks, equal loss and gradients; float32 against "
+    "float32 and bf16 autocast against bf16 autocast"
+)
+KINDS = {"float32": False, "bf16": True}
+
+
+def ours() -> PixelPretraining:
+    torch.manual_seed(0)
+    return PixelPretraining(BASE, mask_ratio=0.75, dim=512, depth=8, heads=16)
+
+
+def plain(weights: PixelPretraining) -> PlainPretraining:
+    network = PlainPretraining()
+    state = weights.state_dict()
+    network.load_state_dict({key: state[name] for key, name in official_keys(weights).items()})
+    return network
+
+
+def inputs() -> tuple[torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(1)
+    images = torch.randn(BATCH, 3, SIZE, SIZE, generator=draw)
+    return images, torch.rand(BATCH, BASE.units, generator=draw)
+
+
+def loss_of(network: nn.Module, images: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    if isinstance(network, PlainPretraining):
+        return network(images, noise)
+    return network({"images": images, "noise": noise})["loss"]
+
+
+def stepper(network: nn.Module, half: bool) -> Callable[[], None]:
+    is_plain = isinstance(network, PlainPretraining)
+    kind = {"foreach": False, "fused": False} if is_plain else {"fused": True}
+    optimiser = torch.optim.AdamW(
+        network.parameters(), 1e-6, (0.9, 0.95), weight_decay=0.05, **kind
+    )
+    images, noise = inputs()
+
+    def step() -> None:
+        optimiser.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = loss_of(network, images, noise)
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def differences() -> dict[str, float]:
+    """Loss and gradients in float32, loss in bf16."""
+    own = ours()
+    other = plain(own)
+    losses, images = {}, inputs()
+    for name, network in (("ours", own), ("plain", other)):
+        loss = loss_of(network, *images)
+        loss.backward()
+        losses[name] = float(loss.detach())
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            losses[f"{name}, bf16"] = float(loss_of(network, *images))
+    theirs = dict(other.named_parameters())
+    parameters, worst = dict(own.named_parameters()), 0.0
+    for key, name in official_keys(own).items():
+        if name not in parameters:
+            continue
+        a, b = parameters[name].grad, theirs[key].grad
+        assert a is not None and b is not None, key
+        worst = max(worst, float((a - b).norm() / b.norm().clamp(min=1e-12)))
+    found = {
+        "loss, float32 (relative)": abs(losses["ours"] / losses["plain"] - 1),
+        "gradients, float32 (relative norm, worst)": worst,
+        "loss, bf16 (relative)": abs(losses["ours, bf16"] / losses["plain, bf16"] - 1),
+    }
+    assert found["loss, float32 (relative)"] < 1e-5 and worst < 1e-3, found
+    return found
+
+
+def memory(side: str, kind: str) -> int:
+    """Peak bytes of a fresh process that makes two steps."""
+    words = [sys.executable, __file__, "--peak", side, "--kind", kind]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1])
+
+
+def peak(side: str, kind: str) -> None:
+    network: nn.Module = ours()
+    if side == "plain":
+        assert isinstance(network, PixelPretraining)
+        network = plain(network)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step = stepper(network, KINDS[kind])
+    step()
+    step()
+    print(before * 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def quartiles(values: list[float]) -> list[float]:
+    return [round(q, 5) for q in statistics.quantiles(values, n=4)]
+
+
+def measured(rounds: int) -> list[dict[str, Any]]:
+    """Every side in turns; the ratio is of runs next to each other."""
+    own = ours()
+    sides = {}
+    for kind, half in KINDS.items():
+        sides[f"plain, {kind}"] = stepper(plain(own), half)
+        sides[f"ours, {kind}"] = stepper(own, half)
+    for step in sides.values():
+        step()
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, step in sides.items():
+            start = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - start)
+    found = []
+    for kind in KINDS:
+        a, b = seconds[f"plain, {kind}"], seconds[f"ours, {kind}"]
+        found.append({
+            "what": f"a training step of iTPN-B, batch {BATCH}, {kind}",
+            "seconds": {"straightforward": quartiles(a), "ours": quartiles(b)},
+            "ratio": {"straightforward": quartiles([x / y for x, y in zip(a, b, strict=True)])},
+            "rounds": rounds,
+        })  # fmt: skip
+    return found
+
+
+def page(result: dict[str, Any]) -> str:
+    rows = []
+    for timing in result["timings"]:
+        ratio = timing["ratio"]["straightforward"]
+        peaks = result["peak bytes"][timing["what"].rsplit(", ", 1)[1]]
+        for side, (low, middle, high) in timing["seconds"].items():
+            over = f"**{ratio[1]:.2f}** ({ratio[0]:.2f}-{ratio[2]:.2f})" if side[0] == "s" else ""
+            name = "plain" if side[0] == "s" else "ours"
+            share = "" if name == "plain" else f" ({peaks['ours'] / peaks['plain']:.2f})"
+            memory_of = f"{peaks[name] / 2**30:.2f} GiB{share}"
+            rows.append([timing["what"] if over else "", side,
+                         f"{middle:.2f} s ({low:.2f}-{high:.2f})", over, memory_of])  # fmt: skip
+    seen = result["environment"]
+    return "\n".join([
+        "# iTPN: ours against the straightforward computation",
+        "",
+        f"{seen['date']}, commit {seen['commit']}, `{result['command']}`; {seen['cpu']}, "
+        f"{seen['cores']} cores, {seen['threads']} thread, torch {seen['torch']}, load "
+        f"{result['load']:.2f} before the run. Times: median (quartiles) of wall-clock; ratio: "
+        "median over rounds of runs next to each other.",
+        "",
+        *md_table(["", "side", "time", "over ours (quartiles)", "peak memory"], rows, words=2),
+        "",
+        "Differences before timing: "
+        + ", ".join(f"{k} {v:.1e}" for k, v in result["differences"].items()) + ".",
+        "",
+    ])  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--peak", choices=("plain", "ours"))
+    parser.add_argument("--kind", choices=tuple(KINDS), default="float32")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.peak:
+        peak(args.peak, args.kind)
+        return
+    load = os.getloadavg()[0]
+    with dist.started("cpu") as world:
+        environment = log.environment(world)
+    result = {
+        "compares": COMPARES,
+        "differences": differences(),
+        "peak bytes": {k: {s: memory(s, k) for s in ("plain", "ours")} for k in KINDS},
+        "timings": measured(args.rounds),
+        "environment": environment,
+        "load": load,
+        "command": f"python benchmarks/itpn.py --rounds {args.rounds}",
+    }
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "itpn.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.out / "itpn.md").write_text(page(result))
+    print(page(result))
+
+
+if __name__ == "__main__":
+    main()
