@@ -22,7 +22,7 @@ Change = Callable[[Image.Image, float, float], Image.Image]
 """(picture, strength 0-1, sign) -> picture."""
 
 
-def _affine(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
+def _affine(image: Image.Image, matrix: tuple[int | float, ...]) -> Image.Image:
     how = Image.Resampling.BICUBIC
     return image.transform(image.size, Image.Transform.AFFINE, matrix, how, fillcolor=FILL)
 

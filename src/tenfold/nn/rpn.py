@@ -33,9 +33,9 @@ class Objects:
 class Guesses:
     """What the network says of every anchor; one entry a level."""
 
-    logits: list[Float[Tensor, "batch anchor"]]
-    offsets: list[Float[Tensor, "batch anchor 4"]]
-    anchors: list[Float[Tensor, "anchor 4"]]
+    logits: list[Float[Tensor, "batch _"]]
+    offsets: list[Float[Tensor, "batch _ 4"]]
+    anchors: list[Float[Tensor, "_ 4"]]
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class Rpn(nn.Module):
         self,
         guesses: Guesses,
         sizes: Int64[Tensor, "batch 2"],
-    ) -> list[Float[Tensor, "proposal 4"]]:
+    ) -> list[Float[Tensor, "_ 4"]]:
         """The best boxes of each picture, without near duplicates."""
         settings, found = self.settings, []
         before = settings.before * (2 if self.training else 1)

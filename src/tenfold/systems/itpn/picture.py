@@ -29,7 +29,7 @@ def reconstruction_sheet(
         hidden = grid.repeat(side, 0).repeat(side, 1)[..., None]
         seen = np.where(hidden, np.uint8(GREY), picture)
         rows.append([picture, seen, np.where(hidden, guess, picture), guess])
-    titles = ("original", "what is seen", "removed parts guessed", "the guess alone")
+    titles = ("original", "what is seen", "with guesses", "guess alone")
     return sheet(rows, titles, height=140)
 
 

@@ -1,0 +1,101 @@
+"""Average precision: by definition on small cases, and what must hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tenfold.metrics import ap
+
+
+def box_iou(a: np.ndarray, b: np.ndarray) -> float:
+    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
+    shared = float(np.prod(np.maximum(high - low, 0)))
+    return shared / (float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - shared)
+
+
+def slow_ap(truth: list[ap.Truth], found: list[ap.Found], label: int, limit: float) -> float:
+    """COCO's definition: greedy matching by score, 101 recalls, best precision at or beyond."""
+    entries, total = [], 0
+    for one, seen in zip(truth, found, strict=True):
+        total += int(((one.labels == label) & ~one.crowd).sum())
+        free = set(np.flatnonzero((one.labels == label) & ~one.crowd))
+        crowds = np.flatnonzero((one.labels == label) & one.crowd)
+        for i in sorted(np.flatnonzero(seen.labels == label), key=lambda i: -seen.scores[i]):
+            best, at = limit, None
+            for j in free:
+                overlap = box_iou(seen.boxes[i], one.boxes[j])
+                if overlap >= best:
+                    best, at = overlap, j
+            if at is not None:
+                free.remove(at)
+                entries.append((seen.scores[i], True))
+                continue
+            inside = [j for j in crowds if _share(seen.boxes[i], one.boxes[j]) >= limit]
+            if not inside:
+                entries.append((seen.scores[i], False))
+    entries.sort(key=lambda e: -e[0])
+    right = np.cumsum([hit for _, hit in entries])
+    precision = right / np.arange(1, len(entries) + 1)
+    recall = right / total
+    at = [max([p for p, r in zip(precision, recall, strict=True) if r >= level], default=0.0)
+          for level in np.linspace(0, 1, 101)]  # fmt: skip
+    return 100 * float(np.mean(at))
+
+
+def _share(box: np.ndarray, crowd: np.ndarray) -> float:
+    low, high = np.maximum(box[:2], crowd[:2]), np.minimum(box[2:], crowd[2:])
+    return float(np.prod(np.maximum(high - low, 0)) / np.prod(box[2:] - box[:2]))
+
+
+def case(seed: int) -> tuple[list[ap.Truth], list[ap.Found]]:
+    random = np.random.default_rng(seed)
+    truth, found = [], []
+    for _ in range(4):
+        low = random.uniform(0, 60, (5, 2))
+        boxes = np.concatenate([low, low + random.uniform(10, 40, (5, 2))], 1).astype(np.float32)
+        crowd = np.array([False] * 4 + [True])
+        labels = random.integers(2, size=5)
+        truth.append(ap.Truth(boxes, labels, crowd, 120, 120))
+        moved = (boxes + random.normal(0, 4, boxes.shape)).astype(np.float32)
+        scores = random.permutation(5).astype(np.float32) / 5 + random.uniform(0, 0.1)
+        found.append(ap.Found(moved, scores.astype(np.float32), labels))
+    return truth, found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_equals_its_definition(seed: int) -> None:
+    truth, found = case(seed)
+    want = [slow_ap(truth, found, label, 0.5) for label in (0, 1)]
+    got = ap.average_precision(truth, found, 2, "boxes")
+    assert got["AP50"] == pytest.approx(np.mean(want), abs=0.5)
+    levels = np.linspace(0.5, 0.95, 10)
+    each = ap.per_class(truth, found, 2, "boxes")
+    for label in (0, 1):
+        mean = np.mean([slow_ap(truth, found, label, float(level)) for level in levels])
+        assert each[label] == pytest.approx(mean, abs=0.5)
+
+
+def test_perfect_and_nothing() -> None:
+    truth, _ = case(0)
+    perfect = [
+        ap.Found(t.boxes[~t.crowd], np.ones(4, dtype=np.float32), t.labels[~t.crowd]) for t in truth
+    ]
+    assert ap.average_precision(truth, perfect, 2, "boxes")["AP"] == pytest.approx(100)
+    none = ap.Found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    assert ap.average_precision(truth, [none] * 4, 2, "boxes")["AP"] == 0
+
+
+def test_masks_are_what_counts_for_masks() -> None:
+    mask = np.zeros((1, 40, 40), dtype=bool)
+    mask[0, 5:30, 5:30] = True
+    boxes, labels = np.array([[5.0, 5, 30, 30]], np.float32), np.zeros(1, np.int64)
+    truth = [ap.Truth(boxes, labels, np.zeros(1, bool), 40, 40, mask)]
+    half = mask.copy()
+    half[0, 17:] = False
+    one = np.ones(1, np.float32)
+    for shape, want in ((mask, 100), (half, 0)):
+        found = [ap.Found(boxes, one, labels, shape)]
+        assert ap.average_precision(truth, found, 1, "masks")["AP50"] == pytest.approx(want)
+        assert ap.average_precision(truth, found, 1, "boxes")["AP50"] == pytest.approx(100)
+    assert np.array_equal(ap.decode_mask(ap.encode_mask(half[0])), half[0])
