@@ -230,7 +230,7 @@ def _entry(
     return Entry(path, height, width, number, own)
 
 
-def _corners(box: list[float], entry: Entry) -> list[float]:
+def _corners(box: list[int | float], entry: Entry) -> list[int | float]:
     """x0 y0 x1 y1 of x, y, width, height, cut at the picture's borders."""
     x, y, wide, tall = box
     return [

@@ -1,0 +1,129 @@
+"""Checkpoint files of others: wrappers, prefixes, TorchScript archives, hostile content."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from tenfold.weights.clip_vit import convert_clip, describe_clip
+from tenfold.weights.containers import is_torchscript, read_checkpoint
+
+STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
+
+
+def test_wrappers_and_prefixes(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    for prefix in ("", "module.", "module.encoder.", "backbone."):
+        state = {prefix + key: value for key, value in STATE.items()}
+        for content in (state, {"model": state, "epoch": 3, "args": argparse.Namespace(lr=1)},
+                        {"state_dict": state}):  # fmt: skip
+            torch.save(content, path)
+            found = read_checkpoint(path)
+            assert found.keys() == STATE.keys()
+            assert all(torch.equal(found[key], value) for key, value in STATE.items())
+
+
+def test_safetensors_and_half_precision(tmp_path: Path) -> None:
+    save_file({key: value.half() for key, value in STATE.items()}, tmp_path / "x.safetensors")
+    found = read_checkpoint(tmp_path / "x.safetensors")
+    assert found["a.weight"].dtype == torch.float32
+
+
+class Inner(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 2))
+        self.register_buffer("count", torch.tensor([1, 2]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.weight.T + self.count.sum()
+
+
+class Outer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.visual = nn.ModuleList([Inner(), Inner()])
+        self.scale = nn.Parameter(torch.ones([]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for inner in self.visual:
+            x = inner(x)[:, :2]
+        return x * self.scale
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_torchscript_is_read_and_not_run(tmp_path: Path, half: bool) -> None:
+    module = Outer().half() if half else Outer()
+    path = tmp_path / "x.pt"
+    torch.jit.save(torch.jit.script(module), path)
+    assert is_torchscript(path)
+    found = read_checkpoint(path)
+    want = module.state_dict()
+    assert found.keys() == want.keys()
+    for key, value in want.items():
+        assert torch.equal(found[key], value.float() if value.is_floating_point() else value)
+
+
+class Evil:
+    def __reduce__(self) -> tuple:
+        return os.mkdir, ("/tmp/never-made-by-tenfold",)
+
+
+def test_hostile_files_run_nothing(tmp_path: Path) -> None:
+    torch.save({"model": Evil()}, tmp_path / "a.pth")
+    with zipfile.ZipFile(tmp_path / "b.pt", "w") as archive:
+        archive.writestr("x/data.pkl", pickle.dumps(Evil()))
+        archive.writestr("x/constants.pkl", b"")
+    for name, says in (("a.pth", "holds code"), ("b.pt", "mkdir, which is no part")):
+        with pytest.raises(ValueError, match=says):
+            read_checkpoint(tmp_path / name)
+    assert not Path("/tmp/never-made-by-tenfold").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"a": torch.tensor([1.0, float("nan")])}, "not finite"),
+        ({"a": torch.ones(1).expand(10**6)}, "bytes of data"),
+        ({"a": torch.eye(3).to_sparse()}, "sparse"),
+        ({"epoch": 3}, "no tensors; its keys are 'epoch'"),
+        ([1, 2], "list, not a dictionary"),
+    ],
+)
+def test_what_is_no_checkpoint(tmp_path: Path, content: object, says: str) -> None:
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=says):
+        read_checkpoint(tmp_path / "x.pth")
+
+
+def test_missing_and_damaged_files(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no file"):
+        read_checkpoint(tmp_path / "x.pth")
+    (tmp_path / "x.safetensors").write_bytes(b"12345678")
+    with pytest.raises(ValueError, match="no readable safetensors"):
+        read_checkpoint(tmp_path / "x.safetensors")
+
+
+def test_clip_files() -> None:
+    state = {
+        "visual.class_embedding": torch.ones(8), "visual.positional_embedding": torch.ones(10, 8),
+        "visual.conv1.weight": torch.ones(8, 3, 4, 4), "visual.proj": torch.ones(8, 5),
+        "visual.transformer.resblocks.1.ln_1.weight": torch.ones(8), "logit_scale": torch.ones([]),
+        "transformer.resblocks.0.ln_1.weight": torch.ones(4),
+    }  # fmt: skip
+    layout = describe_clip(state)
+    assert (layout.width, layout.layers, layout.grid, layout.output_dim) == (8, 2, (3, 3), 5)
+    target = {key.removeprefix("visual."): tuple(value.shape) for key, value in state.items()
+              if key.startswith("visual.")}  # fmt: skip
+    account = convert_clip(state, target)
+    assert account.is_complete and len(account.ignored) == 2
+    with pytest.raises(ValueError, match="no class_embedding.*CLIP vision transformer"):
+        describe_clip({"conv1.weight": torch.ones(1)})
