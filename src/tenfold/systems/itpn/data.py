@@ -180,17 +180,17 @@ class Feed:
 
     def __init__(self, cfg: Config, task: str, rows: Int[np.ndarray, " row"]) -> None:
         self.cfg, self.task, self.rows = cfg, task, rows
+        size = cfg.data.batch_size
+        if len(rows) < size:
+            raise ValueError(
+                f"{len(rows)} training pictures do not fill one batch of {size}; "
+                "lower data.batch_size"
+            )
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in one pass; a short last one is dropped."""
-        size = self.cfg.data.batch_size
-        if len(self.rows) < size:
-            raise ValueError(
-                f"{len(self.rows)} training pictures do not fill one batch of {size}; "
-                "lower data.batch_size"
-            )
-        return len(self.rows) // size
+        return len(self.rows) // self.cfg.data.batch_size
 
     def at(self, index: int) -> tuple[list[int], list[int]]:
         """(rows of micro-batch `index` of this process, their places in the whole batch)."""

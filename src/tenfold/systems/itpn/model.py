@@ -191,7 +191,7 @@ class ClipPretraining(nn.Module):
         if self.tap + 1 >= shape.depths[2]:
             raise ValueError(
                 f"the CLIP branch taps main block {self.tap} and needs blocks after it, but "
-                f"model.depths has only {shape.depths[2]} main blocks; 3, 5, 6 or 8 would do"
+                f"model.depths has only {shape.depths[2]} main blocks; 5, 6 or 8 would do"
             )
         self.backbone = HiViT(shape)
         dim = shape.embed_dim

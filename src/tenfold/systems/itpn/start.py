@@ -27,6 +27,11 @@ SHAPED = (
 """Fields of the model that follow from the weights it starts from."""
 NECK = ("align_dim_", "split_", "block_16to8", "block_8to4", "fpn_modules")
 """Beginnings of the pyramid's names."""
+ASIDE = (
+    "decoder_", "mask_token", "lm_head.", "lm_cls_head.", "norm.", "norm_cls.", "cls_pt_layers.",
+    "fc_norm.", "head.",
+)  # fmt: skip
+"""Beginnings of names that are no part of backbone or pyramid in official files."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,10 @@ def begin(
     kept = dict(given)
     ignored = []
     for key in given:
-        if is_neck(key) and not needs_neck:
+        if key.startswith(ASIDE):
+            ignored.append((key, "decoder or head, which no task starts from"))
+            del kept[key]
+        elif is_neck(key) and not needs_neck:
             ignored.append((key, "the pyramid, which this task does not use"))
             del kept[key]
         elif "position_bias" in key or ".rel_pos_" in key:
