@@ -136,7 +136,9 @@ def test_camvid(tmp_path: Path) -> None:
 
 def test_a_label_out_of_range_is_named(tmp_path: Path) -> None:
     found = segmentation.open_segmentation(camvid(tmp_path, 42), "camvid", "train")
-    with pytest.raises(ValueError, match=r"x\.png holds label 42 at row 0, column 5, .* 11 classes"):
+    with pytest.raises(
+        ValueError, match=r"x\.png holds label 42 at row 0, column 5, .* 11 classes"
+    ):
         found.scene(0)
 
 

@@ -110,7 +110,11 @@ def test_the_compact_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("labels", np.array([0, 1, 2, 0], dtype=np.int16), "picture 2 has label 2, allowed are 0-1"),
+        (
+            "labels",
+            np.array([0, 1, 2, 0], dtype=np.int16),
+            "picture 2 has label 2, allowed are 0-1",
+        ),
         ("offsets", np.array([0, 9, 5, 7, 8]), "offsets do not rise"),
         ("boxes", np.full((4, 4), 64, dtype=np.int16), "not inside of its 64 x 64"),
         ("names", np.array(["a"]), "shapes"),

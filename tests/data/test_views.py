@@ -90,7 +90,14 @@ def test_masks_and_boxes_follow_the_picture(crop: bool) -> None:
 def test_no_objects_and_what_vanishes() -> None:
     none = np.zeros((0, 4), np.float32)
     found = scene_views.detection_view(
-        ramp(30, 40), none, np.zeros(0, np.int64), np.zeros((0, 30, 40), bool), none, draw(), (30,), 99
+        ramp(30, 40),
+        none,
+        np.zeros(0, np.int64),
+        np.zeros((0, 30, 40), bool),
+        none,
+        draw(),
+        (30,),
+        99,
     )
     assert found.boxes.shape == (0, 4)
     speck = np.zeros((1, 30, 40), dtype=bool)
@@ -144,10 +151,15 @@ def test_mixing_keeps_probabilities() -> None:
         mixed, targets = augment.mix(x, labels, 3, 0.8, 1.0, 0.1, draw(seed))
         torch.testing.assert_close(targets.sum(1), torch.ones(6))
         # the mean of pictures shows how much of each partner is in them
-        share = (mixed.mean((1, 2, 3)) - x.flip(0).mean((1, 2, 3))) / (x - x.flip(0)).mean((1, 2, 3))
+        share = (mixed.mean((1, 2, 3)) - x.flip(0).mean((1, 2, 3))) / (x - x.flip(0)).mean(
+            (1, 2, 3)
+        )
         want = augment.soft(labels, 3, 0.1)
         torch.testing.assert_close(
-            targets, share[:, None] * want + (1 - share[:, None]) * want.flip(0), rtol=1e-4, atol=1e-4
+            targets,
+            share[:, None] * want + (1 - share[:, None]) * want.flip(0),
+            rtol=1e-4,
+            atol=1e-4,
         )
     same, targets = augment.mix(x, labels, 3, 0.0, 0.0, 0.0, draw())
     assert torch.equal(same, x) and torch.equal(targets, torch.eye(3)[labels])

@@ -141,7 +141,10 @@ def test_it_learns_two_pictures() -> None:
 
 def test_paste_against_pixels() -> None:
     draw = torch.Generator().manual_seed(0)
-    masks, boxes = torch.rand(2, 6, 6, generator=draw), torch.tensor([[2.0, 3, 14, 9], [0, 0, 6, 6]])
+    masks, boxes = (
+        torch.rand(2, 6, 6, generator=draw),
+        torch.tensor([[2.0, 3, 14, 9], [0, 0, 6, 6]]),
+    )
     got = paste(masks, boxes, 12, 16)
     # the second box has one cell a pixel: the mask itself
     assert torch.equal(got[1, :6, :6], masks[1] >= 0.5)

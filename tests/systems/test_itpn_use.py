@@ -79,9 +79,7 @@ def test_sizes_follow_from_an_official_file(tmp_path: Path) -> None:
     list(system.fits())
     backbone = network_of(system.model, "localise").backbone
     assert torch.equal(backbone.blocks[0].mlp.fc1.weight, state["blocks.0.mlp.fc1.weight"])
-    assert torch.equal(
-        backbone.block_8to4[1].mlp.fc2.weight, state["block_8to4.1.mlp.fc2.weight"]
-    )
+    assert torch.equal(backbone.block_8to4[1].mlp.fc2.weight, state["block_8to4.1.mlp.fc2.weight"])
 
 
 def test_nothing_of_the_pyramid_is_lost_silently(pretrained: Path) -> None:
