@@ -85,6 +85,7 @@ def write(found: dict[str, list[dict[str, float]]], epochs: int, environment: di
 
 
 def main() -> None:
+    """Train each row, and write the table beside this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=1)

@@ -111,10 +111,11 @@ def test_no_objects_and_what_vanishes() -> None:
 
 def test_collate_pads_to_a_multiple() -> None:
     none = np.zeros((0, 4), np.float32)
+    labels = np.zeros(0, np.int64)
     made = [
-        scene_views.detection_view(ramp(*size), none, np.zeros(0, np.int64), None, none, draw(), (20,), 99, False)
+        scene_views.detection_view(ramp(*size), none, labels, None, none, draw(), (20,), 99, False)
         for size in ((20, 30), (25, 20))
-    ]  # fmt: skip
+    ]
     batch, sizes = scene_views.collate(made, 16)
     assert batch.shape == (2, 3, 32, 32) and sizes.tolist() == [[20, 30], [25, 20]]
     assert torch.equal(batch[0, :, :20, :30], made[0].picture)

@@ -99,3 +99,14 @@ def test_masks_are_what_counts_for_masks() -> None:
         assert ap.average_precision(truth, found, 1, "masks")["AP50"] == pytest.approx(want)
         assert ap.average_precision(truth, found, 1, "boxes")["AP50"] == pytest.approx(100)
     assert np.array_equal(ap.decode_mask(ap.encode_mask(half[0])), half[0])
+
+
+def test_objects_are_sorted_by_the_area_that_is_given() -> None:
+    boxes, labels = np.array([[5.0, 5, 45, 45]], np.float32), np.zeros(1, np.int64)
+    found = [ap.Found(boxes, np.ones(1, np.float32), labels)]
+    nothing = np.zeros(1, bool)
+    for areas, size in ((None, "medium"), (np.array([900.0]), "small")):
+        truth = [ap.Truth(boxes, labels, nothing, 60, 60, areas=areas)]
+        numbers = ap.average_precision(truth, found, 1, "boxes")
+        others = {"small", "medium", "large"} - {size}
+        assert numbers[size] == pytest.approx(100) and {numbers[o] for o in others} == {-100}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -89,6 +91,47 @@ def test_every_parameter_gets_a_gradient(one: Objects) -> None:
     assert not [name for name, p in network.named_parameters() if p.grad is None]
 
 
+def test_a_picture_that_is_one_crowd() -> None:
+    """Nothing is sampled; the losses are 0 or finite, and running statistics stay finite."""
+    network = MaskRcnn(6, STRIDES, 3, SMALL)
+    empty = torch.zeros(0, 64, 64, dtype=torch.bool)
+    crowd = Objects(NONE, torch.zeros(0).long(), torch.tensor([[-99.0, -99, 999, 999]]), empty)
+    losses = network.losses(maps(), torch.tensor([[64, 64]]), [crowd], torch.Generator())
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(p.grad is not None and not p.grad.any() for p in network.parameters())
+    assert all(b.isfinite().all() for b in network.buffers())
+
+
+def test_the_mask_target_is_the_boxes_object() -> None:
+    """With boxes of two objects in one picture the loss is that of each box's own mask."""
+    network = MaskRcnn(6, STRIDES, 2, SMALL)
+    one = objects((0, 0, 28, 28), (28, 28, 56, 56), labels=(0, 1))
+    assert network.mask_head is not None and one.masks is not None
+    boxes, rows = one.boxes[[1, 0, 1]], torch.tensor([1, 0, 1])
+    owner, labels = torch.zeros(3, dtype=torch.int64), one.labels[rows]
+    loss = network._mask_loss(maps(), boxes, owner, labels, [one], [(boxes, rows)])
+    pooled = network._pooled(maps(), boxes, owner, SMALL.mask_size)
+    logits = network.mask_head(pooled, labels)  # each box is wholly its object
+    torch.testing.assert_close(loss, nn.functional.softplus(-logits).mean())
+
+
+def test_small_objects_need_some_overlap() -> None:
+    references = torch.tensor([[0.0, 0, 20, 20], [30, 30, 50, 50]])
+    one = objects((0, 0, 5, 5), labels=(0,))  # IoU 1/16
+    assert match(references, one, 0.7, 0.3, True).tolist() == [0, BACKGROUND]
+    assert match(references, one, 0.7, 0.3, True, 0.3).tolist() == [BACKGROUND] * 2
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"samples": 0}, {"negative": 0.8}, {"least": 2.0}, {"scale": 0.0}, {"ratios": ()}]
+)
+def test_settings_are_checked(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        replace(ProposalSettings(), **wrong)
+    with pytest.raises(ValueError, match="convs 0"):
+        replace(SMALL, convs=0)
+
+
 def test_anchors_in_the_padding_do_not_count() -> None:
     network = MaskRcnn(6, STRIDES, 3, SMALL)
     guesses = network.rpn(maps())
@@ -131,7 +174,7 @@ def test_it_learns_two_pictures() -> None:
     for seen, one in zip(found, truth, strict=True):
         overlap = iou(one.boxes, seen.boxes)
         best = overlap.argmax(1)
-        assert (overlap.amax(1) > 0.6).all(), overlap
+        assert (overlap.amax(1) > 0.8).all(), overlap
         assert torch.equal(seen.labels[best], one.labels)
         masks = paste(seen.masks[best], seen.boxes[best], 64, 64)
         assert one.masks is not None
@@ -150,6 +193,33 @@ def test_paste_against_pixels() -> None:
     assert torch.equal(got[1, :6, :6], masks[1] >= 0.5)
     assert not got[1, 6:].any() and not got[0, :, 14:].any() and not got[0, :3].any()
     assert paste(masks[:0], boxes[:0], 5, 5).shape == (0, 5, 5)
+
+
+def slow_paste(mask: torch.Tensor, box: torch.Tensor, row: int, column: int) -> float:
+    """Value of the mask at the centre of a pixel; cells outside it are 0."""
+    side = len(mask)
+    x = (column + 0.5 - box[0].item()) / (box[2] - box[0]).item() * side - 0.5
+    y = (row + 0.5 - box[1].item()) / (box[3] - box[1]).item() * side - 0.5
+    value = 0.0
+    for i in range(side):
+        for j in range(side):
+            value += max(0.0, 1 - abs(y - i)) * max(0.0, 1 - abs(x - j)) * mask[i, j].item()
+    return value
+
+
+def test_paste_against_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = torch.Generator().manual_seed(3)
+    masks = torch.rand(3, 5, 5, generator=draw)
+    boxes = torch.tensor([[1.3, 2.2, 12.9, 8.4], [-4, -3, 7.5, 6.1], [8, 5, 25, 30]])
+    values = torch.tensor(
+        [[[slow_paste(m, b, r, c) for c in range(14)] for r in range(10)]
+         for m, b in zip(masks, boxes, strict=True)]
+    )  # fmt: skip
+    got = paste(masks, boxes, 10, 14, 0.4)
+    clear = (values - 0.4).abs() > 1e-4
+    assert torch.equal(got[clear], (values >= 0.4)[clear])
+    monkeypatch.setattr("tenfold.nn.mask_rcnn.PIXELS", 1)  # one mask at a time
+    assert torch.equal(paste(masks, boxes, 10, 14, 0.4), got)
 
 
 def test_boxes_alone() -> None:

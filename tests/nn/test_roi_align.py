@@ -68,9 +68,8 @@ def test_a_constant_map_stays_constant() -> None:
 
 
 def test_no_boxes() -> None:
-    assert roi_align(torch.randn(1, 5, 4, 4), torch.zeros(0, 4), torch.zeros(0).long(), 3, 4).shape == (
-        0, 5, 3, 3,
-    )  # fmt: skip
+    none = torch.zeros(0, 4)
+    assert roi_align(torch.randn(1, 5, 4, 4), none, none[:, 0].long(), 3, 4).shape == (0, 5, 3, 3)
 
 
 def test_levels_by_size() -> None:

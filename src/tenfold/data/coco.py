@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import json
-import math
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
 
-from .pictures import MAX_PIXELS, inside_of, read_picture
+from .findings import some
+from .pictures import MAX_BYTES, MAX_PIXELS, inside_of, read_picture
+
+T = TypeVar("T")
+Item = dict[str, Any]
 
 MOST_BYTES = 2 * 2**30
 """Largest annotation file that is read (COCO's training file has 450 MB)."""
 MOST_OBJECTS = 2000
 """Objects of one picture: their masks are held as an array."""
+FAR = 1e6
+"""Pixels: a coordinate beyond is a mistake."""
+LONG_OUTLINE = 100
+"""Times height plus width; COCO's outlines reach 3. pycocotools holds every step along it."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +39,13 @@ class Scene:
     """x0 y0 x1 y1 in pixels."""
     labels: Int64[np.ndarray, " object"]
     masks: Bool[np.ndarray, "object height width"] | None
+    areas: Float[np.ndarray, " object"]
+    """Pixels, as the file states them (COCO's small, medium and large); else of the box."""
     ignored: Float[np.ndarray, "region 4"]
     """Boxes of crowds: not to be found, and not wrong if found."""
     ignored_labels: Int64[np.ndarray, " region"]
     ignored_masks: Bool[np.ndarray, "region height width"] | None
+    ignored_areas: Float[np.ndarray, " region"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,7 @@ class Entry:
     height: int
     width: int
     image_id: int
-    objects: list[dict[str, Any]]
+    objects: list[Item]
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,8 @@ class Instances:
     entries: tuple[Entry, ...] = ()
     held: tuple[Scene, ...] = field(default=(), repr=False)
     """Scenes in memory, of a set without files."""
+    file: Path = Path()
+    """Of the annotations; `.` for a set in memory."""
 
     def __len__(self) -> int:
         return len(self.entries) or len(self.held)
@@ -70,7 +84,7 @@ class Instances:
         """The scenes of these rows."""
         entries = tuple(self.entries[i] for i in rows) if self.entries else ()
         held = tuple(self.held[i] for i in rows) if self.held else ()
-        return Instances(self.classes, self.category_ids, self.has_masks, entries, held)
+        return replace(self, entries=entries, held=held)
 
     def scene(self, index: int) -> Scene:
         """Decode a picture and the masks of its objects."""
@@ -81,18 +95,19 @@ class Instances:
         if picture.shape[:2] != (entry.height, entry.width):
             raise ValueError(
                 f"{entry.file} has {picture.shape[1]} x {picture.shape[0]} pixels, its annotation "
-                f"says {entry.width} x {entry.height}. Use the pictures that the file was made for."
+                f"says {entry.width} x {entry.height}. Use the pictures that {self.file} was made "
+                "for, saved upright if an EXIF note turns them."
             )
         label = {number: i for i, number in enumerate(self.category_ids)}
         parts = []
         for crowd in (0, 1):
-            some = [o for o in entry.objects if o.get("iscrowd", 0) == crowd]
-            boxes = np.array([_corners(o["bbox"], entry) for o in some], dtype=np.float32)
-            labels = np.array([label[o["category_id"]] for o in some], dtype=np.int64)
-            masks = _masks(some, entry) if self.has_masks else None
-            parts.append((boxes.reshape(-1, 4), labels, masks))
-        (boxes, labels, masks), (ignored, ignored_labels, ignored_masks) = parts
-        return Scene(picture, boxes, labels, masks, ignored, ignored_labels, ignored_masks)
+            chosen = [o for o in entry.objects if o.get("iscrowd", 0) == crowd]
+            boxes = np.array([_corners(o["bbox"], entry) for o in chosen], dtype=np.float32)
+            labels = np.array([label[o["category_id"]] for o in chosen], dtype=np.int64)
+            masks = _masks(chosen, entry) if self.has_masks else None
+            areas = np.array([_area(o) for o in chosen], dtype=np.float32)
+            parts.append((boxes.reshape(-1, 4), labels, masks, areas))
+        return Scene(picture, *parts[0], *parts[1])
 
 
 def of_arrays(
@@ -102,11 +117,12 @@ def of_arrays(
     """A set in memory, of (picture, boxes, labels, masks)."""
     none = np.zeros((0, 4), dtype=np.float32)
     nothing = np.zeros(0, dtype=np.int64)
-    held = tuple(
-        Scene(picture, boxes, labels, masks, none, nothing, masks[:0])
-        for picture, boxes, labels, masks in rows
-    )
-    return Instances(classes, tuple(range(len(classes))), True, (), held)
+    held = []
+    for picture, boxes, labels, masks in rows:
+        areas = masks.sum((1, 2)).astype(np.float32)
+        nowhere = (none, nothing, masks[:0], areas[:0])
+        held.append(Scene(picture, boxes, labels, masks, areas, *nowhere))
+    return Instances(classes, tuple(range(len(classes))), True, (), tuple(held))
 
 
 def find_split(folder: Path, split: str) -> tuple[Path, Path]:
@@ -123,42 +139,68 @@ def find_split(folder: Path, split: str) -> tuple[Path, Path]:
     )
 
 
-def open_coco(annotations: Path, images: Path) -> Instances:
-    """Open an instance file; whatever does not fit is a ValueError that names it."""
+def open_coco(annotations: Path, images: Path, skip_broken: bool = False) -> Instances:
+    """Open an instance file; whatever does not fit is a ValueError that names it.
+
+    With `skip_broken`, pictures that are missing and annotations that do not fit are left out
+    instead, with one warning. Pictures and masks are decoded, and refused, later.
+    """
     content = _content(annotations)
-    categories = _listed(content, "categories", annotations)
-    for item in categories:
-        if not isinstance(item.get("id"), int) or not isinstance(item.get("name"), str):
-            raise ValueError(f"{annotations}: category {item} needs a whole id and a name")
-    categories = sorted(categories, key=lambda item: item["id"])
-    ids = tuple(item["id"] for item in categories)
-    if not ids or len(set(ids)) < len(ids):
-        raise ValueError(f"{annotations}: category ids {ids[:5]} are missing or not unique")
-    objects = _objects(content, set(ids), annotations)
-    entries = [
-        _entry(item, objects, annotations, images)
-        for item in _listed(content, "images", annotations)
-    ]
+    names, ids = _categories(content, annotations)
+    broken: list[str] = []
+    kept = partial(_kept, broken=broken if skip_broken else None)
+    listed = _listed(content, "images", annotations)
+    entries = {e.image_id: e for e in kept(partial(_entry, annotations, images), listed)}
     if not entries:
-        raise ValueError(f"{annotations} lists no image")
-    known = {entry.image_id for entry in entries}
-    if len(known) < len(entries):
-        raise ValueError(f"{annotations} has two images of one id")
-    lost = sorted(set(objects) - known)
-    if lost:
-        raise ValueError(f"{annotations}: annotations are of image {lost[0]}, which is not listed")
-    every = [o for some in objects.values() for o in some]
-    has_masks = bool(every) and all(o.get("segmentation") for o in every)
-    names = tuple(item["name"] for item in categories)
-    return Instances(names, ids, has_masks, tuple(entries))
+        raise ValueError(f"{annotations} lists no image" + (f": {some(broken)}" if broken else ""))
+    lost = {item["id"] for item in listed if isinstance(item.get("id"), int)} - set(entries)
+    every = _listed(content, "annotations", annotations)
+    if lost:  # a picture that is left out takes its objects along
+        every = [o for o in every if not isinstance(n := o.get("image_id"), int) or n not in lost]
+    every = kept(partial(_object, annotations, entries, set(ids)), every)
+    whole = [item for item in every if _has_area(item["bbox"], entries[item["image_id"]])]
+    for item in whole:
+        entries[item["image_id"]].objects.append(item)
+    most = max(entries.values(), key=lambda entry: len(entry.objects))
+    if (count := len(most.objects)) > MOST_OBJECTS:
+        where = f"{annotations}: image {most.image_id}"
+        raise ValueError(f"{where} has {count} objects, more than {MOST_OBJECTS}. Cut it.")
+    shapes = [item.get("segmentation") for item in whole]
+    bare = sum(not shape for shape in shapes)
+    has_masks = bool(shapes) and not bare
+    is_mixed = 0 < bare < len(shapes)
+    short = sum(isinstance(s, list) and len(_polygons(s)) < len(s) for s in shapes)
+    notes = {
+        f"pictures and annotations left out: {some(broken)}": len(broken),
+        "boxes without area left out, or without any in the picture": len(every) - len(whole),
+        "objects have polygons of too few corners, of which only the others are read": short,
+        "objects have no segmentation, so that the set is one of boxes only": bare * is_mixed,
+    }
+    for note, count in notes.items():
+        if count:
+            warnings.warn(f"{annotations}: {count} {note}", stacklevel=2)
+    return Instances(names, ids, has_masks, tuple(entries.values()), file=annotations)
 
 
-def _content(file: Path) -> dict[str, Any]:
+def _kept(check: Callable[[Item], T], items: list[Item], broken: list[str] | None) -> list[T]:
+    """What `check` makes of the items; its errors are raised, or collected in `broken`."""
+    found = []
+    for item in items:
+        try:
+            found.append(check(item))
+        except (ValueError, FileNotFoundError) as error:
+            if broken is None:
+                raise
+            broken.append(str(error))
+    return found
+
+
+def _content(file: Path) -> Item:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not there. Give COCO's instance file.")
     size = file.stat().st_size
     if size > MOST_BYTES:
-        raise ValueError(f"{file} has {size} bytes, more than {MOST_BYTES}.")
+        raise ValueError(f"{file} has {size} bytes, more than {MOST_BYTES}. Split it.")
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -168,66 +210,94 @@ def _content(file: Path) -> dict[str, Any]:
     return found
 
 
-def _listed(content: dict[str, Any], key: str, file: Path) -> list[dict[str, Any]]:
+def _listed(content: Item, key: str, file: Path) -> list[Item]:
     found = content.get(key)
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise ValueError(f"{file} has no list of {key}; it is not of COCO's instance form")
+    ids = [item["id"] for item in found if isinstance(item.get("id"), int)]
+    if len(set(ids)) < len(ids):
+        twice = [number for number, times in Counter(ids).items() if times > 1]
+        raise ValueError(f"{file}: ids of {key} must be unique; there twice: {some(twice)}")
     return found
 
 
-def _objects(content: dict[str, Any], ids: set[int], file: Path) -> dict[int, list[dict[str, Any]]]:
-    """Annotations by image; degenerate boxes are left out with one warning."""
-    found: dict[int, list[dict[str, Any]]] = {}
-    empty = 0
-    for item in _listed(content, "annotations", file):
-        where = f"{file}: annotation {item.get('id')}"
-        if item.get("category_id") not in ids:
-            known = f"{min(ids)}..{max(ids)} ({len(ids)} of them)"
-            raise ValueError(
-                f"{where} has category {item.get('category_id')}, the file's categories are {known}"
-            )
-        box = item.get("bbox")
-        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-            raise ValueError(f"{where} has bbox {box}, expected x, y, width, height")
-        if not isinstance(item.get("image_id"), int):
-            raise ValueError(
-                f"{where} has image_id {item.get('image_id')}, expected a whole number"
-            )
-        if item.get("iscrowd", 0) not in (0, 1):
-            raise ValueError(f"{where} has iscrowd {item['iscrowd']}, expected 0 or 1")
-        if box[2] <= 0 or box[3] <= 0:
-            empty += 1
-            continue
-        found.setdefault(item["image_id"], []).append(item)
-    if empty:
-        warnings.warn(f"{file}: {empty} boxes without area left out", stacklevel=3)
-    return found
+def _categories(content: Item, file: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    found = _listed(content, "categories", file)
+    for item in found:
+        if not isinstance(item.get("id"), int) or not isinstance(item.get("name"), str):
+            raise ValueError(f"{file}: category {item} needs a whole id and a name")
+    if not found:
+        raise ValueError(f"{file} lists no category")
+    found = sorted(found, key=lambda item: item["id"])
+    return tuple(item["name"] for item in found), tuple(item["id"] for item in found)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _entry(
-    item: dict[str, Any], objects: dict[int, list[dict[str, Any]]], file: Path, images: Path
-) -> Entry:
+def _entry(file: Path, images: Path, item: Item) -> Entry:
     name, number = item.get("file_name"), item.get("id")
     if not isinstance(name, str) or not isinstance(number, int):
         raise ValueError(f"{file}: image {number} needs a whole id and a file_name")
     height, width = item.get("height"), item.get("width")
+    where = f"{file}: image {number} has"
     if not isinstance(height, int) or not isinstance(width, int) or min(height, width) < 1:
-        raise ValueError(f"{file}: image {number} has size {width} x {height}")
+        raise ValueError(f"{where} size {width} x {height}")
     if height * width > MAX_PIXELS:
-        raise ValueError(
-            f"{file}: image {number} has {width} x {height} pixels, more than {MAX_PIXELS}"
-        )
-    path = inside_of(images, images / name)
-    if not path.is_file():
+        raise ValueError(f"{where} {width} x {height} pixels, more than {MAX_PIXELS}")
+    try:
+        if "\0" in name:
+            raise OSError("it holds a zero byte")
+        path = inside_of(images, images / name)
+        is_there = path.is_file()
+    except OSError as error:
+        raise ValueError(f"{where} an impossible file_name, {name[:40]!r}") from error
+    if not is_there:
         raise FileNotFoundError(f"{path}, image {number} of {file}, is not there.")
-    own = objects.get(number, [])
-    if len(own) > MOST_OBJECTS:
-        raise ValueError(f"{file}: image {number} has {len(own)} objects, more than {MOST_OBJECTS}")
-    return Entry(path, height, width, number, own)
+    return Entry(path, height, width, number, [])
+
+
+def _object(file: Path, entries: dict[int, Entry], ids: set[int], item: Item) -> Item:
+    """The annotation, if it fits."""
+    where = f"{file}: annotation {item.get('id')}"
+    if not isinstance(item.get("id"), int):
+        raise ValueError(f"{where} needs a whole number as its id")
+    category, image, box = (item.get(key) for key in ("category_id", "image_id", "bbox"))
+    if not isinstance(category, int) or category not in ids:
+        known = f"{min(ids)}..{max(ids)} ({len(ids)} of them)"
+        raise ValueError(f"{where} has category {category}, the file's categories are {known}")
+    if not isinstance(image, int):
+        raise ValueError(f"{where} has image_id {image}, expected a whole number")
+    if image not in entries:
+        raise ValueError(f"{where} is of image {image}, which is not listed")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+        raise ValueError(f"{where} has bbox {str(box)[:80]}, expected x, y, width, height")
+    if item.get("iscrowd", 0) not in (0, 1):
+        raise ValueError(f"{where} has iscrowd {item['iscrowd']}, expected 0 or 1")
+    shape = item.get("segmentation") or []
+    if isinstance(shape, dict):
+        return item
+    if not isinstance(shape, list) or not all(isinstance(part, list) for part in shape):
+        raise ValueError(f"{where} has a segmentation that is no list of polygons and no code")
+    if shape and not _polygons(shape):
+        raise ValueError(f"{where} has no polygon of x, y of 3 corners or more")
+    return item
+
+
+def _polygons(shape: list[list[Any]]) -> list[list[Any]]:
+    """Those with corners enough."""
+    return [part for part in shape if len(part) >= 6 and len(part) % 2 == 0]
+
+
+def _is_number(value: object, most: int | float = FAR) -> bool:
+    return isinstance(value, int | float) and -most <= value <= most  # NaN is not
+
+
+def _area(item: Item) -> float:
+    area, (_, _, wide, tall) = item.get("area", 0), item["bbox"]
+    return float(area if _is_number(area, MAX_PIXELS) and area > 0 else wide * tall)
+
+
+def _has_area(box: list[int | float], entry: Entry) -> bool:
+    x0, y0, x1, y1 = _corners(box, entry)
+    return box[2] > 0 and box[3] > 0 and x1 > x0 and y1 > y0
 
 
 def _corners(box: list[int | float], entry: Entry) -> list[int | float]:
@@ -239,26 +309,77 @@ def _corners(box: list[int | float], entry: Entry) -> list[int | float]:
     ]  # fmt: skip
 
 
-def _masks(objects: list[dict[str, Any]], entry: Entry) -> Bool[np.ndarray, "object height width"]:
+def _masks(objects: list[Item], entry: Entry) -> Bool[np.ndarray, "object height width"]:
     """Masks of polygons or run-length codes."""
-    from pycocotools import mask
-
+    need = len(objects) * entry.height * entry.width
+    if need > MAX_BYTES:
+        raise ValueError(
+            f"{entry.file}: masks of {len(objects)} objects need {need / 2**30:.1f} GiB, more than "
+            f"{MAX_BYTES / 2**30:.0f} GiB. Make the picture smaller, or cut it."
+        )
     found = np.zeros((len(objects), entry.height, entry.width), dtype=bool)
     for row, item in enumerate(objects):
-        shape, where = item["segmentation"], f"{entry.file}: annotation {item.get('id')}"
+        shape = item["segmentation"]
         try:
-            if isinstance(shape, list):
-                polygons = [p for p in shape if len(p) >= 6 and len(p) % 2 == 0]
-                if not polygons or not all(map(_is_number, (v for p in polygons for v in p))):
-                    raise ValueError("its polygons have fewer than 3 corners, or no numbers")
-                code = mask.merge(mask.frPyObjects(polygons, entry.height, entry.width))
-            else:
-                if list(shape["size"]) != [entry.height, entry.width]:
-                    raise ValueError(f"its run-length code is of size {shape['size']}")
-                code = shape
-                if isinstance(shape["counts"], list):
-                    code = mask.frPyObjects(shape, entry.height, entry.width)
-            found[row] = mask.decode(code)
-        except (ValueError, TypeError, KeyError, MemoryError) as error:
-            raise ValueError(f"{where} has a segmentation that cannot be read: {error}") from error
+            is_code = isinstance(shape, dict)
+            found[row] = _painted(shape, entry) if is_code else _filled(_polygons(shape), entry)
+        except (ValueError, OverflowError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{entry.file}: annotation {item.get('id')} has a segmentation that cannot be "
+                f"read: {error}"
+            ) from error
     return found
+
+
+def _filled(polygons: list[list[Any]], entry: Entry) -> Bool[np.ndarray, "height width"]:
+    from pycocotools import mask
+
+    if not all(_is_number(value) for part in polygons for value in part):
+        raise ValueError(f"its polygons hold what is no number from {-FAR:.0f} to {FAR:.0f}")
+    # from the origin, so that an outline that is short but far away counts as well
+    steps = [np.diff(np.reshape(p, (-1, 2)), axis=0, prepend=0.0) for p in polygons]
+    length = max(float(np.abs(step).max(1).sum()) for step in steps)
+    limit = LONG_OUTLINE * (entry.height + entry.width)
+    if length > limit:
+        raise ValueError(f"its outline is {length:.0f} pixels long, more than {limit}")
+    code = mask.merge(mask.frPyObjects(polygons, entry.height, entry.width))
+    return mask.decode([code])[..., 0].astype(bool)
+
+
+def _painted(code: Item, entry: Entry) -> Bool[np.ndarray, "height width"]:
+    """The mask of a run-length code: down the columns, first a run of zeros.
+
+    Not by pycocotools: where the runs of a code end early, it leaves memory as it was.
+    """
+    if code["size"] != [entry.height, entry.width]:
+        raise ValueError(f"its run-length code is of size {str(code['size'])[:40]}")
+    counts, pixels = code["counts"], entry.height * entry.width
+    runs = _unpacked(counts) if isinstance(counts, str) else np.array(counts)
+    if runs.ndim != 1 or runs.dtype.kind != "i":
+        raise ValueError("its runs are no list of whole numbers")
+    if runs.min() < 0 or runs.max() > pixels or runs.sum() != pixels:
+        raise ValueError(f"its runs do not add up to the {pixels} pixels of the picture")
+    values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return values.reshape(entry.width, entry.height).T
+
+
+def _unpacked(text: str) -> Int64[np.ndarray, " run"]:
+    """Runs of COCO's compressed code (pycocotools, rleToString).
+
+    A number is characters of five bits from character 48 on, lowest first; bit 5 says that more
+    follow, bit 4 of the last is the sign. From the fourth on they are differences to the run
+    before the last.
+    """
+    bits = np.frombuffer(text.encode("utf-8"), dtype=np.uint8).astype(np.int64) - 48
+    if not len(bits) or bits.min() < 0 or bits.max() > 63 or bits[-1] & 32:
+        raise ValueError("its run-length code holds other characters, or ends too early")
+    ends = np.flatnonzero(bits & 32 == 0)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > 7:
+        raise ValueError("its run-length code holds a number of more than 35 bits")
+    places = 5 * (np.arange(len(bits)) - np.repeat(starts, lengths))
+    runs = np.add.reduceat((bits & 31) << places, starts)
+    runs -= (bits[ends] >> 4 & 1) << (5 * lengths)
+    runs[1::2], runs[2::2] = runs[1::2].cumsum(), runs[2::2].cumsum()
+    return runs

@@ -28,6 +28,8 @@ class Truth:
     height: int
     width: int
     masks: Bool[np.ndarray, "object height width"] | None = None
+    areas: Float[np.ndarray, " object"] | None = None
+    """Pixels, by which objects are small, medium or large; else of the mask, or of the box."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,9 @@ def _evaluated(truth: Sequence[Truth], found: Sequence[Found], num_classes: int,
     for image, one in enumerate(truth):
         for i in range(len(one.boxes)):
             row = _row(one, i, image, kind)
-            area = one.masks[i].sum() if kind == "masks" and one.masks is not None else None
-            size = row["bbox"][2] * row["bbox"][3] if area is None else float(area)
-            rows.append(row | {"id": len(rows) + 1, "area": size, "iscrowd": int(one.crowd[i])})
+            rows.append(
+                row | {"id": len(rows) + 1, "area": _area(one, i), "iscrowd": int(one.crowd[i])}
+            )
     guesses = [
         _row(one, i, image, kind) | {"score": float(one.scores[i])}
         for image, one in enumerate(found)
@@ -120,6 +122,15 @@ def _evaluated(truth: Sequence[Truth], found: Sequence[Found], num_classes: int,
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation
+
+
+def _area(one: Truth, i: int) -> float:
+    if one.areas is not None:
+        return float(one.areas[i])
+    if one.masks is not None:
+        return float(one.masks[i].sum())
+    x0, y0, x1, y1 = one.boxes[i]
+    return float((x1 - x0) * (y1 - y0))
 
 
 def _row(one: Truth | Found, i: int, image: int, kind: Kind) -> dict[str, Any]:

@@ -51,6 +51,17 @@ class Settings:
     """Detections of a picture."""
     proposals: ProposalSettings = ProposalSettings()
 
+    def __post_init__(self) -> None:
+        counts = (self.channels, self.fc_width, self.box_size, self.mask_size, self.samples)
+        if min(counts) < 1 or self.most < 1 or self.convs < 1:
+            raise ValueError(
+                f"channels, fc_width, box_size, mask_size, samples {counts}, convs {self.convs} "
+                f"and most {self.most} must be at least 1"
+            )
+        shares = (self.positives, self.threshold, self.score, self.nms)
+        if not all(0 <= share <= 1 for share in shares):
+            raise ValueError(f"positives, threshold, score, nms {shares} must be in [0, 1]")
+
 
 @dataclass(frozen=True)
 class Detections:
@@ -208,9 +219,9 @@ class MaskRcnn(nn.Module):
             assert one.masks is not None, "a mask head needs masks"
             rows = picked[i][1][picked[i][1] >= 0]
             if len(rows):
-                order = torch.arange(len(rows), device=rows.device)
-                own = one.masks[rows][:, None].float()
-                targets.append(roi_align(own, boxes[owner == i], order, side, 1)[:, 0])
+                # Objects are the "batch": a copy of the mask for each of 128 boxes is half a GB.
+                own = one.masks[:, None].float()
+                targets.append(roi_align(own, boxes[owner == i], rows, side, 1)[:, 0])
         target = (torch.cat(targets) >= 0.5).float()
         return F.binary_cross_entropy_with_logits(logits, target)
 

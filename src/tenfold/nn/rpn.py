@@ -50,6 +50,9 @@ class ProposalSettings:
     """IoU from which an anchor is an example of an object."""
     negative: float = 0.3
     """IoU below which it is one of background."""
+    least: float = 0.3
+    """IoU from which the best anchors of an object are its examples, though below `positive`
+    (mmdetection's min_pos_iou; 0 takes them at any overlap, as detectron2 does)."""
     samples: int = 256
     """Anchors a picture that are trained on, at most half of them positive."""
     before: int = 1000
@@ -59,6 +62,22 @@ class ProposalSettings:
     nms: float = 0.7
     """IoU above which the weaker of two proposals goes."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.negative <= self.positive <= 1 or not 0 <= self.least <= 1:
+            raise ValueError(
+                f"proposals.negative {self.negative}, positive {self.positive} and least "
+                f"{self.least} must be IoUs, and negative at most positive"
+            )
+        if self.scale <= 0 or not self.ratios or min(self.ratios) <= 0:
+            raise ValueError(
+                f"proposals.scale {self.scale} and ratios {self.ratios} must be positive"
+            )
+        if min(self.samples, self.before, self.after) < 1 or not 0 <= self.nms <= 1:
+            raise ValueError(
+                f"proposals.samples {self.samples}, before {self.before} and after {self.after} "
+                f"must be at least 1, nms {self.nms} in [0, 1]"
+            )
+
 
 def match(
     references: Float[Tensor, "reference 4"],
@@ -66,10 +85,12 @@ def match(
     positive: float,
     negative: float,
     keep_best: bool,
+    least: int | float = 0.0,
 ) -> Int64[Tensor, " reference"]:
     """For each reference box the row of its object, BACKGROUND, or ASIDE.
 
-    keep_best: the references that overlap an object most are its examples whatever the IoU.
+    keep_best: the references that overlap an object most are its examples though their IoU is
+    below `positive`, if it is at least `least` and not 0.
     """
     count = len(references)
     if not len(objects.boxes):
@@ -80,7 +101,7 @@ def match(
         found = torch.where(best >= positive, found, ASIDE)
         found[best < negative] = BACKGROUND
         if keep_best:
-            most = overlap.amax(0).clamp(min=1e-6)
+            most = overlap.amax(0).clamp(min=max(least, 1e-6))
             is_best = overlap >= most
             rows = is_best.any(1)
             found[rows] = is_best[rows].float().argmax(1)
@@ -99,7 +120,7 @@ def sample(
     rest = min(len(negative), count - most)
     chosen = []
     for rows, number in ((positive, most), (negative, rest)):
-        order = torch.randperm(len(rows), generator=generator)[:number]
+        order = torch.randperm(len(rows), generator=generator, device=generator.device)[:number]
         chosen.append(rows[order.to(rows.device)])
     return chosen[0], chosen[1]
 
@@ -158,9 +179,13 @@ class Rpn(nn.Module):
         of_score, of_box, count = score.sum() * 0, box.sum() * 0, 0
         settings = self.settings
         for i, one in enumerate(objects):
-            found = match(every, one, settings.positive, settings.negative, keep_best=True)
             limit = sizes[i].flip(0).to(centre.dtype)  # width, height
-            found[(centre >= limit).any(1)] = ASIDE  # in the padding
+            # Anchors in the padding must not be an object's best, so they are not even matched.
+            inside = (centre < limit).all(1)
+            found = torch.full((len(every),), ASIDE, device=every.device)
+            found[inside] = match(
+                every[inside], one, settings.positive, settings.negative, True, settings.least
+            )
             good, bad = sample(found, settings.samples, 0.5, generator)
             rows = torch.cat([good, bad])
             truth = (torch.arange(len(rows), device=rows.device) < len(good)).float()

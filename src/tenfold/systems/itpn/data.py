@@ -124,7 +124,8 @@ def instances(data: Data, split: str) -> Instances:
         made = [scenes.scene(split, i) for i in range(GENERATED[split])]
         rows = [(one.picture, one.boxes, one.labels, one.masks) for one in made]
         return coco.of_arrays(scenes.NAMES, rows)
-    return coco.open_coco(*coco.find_split(folder, _split_of(data.name, split)))
+    files = coco.find_split(folder, _split_of(data.name, split))
+    return coco.open_coco(*files, skip_broken=data.skip_broken)
 
 
 def _split_of(name: str, split: str) -> str:

@@ -260,6 +260,7 @@ def truth_of(scene: Scene) -> ap.Truth:
         np.concatenate([scene.boxes, scene.ignored]),
         np.concatenate([scene.labels, scene.ignored_labels]),
         crowd, scene.picture.shape[0], scene.picture.shape[1], masks,
+        np.concatenate([scene.areas, scene.ignored_areas]),
     )  # fmt: skip
 
 
