@@ -5,8 +5,10 @@ python benchmarks/itpn.py                # writes benchmarks/results/itpn.json a
 One process, one thread, the published base size at 224 pixels, batch 4. Both sides have the same
 weights, pictures and masks; loss and gradients are found equal first. A step is forward, backward
 and AdamW: plain (`foreach=False, fused=False`, as on a CPU by default) there, fused here. Each side
-runs in float32 and under bf16 autocast; peak memory is that of a fresh process that makes one step.
-Times are wall-clock; run it on an otherwise idle machine.
+runs in float32 and under bf16 autocast. A profile says how much of our time goes into matrix
+products, which both sides need: no ratio can be above that of all of plain's time to them. Peak
+memory is that of a fresh process that makes two steps, at batch 4, where weights, gradients and
+AdamW's state are most of it, and at batch 32. Times are wall-clock; run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -36,7 +38,8 @@ from tenfold.systems.itpn.model import PixelPretraining  # noqa: E402
 from tenfold.systems.itpn.official import official_keys  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
-BATCH, SIZE = 4, 224
+BATCH, MANY, SIZE = 4, 32, 224
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
 BASE = Shape(fpn_dim=256, fpn_depth=2)
 COMPARES = (
     "in one process, same weights, pictures and masks, equal loss and gradients; float32 against "
@@ -57,10 +60,10 @@ def plain(weights: PixelPretraining) -> PlainPretraining:
     return network
 
 
-def inputs() -> tuple[torch.Tensor, torch.Tensor]:
+def inputs(batch: int = BATCH) -> tuple[torch.Tensor, torch.Tensor]:
     draw = torch.Generator().manual_seed(1)
-    images = torch.randn(BATCH, 3, SIZE, SIZE, generator=draw)
-    return images, torch.rand(BATCH, BASE.units, generator=draw)
+    images = torch.randn(batch, 3, SIZE, SIZE, generator=draw)
+    return images, torch.rand(batch, BASE.units, generator=draw)
 
 
 def loss_of(network: nn.Module, images: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
@@ -69,13 +72,13 @@ def loss_of(network: nn.Module, images: torch.Tensor, noise: torch.Tensor) -> to
     return network({"images": images, "noise": noise})["loss"]
 
 
-def stepper(network: nn.Module, half: bool) -> Callable[[], None]:
+def stepper(network: nn.Module, half: bool, batch: int = BATCH) -> Callable[[], None]:
     is_plain = isinstance(network, PlainPretraining)
     kind = {"foreach": False, "fused": False} if is_plain else {"fused": True}
     optimiser = torch.optim.AdamW(
         network.parameters(), 1e-6, (0.9, 0.95), weight_decay=0.05, **kind
     )
-    images, noise = inputs()
+    images, noise = inputs(batch)
 
     def step() -> None:
         optimiser.zero_grad(set_to_none=True)
@@ -115,27 +118,37 @@ def differences() -> dict[str, float]:
     return found
 
 
-def memory(side: str, kind: str) -> int:
+def memory(side: str, kind: str, batch: int) -> int:
     """Peak bytes of a fresh process that makes two steps."""
-    words = [sys.executable, __file__, "--peak", side, "--kind", kind]
+    words = [sys.executable, __file__, "--peak", side, "--kind", kind, "--batch", str(batch)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     return int(done.stdout.split()[-1])
 
 
-def peak(side: str, kind: str) -> None:
+def peak(side: str, kind: str, batch: int) -> None:
     network: nn.Module = ours()
     if side == "plain":
         assert isinstance(network, PixelPretraining)
         network = plain(network)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step = stepper(network, KINDS[kind])
+    step = stepper(network, KINDS[kind], batch)
     step()
     step()
-    print(before * 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    # Not getrusage's peak: a process inherits that of the one that started it.
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found, "the system does not say how much memory was in use"
+    print(1024 * int(found[1]))
 
 
 def quartiles(values: list[float]) -> list[float]:
     return [round(q, 5) for q in statistics.quantiles(values, n=4)]
+
+
+def products(step: Callable[[], None]) -> float:
+    """Share of a step's time that goes into matrix products."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        step()
+    times = {row.key: row.self_cpu_time_total for row in seen.key_averages()}
+    return sum(times.get(name, 0.0) for name in PRODUCTS) / sum(times.values())
 
 
 def measured(rounds: int) -> list[dict[str, Any]]:
@@ -155,38 +168,45 @@ def measured(rounds: int) -> list[dict[str, Any]]:
             seconds[name].append(time.perf_counter() - start)
     found = []
     for kind in KINDS:
+        share = products(sides[f"ours, {kind}"])
         a, b = seconds[f"plain, {kind}"], seconds[f"ours, {kind}"]
         found.append({
             "what": f"a training step of iTPN-B, batch {BATCH}, {kind}",
             "seconds": {"straightforward": quartiles(a), "ours": quartiles(b)},
             "ratio": {"straightforward": quartiles([x / y for x, y in zip(a, b, strict=True)])},
+            "share of matrix products": round(share, 3),
+            "highest ratio possible": round(quartiles(a)[1] / (quartiles(b)[1] * share), 2),
             "rounds": rounds,
         })  # fmt: skip
     return found
 
 
 def page(result: dict[str, Any]) -> str:
-    rows = []
+    times, peaks = [], []
     for timing in result["timings"]:
-        ratio = timing["ratio"]["straightforward"]
-        peaks = result["peak bytes"][timing["what"].rsplit(", ", 1)[1]]
-        for side, (low, middle, high) in timing["seconds"].items():
-            over = f"**{ratio[1]:.2f}** ({ratio[0]:.2f}-{ratio[2]:.2f})" if side[0] == "s" else ""
-            name = "plain" if side[0] == "s" else "ours"
-            share = "" if name == "plain" else f" ({peaks['ours'] / peaks['plain']:.2f})"
-            memory_of = f"{peaks[name] / 2**30:.2f} GiB{share}"
-            rows.append([timing["what"] if over else "", side,
-                         f"{middle:.2f} s ({low:.2f}-{high:.2f})", over, memory_of])  # fmt: skip
+        low, middle, high = timing["ratio"]["straightforward"]
+        sides = timing["seconds"]
+        cells = [f"{m:.2f} s ({lo:.2f}-{hi:.2f})" for lo, m, hi in sides.values()]
+        times.append([timing["what"], *cells, f"**{middle:.2f}** ({low:.2f}-{high:.2f})",
+                      f"{timing['share of matrix products']:.0%}",
+                      f"{timing['highest ratio possible']:.2f}"])  # fmt: skip
+    for what, found in result["peak bytes"].items():
+        a, b = found["plain"], found["ours"]
+        peaks.append([what, f"{a / 2**30:.2f} GiB", f"{b / 2**30:.2f} GiB", f"**{b / a:.2f}**"])
     seen = result["environment"]
+    heads = ["", "straightforward", "ours", "ratio", "matrix products", "ratio without all else"]
     return "\n".join([
         "# iTPN: ours against the straightforward computation",
         "",
         f"{seen['date']}, commit {seen['commit']}, `{result['command']}`; {seen['cpu']}, "
         f"{seen['cores']} cores, {seen['threads']} thread, torch {seen['torch']}, load "
         f"{result['load']:.2f} before the run. Times: median (quartiles) of wall-clock; ratio: "
-        "median over rounds of runs next to each other.",
+        "median over rounds of runs next to each other; matrix products: their share of our time, "
+        "and the ratio if ours needed no time for anything else.",
         "",
-        *md_table(["", "side", "time", "over ours (quartiles)", "peak memory"], rows, words=2),
+        *md_table(heads, times, words=1),
+        "",
+        *md_table(["peak memory", "straightforward", "ours", "ours / it"], peaks, words=1),
         "",
         "Differences before timing: "
         + ", ".join(f"{k} {v:.1e}" for k, v in result["differences"].items()) + ".",
@@ -200,11 +220,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--peak", choices=("plain", "ours"))
     parser.add_argument("--kind", choices=tuple(KINDS), default="float32")
+    parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.peak:
-        peak(args.peak, args.kind)
+        peak(args.peak, args.kind, args.batch)
         return
     load = os.getloadavg()[0]
     with dist.started("cpu") as world:
@@ -212,7 +233,11 @@ def main() -> None:
     result = {
         "compares": COMPARES,
         "differences": differences(),
-        "peak bytes": {k: {s: memory(s, k) for s in ("plain", "ours")} for k in KINDS},
+        "peak bytes": {
+            f"batch {batch}, {kind}": {s: memory(s, kind, batch) for s in ("plain", "ours")}
+            for batch in (BATCH, MANY)
+            for kind in KINDS
+        },
         "timings": measured(args.rounds),
         "environment": environment,
         "load": load,
