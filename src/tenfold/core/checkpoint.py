@@ -109,8 +109,8 @@ def read_state(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(
-            f"{path} cannot be read ({error}); delete {path.parent} to go on from an older "
-            "checkpoint or from the start"
+            f"{path} cannot be read ({type(error).__name__}); delete {path.parent} to go on from "
+            "an older checkpoint or from the start"
         ) from error
     return state
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import pickle
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -54,13 +55,22 @@ def _content(path: Path) -> Any:
             raise ValueError(f"{path} is no readable safetensors file: {error}") from error
     if is_torchscript(path):
         return read_torchscript(path)
+    with torch.serialization.safe_globals([argparse.Namespace]):  # official files keep `args`
+        return load_tensors(path)
+
+
+def load_tensors(path: Path) -> Any:
+    """What torch.save wrote, of tensors and plain containers alone; ValueError for anything else.
+
+    torch's own message is not shown: it proposes to run what the file holds.
+    """
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # official files keep `args`
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever a damaged file leads to
-        reason = " ".join(str(error).strip().splitlines()[:1])
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"it names {named[1]}" if named else type(error).__name__
         raise ValueError(
-            f"{path} cannot be read as tensors alone ({type(error).__name__}: {reason}); it is "
+            f"{path} cannot be read as tensors alone ({reason}); it is no checkpoint of torch, "
             "damaged, or holds code"
         ) from error
 

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .containers import load_tensors
 from .keymap import Converted, KeyMap, Rule
 
 Kind = Literal["resnet20", "resnet18"]
@@ -51,14 +52,7 @@ def read_official(path: Path) -> dict[str, Tensor]:
     """The tensors of an official file, read without running anything that it holds."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever a damaged file leads to
-        reason = " ".join(str(error).strip().splitlines()[:1])
-        raise ValueError(
-            f"{path} cannot be read as tensors alone ({type(error).__name__}: {reason}); "
-            "it is damaged, or holds code"
-        ) from error
+    checkpoint = load_tensors(path)
     try:
         state = official_state(checkpoint)
         size_of(state)

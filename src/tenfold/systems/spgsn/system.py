@@ -17,6 +17,7 @@ from tenfold.core.system import Arm, Claim, DataUsed, Export, Fit, Paper, System
 from tenfold.data.motion import Windows
 from tenfold.metrics.mpjpe import fill_unused, mpjpe
 from tenfold.weights import spgsn as official
+from tenfold.weights.containers import load_tensors
 
 from . import data, picture
 from .config import Config
@@ -286,14 +287,7 @@ class Spgsn(System[Config]):
     @classmethod
     def convert(cls, source: Path) -> tuple[System[Config], Any]:
         """Read a checkpoint of the official code (`.pth.tar`); its size follows from its shapes."""
-        try:
-            checkpoint = torch.load(source, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises whatever a damaged file leads to
-            reason = str(error).strip().splitlines()[:1]
-            raise ValueError(
-                f"{source} cannot be read as tensors alone ({type(error).__name__}: "
-                f"{' '.join(reason)}); it is damaged, or holds code"
-            ) from error
+        checkpoint = load_tensors(source)
         try:
             state = official.official_state(checkpoint)
         except ValueError as error:
