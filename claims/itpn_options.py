@@ -70,7 +70,7 @@ def write(found: dict[str, list[dict[str, float]]], epochs: int, environment: di
     lines = [
         "# iTPN: what the options do",
         "",
-        (__doc__ or "").split("\n\n")[2].replace("\n", " "),
+        (__doc__ or "").split("\n\n")[2].strip().replace("\n", " "),
         "",
         f"{epochs} passes of pre-training and of localisation each, {seeds} seed(s), percent. "
         "Differences of a point or two are within the noise of 1000 test pictures.",
