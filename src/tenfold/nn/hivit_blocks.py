@@ -52,7 +52,7 @@ class Mlp(nn.Module):
     def forward(self, x: Float[Tensor, "*some dim"]) -> Float[Tensor, "*some dim"]:
         """Apply to the last axis; GELU is computed again on the way back, rather than kept.
 
-        It is a quarter of what a block holds for its gradient, and costs 2 % of the time.
+        It is a quarter of what a block holds for its gradient, and takes a few percent of the time.
         """
         hidden = self.fc1(x)
         if not (torch.is_grad_enabled() and hidden.requires_grad):
@@ -90,7 +90,7 @@ def attend(
     """torch's attention; in bf16 training on a CPU by matrix products, whose gradient is faster.
 
     There the backward pass of torch's fused kernel takes several times as long (measured with 49
-    to 196 tokens). Softmax is in float32 in both.
+    to 196 tokens). Softmax sums in float32 in both; here its result is rounded to bf16.
     """
     if q.device.type != "cpu" or q.dtype != torch.bfloat16 or not torch.is_grad_enabled():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

@@ -111,7 +111,8 @@ class Data:
     normalise: Literal["imagenet", "half"] = "imagenet"
     """Mean and deviation of channels: ImageNet's (pixel), or one half (clip)."""
     skip_broken: bool = False
-    """Leave out pictures that cannot be read, with a warning, instead of stopping."""
+    """Leave out pictures that cannot be read, and COCO annotations that do not fit, with a warning,
+    instead of stopping."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
