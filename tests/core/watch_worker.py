@@ -82,7 +82,7 @@ def verb(words: list[str]) -> None:
             hidden = 32 if here == args.rank else 16
             world.require_same({"config": {"model": {"hidden": hidden}}, "code": "abc"})
         elif what == "patient":
-            time.sleep(2.0 * args.limit * (here == args.rank))
+            time.sleep(1.5 * args.limit * (here == args.rank))
             world.barrier(patient=True)
         elif what in ("train", "train-killed", "train-nan"):
             wrong = here == args.rank and attempt == 0
