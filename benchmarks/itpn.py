@@ -6,9 +6,10 @@ One process, one thread, the published base size at 224 pixels, batch 4. Both si
 weights, pictures and masks; loss and gradients are found equal first. A step is forward, backward
 and AdamW: plain (`foreach=False, fused=False`, as on a CPU by default) there, fused here. Each side
 runs in float32 and under bf16 autocast. A profile says how much of our time goes into matrix
-products, which both sides need: no ratio can be above that of all of plain's time to them. Peak
-memory is that of a fresh process that makes two steps, at batch 4, where weights, gradients and
-AdamW's state are most of it, and at batch 32. Times are wall-clock; run it on an idle machine.
+products, which both sides need: no ratio can be above that of all of plain's time to them; their
+rate beside that of one large square product says whether they could be faster. Peak memory is that
+of a fresh process that makes two steps, at batch 4, where weights, gradients and AdamW's state are
+most of it, and at batch 32. Times are wall-clock; run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent))
 from straightforward_itpn import PlainPretraining  # noqa: E402
@@ -143,12 +145,28 @@ def quartiles(values: list[float]) -> list[float]:
     return [round(q, 5) for q in statistics.quantiles(values, n=4)]
 
 
-def products(step: Callable[[], None]) -> float:
-    """Share of a step's time that goes into matrix products."""
+def products(step: Callable[[], None]) -> tuple[float, float]:
+    """Share of a step's time that goes into matrix products, and their rate in FLOP/s."""
+    with FlopCounterMode(display=False) as counted:
+        step()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
         step()
+    work = {str(op): flops for op, flops in counted.get_flop_counts()["Global"].items()}
+    flops = sum(work.get(name.replace("aten::", "aten."), 0) for name in PRODUCTS)
     times = {row.key: row.self_cpu_time_total for row in seen.key_averages()}
-    return sum(times.get(name, 0.0) for name in PRODUCTS) / sum(times.values())
+    spent = sum(times.get(name, 0.0) for name in PRODUCTS)
+    return spent / sum(times.values()), flops / (1e-6 * spent)
+
+
+def square_product(half: bool, side: int = 2048) -> float:
+    """FLOP/s of one large product, which is about what the core can do."""
+    a, b = torch.randn(2, side, side, dtype=torch.bfloat16 if half else torch.float32)
+    best = float("inf")
+    for _ in range(7):
+        start = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - start)
+    return 2 * side**3 / best
 
 
 def measured(rounds: int) -> list[dict[str, Any]]:
@@ -167,8 +185,8 @@ def measured(rounds: int) -> list[dict[str, Any]]:
             step()
             seconds[name].append(time.perf_counter() - start)
     found = []
-    for kind in KINDS:
-        share = products(sides[f"ours, {kind}"])
+    for kind, half in KINDS.items():
+        share, rate = products(sides[f"ours, {kind}"])
         a, b = seconds[f"plain, {kind}"], seconds[f"ours, {kind}"]
         found.append({
             "what": f"a training step of iTPN-B, batch {BATCH}, {kind}",
@@ -176,6 +194,8 @@ def measured(rounds: int) -> list[dict[str, Any]]:
             "ratio": {"straightforward": quartiles([x / y for x, y in zip(a, b, strict=True)])},
             "share of matrix products": round(share, 3),
             "highest ratio possible": round(quartiles(a)[1] / (quartiles(b)[1] * share), 2),
+            "FLOP/s of matrix products": round(rate),
+            "FLOP/s of a square product": round(square_product(half)),
             "rounds": rounds,
         })  # fmt: skip
     return found
@@ -189,12 +209,15 @@ def page(result: dict[str, Any]) -> str:
         cells = [f"{m:.2f} s ({lo:.2f}-{hi:.2f})" for lo, m, hi in sides.values()]
         times.append([timing["what"], *cells, f"**{middle:.2f}** ({low:.2f}-{high:.2f})",
                       f"{timing['share of matrix products']:.0%}",
-                      f"{timing['highest ratio possible']:.2f}"])  # fmt: skip
+                      f"{timing['highest ratio possible']:.2f}",
+                      f"{timing['FLOP/s of matrix products'] / 1e9:.0f} of "
+                      f"{timing['FLOP/s of a square product'] / 1e9:.0f}"])  # fmt: skip
     for what, found in result["peak bytes"].items():
         a, b = found["plain"], found["ours"]
         peaks.append([what, f"{a / 2**30:.2f} GiB", f"{b / 2**30:.2f} GiB", f"**{b / a:.2f}**"])
     seen = result["environment"]
-    heads = ["", "straightforward", "ours", "ratio", "matrix products", "ratio without all else"]
+    heads = ["", "straightforward", "ours", "ratio", "matrix products", "ratio without all else",
+             "GFLOP/s of the products"]  # fmt: skip
     return "\n".join([
         "# iTPN: ours against the straightforward computation",
         "",
@@ -202,7 +225,8 @@ def page(result: dict[str, Any]) -> str:
         f"{seen['cores']} cores, {seen['threads']} thread, torch {seen['torch']}, load "
         f"{result['load']:.2f} before the run. Times: median (quartiles) of wall-clock; ratio: "
         "median over rounds of runs next to each other; matrix products: their share of our time, "
-        "and the ratio if ours needed no time for anything else.",
+        "the ratio if ours needed no time for anything else, and their rate against that of a "
+        "product of two square matrices.",
         "",
         *md_table(heads, times, words=1),
         "",
