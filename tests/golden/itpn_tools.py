@@ -19,6 +19,10 @@ from tenfold.systems.itpn.official import official_keys
 
 EPOCH = 1000
 """Steps an epoch with which the cases' fractions of epochs are whole steps."""
+PUBLISHED = {
+    "itpn_base": Shape(embed_dim=512, depths=(3, 3, 24), num_heads=8, bias="full"),
+    "itpn_large": Shape(embed_dim=768, depths=(2, 2, 40), num_heads=12, bias="full"),
+}
 
 
 def check_masks(case: Case) -> None:
@@ -41,7 +45,7 @@ def check_schedules(case: Case) -> None:
         steps = [round(EPOCH * e) for e in config[epochs]]
         got = [optim.lr * lr_factor(optim, step, EPOCH * c["epochs"]) for step in steps]
         close(np.array(got), case.arrays[key], 1e-12, 1e-15, key)
-    for key in ("cosine1", "cosine2"):
+    for key in (key for key in config if key.startswith("cosine")):
         lr, low, epochs, per_epoch, more = config[key]
         warmup = more.get("warmup_steps", more["warmup_epochs"] * per_epoch)
         optim = Optim(lr=lr, schedule="cosine", warmup=warmup, ramp="linspace", floor=low / lr)
@@ -51,10 +55,11 @@ def check_schedules(case: Case) -> None:
 
 
 def check_groups(case: Case) -> None:
-    for name in ("tiny", "itpn_base"):
-        config = case.spec[name]["config"]
-        base = Shape(embed_dim=512, depths=(3, 3, 24), num_heads=8, bias="full")
-        shape = base if name == "itpn_base" else shape_of({"norm_eps": 1e-6, **config})
+    models = {name: v for name, v in case.spec.items() if isinstance(v, dict) and "groups" in v}
+    assert models
+    for name, entry in models.items():
+        config = entry["config"]
+        shape = PUBLISHED.get(name) or shape_of({"norm_eps": 1e-6, **config})
         classes = config.get("num_classes", 1000)
         with torch.device("meta"):
             network = Classifier(shape, classes)
@@ -63,7 +68,7 @@ def check_groups(case: Case) -> None:
         of = {id(p): (g["lr_scale"], g["weight_decay"]) for g in groups for p in g["params"]}
         parameters = dict(network.named_parameters())
         names = official_keys(network)
-        wanted = case.spec[name]["groups"]
+        wanted = entry["groups"]
         assert set(wanted) == set(names), name
         for key, want in wanted.items():
             assert np.allclose(of[id(parameters[names[key]])], want, 1e-9), (key, want)
@@ -73,8 +78,7 @@ def check_dense_groups(case: Case) -> None:
     config = case.spec["config"]
     rule = "segment" if case.name.startswith("seg") else "detect"
     with torch.device("meta"):
-        shape = Shape(embed_dim=512, depths=(3, 3, 24), num_heads=8, bias="full")
-        network = Classifier(shape, 1000)
+        network = Classifier(PUBLISHED[config["model"].split()[0]], 1000)
     sizes = {key: network.state_dict()[name].ndim for key, name in official_keys(network).items()}
     for key, want in case.spec["groups"].items():
         own = key.removeprefix("backbone.")

@@ -49,6 +49,14 @@ def test_order_of_kept_units_does_not_matter() -> None:
     torch.testing.assert_close(a, b.flip(1), rtol=1e-5, atol=1e-5)
 
 
+def test_all_units_kept_are_as_no_choice() -> None:
+    net, x = network(replace(SHAPE, bias="full")), pictures()
+    kept = torch.randperm(16, generator=torch.Generator().manual_seed(2)).expand(2, -1)
+    with torch.no_grad():
+        a, b = net.encode(x, kept).tokens, net.encode(x).tokens
+    torch.testing.assert_close(a, b[:, kept[0]], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("bias", ["none", "full", "decomposed"])
 @pytest.mark.parametrize("size", [(32, 32), (64, 32)])
 def test_any_size(bias: str, size: tuple[int, int]) -> None:

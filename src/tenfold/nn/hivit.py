@@ -201,7 +201,8 @@ class HiViT(nn.Module):
         if masked is not None:
             assert mask_token is not None
             x = torch.where(masked[..., None], mask_token.to(x.dtype), x)
-        positions = self.positions(grid, always_resized=kept is not None)
+        left_out = kept is not None and kept.shape[1] < grid[0] * grid[1]
+        positions = self.positions(grid, always_resized=left_out)
         if kept is not None:
             positions = positions.expand(len(x), -1, -1)
             positions = positions.gather(1, kept[:, :, None].expand(-1, -1, x.shape[2]))

@@ -165,7 +165,7 @@ def _rename(key: str) -> str:
     return "absolute_pos_embed" if key == "pos_embed" else key
 
 
-def ours(state: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
+def ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Official tensors as our modules have them: Fast-iTPN's convolutions become linear layers."""
     found = {}
     for key, value in state.items():

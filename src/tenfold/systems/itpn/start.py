@@ -71,7 +71,7 @@ def read(path: str) -> Given:
         return _of_run(source)
     state = read_checkpoint(source)
     layout = weights.describe(state)
-    return Given(str(source), model_of(layout), weights.ours(state, layout), layout.grid)
+    return Given(str(source), model_of(layout), weights.ours(state), layout.grid)
 
 
 def _of_run(source: Path) -> Given:
