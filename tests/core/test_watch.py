@@ -25,7 +25,8 @@ LATE = 25.0
 """Seconds until nobody may be there any more: four on an idle machine, and torch takes over 30."""
 
 JOBS: dict[str, list[int | str]] = {
-    # name: number of processes, what goes wrong, options
+    # name: number of processes, what goes wrong, options; those that take long come first
+    "one-works-long": [2, "patient", "--limit", LIMIT],
     "sleeps": [2, "sleep", "--limit", LIMIT],
     "stopped": [3, "stop", "--rank", 2, "--limit", LIMIT],
     "first-stopped": [2, "stop", "--rank", 0, "--limit", LIMIT],
@@ -38,7 +39,6 @@ JOBS: dict[str, list[int | str]] = {
     "mistake-of-all": [2, "same-mistake"],
     "mistake-of-all-before-they-meet": [2, "same-mistake-early"],
     "other-config": [3, "other-config", "--rank", 2],
-    "one-works-long": [2, "patient", "--limit", LIMIT],
     "nan-in-one": [2, "train-nan"],
     "nothing-wrong": [2, "train"],
 }
@@ -59,7 +59,7 @@ class Job:
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
-    """All jobs, which ran at the same time."""
+    """All jobs, which ran beside each other."""
     folder = tmp_path_factory.mktemp("jobs")
     words = {name: [n, *map(str, rest)] for name, (n, *rest) in JOBS.items()}
     (folder / "jobs.json").write_text(json.dumps(words))

@@ -1,7 +1,7 @@
 """Small jobs that go wrong in one way each; see test_watch.py.
 
 torchrun watch_worker.py RUN WHAT [--rank N] [--limit SECONDS]
-python watch_worker.py --jobs FOLDER    # all jobs of FOLDER/jobs.json at once, torch loaded once
+python watch_worker.py --jobs FOLDER    # all jobs of FOLDER/jobs.json together, torch loaded once
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def launch(folder: Path, processes: int, words: list[str]) -> bool:
 
 
 def jobs(folder: Path) -> bool:
-    """Start every job at once; True in a job's own processes."""
+    """Start every job, one a second; True in a job's own processes."""
     import torch._dynamo  # noqa: F401 - optimisers import it: here once, not in every process
 
     waiting = []
@@ -161,6 +161,7 @@ def jobs(folder: Path) -> bool:
                 return True
             os._exit(0)
         waiting.append(pid)
+        time.sleep(1)  # so that no process waits for a core until others give it up for dead
     for pid in waiting:
         os.waitpid(pid, 0)
     return False
