@@ -286,6 +286,8 @@ def test_own_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = folder_of(tmp_path / "one", ("a",))
     words[3] = str(one)
     assert "at least 2 are needed" in refused(capsys, tmp_path / "never", *words)
+    words[1] = "tiny_imagenet_20"
+    assert "is --data.name folder" in refused(capsys, tmp_path / "never", *words)
 
 
 @pytest.mark.parametrize(

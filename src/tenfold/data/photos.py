@@ -12,14 +12,14 @@ import numpy as np
 from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 
-from .findings import BROKEN, Findings, some
+from .findings import BROKEN, some
 from .pictures import (
     ENDINGS,
     FORMATS,
-    MAX_BYTES,
     class_folders,
     decode,
     inside_of,
+    read_npz,
     read_picture,
 )
 
@@ -202,7 +202,7 @@ _KEYS = ("jpeg", "offsets", "labels", "boxes", "names", "classes", "wnids")
 def open_tiny_imagenet_20(folder: Path, split: str) -> Photos:
     """20 classes of Tiny ImageNet with boxes, from `train.npz` or `val.npz`."""
     file = folder / f"{split}.npz"
-    arrays = _arrays(file)
+    arrays = read_npz(file, _KEYS)
     jpeg, offsets, labels, boxes, names, classes = (arrays[key] for key in _KEYS[:6])
     count = labels.size
     shapes = (labels.shape, boxes.shape, names.shape, offsets.shape)
@@ -247,23 +247,3 @@ def open_tiny_imagenet_20(folder: Path, split: str) -> Photos:
     return Photos(
         tuple(classes.tolist()), labels.astype(np.int64), tuple(names.tolist()), load, ends
     )
-
-
-def _arrays(file: Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz, which is looked at before it is unpacked."""
-    import zipfile
-
-    findings = Findings(file.parent)
-    try:
-        if not findings.exists(file):
-            raise ValueError(f"{file} {findings.result.problems[0].what}. Prepare the set again.")
-        with zipfile.ZipFile(file) as archive:
-            size = sum(item.file_size for item in archive.infolist())
-        if size > MAX_BYTES:
-            raise ValueError(f"{file} unpacks to {size} bytes, more than {MAX_BYTES}.")
-        arrays = findings.npz(file, _KEYS)
-    except (*BROKEN, MemoryError) as error:
-        raise ValueError(f"{file} cannot be read as npz: {error}. Prepare it again.") from error
-    if arrays is None:
-        raise ValueError(f"{file} {findings.result.problems[0].what}. Prepare the set again.")
-    return arrays

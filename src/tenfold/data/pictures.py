@@ -301,7 +301,7 @@ class Stored:
 
 def open_stored(file: Path, side: int, num_classes: int) -> Stored:
     """Open an npz of `jpeg`, `offset`, `label`, `name`; whatever does not fit is a ValueError."""
-    arrays = _arrays(file)
+    arrays = read_npz(file, _KEYS)
     jpeg, offset, label, name = (arrays[key] for key in _KEYS)
     count = label.size
     if jpeg.dtype != np.uint8 or offset.dtype != np.int64 or label.dtype.kind not in "iu":
@@ -327,8 +327,8 @@ def open_stored(file: Path, side: int, num_classes: int) -> Stored:
 _KEYS = ("jpeg", "offset", "label", "name")
 
 
-def _arrays(file: Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz, whose unpacked sizes are looked at first."""
+def read_npz(file: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
+    """The arrays of an npz with these keys, whose unpacked sizes are looked at first."""
     findings = Findings(file.parent)
     try:
         if findings.exists(file):
@@ -336,7 +336,7 @@ def _arrays(file: Path) -> dict[str, np.ndarray]:
                 size = sum(item.file_size for item in archive.infolist())
             if size > MAX_BYTES:
                 findings.problem(file, f"unpacks to {size} bytes, more than {MAX_BYTES}")
-        arrays = None if findings.result.problems else findings.npz(file, _KEYS)
+        arrays = None if findings.result.problems else findings.npz(file, keys)
     except (*BROKEN, MemoryError) as error:
         raise ValueError(
             f"{file} cannot be read as npz: {error}. Prepare the set again."

@@ -78,6 +78,11 @@ def photographs(data: Data, split: str, seed: int) -> Photos:
     if folder is None:
         return _drawn(split)
     if data.name == "tiny_imagenet_20":
+        if data.path and not (folder / "train.npz").exists():
+            raise FileNotFoundError(
+                f"data.path {data.path} has no train.npz, which {data.name} consists of; a folder "
+                "with one sub-folder of pictures a class is --data.name folder"
+            )
         return photos.open_tiny_imagenet_20(folder, "train" if split == "train" else "val")
     if data.name in ("imagenet", "folder"):
         part = "train" if split == "train" else "val"
