@@ -71,6 +71,15 @@ def load(module: nn.Module, state: dict[str, Tensor]) -> None:
     module.load_state_dict({names[key]: value for key, value in found.items()})
 
 
+def published(model: str) -> Shape:
+    """Our `Shape` of an official pixel classifier, by the first words of its name."""
+    shapes = {
+        "itpn_base": Shape(embed_dim=512, depths=(3, 3, 24), num_heads=8, bias="full"),
+        "itpn_large": Shape(embed_dim=768, depths=(2, 2, 40), num_heads=12, bias="full"),
+    }
+    return next(shape for name, shape in shapes.items() if model.startswith(name))
+
+
 def shape_of(config: dict) -> Shape:
     """Our `Shape` of a case's constructor arguments."""
     side = config["img_size"] // config["patch_size"]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from golden.harness import Case, close
-from golden.itpn_fill import given, load, numbers, official, shape_of
-from tenfold.nn.hivit import HiViT, Shape
+from golden.itpn_fill import given, load, numbers, official, published, shape_of
+from tenfold.nn.hivit import HiViT
 from tenfold.systems.itpn.loss import token_loss
 from tenfold.systems.itpn.model import Classifier, ClipPretraining, PixelPretraining
 from tenfold.systems.itpn.official import official_keys
@@ -21,8 +21,8 @@ from tenfold.weights.itpn import ours
 
 ATOL = 2e-5
 """A fifth of what the README of the cases suggests; values are of order 1."""
-BASE = Shape(embed_dim=512, depths=(3, 3, 24), num_heads=8, fpn_dim=256, fpn_depth=2)
-BASE_DECODER = {"dim": 512, "depth": 8, "heads": 16}
+DECODER = {"dim": 512, "depth": 8, "heads": 16}
+"""Of the published pixel pre-training, at base and large size."""
 
 
 def gradients(module: nn.Module, case: Case) -> None:
@@ -47,9 +47,10 @@ def gradients(module: nn.Module, case: Case) -> None:
 
 def check_pixel_pretrain(case: Case) -> None:
     config = case.spec["config"]
-    is_base = "keys_file" in config
-    shape = BASE if is_base else shape_of(config)
-    decoder = BASE_DECODER if is_base else {
+    is_real = "keys_file" in config
+    pyramid = {"bias": "none", "fpn_dim": 256, "fpn_depth": 2}
+    shape = replace(published(config["model"]), **pyramid) if is_real else shape_of(config)
+    decoder = DECODER if is_real else {
         "dim": config["decoder_embed_dim"],
         "depth": config["decoder_depth"],
         "heads": config["decoder_num_heads"],
@@ -58,7 +59,7 @@ def check_pixel_pretrain(case: Case) -> None:
     network = PixelPretraining(shape, mask_ratio=ratio, normalised=normalised, **decoder)
     load(network, official(case))
     images, noise = given(case, "img"), given(case, "noise")
-    with torch.set_grad_enabled(not is_base):
+    with torch.set_grad_enabled(not is_real):
         found = network.decode(images, noise)
         predicted = network.decoder_pred(found.decoded)
         loss = network({"images": images, "noise": noise})["loss"]
@@ -79,7 +80,7 @@ def check_pixel_pretrain(case: Case) -> None:
         "loss": loss.reshape(1),
     }
     compare(got, case)
-    if not is_base:
+    if not is_real:
         loss.backward()
         gradients(network, case)
 
@@ -141,9 +142,9 @@ def check_leak(network: ClipPretraining, images: Tensor, masked: Tensor, case: C
 
 def check_classifier(case: Case) -> None:
     config = case.spec["config"]
-    is_base = "keys_file" in config
-    shape = replace(BASE, fpn_dim=0, bias="full") if is_base else shape_of(config)
-    classes = 1000 if is_base else config["num_classes"]
+    is_real = "keys_file" in config
+    shape = published(config["model"]) if is_real else shape_of(config)
+    classes = 1000 if is_real else config["num_classes"]
     network = Classifier(shape, classes)
     load(network, official(case))
     images = given(case, "img")

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from golden.harness import Case, close
-from golden.itpn_fill import given, shape_of
+from golden.itpn_fill import given, published, shape_of
 from tenfold.core.optim import Optim, lr_factor
-from tenfold.nn.hivit import HiViT, Shape
+from tenfold.nn.hivit import HiViT
 from tenfold.nn.position import resize_bias, sincos_2d
 from tenfold.systems.itpn.decay import layered, scale_and_decay
 from tenfold.systems.itpn.masking import Blockwise
@@ -19,10 +19,6 @@ from tenfold.systems.itpn.official import official_keys
 
 EPOCH = 1000
 """Steps an epoch with which the cases' fractions of epochs are whole steps."""
-PUBLISHED = {
-    "itpn_base": Shape(embed_dim=512, depths=(3, 3, 24), num_heads=8, bias="full"),
-    "itpn_large": Shape(embed_dim=768, depths=(2, 2, 40), num_heads=12, bias="full"),
-}
 
 
 def check_masks(case: Case) -> None:
@@ -59,7 +55,8 @@ def check_groups(case: Case) -> None:
     assert models
     for name, entry in models.items():
         config = entry["config"]
-        shape = PUBLISHED.get(name) or shape_of({"norm_eps": 1e-6, **config})
+        is_tiny = "embed_dim" in config
+        shape = shape_of({"norm_eps": 1e-6, **config}) if is_tiny else published(name)
         classes = config.get("num_classes", 1000)
         with torch.device("meta"):
             network = Classifier(shape, classes)
@@ -78,7 +75,7 @@ def check_dense_groups(case: Case) -> None:
     config = case.spec["config"]
     rule = "segment" if case.name.startswith("seg") else "detect"
     with torch.device("meta"):
-        network = Classifier(PUBLISHED[config["model"].split()[0]], 1000)
+        network = Classifier(published(config["model"]), 1000)
     sizes = {key: network.state_dict()[name].ndim for key, name in official_keys(network).items()}
     for key, want in case.spec["groups"].items():
         own = key.removeprefix("backbone.")
