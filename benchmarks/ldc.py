@@ -32,12 +32,17 @@ from tenfold.core.optim import build, lr_factor, one_group
 from tenfold.core.seed import generator
 from tenfold.report.claim import md_table
 from tenfold.systems.ldc import Ldc
+from tenfold.systems.ldc.calibration_unit import (
+    UnitTrainee,
+    matching_loss,
+    real_features,
+    unit_batches,
+)
 from tenfold.systems.ldc.heads import cosine
 from tenfold.systems.ldc.heads import statistics as statistics_of
 from tenfold.systems.ldc.model import BaseTrainee, Network, new_unit
 from tenfold.systems.ldc.recipes import OFFICIAL, SMALL
 from tenfold.systems.ldc.rehearsal import tune
-from tenfold.systems.ldc.unit import UnitTrainee, matching_loss, real_features, unit_batches
 
 RESULTS = Path(__file__).parent / "results"
 CLASSES, BATCH = 60, 128

@@ -30,10 +30,10 @@ import torch
 from straightforward_pangu import Straightforward
 from torch.profiler import ProfilerActivity, profile
 
-from tenfold.data.grid import Grid
+from tenfold.data.weather.grid import Grid
 from tenfold.systems.pangu.config import Model
 from tenfold.systems.pangu.model import Pangu
-from tenfold.weights.pangu import PSEUDOCODE
+from tenfold.systems.pangu.onnx.pseudocode import PSEUDOCODE
 
 RESULTS = Path(__file__).parent / "results"
 SIDES = ("straightforward", "ours")

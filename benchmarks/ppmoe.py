@@ -40,14 +40,14 @@ from straightforward_ppmoe import Straightforward, converted
 from tenfold.core.dist import World
 from tenfold.core.loop import Loop
 from tenfold.core.optim import build
-from tenfold.systems.ppmoe.calibrate import calibrate
-from tenfold.systems.ppmoe.clusters import MODELS, predict_step_seconds
 from tenfold.systems.ppmoe.config import Config, Layout, Model
-from tenfold.systems.ppmoe.cost import Kind, Placement
 from tenfold.systems.ppmoe.dispatch import MoE
 from tenfold.systems.ppmoe.model import FeedForward, initialise
 from tenfold.systems.ppmoe.parallel import Grid, Group, make_grid
 from tenfold.systems.ppmoe.pipeline import Part, key_of
+from tenfold.systems.ppmoe.planner.calibrate import calibrate
+from tenfold.systems.ppmoe.planner.clusters import MODELS, predict_step_seconds
+from tenfold.systems.ppmoe.planner.cost import Kind, Placement
 from tenfold.systems.ppmoe.recipes import SMALL
 
 RESULTS = Path(__file__).parent / "results"

@@ -36,8 +36,8 @@ from tenfold.nn.dct import dct_matrix
 from tenfold.systems.spgsn.config import Model
 from tenfold.systems.spgsn.loss import mpjpe_loss
 from tenfold.systems.spgsn.model import ScatteringNetwork
+from tenfold.systems.spgsn.official import key_map
 from tenfold.systems.spgsn.scattering import EdgeMasks
-from tenfold.weights.spgsn import key_map
 
 RESULTS = Path(__file__).parent / "results"
 NODES, COEFFS, FRAMES = 75, 30, 35  # CMU Mocap, the official configuration

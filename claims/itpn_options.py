@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
-from tenfold import run
 from tenfold.core import dist, log
 from tenfold.report.claim import md_table
+from tenfold.runner import train
 from tenfold.systems.itpn import Itpn
 from tenfold.systems.itpn.config import Config
 from tenfold.systems.itpn.recipes import SMALL
@@ -97,7 +97,7 @@ def main() -> None:
         teacher = str(args.teachers / f"iTPN-seed{seed}")
         for number, (name, cfg) in enumerate(rows(args.epochs, teacher).items()):
             cfg = replace(cfg, seed=seed, loop=replace(cfg.loop, threads=1))
-            result = run.train("itpn", Itpn, "options", cfg, args.runs / f"{number}-seed{seed}")
+            result = train.train("itpn", Itpn, "options", cfg, args.runs / f"{number}-seed{seed}")
             found.setdefault(name, []).append(result["metrics"])
     with dist.started("cpu") as world:
         environment = log.environment(world)

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import torch
 
-from tenfold import run
 from tenfold.core import dist, log, loop
-from tenfold.core.system import Fit
-from tenfold.data import fscil
+from tenfold.core.stage import Stage
+from tenfold.data.images import fscil
 from tenfold.report.claim import md_table
-from tenfold.systems.ldc import Ldc, roster
+from tenfold.runner.weights import construct
+from tenfold.systems.ldc import Ldc, comparison
+from tenfold.systems.ldc.calibration_unit import Unit
 from tenfold.systems.ldc.config import Calibration
 from tenfold.systems.ldc.heads import statistics
 from tenfold.systems.ldc.recipes import (
@@ -35,7 +36,6 @@ from tenfold.systems.ldc.recipes import (
     SMALL,
 )
 from tenfold.systems.ldc.sessions import measure
-from tenfold.systems.ldc.unit import Unit
 
 HERE = Path(__file__).parent
 BASE, WAY, SESSIONS, SHOT, DRAWS = 40, 5, 4, 5, 5
@@ -117,21 +117,23 @@ def main() -> None:
     cfg = Ldc.complete(replace(cfg, data=replace(cfg.data, base=BASE)))
     if cfg.data.name != SMALL.data.name:
         raise SystemExit(f"{SMALL.data.name} was not found; set TENFOLD_DATA")
-    system = run.construct(Ldc, cfg)
+    system = construct(Ldc, cfg)
     system.images.protocol = pseudo(fscil.read(SMALL.data.name))
     system.cfg = cfg = replace(cfg, classes=system.images.protocol.classes)
-    trained = {name: roster.new_unit(64, settings, 0) for name, (settings, _) in units().items()}
+    trained = {
+        name: comparison.new_unit(64, settings, 0) for name, (settings, _) in units().items()
+    }
     with dist.started("cpu") as world:
         loop.train(stages(system, trained), cfg.loop, world, args.runs, cfg.seed)
         environment = log.environment(world)
     environment["command"] = f"python claims/ldc_validation.py --epochs {args.epochs}"
     rows: dict[str, dict[str, float]] = {}
     tukey = statistics(*_both(system, "tukey"))
-    for name, row in roster.quick(cfg, system.measured(), tukey).items():
+    for name, row in comparison.quick(cfg, system.measured(), tukey).items():
         rows[name] = measure(row.make, system.course("test", row.space))[0]
     for name, (settings, unit) in variants().items():
-        given = trained[unit] if unit else roster.new_unit(64, settings, 0)
-        make = roster.rehearsal(system.measured(settings), settings, 16.0, 0, given)
+        given = trained[unit] if unit else comparison.new_unit(64, settings, 0)
+        make = comparison.rehearsal(system.measured(settings), settings, 16.0, 0, given)
         rows[name] = measure(make, system.course("test", settings.space))[0]
     write(rows, environment)
 
@@ -141,9 +143,9 @@ def _both(system: Ldc, space: str) -> tuple[torch.Tensor, torch.Tensor]:
     return found.features, found.labels
 
 
-def stages(system: Ldc, trained: dict[str, Unit]) -> Iterator[Fit]:
+def stages(system: Ldc, trained: dict[str, Unit]) -> Iterator[Stage]:
     """Base training, then every unit."""
-    yield next(system.fits())
+    yield next(system.stages())
     for name, (settings, optim) in units().items():
         yield system.calibration(f"unit-{name}", settings, trained[name], optim)
 

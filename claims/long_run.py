@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tenfold.report import plots
+from tenfold.viz import plots
 
 HERE = Path(__file__).parent
 PEER = {

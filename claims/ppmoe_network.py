@@ -35,10 +35,10 @@ import torch
 
 from tenfold.core import log
 from tenfold.core.dist import World
-from tenfold.report import plots
-from tenfold.systems.ppmoe.calibrate import calibrate
-from tenfold.systems.ppmoe.clusters import Calibration
-from tenfold.systems.ppmoe.cost import Cost, Extensions, Kind, Placement, Shape, cost
+from tenfold.systems.ppmoe.planner.calibrate import calibrate
+from tenfold.systems.ppmoe.planner.clusters import Calibration
+from tenfold.systems.ppmoe.planner.cost import Cost, Extensions, Kind, Placement, Shape, cost
+from tenfold.viz import plots
 
 HERE = Path(__file__).parent
 NAME = "ppmoe-network"
@@ -693,10 +693,10 @@ def remarks(result: dict[str, Any]) -> list[str]:
         "limited rate; no constant in it is fitted to the sweep (trial runs came before). "
         "By bytes: the step measured without a limit, and the bytes that a node sends over the "
         "rate, while the other node's pass in the other direction; nothing is hidden behind "
-        "computation. Planner's terms: `tenfold.systems.ppmoe.cost` with two nodes of two devices, "
-        "the link as the NIC of a node, an all-to-all that uses it fully, 4-byte numbers. For "
-        f"DPMoE that is the same; for PPMoE it charges M + 2P - 2 = {slots} hand-overs, forward "
-        "and backward one after the other. Full duplex and 1F1B can do better: in the "
+        "computation. Planner's terms: `tenfold.systems.ppmoe.planner.cost` with two nodes of two "
+        "devices, the link as the NIC of a node, an all-to-all that uses it fully, 4-byte numbers. "
+        f"For DPMoE that is the same; for PPMoE it charges M + 2P - 2 = {slots} hand-overs, "
+        "forward and backward one after the other. Full duplex and 1F1B can do better: in the "
         "trial runs PPMoE lay between the two. Planner alone: computation and all-reduces from "
         "this machine's calibration too (two cores for four ranks). Departures from the planner: "
         f"the optimiser is left out (a step here has none), and a stage's output crosses {TP} "

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tenfold.data.grid import Grid
+from tenfold.data.weather.grid import Grid
 
 GRID = Grid(("z", "t"), (850, 500), ("msl",), (), (60.0, 0.0, -60.0), (0.0, 90.0, 180.0, 270.0))
 

@@ -25,12 +25,14 @@ from safetensors.torch import load_file
 from tiny import IMPROVING, PLAIN, SAMPLES, config, options
 
 import tenfold
-from tenfold import cli, run, systems
-from tenfold.arguments import flags_of
+from tenfold import cli, systems
+from tenfold.cli.arguments import flags_of
 from tenfold.core import dist, loop
 from tenfold.core.config import from_json, to_json
 from tenfold.core.system import System
-from tenfold.export import TOLERANCE, export_checked
+from tenfold.runner import train
+from tenfold.runner.export import TOLERANCE, export_checked
+from tenfold.runner.weights import construct, save_weights
 
 pytestmark = [
     pytest.mark.parametrize("name", list(systems.SYSTEMS)),
@@ -59,7 +61,7 @@ def kinds(cls: type) -> Iterator[type]:
 
 def only_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs end when the weights are written: no evaluation, no page."""
-    monkeypatch.setattr(run, "conclude", lambda *_: {})
+    monkeypatch.setattr(train, "conclude", lambda *_: {})
 
 
 def outputs(system: System[Any]) -> list[torch.Tensor]:
@@ -142,14 +144,14 @@ def test_the_paper_is_named(name: str) -> None:
 
 @pytest.mark.parametrize("recipe", ["demo", "demo-baseline"])
 def test_one_step_is_finite_and_reaches_every_parameter(name: str, recipe: str) -> None:
-    system = run.construct(systems.system_class(name), config(name, recipe, options(name)))
-    for fit in system.fits():
-        fit.model.train()
-        for index in range(4 if fit.alternates else 1):
-            batch = [fit.batches(index)] if fit.parallel else fit.batches(index)
-            losses = fit.drive(fit.model, batch, lambda loss: loss.backward())
+    system = construct(systems.system_class(name), config(name, recipe, options(name)))
+    for stage in system.stages():
+        stage.model.train()
+        for index in range(4 if stage.alternates else 1):
+            batch = [stage.batches(index)] if stage.parallel else stage.batches(index)
+            losses = stage.training_step(stage.model, batch, lambda loss: loss.backward())
             assert all(math.isfinite(float(v.detach())) for v in losses.values()), losses
-        wanted = {n: p for n, p in fit.model.named_parameters() if p.requires_grad}
+        wanted = {n: p for n, p in stage.model.named_parameters() if p.requires_grad}
         assert wanted
         assert not [n for n, p in wanted.items() if p.grad is None]
         assert not [n for n, p in wanted.items() if not bool(torch.isfinite(p.grad).all())]
@@ -158,8 +160,8 @@ def test_one_step_is_finite_and_reaches_every_parameter(name: str, recipe: str) 
 def test_batches_follow_from_the_index_alone(name: str) -> None:
     cfg = config(name, "demo", options(name))
     cls = systems.system_class(name)
-    first, second = run.construct(cls, cfg), run.construct(cls, cfg)
-    a, b = next(first.fits()), next(second.fits())
+    first, second = construct(cls, cfg), construct(cls, cfg)
+    a, b = next(first.stages()), next(second.stages())
     early = a.batches(1)
     a.batches(5)
     for one in (a.batches(1), b.batches(1)):
@@ -212,7 +214,7 @@ def test_what_stands_in_for_absent_data_is_named(name: str, made: Made) -> None:
 
 def test_weights_survive_saving_bit_for_bit(name: str, made: Made, tmp_path: Path) -> None:
     system = tenfold.load(made(name))
-    run.save_weights(tmp_path / "again.safetensors", name, system)
+    save_weights(tmp_path / "again.safetensors", name, system)
     again = tenfold.load(tmp_path / "again.safetensors")
     assert again.cfg == system.cfg and type(again) is type(system)
     for a, b in zip(outputs(system), outputs(again), strict=True):
@@ -274,9 +276,9 @@ def test_the_demo_learns(name: str, scale: str, tmp_path: Path) -> None:
     """The headline metrics beat the untrained network's (tiny: a smaller one, fewer steps)."""
     words = [*options(name), *IMPROVING[name]] if scale == "tiny" else []
     cls, cfg = systems.system_class(name), config(name, "demo", words)
-    before = run.construct(cls, cfg).evaluate("test")
-    system = run.construct(cls, cfg)
-    loop.train(system.fits(), cfg.loop, HERE, tmp_path, cfg.seed)
+    before = construct(cls, cfg).evaluate("test")
+    system = construct(cls, cfg)
+    loop.train(system.stages(), cfg.loop, HERE, tmp_path, cfg.seed)
     after = system.evaluate("test")
     for key in cls.headline:
         better = cls.better[key.split("/")[0]]

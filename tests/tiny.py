@@ -137,11 +137,11 @@ def killed(steps: int, words: list[str]) -> None:
     from tenfold import cli, systems
 
     cls = systems.system_class(words[1])
-    fits, done = cls.fits, 0
+    stages, done = cls.stages, 0
 
     def counted(system: Any) -> Iterator[Any]:
-        for fit in fits(system):
-            inner = fit.after_step
+        for stage in stages(system):
+            inner = stage.after_step
 
             def count(step: int, inner: Callable[[int], None] = inner) -> None:
                 nonlocal done
@@ -150,10 +150,10 @@ def killed(steps: int, words: list[str]) -> None:
                 if done == steps:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-            fit.after_step = count
-            yield fit
+            stage.after_step = count
+            yield stage
 
-    cls.fits = counted  # type: ignore[method-assign]
+    cls.stages = counted  # type: ignore[method-assign]
     cli.main(words)
 
 

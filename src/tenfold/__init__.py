@@ -16,6 +16,8 @@ def load(path: str | Path) -> System[Any]:
 
     Raises FileNotFoundError or ValueError if there are no such weights.
     """
-    from . import run, systems
+    from .runner.weights import load as open_weights
+    from .runner.weights import system_of
+    from .systems import system_class
 
-    return run.load(systems.system_class(run.system_of(Path(path))), Path(path))
+    return open_weights(system_class(system_of(Path(path))), Path(path))

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tenfold.core import checkpoint, dist, loop, optim
 from tenfold.core.optim import Optim
 from tenfold.core.seed import generator, seed_of
-from tenfold.core.system import Fit
+from tenfold.core.stage import Stage
 
 TOY = Path(__file__).parent / "toy.py"
 
@@ -159,9 +159,9 @@ class Line(torch.nn.Module):
         return {"loss": self.layer(batch["x"]).square().mean()}
 
 
-def fit(batches, **changes) -> Fit:
+def fit(batches, **changes) -> Stage:
     torch.manual_seed(0)
-    return Fit("line", Line(), batches, changes.pop("steps", 4), Optim(lr=0.1), **changes)
+    return Stage("line", Line(), batches, changes.pop("steps", 4), Optim(lr=0.1), **changes)
 
 
 HERE = dist.World(0, 1, torch.device("cpu"))
@@ -203,7 +203,7 @@ def test_best_weights_are_kept(tmp_path: Path) -> None:
         seen.append((value, model.layer.weight.detach().clone()))
         return {"error": value}
 
-    stage = fit(lambda i: {"x": torch.ones(3, 2)}, validate=validate, watch="error")
+    stage = fit(lambda i: {"x": torch.ones(3, 2)}, validate=validate, monitor="error")
     accounts = loop.train(iter([stage]), loop.Loop(validate_every=1), HERE, tmp_path, 0)
     assert accounts[0]["best"] == {"step": 2, "metric": "error", "value": 1.0}
     assert torch.equal(stage.model.layer.weight, seen[1][1])

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tenfold.core import dist, errors, watch
+from tenfold.core import dist, errors, watchdog
 from tenfold.core.seed import seed_of
 
 WORKER = Path(__file__).parent / "watch_worker.py"
@@ -196,7 +196,7 @@ def test_torchrun_restarts_a_killed_job_which_resumes_exactly(
 
 def test_a_lone_process_has_no_watch() -> None:
     with dist.started("cpu") as world:
-        assert world.size == 1 and not watch.meet()
+        assert world.size == 1 and not watchdog.meet()
         assert world.gather({"a": 1}) == [{"a": 1}]
         world.require_same({"a": 1})
         world.barrier(patient=True)

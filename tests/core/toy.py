@@ -19,7 +19,7 @@ from torch import nn
 from tenfold.core import dist, loop
 from tenfold.core.optim import Optim
 from tenfold.core.seed import generator, seed_everything
-from tenfold.core.system import Fit
+from tenfold.core.stage import Stage
 
 STEPS = 12
 LOOP = loop.Loop(
@@ -84,26 +84,26 @@ class Toy:
                 t.lerp_(s, 0.1)
         self.count(step)
 
-    def fits(self) -> Iterator[Fit]:
+    def stages(self) -> Iterator[Stage]:
         held_out = batches("validation", 32, shared=False)(0)
         optim = Optim(
             name="adamw", lr=0.01, weight_decay=0.1, clip=0.5, schedule="cosine", warmup=2
         )
-        yield Fit(
+        yield Stage(
             "first", self.net, batches("first"), STEPS, optim, after_step=self.count,
-            validate=lambda net: {"error": float(net(held_out)["loss"])}, watch="error",
+            validate=lambda net: {"error": float(net(held_out)["loss"])}, monitor="error",
         )  # fmt: skip
         first = (
             self.net.body[4].weight.detach().abs().sum()
         )  # the second stage depends on the first
         sgd = Optim(name="sgd", lr=0.01 * float(first) / float(first.clamp_min(1e-9)), clip=1.0)
-        yield Fit(
+        yield Stage(
             "second", self.pair, batches("second"), STEPS, sgd, after_step=self.follow,
             state={"teacher": self.teacher}, alternates=True,
         )  # fmt: skip
 
 
-def pipeline_fit(world: dist.World) -> Fit:
+def pipeline_fit(world: dist.World) -> Stage:
     """Two pipeline stages driven by a 1F1B schedule; each process holds its own part."""
     import warnings
 
@@ -115,7 +115,7 @@ def pipeline_fit(world: dist.World) -> Fit:
     stage = PipelineStage(part, world.rank, world.size, world.device)
     schedule = Schedule1F1B(stage, 4, loss_fn=nn.functional.mse_loss)
 
-    def drive(model, batches, backward):
+    def training_step(model, batches, backward):
         (batch,), losses = batches, []
         if world.rank == 0:
             schedule.step(batch["x"])
@@ -132,7 +132,9 @@ def pipeline_fit(world: dist.World) -> Fit:
     def whole(name, tensor):
         return f"stage{world.rank}.{name}", tensor
 
-    return Fit("pipe", part, whole_batch, STEPS, optim, drive=drive, parallel=whole)
+    return Stage(
+        "pipe", part, whole_batch, STEPS, optim, training_step=training_step, parallel=whole
+    )
 
 
 def main() -> None:
@@ -158,7 +160,7 @@ def main() -> None:
                 return
             toy = Toy(args.kill_at, signum, args.plain, args.poison)
             settings = replace(LOOP, ema=0.0) if args.plain else LOOP
-            loop.train(toy.fits(), settings, world, args.run, 7)
+            loop.train(toy.stages(), settings, world, args.run, 7)
             if world.is_first:
                 torch.save(toy.teacher.state_dict(), args.run / "teacher.pt")
     except loop.Stopped as stopped:

@@ -24,17 +24,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 from toy import LOOP, Toy, seed_everything
 
 from tenfold import cli
-from tenfold.core import dist, loop, watch
+from tenfold.core import dist, loop, watchdog
 
 
 def ring(world: dist.World, wrong: int, act, steps: int = 5) -> None:
     """Sums over all processes; before the third one, process `wrong` does something else."""
     for step in range(steps):
-        watch.at(f"step {step}")
+        watchdog.at(f"step {step}")
         if step == 3 and world.rank == wrong:
             act()
         x = torch.ones(4)
-        with watch.watched("all_reduce of (4,)", "tp"):
+        with watchdog.watched("all_reduce of (4,)", "tp"):
             torch.distributed.all_reduce(x)
         assert x[0] == world.size
 
@@ -90,7 +90,7 @@ def verb(words: list[str]) -> None:
             poison = 5 if wrong and what == "train-nan" else 0
             seed_everything(7)
             toy = Toy(kill_at, signal.SIGKILL, False, poison)
-            loop.train(toy.fits(), LOOP, world, args.run, 7)
+            loop.train(toy.stages(), LOOP, world, args.run, 7)
         elif what == "kill-one-of-a-chain":
             # the last dies; the first waits for the middle one only
             if here == world.size - 1:
@@ -99,7 +99,7 @@ def verb(words: list[str]) -> None:
             elif here:
                 torch.distributed.recv(torch.ones(1), src=here + 1)
             else:
-                with watch.watched("receive of (1,)", "pp"):
+                with watchdog.watched("receive of (1,)", "pp"):
                     torch.distributed.recv(torch.ones(1), src=1)
         else:
             if what == "stop" and args.term and here != args.rank:

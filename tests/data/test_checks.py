@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tenfold.data import check_arrays, check_images, check_weather, cmu_files
-from tenfold.data.check_motion import ZERO_COLUMNS
 from tenfold.data.checks import check
+from tenfold.data.images import check as check_images
+from tenfold.data.images import check_stores
+from tenfold.data.motion import cmu_files
+from tenfold.data.motion.check import ZERO_COLUMNS
+from tenfold.data.text import check as check_text
+from tenfold.data.weather import check as check_weather
 
 
 def said(result, *words):
@@ -121,8 +125,8 @@ def store(images, labels, wnids, offset="offset", label="label", name="name"):
 
 @pytest.fixture
 def tiny(monkeypatch):
-    stores = tuple(replace(s, labels=range(2), each=3) for s in check_arrays.TINY_20)
-    monkeypatch.setattr(check_arrays, "TINY_20", stores)
+    stores = tuple(replace(s, labels=range(2), each=3) for s in check_stores.TINY_20)
+    monkeypatch.setattr(check_stores, "TINY_20", stores)
     keys = ("offsets", "labels", "names")
     arrays = store([jpeg(i) for i in range(6)], [0, 0, 0, 1, 1, 1], ["n1", "n2"], *keys)
     arrays["boxes"] = np.tile(np.array([0, 0, 63, 40], np.int16), (6, 1))
@@ -170,13 +174,13 @@ def test_tiny_imagenet_truncated_and_wrong_size(tmp_path, tiny):
 
 
 def test_tiny_imagenet_fscil(tmp_path, monkeypatch):
-    base, novel, test = check_arrays.TINY_FSCIL
+    base, novel, test = check_stores.TINY_FSCIL
     stores = (
         replace(base, labels=range(2), each=1, sha256=""),
         replace(novel, labels=range(2, 7), each=5, sha256=""),
         replace(test, labels=range(7), each=1),
     )
-    monkeypatch.setattr(check_arrays, "TINY_FSCIL", stores)
+    monkeypatch.setattr(check_stores, "TINY_FSCIL", stores)
     wnids = [f"n{i}" for i in range(7)]
     write_json(
         tmp_path / "classes.json",
@@ -206,7 +210,7 @@ def test_tiny_imagenet_fscil(tmp_path, monkeypatch):
 @pytest.fixture
 def text(tmp_path):
     manifest = {}
-    for domain in check_arrays.DOMAINS:
+    for domain in check_text.DOMAINS:
         for split in ("train", "val"):
             raw = f"{domain} {split} \u00e9\n".encode() * 50
             (tmp_path / f"{domain}.{split}.txt.xz").write_bytes(lzma.compress(raw))
@@ -238,7 +242,7 @@ def test_textmix_damage(text):
 
 @pytest.fixture
 def lists(tmp_path):
-    for name in check_arrays.FSCIL:
+    for name in check_stores.FSCIL:
         (tmp_path / name).mkdir()
 
     def put(name, session, lines):
@@ -288,7 +292,7 @@ def test_fscil_index_lists_damage(lists):
 
 
 def test_cifar100(tmp_path, monkeypatch):
-    monkeypatch.setattr(check_arrays, "CIFAR_MD5", {"test": hashlib.md5(b"x").hexdigest()})
+    monkeypatch.setattr(check_stores, "CIFAR_MD5", {"test": hashlib.md5(b"x").hexdigest()})
     (tmp_path / "test").write_bytes(b"x")
     assert check("cifar100", tmp_path).problems == []
     (tmp_path / "test").write_bytes(b"y")
@@ -296,10 +300,10 @@ def test_cifar100(tmp_path, monkeypatch):
 
 
 def test_cifar100_binary(tmp_path, monkeypatch):
-    monkeypatch.setattr(check_arrays, "CIFAR_EACH", {"train": 2, "test": 1})
+    monkeypatch.setattr(check_stores, "CIFAR_EACH", {"train": 2, "test": 1})
     folder = tmp_path / "cifar-100-binary"
     folder.mkdir()
-    for split, each in check_arrays.CIFAR_EACH.items():
+    for split, each in check_stores.CIFAR_EACH.items():
         rows = [bytes([0, label]) + bytes(3072) for label in range(100) for _ in range(each)]
         (folder / f"{split}.bin").write_bytes(b"".join(rows))
     (folder / "fine_label_names.txt").write_text("".join(f"class{i}\n" for i in range(100)))

@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tenfold.data import download
+from tenfold.data.dataset import Download
 from tenfold.data.download import get
-from tenfold.data.entries import Download
-from tenfold.data.unpack import unpack
+from tenfold.data.io.unpack import unpack
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB
 

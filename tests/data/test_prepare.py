@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tenfold.data.prepare import prepare, split_text
-from tenfold.data.tiny_imagenet_files import CLASSES_20
+from tenfold.data.images.tiny_imagenet_files import CLASSES_20
+from tenfold.data.prepare import prepare
+from tenfold.data.text.prepare import split_text
 
 REAL = os.environ.get("TENFOLD_DATA", "")
 needs_real = pytest.mark.skipif(not REAL, reason="TENFOLD_DATA is not set")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tenfold.data import fscil
+from tenfold.data.images import fscil
 from tenfold.generated import shapes
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from tenfold.data.motion import Windows
-from tenfold.data.skeleton import CMU, CMU_OFFSETS
+from tenfold.data.motion.clips import Windows
+from tenfold.data.motion.skeleton import CMU, CMU_OFFSETS
 from tenfold.generated.walker import ACTIONS, clips
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tenfold.data.grid import Grid
+from tenfold.data.weather.grid import Grid
 from tenfold.generated import waves
 from tenfold.generated.waves import OMEGA, RADIUS, WaveStates, default_grid, fields, random_wave
 

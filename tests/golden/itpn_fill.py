@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from golden.harness import Case
 from tenfold.nn.hivit import Shape
 from tenfold.systems.itpn.official import official_keys
-from tenfold.weights.itpn import convert
+from tenfold.systems.itpn.official_layout import convert
 
 
 def numbers(key: str, shape: list[int]) -> np.ndarray:

@@ -11,7 +11,7 @@ from golden.harness import Case
 from tenfold.nn.hivit import HiViT, Shape
 from tenfold.systems.itpn.model import Classifier, ClipPretraining, PixelPretraining
 from tenfold.systems.itpn.official import official_keys
-from tenfold.weights.itpn import Layout, convert, describe
+from tenfold.systems.itpn.official_layout import Layout, convert, describe
 
 KINDS = {"float32": torch.float32, "int64": torch.int64}
 

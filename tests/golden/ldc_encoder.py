@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from golden.harness import Case, close
 from golden.ldc_fill import fill, given
-from tenfold.data.fscil import OWN
+from tenfold.data.images.fscil import OWN
 from tenfold.nn.resnet import ResNet
 from tenfold.systems.ldc.heads import cosine
-from tenfold.weights.ldc import convert, official_state, size_of
+from tenfold.systems.ldc.official import convert, official_state, size_of
 
 FORMATS = (torch.contiguous_format, torch.channels_last)
 KINDS = (torch.float32, torch.float64)

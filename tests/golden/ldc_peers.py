@@ -7,7 +7,7 @@ import torch
 from golden.harness import Case, close
 from golden.ldc_fill import given
 from tenfold.metrics import fewshot
-from tenfold.systems.ldc import peers
+from tenfold.systems.ldc import baselines
 from tenfold.systems.ldc.heads import cosine, statistics
 
 EXACT = dict(rtol=1e-9, atol=1e-9)
@@ -41,7 +41,7 @@ def check_ncm(case: Case) -> None:
     train = (centers + given(case, "g.ncm.train_noise")).clamp(min=0).double()
     test, truth = by_class((centers + given(case, "g.ncm.test_noise")).clamp(min=0).double())
     start = statistics(*by_class(train[:base]))
-    head, prototypes = peers.Ncm(start, config["temperature"]), start.means
+    head, prototypes = baselines.Ncm(start, config["temperature"]), start.means
     predictions, averages, pairs = [], [], []
     for session in range(config["sessions"]):
         seen = base + session * way
@@ -49,7 +49,7 @@ def check_ncm(case: Case) -> None:
             new, labels = by_class(train[seen - way : seen, :shots])
             labels += seen - way
             head.learn(new, labels)
-            prototypes = torch.cat([prototypes, peers.class_means(new, labels, seen - way)])
+            prototypes = torch.cat([prototypes, baselines.class_means(new, labels, seen - way)])
         logits = cosine(test, prototypes, config["temperature"])
         close(head.logits(test), logits.numpy(), what="head in float32", rtol=1e-5, atol=1e-5)
         predicted, counted = logits.argmax(1), truth < seen
@@ -80,13 +80,13 @@ def check_free_lunch(case: Case) -> None:
     means = given(case, "g.fl.base_mean").double()
     factors = given(case, "g.fl.base_cov_factor").double()
     covariances = factors @ factors.mT / config["D"]
-    query = peers.tukey(given(case, "g.fl.query").double(), config["beta"])
-    leans = peers.nearest(query, means, config["k"])
+    query = baselines.tukey(given(case, "g.fl.query").double(), config["beta"])
+    leans = baselines.nearest(query, means, config["k"])
     got = {
         "tukey_f64": query,
-        "mean_f64": peers.calibrated_means(query, means[leans]),
+        "mean_f64": baselines.calibrated_means(query, means[leans]),
         "cov_f64": torch.stack(
-            [peers.calibrated_covariance(covariances[of], config["alpha"]) for of in leans]
+            [baselines.calibrated_covariance(covariances[of], config["alpha"]) for of in leans]
         ),
     }
     check_all(case, got)

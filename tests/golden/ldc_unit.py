@@ -8,10 +8,10 @@ from torch import Tensor
 
 from golden.harness import Case, close
 from golden.ldc_fill import fill, given
+from tenfold.systems.ldc.calibration_unit import Unit, UnitTrainee, draw, factor, matching_loss
 from tenfold.systems.ldc.config import Calibration
 from tenfold.systems.ldc.heads import Base
 from tenfold.systems.ldc.rehearsal import Rehearsal
-from tenfold.systems.ldc.unit import Unit, UnitTrainee, draw, factor, matching_loss
 
 LAYERS = {"W1": "layer1", "W2": "layer2", "W4": "layer4"}
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from golden.harness import Case, close
-from tenfold.data.grid import Grid
+from tenfold.data.weather.grid import Grid
 from tenfold.systems.pangu.attention import position_index
 from tenfold.systems.pangu.config import Model
 from tenfold.systems.pangu.loss import variable_weights, weighted_mae
@@ -20,8 +20,8 @@ from tenfold.systems.pangu.model import (
     PatchRecover,
     UpSample,
 )
+from tenfold.systems.pangu.onnx.pseudocode import PSEUDOCODE
 from tenfold.systems.pangu.windows import Windows, pad_end
-from tenfold.weights.pangu import PSEUDOCODE
 
 KINDS = (torch.float64, torch.float32)
 FORWARD = {torch.float64: 1e-5, torch.float32: 2e-3}

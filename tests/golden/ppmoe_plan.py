@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from golden.harness import Case
-from tenfold.systems.ppmoe.cost import (
+from tenfold.systems.ppmoe.planner.cost import (
     Machine,
     Placement,
     Shape,

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from golden.harness import Case, close
-from tenfold.data import cmu_mocap, h36m, threedpw
-from tenfold.data.kinematics import expmap_to_rotation, forward_kinematics
-from tenfold.data.motion import Windows, protocol_starts, protocol_windows
-from tenfold.data.skeleton import CMU, CMU_OFFSETS, H36M, H36M_OFFSETS, THREEDPW
+from tenfold.data.motion import cmu_mocap, h36m, threedpw
+from tenfold.data.motion.clips import Windows, protocol_starts, protocol_windows
+from tenfold.data.motion.kinematics import expmap_to_rotation, forward_kinematics
+from tenfold.data.motion.skeleton import CMU, CMU_OFFSETS, H36M, H36M_OFFSETS, THREEDPW
 from tenfold.metrics.mpjpe import fill_unused, mpjpe, mpjpe_at
 
 # The reference computes kinematics of bodies of 1000 mm and more in float32 (eps 1.2e-7), we in

@@ -13,8 +13,8 @@ from tenfold.nn.dct import dct_matrix
 from tenfold.systems.spgsn.config import Model
 from tenfold.systems.spgsn.loss import mpjpe_loss
 from tenfold.systems.spgsn.model import ScatteringNetwork
+from tenfold.systems.spgsn.official import convert, key_map
 from tenfold.systems.spgsn.scattering import EdgeMasks, band_filters, normalised
-from tenfold.weights.spgsn import convert, key_map
 
 
 def _official_state(case: Case) -> dict[str, torch.Tensor]:

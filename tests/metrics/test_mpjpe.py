@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tenfold.data.skeleton import CMU, Skeleton
+from tenfold.data.motion.skeleton import CMU, Skeleton
 from tenfold.metrics.mpjpe import fill_unused, mpjpe, mpjpe_at
 
 

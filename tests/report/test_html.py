@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from report.fabricated import CONFIG, write_run
 
-from tenfold.report import page as page_parts
 from tenfold.report.html import write_comparison_page, write_demo_page, write_run_page
 from tenfold.report.results import read_metrics
+from tenfold.viz import page as page_parts
 
 VOID = {"meta", "img", "source", "br", "link", "input"}
 
@@ -264,7 +264,7 @@ def test_demo_page_lists_every_system_and_links_its_report(tmp_path):
 
 def test_report_needs_no_torch_and_no_matplotlib_to_import():
     code = (
-        "import sys, tenfold.report.html, tenfold.report.plots, tenfold.report.card;"
+        "import sys, tenfold.report.html, tenfold.viz.plots, tenfold.report.card;"
         "import tenfold.report.claim;"
         "print([m for m in ('torch', 'matplotlib', 'scipy', 'tenfold.core') if m in sys.modules])"
     )

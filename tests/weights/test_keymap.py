@@ -5,8 +5,8 @@ import torch
 
 from tenfold.systems.spgsn.config import Model
 from tenfold.systems.spgsn.model import ScatteringNetwork
+from tenfold.systems.spgsn.official import convert, key_map, official_state
 from tenfold.weights.keymap import KeyMap, Rule
-from tenfold.weights.spgsn import convert, key_map, official_state
 
 MAP = KeyMap(
     [

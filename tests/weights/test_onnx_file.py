@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from weights.onnx_cases import Case, case, check_equal
+from systems.pangu.onnx_cases import Case, case, check_equal
 
-from tenfold.systems.pangu.official import OnnxNetwork
-from tenfold.weights.pangu_onnx import read_onnx
-from tenfold.weights.pangu_onnx_write import write_onnx
+from tenfold.systems.pangu.onnx.network import OnnxNetwork
+from tenfold.systems.pangu.onnx.reader import read_onnx
+from tenfold.systems.pangu.onnx.writer import write_onnx
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -13,9 +13,9 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 
-from . import watch
+from . import watchdog
 from .config import differences
-from .watch import watched
+from .watchdog import watched
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class World:
 
         A patient wait has no time limit, but ends like all others when a process dies or fails.
         """
-        if self.size == 1 or (patient and watch.meet()):
+        if self.size == 1 or (patient and watchdog.meet()):
             return
         with watched("barrier", "all"):
             dist.barrier()
@@ -142,17 +142,17 @@ def started(
         return
     patience = timedelta(seconds=limit + 30 if minutes is None else 60 * minutes)
     rank = int(os.environ["RANK"])
-    with watch.over(rank, size, limit):
-        watch.meet()  # some may start later
+    with watchdog.over(rank, size, limit):
+        watchdog.meet()  # some may start later
         with watched("joining of the process group", "all"):
             dist.init_process_group(
                 "nccl" if device.type == "cuda" else "gloo",
-                store=watch.job_store("group", patience),
+                store=watchdog.job_store("group", patience),
                 rank=rank,
                 world_size=size,
                 timeout=patience,
             )
-        watch.meet()  # who fails before all are connected makes torch complain elsewhere
+        watchdog.meet()  # who fails before all are connected makes torch complain elsewhere
         yield World(rank, size, device)
     # not after an error: collectives that will never end would be waited for
     dist.destroy_process_group()

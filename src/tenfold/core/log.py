@@ -118,7 +118,7 @@ def _commit() -> str:
 
 def environment(world: World) -> dict[str, Any]:
     """Machine, versions, command, date and commit of a run, for `environment.json` and claims."""
-    from .. import __version__
+    from tenfold import __version__
 
     gpu = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else ""
     return {

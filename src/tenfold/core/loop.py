@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +15,13 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from . import checkpoint, optim, watch
+from . import checkpoint, optim, watchdog
+from .diagnose import NonFinite, blamed, culprit
 from .dist import World
 from .log import Bar, MetricsLog
+from .prefetch import prefetched, to_device
 from .seed import seed_everything
-from .system import Batch, Fit, Losses
+from .stage import Batch, Losses, Stage
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,6 @@ class Loop:
             raise ValueError(f"loop.ema must be in [0, 1), got {self.ema}")
 
 
-class NonFinite(RuntimeError):
-    """A loss or gradient is NaN or infinite; the message names the culprit and the knob."""
-
-    exit_code = 3
-
-
 class Stopped(RuntimeError):
     """A signal asked to stop; the checkpoint is written and the same command goes on."""
 
@@ -95,141 +90,31 @@ class _StopFlag:
                 signal.signal(s, handler)
 
 
-def prefetched(
-    batches: Callable[[int], Batch], first: int, end: int, workers: int
-) -> Generator[Batch]:
-    """Batches first..end-1 in order, made ahead by threads; neither order nor content changes."""
-    if workers == 0:
-        for index in range(first, end):
-            yield batches(index)
-        return
-    with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
-        ahead: list[Future[Batch]] = []
-        following = first
-        try:
-            for _ in range(first, end):
-                while following < end and len(ahead) < 2 * workers:
-                    ahead.append(pool.submit(batches, following))
-                    following += 1
-                yield ahead.pop(0).result()
-        finally:
-            for future in ahead:
-                future.cancel()
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Move every tensor of a batch (dicts, lists and tuples of them) to the device."""
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, dict):
-        return {k: to_device(v, device) for k, v in batch.items()}
-    if isinstance(batch, (list, tuple)):
-        moved = [to_device(v, device) for v in batch]
-        return type(batch)(*moved) if hasattr(batch, "_fields") else type(batch)(moved)
-    return batch
-
-
 def _scalars(losses: Losses) -> dict[str, float]:
     return {k: float(v.detach()) for k, v in losses.items()}
 
 
-def _bad_inputs(batch: Batch, where: str = "batch") -> str:
-    """The first tensor of a batch that holds a non-finite value, or an empty string."""
-    if isinstance(batch, torch.Tensor):
-        if batch.is_floating_point() and not bool(torch.isfinite(batch).all()):
-            row = (
-                int((~torch.isfinite(batch)).flatten(1).any(1).nonzero()[0])
-                if batch.ndim > 1
-                else 0
-            )
-            return f"{where} (row {row})"
-        return ""
-    items: list[tuple[Any, Any]] = []
-    if isinstance(batch, dict):
-        items = list(batch.items())
-    elif isinstance(batch, (list, tuple)):
-        items = list(enumerate(batch))
-    for key, value in items:
-        found = _bad_inputs(value, f"{where}[{key!r}]")
-        if found:
-            return found
-    return ""
+class _Running:
+    """One stage while it runs: the wrapped model, optimiser, average, and where it stands."""
 
-
-def _culprit(fit: Fit, batch: Batch, losses: dict[str, float], norm: float) -> str:
-    """Say what is not finite: the input, a weight, a module's output, a loss term, a gradient."""
-    bad = _bad_inputs(batch)
-    if bad:
-        return f"the input {bad} is not finite; check the data"
-    for name, parameter in fit.model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            return f"the weight {name} is not finite; lower optim.lr or set optim.clip"
-    first: list[str] = []
-
-    def watch(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if not first and _bad_inputs(output, "output"):
-                first.append(f"{name} ({type(module).__name__})")
-
-        return hook
-
-    if not fit.parallel:
-        hooks = [m.register_forward_hook(watch(n)) for n, m in fit.model.named_modules() if n]
-        with torch.no_grad(), contextlib.suppress(Exception):
-            fit.model(batch)
-        for hook in hooks:
-            hook.remove()
-    terms = [k for k, v in losses.items() if not abs(v) < float("inf")]
-    if first:
-        return f"the output of {first[0]} is the first that is not finite; lower optim.lr"
-    if terms:
-        return f"the loss term {', '.join(terms)} is not finite; lower optim.lr"
-    grads = [
-        n for n, p in fit.model.named_parameters()
-        if p.grad is not None and not bool(torch.isfinite(p.grad).all())
-    ]  # fmt: skip
-    if grads:
-        return f"the gradient of {grads[0]} ({len(grads)} in all) is not finite; set optim.clip"
-    return f"the gradient norm is {norm}; lower optim.lr"
-
-
-def _blamed(seen: list[Any]) -> str:
-    """What processes found, each (culprit, losses, norm): bad losses before mere bad gradients."""
-    found = [
-        (
-            all(abs(v) < float("inf") for v in losses.values()),
-            f"process {rank}: {where} (losses {losses}, gradient norm {norm:.3g})",
-        )
-        for rank, (where, losses, norm) in enumerate(seen)
-        if where
-    ]
-    only_echo = min(echo for echo, _ in found)
-    named = [text for echo, text in found if echo == only_echo]
-    more = f"; and {len(named) - 4} more processes" if len(named) > 4 else ""
-    return "; ".join(named[:4]) + more
-
-
-class _Stage:
-    """One fit while it runs: the wrapped model, optimiser, average, and where it stands."""
-
-    def __init__(self, fit: Fit, loop: Loop, world: World, run: Path, seed: int) -> None:
-        self.fit, self.loop, self.world, self.seed = fit, loop, world, seed
-        self.folder = run / "checkpoints" / fit.name
-        fit.model.to(world.device)
-        self.optimizer = optim.build(fit.model, fit.optim, fit.groups)
+    def __init__(self, stage: Stage, loop: Loop, world: World, run: Path, seed: int) -> None:
+        self.stage, self.loop, self.world, self.seed = stage, loop, world, seed
+        self.folder = run / "checkpoints" / stage.name
+        stage.model.to(world.device)
+        self.optimizer = optim.build(stage.model, stage.optim, stage.groups)
         self.average: AveragedModel | None = None
         if loop.ema:
             self.average = AveragedModel(
-                fit.model, multi_avg_fn=get_ema_multi_avg_fn(loop.ema), use_buffers=False
+                stage.model, multi_avg_fn=get_ema_multi_avg_fn(loop.ema), use_buffers=False
             )
-        self.wrapped: nn.Module = fit.model
-        if world.size > 1 and not fit.parallel:
+        self.wrapped: nn.Module = stage.model
+        if world.size > 1 and not stage.parallel:
             ids = [world.device.index] if world.device.type == "cuda" else None
             self.wrapped = DistributedDataParallel(
-                fit.model,
+                stage.model,
                 device_ids=ids,
                 gradient_as_bucket_view=True,
-                find_unused_parameters=fit.alternates,
+                find_unused_parameters=stage.alternates,
             )
         self.step = 0
         self.best: dict[str, Any] = {}
@@ -238,41 +123,41 @@ class _Stage:
 
     def weights(self, name: str) -> Path:
         """Where the weights "best" or "final" lie: a file, or a folder for a divided model."""
-        return self.folder / (name if self.fit.parallel else f"{name}.safetensors")
+        return self.folder / (name if self.stage.parallel else f"{name}.safetensors")
 
     def write_weights(self, name: str, module: nn.Module) -> None:
         """Write weights as "best" or "final"; all processes call it."""
-        if self.fit.parallel:
+        if self.stage.parallel:
             checkpoint.write_parts(self.weights(name), self.parts(module), self.world)
         elif self.world.is_first:
             checkpoint.write_tensors(self.weights(name), module.state_dict())
 
     def read_weights(self, name: str) -> None:
         """Take the weights written as "best" or "final"."""
-        module = self.fit.model
-        if self.fit.parallel:
+        module = self.stage.model
+        if self.stage.parallel:
             checkpoint.read_parts(self.weights(name), self.parts(module), self.world)
         else:
             module.load_state_dict(checkpoint.read_tensors(self.weights(name)))
 
     def parts(self, module: nn.Module, prefix: str = "") -> dict[str, torch.Tensor]:
         """A divided model's tensors by their keys in the whole, sharing memory."""
-        assert self.fit.parallel
+        assert self.stage.parallel
         named = module.state_dict(keep_vars=False).items()
-        return {prefix + key: t for key, t in (self.fit.parallel(n, t) for n, t in named)}
+        return {prefix + key: t for key, t in (self.stage.parallel(n, t) for n, t in named)}
 
     def all_parts(self) -> dict[str, torch.Tensor]:
         """What a checkpoint of a divided model holds: weights, optimiser state, average."""
-        if not self.fit.parallel:
+        if not self.stage.parallel:
             return {}
-        found = self.parts(self.fit.model, "model.")
+        found = self.parts(self.stage.model, "model.")
         if self.average is not None:
             found |= self.parts(self.average.module, "average.")
         names: dict[torch.Tensor, str]
-        names = {p: name for name, p in self.fit.model.named_parameters()}
+        names = {p: name for name, p in self.stage.model.named_parameters()}
         for parameter, slots in self.optimizer.state.items():
             for slot, value in slots.items():
-                key, tensor = self.fit.parallel(names[parameter], value)
+                key, tensor = self.stage.parallel(names[parameter], value)
                 found[f"optimizer.{key}.{slot}"] = tensor
         return found
 
@@ -287,16 +172,16 @@ class _Stage:
 
     def more(self) -> dict[str, Any]:
         """State of what the stage keeps besides its model."""
-        return {name: value.state_dict() for name, value in self.fit.state.items()}
+        return {name: value.state_dict() for name, value in self.stage.state.items()}
 
     def load_more(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
-            self.fit.state[name].load_state_dict(value)
+            self.stage.state[name].load_state_dict(value)
 
     @property
     def evaluated(self) -> nn.Module:
         """The weights that count: the average if there is one."""
-        return self.fit.model if self.average is None else self.average.module
+        return self.stage.model if self.average is None else self.average.module
 
     def state(self) -> dict[str, Any]:
         """What all processes have alike."""
@@ -307,8 +192,8 @@ class _Stage:
             "more": self.more(),
             "averaged": None if self.average is None else self.average.n_averaged,
         }
-        if not self.fit.parallel:
-            found["model"] = self.fit.model.state_dict()
+        if not self.stage.parallel:
+            found["model"] = self.stage.model.state_dict()
             found["optimizer"] = self.optimizer.state_dict()
             found["average"] = None if self.average is None else self.average.module.state_dict()
         return found
@@ -324,11 +209,11 @@ class _Stage:
         self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
         if self.average is not None:
             self.average.n_averaged.copy_(state["averaged"])
-        if self.fit.parallel:
+        if self.stage.parallel:
             self.make_optimizer_state()
             checkpoint.read_parts(path, self.all_parts(), self.world)
         else:
-            self.fit.model.load_state_dict(state["model"])
+            self.stage.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             if self.average is not None:
                 self.average.module.load_state_dict(state["average"])
@@ -342,49 +227,49 @@ class _Stage:
         Returns the mean losses and the gradient norm; raises NonFinite on every process if any
         process sees a non-finite value, before the weights are touched.
         """
-        fit, loop = self.fit, self.loop
-        watch.at(f"step {self.step} of stage {fit.name!r}")
-        seed_everything(self.seed, fit.name, self.step, self.world.rank)
-        fit.model.train()
-        fit.model.zero_grad(set_to_none=True)  # the optimiser may have a share of them only
+        stage, loop = self.stage, self.loop
+        watchdog.at(f"step {self.step} of stage {stage.name!r}")
+        seed_everything(self.seed, stage.name, self.step, self.world.rank)
+        stage.model.train()
+        stage.model.zero_grad(set_to_none=True)  # the optimiser may have a share of them only
         sums: dict[str, float] = {}
         batch: Batch = None
         # a divided model gets all micro-batches at once: a pipeline needs them
-        drives = 1 if fit.parallel else loop.accumulate
-        for drive in range(drives):
+        num_parts = 1 if stage.parallel else loop.accumulate
+        for part in range(num_parts):
             batch = to_device(self._taken(batches), self.world.device)
-            waits = drive + 1 < drives and isinstance(self.wrapped, DistributedDataParallel)
+            waits = part + 1 < num_parts and isinstance(self.wrapped, DistributedDataParallel)
             with contextlib.ExitStack() as stack:
                 if waits:
                     stack.enter_context(self.wrapped.no_sync())  # type: ignore[operator]
                 if loop.amp == "bf16":
                     stack.enter_context(torch.autocast(self.world.device.type, torch.bfloat16))
-                losses = fit.drive(self.wrapped, batch, self._backward)
+                losses = stage.training_step(self.wrapped, batch, self._backward)
             for key, value in _scalars(losses).items():
-                sums[key] = sums.get(key, 0.0) + value / drives
-        parameters = [p for p in fit.model.parameters() if p.grad is not None]
+                sums[key] = sums.get(key, 0.0) + value / num_parts
+        parameters = [p for p in stage.model.parameters() if p.grad is not None]
         norm = self._gradient_norm(parameters)
         bad = not all(abs(v) < float("inf") for v in [*sums.values(), norm])
         anyone_bad, self.signum = self.world.largest([int(bad), stop.signum])
         if anyone_bad:
-            where = _culprit(fit, batch, sums, norm) if bad else ""
+            where = culprit(stage, batch, sums, norm) if bad else ""
             seen = self.world.gather([where, sums, norm])
             raise NonFinite(
-                f"stage {fit.name!r}, step {self.step}, {_blamed(seen)}. "
+                f"stage {stage.name!r}, step {self.step}, {blamed(seen)}. "
                 "The last checkpoint is untouched."
             )
-        if fit.optim.clip and norm > fit.optim.clip:
+        if stage.optim.clip and norm > stage.optim.clip:
             gradients = [p.grad for p in parameters if p.grad is not None]
-            torch._foreach_mul_(gradients, fit.optim.clip / (norm + 1e-6))
+            torch._foreach_mul_(gradients, stage.optim.clip / (norm + 1e-6))
         self.optimizer.step()
-        fit.after_step(self.step)
+        stage.after_step(self.step)
         if self.average is not None:
-            self.average.update_parameters(fit.model)
+            self.average.update_parameters(stage.model)
         self.step += 1
         return sums, norm
 
     def _taken(self, batches: Iterator[Batch]) -> Batch:
-        if self.fit.parallel:
+        if self.stage.parallel:
             return [next(batches) for _ in range(self.loop.accumulate)]
         return next(batches)
 
@@ -393,107 +278,107 @@ class _Stage:
 
     def _gradient_norm(self, parameters: list[nn.Parameter]) -> float:
         """Norm over all parameters; over all processes' parts where the stage is parallel."""
-        if self.fit.parallel:
-            own = getattr(self.fit.model, "gradient_norm", None)
+        if self.stage.parallel:
+            own = getattr(self.stage.model, "gradient_norm", None)
             if own is not None:
                 return float(own())
         gradients = [p.grad for p in parameters if p.grad is not None]
         return float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
 
 
-def _validate(stage: _Stage, log: MetricsLog) -> None:
-    fit = stage.fit
-    if fit.validate is None:
+def _validate(running: _Running, log: MetricsLog) -> None:
+    stage = running.stage
+    if stage.validate is None:
         return
-    module = stage.evaluated
+    module = running.evaluated
     module.eval()
     with torch.no_grad():
-        values = fit.validate(module)
-    log.add(fit.name, stage.step, "validation", values)
-    if not fit.watch:
+        values = stage.validate(module)
+    log.add(stage.name, running.step, "validation", values)
+    if not stage.monitor:
         return
-    if fit.watch not in values:
+    if stage.monitor not in values:
         raise ValueError(
-            f"stage {fit.name!r} watches {fit.watch!r}, but validation gave {sorted(values)}"
+            f"stage {stage.name!r} watches {stage.monitor!r}, but validation gave {sorted(values)}"
         )
-    value, sign = values[fit.watch], 1 if fit.better == "lower" else -1
-    if not stage.best or sign * value < sign * stage.best["value"]:
-        stage.best = {"step": stage.step, "metric": fit.watch, "value": value}
-        stage.write_weights("best", module)
+    value, sign = values[stage.monitor], 1 if stage.better == "lower" else -1
+    if not running.best or sign * value < sign * running.best["value"]:
+        running.best = {"step": running.step, "metric": stage.monitor, "value": value}
+        running.write_weights("best", module)
 
 
-def _finish(stage: _Stage) -> None:
+def _finish(running: _Running) -> None:
     """Write the weights that count and what is kept beside them, load both, drop checkpoints."""
-    fit, folder, world = stage.fit, stage.folder, stage.world
+    stage, folder, world = running.stage, running.folder, running.world
     world.barrier(patient=True)  # best weights are written
-    if stage.best:
-        stage.read_weights("best")
-    stage.write_weights("final", fit.model if stage.best else stage.evaluated)
+    if running.best:
+        running.read_weights("best")
+    running.write_weights("final", stage.model if running.best else running.evaluated)
     if world.is_first:
-        checkpoint.write_state(folder / "final.pt", stage.more())
-        account = {"name": fit.name, "steps": stage.step, "seconds": round(stage.seconds, 2)}
-        checkpoint.write_json(folder / "done.json", {**account, "best": stage.best or None})
+        checkpoint.write_state(folder / "final.pt", running.more())
+        account = {"name": stage.name, "steps": running.step, "seconds": round(running.seconds, 2)}
+        checkpoint.write_json(folder / "done.json", {**account, "best": running.best or None})
     world.barrier(patient=True)
-    _load_final(stage)
+    _load_final(running)
     world.barrier(patient=True)
     if world.is_first:
         for old in checkpoint.complete(folder):
             checkpoint.remove(old)
-        best = stage.weights("best")
+        best = running.weights("best")
         if best.exists():
             checkpoint.remove(best)
 
 
-def _load_final(stage: _Stage) -> None:
+def _load_final(running: _Running) -> None:
     """Leave a finished stage as it was at its end, teachers and the like included."""
-    stage.read_weights("final")
-    stage.fit.model.to(stage.world.device)
-    stage.load_more(checkpoint.read_state(stage.folder / "final.pt"))
+    running.read_weights("final")
+    running.stage.model.to(running.world.device)
+    running.load_more(checkpoint.read_state(running.folder / "final.pt"))
 
 
 def train_stage(
-    fit: Fit, loop: Loop, world: World, run: Path, seed: int, log: MetricsLog, known: list[str],
+    stage: Stage, loop: Loop, world: World, run: Path, seed: int, log: MetricsLog, known: list[str],
     stop: _StopFlag,
 ) -> None:  # fmt: skip
     """Train one stage to its end, from its newest checkpoint if there is one."""
-    stage = _Stage(fit, loop, world, run, seed)
-    if (stage.folder / "done.json").exists():
-        _load_final(stage)
+    running = _Running(stage, loop, world, run, seed)
+    if (running.folder / "done.json").exists():
+        _load_final(running)
         return
-    stage.resume()
+    running.resume()
     if world.is_first:
-        log.rewind(fit.name, stage.step, known)
+        log.rewind(stage.name, running.step, known)
     batches = prefetched(
-        fit.batches, stage.step * loop.accumulate, fit.steps * loop.accumulate, loop.workers
+        stage.batches, running.step * loop.accumulate, stage.steps * loop.accumulate, loop.workers
     )
-    bar = Bar(fit.name, fit.steps, stage.step, world.is_first)
-    began = time.monotonic() - stage.seconds
+    bar = Bar(stage.name, stage.steps, running.step, world.is_first)
+    began = time.monotonic() - running.seconds
     try:
-        while stage.step < fit.steps:
-            lr = optim.set_lr(stage.optimizer, fit.optim, stage.step, fit.steps)
-            losses, norm = stage.train_step(batches, stop)
-            stage.seconds = time.monotonic() - began
-            last = stage.step == fit.steps
-            if stage.step % loop.log_every == 0 or last or stage.step == 1:
-                rounded = round(stage.seconds, 3)
-                losses = losses if fit.parallel else world.mean(losses)
+        while running.step < stage.steps:
+            lr = optim.set_lr(running.optimizer, stage.optim, running.step, stage.steps)
+            losses, norm = running.train_step(batches, stop)
+            running.seconds = time.monotonic() - began
+            last = running.step == stage.steps
+            if running.step % loop.log_every == 0 or last or running.step == 1:
+                rounded = round(running.seconds, 3)
+                losses = losses if stage.parallel else world.mean(losses)
                 values = {**losses, "lr": lr, "grad_norm": norm, "seconds": rounded}
-                log.add(fit.name, stage.step, "train", values)
-            if (loop.validate_every and stage.step % loop.validate_every == 0) or last:
-                _validate(stage, log)
-            bar.update(stage.step, f"loss {losses.get('loss', float('nan')):.4g}")
-            if (stage.step % loop.save_every == 0 and not last) or stage.signum:
-                stage.save()
-            if stage.signum:
-                raise Stopped(stage.signum, fit.name, stage.step)
+                log.add(stage.name, running.step, "train", values)
+            if (loop.validate_every and running.step % loop.validate_every == 0) or last:
+                _validate(running, log)
+            bar.update(running.step, f"loss {losses.get('loss', float('nan')):.4g}")
+            if (running.step % loop.save_every == 0 and not last) or running.signum:
+                running.save()
+            if running.signum:
+                raise Stopped(running.signum, stage.name, running.step)
     finally:
         bar.close()
         batches.close()
-    _finish(stage)
+    _finish(running)
 
 
 def train(
-    fits: Iterator[Fit], loop: Loop, world: World, run: Path, seed: int
+    stages: Iterator[Stage], loop: Loop, world: World, run: Path, seed: int
 ) -> list[dict[str, Any]]:
     """Train every stage in order and return their accounts (name, steps, seconds, best)."""
     if loop.threads:
@@ -501,10 +386,10 @@ def train(
     log = MetricsLog(run / "metrics.jsonl", world.is_first)
     accounts: list[dict[str, Any]] = []
     with _StopFlag().listening() as stop:
-        for fit in fits:
+        for stage in stages:
             known = [a["name"] for a in accounts]
-            if fit.name in known:
-                raise ValueError(f"two stages are named {fit.name!r}")
-            train_stage(fit, loop, world, run, seed, log, known, stop)
-            accounts.append(checkpoint.read_json(run / "checkpoints" / fit.name / "done.json"))
+            if stage.name in known:
+                raise ValueError(f"two stages are named {stage.name!r}")
+            train_stage(stage, loop, world, run, seed, log, known, stop)
+            accounts.append(checkpoint.read_json(run / "checkpoints" / stage.name / "done.json"))
     return accounts

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal
 
 from torch import Tensor, nn
 
-from .optim import Groups, Optim, decay_groups
+from .capabilities import Export
+from .claim import C, Claim
+from .stage import Stage
 from .versions import Learned
-
-Batch = Any
-Losses = Mapping[str, Tensor]
-Backward = Callable[[Tensor], None]
-Whole = Callable[[str, Tensor], tuple[str, Tensor]]
-"""(name in this process's model, its tensor) -> (key in the whole model, DTensor or plain tensor).
-The result shares memory with the tensor; a plain one is the same wherever its key is."""
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """A paper's own numbers, to stand beside ours."""
-
-    baseline: float
-    method: float
-    where: str
-    """Table or section, and whether it was read or is from memory."""
 
 
 @dataclass(frozen=True)
@@ -56,94 +41,6 @@ class DataUsed:
     licence: str = ""
 
 
-def nothing(step: int) -> None:
-    """Do nothing after a step."""
-
-
-def forward_backward(model: nn.Module, batch: Batch, backward: Backward) -> Losses:
-    """The ordinary step: one forward, one backward of `loss`."""
-    losses: Losses = model(batch)
-    backward(losses["loss"])
-    return losses
-
-
-@dataclass
-class Fit:
-    """One gradient-trained stage."""
-
-    name: str
-    """File name of its checkpoint: "base", "session-3", "teacher"."""
-    model: nn.Module
-    """model(batch) -> {"loss": scalar, "loss/kl": scalar, ...}"""
-    batches: Callable[[int], Batch]
-    """index -> this process's micro-batch; a pure function of (seed, index, rank). With
-    accumulation, step s uses indices s * accumulate .. s * accumulate + accumulate - 1."""
-    steps: int
-    optim: Optim
-    groups: Callable[[nn.Module], Groups] = decay_groups
-    """Parameter groups; a group may carry `lr_scale`."""
-    after_step: Callable[[int], None] = nothing
-    """Called after each optimiser step, before the weights' average: EMA teachers, schedules that
-    are not a learning rate, parameters that another process updated."""
-    drive: Callable[[nn.Module, Batch, Backward], Losses] = forward_backward
-    """Own forward and backward: a pipeline schedule, or models that alternate. It calls
-    `backward(loss)` as often as it likes, or lets a schedule do so; it returns what to log."""
-    parallel: Whole | None = None
-    """For a model that is divided among processes and communicates by itself: says which part of
-    the whole a tensor is. The loop then wraps nothing, hands `drive` the list of all micro-batches
-    of a step, and takes gradients and losses as complete; the checkpoint fits any division."""
-    alternates: bool = False
-    """Some parameters get no gradient in some steps: models that take turns."""
-    state: Mapping[str, Any] = field(default_factory=dict)
-    """More to save and restore: name -> object with state_dict and load_state_dict (teachers)."""
-    validate: Callable[[nn.Module], dict[str, float]] | None = None
-    """Metrics on held-out data (never the test split); every process computes all of them."""
-    watch: str = ""
-    """Metric of `validate` that decides which weights are best; empty keeps the last."""
-    better: Literal["lower", "higher"] = "lower"
-
-
-@dataclass(frozen=True)
-class Export:
-    """How a system's network is exported: a module, example inputs, and their batch axes."""
-
-    module: nn.Module
-    inputs: tuple[Tensor, ...]
-    input_names: tuple[str, ...]
-    output_names: tuple[str, ...]
-
-
-C = TypeVar("C")
-
-
-@dataclass(frozen=True)
-class Arm(Generic[C]):
-    """One row of a claim's table: a name and the configuration that is trained."""
-
-    name: str
-    config: C
-    row: str = ""
-    """A row of `baselines` in the run of the arm with the same configuration: a method that shares
-    what that run learned (an encoder) and needs no run of its own."""
-
-
-@dataclass(frozen=True)
-class Claim(Generic[C]):
-    """The paper's sentence as a test that can fail: same data, budget and seeds for both arms."""
-
-    says: str
-    baseline: Arm[C]
-    method: Arm[C]
-    metric: str
-    better: Literal["lower", "higher"]
-    paper: Numbers | None = None
-    setting: str = ""
-    """What a reader must know of how the arms were set up."""
-    also: tuple[Arm[C], ...] = ()
-    """Further rows of the same table, without a verdict of their own."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-
-
 class System(Generic[C]):
     """One published system; `cli.py` finds it by name, nothing is registered.
 
@@ -167,7 +64,7 @@ class System(Generic[C]):
     intended: ClassVar[str]
     """What its weights may be used for, and what not."""
 
-    free: ClassVar[tuple[str, ...]] = (
+    resumable: ClassVar[tuple[str, ...]] = (
         "loop.device", "loop.workers", "loop.threads", "loop.log_every", "loop.save_every",
     )  # fmt: skip
     """Fields (or groups of them) that an interrupted run may change when it goes on."""
@@ -185,7 +82,7 @@ class System(Generic[C]):
         """Fill in what only the data can decide (a skeleton, a class list); may read files."""
         return cfg
 
-    def fits(self) -> Iterator[Fit]:
+    def stages(self) -> Iterator[Stage]:
         """What to train, in order, lazily: a later stage may use what an earlier one learned."""
         raise NotImplementedError
 

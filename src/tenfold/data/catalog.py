@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from .entries import SETS, DataSet, Download
+from .dataset import DataSet, Download
+from .sets import SETS
 
 __all__ = [
     "SETS",

@@ -5,40 +5,44 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from . import check_arrays, check_images, check_motion, check_public, check_weather
 from .catalog import entry, find_or_explain
-from .findings import CheckResult, Findings, Problem
+from .images import check as images
+from .images import check_public, check_stores
+from .io.problems import CheckResult, Findings, Problem
+from .motion import check as motion
+from .text import check as text
+from .weather import check as weather
 
 __all__ = ["CheckResult", "Problem", "check"]
 
 CHECKS: dict[str, Callable[[Findings], None]] = {
-    "ade20k_sample": check_images.check_ade20k_sample,
-    "camvid": check_images.check_camvid,
-    "car_parts": check_images.check_car_parts,
-    "clip_text": check_arrays.check_clip_text,
-    "clothing_parsing": check_images.check_clothing_parsing,
-    "cmu_mocap": check_motion.check_cmu_mocap,
-    "coco_mini_captions": check_images.check_coco_mini_captions,
-    "coco_tiny": check_images.check_coco_tiny,
-    "coco_wsss": check_images.check_coco_wsss,
-    "emoji_scenes": check_images.check_emoji_scenes,
-    "fscil_index_lists": check_arrays.check_fscil_index_lists,
-    "nuclei_dsb2018": check_images.check_nuclei_dsb2018,
-    "pangu_atmos": check_weather.check_pangu_atmos,
-    "streetsim": check_images.check_streetsim,
-    "textmix": check_arrays.check_textmix,
-    "tiny_imagenet_20": check_arrays.check_tiny_imagenet_20,
-    "tiny_imagenet_fscil": check_arrays.check_tiny_imagenet_fscil,
-    "h36m": check_motion.check_h36m,
-    "3dpw": check_motion.check_3dpw,
-    "cifar100": check_arrays.check_cifar100,
-    "mini_imagenet": check_images.check_mini_imagenet,
-    "cub200": check_images.check_cub200,
+    "ade20k_sample": images.check_ade20k_sample,
+    "camvid": images.check_camvid,
+    "car_parts": images.check_car_parts,
+    "clip_text": check_stores.check_clip_text,
+    "clothing_parsing": images.check_clothing_parsing,
+    "cmu_mocap": motion.check_cmu_mocap,
+    "coco_mini_captions": images.check_coco_mini_captions,
+    "coco_tiny": images.check_coco_tiny,
+    "coco_wsss": images.check_coco_wsss,
+    "emoji_scenes": images.check_emoji_scenes,
+    "fscil_index_lists": check_stores.check_fscil_index_lists,
+    "nuclei_dsb2018": images.check_nuclei_dsb2018,
+    "pangu_atmos": weather.check_pangu_atmos,
+    "streetsim": images.check_streetsim,
+    "textmix": text.check_textmix,
+    "tiny_imagenet_20": check_stores.check_tiny_imagenet_20,
+    "tiny_imagenet_fscil": check_stores.check_tiny_imagenet_fscil,
+    "h36m": motion.check_h36m,
+    "3dpw": motion.check_3dpw,
+    "cifar100": check_stores.check_cifar100,
+    "mini_imagenet": images.check_mini_imagenet,
+    "cub200": images.check_cub200,
     "imagenet": check_public.check_imagenet,
     "ade20k": check_public.check_ade20k,
     "voc2012": check_public.check_voc2012,
     "coco2017": check_public.check_coco2017,
-    "era5": check_weather.check_era5,
+    "era5": weather.check_era5,
 }
 
 

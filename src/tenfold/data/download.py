@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .catalog import entry
-from .entries import Download
-from .unpack import unpack
+from .dataset import Download
+from .io.unpack import unpack
 
 Progress = Callable[[int, int], None]
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 
-from tenfold.data import fscil
-from tenfold.data.pictures import Pictures
+from tenfold.data.images import fscil
+from tenfold.data.images.decode import Pictures
 
 SIDE = 32
 TRAIN, TEST = 40, 10

@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from tenfold.data.kinematics import joint_positions
-from tenfold.data.motion import Clip
-from tenfold.data.skeleton import CMU, CMU_OFFSETS
+from tenfold.data.motion.clips import Clip
+from tenfold.data.motion.kinematics import joint_positions
+from tenfold.data.motion.skeleton import CMU, CMU_OFFSETS
 
 # joint, axis (0 x: forward swing, 1 y: turn, 2 z: side): mean, amplitude, phase, harmonic.
 # Radians and turns of the gait cycle; left and right legs are half a cycle apart.

@@ -30,7 +30,7 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float, Int8, Integer
 from numpy.polynomial import legendre
 
-from tenfold.data.grid import Grid
+from tenfold.data.weather.grid import Grid
 
 RADIUS = 6.371e6
 """Of the Earth, m."""

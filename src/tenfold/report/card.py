@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tenfold.report.claim import md, md_table
-from tenfold.report.page import write_whole
-from tenfold.report.results import duration, flatten, is_number, read_run
-from tenfold.report.tables import metric_tables
+from tenfold.viz.page import write_whole
+
+from .claim import md, md_table
+from .results import duration, flatten, is_number, read_run
+from .tables import metric_tables
 
 UNSTATED = "not stated"
 

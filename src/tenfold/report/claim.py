@@ -10,9 +10,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal
 
-from tenfold.report.page import write_whole
-from tenfold.report.results import best, decimals, duration, is_number, lookup, number, numbers
-from tenfold.report.tables import ARROW, direction, layout
+from tenfold.viz.page import write_whole
+
+from .results import best, decimals, duration, is_number, lookup, number, numbers
+from .tables import ARROW, direction, layout
 
 
 @dataclass(frozen=True)

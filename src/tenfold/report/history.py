@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tenfold.report.plots import Line, Theme, curves
-from tenfold.report.results import in_order, is_number, lookup, natural
+from tenfold.viz.plots import Line, Theme, curves
+
+from .results import in_order, is_number, lookup, natural
 
 NOT_A_CURVE = {"step", "stage", "split", "time", "seconds", "epoch", "rank", "date"}
 TITLES = {"loss": "Loss", "lr": "Learning rate", "grad_norm": "Gradient norm (before clipping)"}

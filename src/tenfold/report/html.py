@@ -6,39 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tenfold.report.history import MOST_PANELS, Panel, overlays, panels
-from tenfold.report.page import (
+from tenfold.viz.page import (
     Badge,
+    Cell,
     Figure,
     Page,
     Section,
+    Table,
     footer,
     picture_figure,
     relative,
     uri,
     write_page,
 )
-from tenfold.report.results import (
-    Run,
-    duration,
-    flatten,
-    is_number,
-    lookup,
-    number,
-    numbers,
-    read_run,
-    show,
-)
-from tenfold.report.tables import (
-    Cell,
-    Table,
-    delta_tables,
-    main_keys,
-    metric_tables,
-    rival,
-    standing,
-    tiles,
-)
+
+from .history import MOST_PANELS, Panel, overlays, panels
+from .results import Run, duration, flatten, is_number, lookup, number, numbers, read_run, show
+from .tables import delta_tables, main_keys, metric_tables, rival, standing, tiles
 
 WAITING = {
     "config.json": "no configuration was written",

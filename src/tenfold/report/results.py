@@ -10,23 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
-PICTURES = {
-    ".png": "image/png",
-    ".gif": "image/gif",
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".svg": "image/svg+xml",
-    ".mp4": "video/mp4",
-}
-"""What `pictures/` may hold, and what a page calls it."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A file of `pictures/` and the sentence under it."""
-
-    path: Path
-    caption: str
+from tenfold.viz.page import PICTURES, Picture
 
 
 @dataclass(frozen=True)

@@ -4,45 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from tenfold.report.results import best, decimals, in_order, lookup, number, numbers
+from tenfold.viz.page import Cell, Table, Tile
+
+from .results import best, decimals, in_order, lookup, number, numbers
 
 ARROW = {"lower": " ↓", "higher": " ↑", "": ""}
 AVERAGES = ("mean", "average", "avg", "all", "overall")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell: text, what stands small under it, and how it is marked."""
-
-    text: str
-    under: str = ""
-    tone: str = ""  # good, bad or empty
-    best: bool = False
-    href: str = ""
-    code: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as a page shows it; a row whose first cell is empty belongs to the row above."""
-
-    caption: str
-    head: list[str]
-    rows: list[list[Cell]]
-    note: str = ""
-    text: bool = False  # True: columns of words, not of numbers
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A headline number, and under it what it is to be compared with."""
-
-    label: str
-    value: str
-    lines: list[tuple[str, str]] = field(default_factory=list)  # text, tone
 
 
 @dataclass(frozen=True)

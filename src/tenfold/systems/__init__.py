@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tenfold.core.names import nearest
+from tenfold.core.errors import nearest
 
 if TYPE_CHECKING:
     from tenfold.core.system import System

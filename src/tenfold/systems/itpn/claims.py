@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tenfold.core.system import Arm, Claim, Numbers
+from tenfold.core.claim import Claim, Numbers, Variant
 
 from .config import Config
 from .recipes import SMALL
 
 WHOLE = replace(SMALL, tasks=("pretrain", "classify", "localise"))
 """One run pre-trains and then fine-tunes both tasks."""
-ITPN = Arm("iTPN", WHOLE)
-MAE = Arm("HiViT-MAE", replace(WHOLE, pretrain=replace(WHOLE.pretrain, pyramid=False)))
-SCRATCH = Arm("from scratch", replace(WHOLE, tasks=("classify", "localise")))
+ITPN = Variant("iTPN", WHOLE)
+MAE = Variant("HiViT-MAE", replace(WHOLE, pretrain=replace(WHOLE.pretrain, pyramid=False)))
+SCRATCH = Variant("from scratch", replace(WHOLE, tasks=("classify", "localise")))
 
 SETTING = (
     "HiViT-MAE pre-trains the same backbone without the pyramid, which starts at random in "
@@ -21,7 +21,9 @@ SETTING = (
 )
 
 
-def _claim(says: str, baseline: Arm[Config], metric: str, paper: Numbers | None) -> Claim[Config]:
+def _claim(
+    says: str, baseline: Variant[Config], metric: str, paper: Numbers | None
+) -> Claim[Config]:
     others = tuple(arm for arm in (SCRATCH, MAE) if arm != baseline)
     return Claim(says, baseline, ITPN, metric, "higher", paper, SETTING, others)
 

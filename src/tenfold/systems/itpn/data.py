@@ -17,11 +17,12 @@ from torch import Tensor
 from tenfold.core import dist
 from tenfold.core.seed import generator, seed_of
 from tenfold.core.system import DataUsed
-from tenfold.data import augment, catalog, coco, photos, scene_views, segmentation, views
-from tenfold.data.coco import Instances
-from tenfold.data.photos import Photos
-from tenfold.data.rand_augment import rand_augment
-from tenfold.data.segmentation import Segmented
+from tenfold.data import catalog
+from tenfold.data.images import augment, classification, coco, scene_views, segmentation, views
+from tenfold.data.images.classification import Photos
+from tenfold.data.images.coco import Instances
+from tenfold.data.images.rand_augment import rand_augment
+from tenfold.data.images.segmentation import Segmented
 from tenfold.generated import scenes
 
 from .config import SETS, Config, Data
@@ -83,15 +84,15 @@ def photographs(data: Data, split: str, seed: int) -> Photos:
                 f"data.path {data.path} has no train.npz, which {data.name} consists of; a folder "
                 "with one sub-folder of pictures a class is --data.name folder"
             )
-        return photos.open_tiny_imagenet_20(folder, "train" if split == "train" else "val")
+        return classification.open_tiny_imagenet_20(folder, "train" if split == "train" else "val")
     if data.name in ("imagenet", "folder"):
         part = "train" if split == "train" else "val"
-        return photos.open_class_folders(folder, part, data.test_share, seed, skip)
+        return classification.open_class_folders(folder, part, data.test_share, seed, skip)
     if data.name == "photos":
-        found = photos.open_flat(folder, skip)
+        found = classification.open_flat(folder, skip)
         return found.at(_parts(len(found), data.test_share, seed)[split])
     dense = segmented(data, split) if "segment" in SETS[data.name] else instances(data, split)
-    return photos.of_files([pair[0] for pair in dense.files], skip_broken=skip)
+    return classification.of_files([pair[0] for pair in dense.files], skip_broken=skip)
 
 
 def _parts(count: int, share: float, seed: int) -> dict[str, np.ndarray]:
@@ -103,7 +104,7 @@ def _parts(count: int, share: float, seed: int) -> dict[str, np.ndarray]:
 
 def _drawn(split: str) -> Photos:
     pictures, labels, boxes = scenes.photos(split, GENERATED[split], 0)
-    return photos.of_arrays(pictures, labels, scenes.NAMES, boxes, f"scenes/{split}")
+    return classification.of_arrays(pictures, labels, scenes.NAMES, boxes, f"scenes/{split}")
 
 
 @lru_cache(maxsize=8)

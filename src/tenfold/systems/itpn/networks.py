@@ -14,7 +14,7 @@ from tenfold.nn.hivit import HiViT, Shape
 from tenfold.weights.clip_vit import convert_clip, describe_clip
 from tenfold.weights.containers import read_checkpoint
 
-from . import start
+from . import pretrained
 from .config import Config, Model, Task
 from .data import CONSTANTS
 from .model import Classifier, ClipPretraining, PixelPretraining
@@ -86,13 +86,13 @@ def network_of(model: nn.ModuleDict, task: str) -> Any:
     return model[task]
 
 
-def backbone_of(cfg: Config, given: start.Given) -> HiViT:
+def backbone_of(cfg: Config, given: pretrained.Given) -> HiViT:
     """The network that weights belong to, without a pyramid."""
     model: Model = given.model
     side = given.grid[0] * model.patch_size
     own = replace(cfg, model=replace(model, size=side), tasks=("classify",), classes=("any",))
     backbone = HiViT(shape_of(own, "classify"))
-    start.begin(backbone, given.state, given.source, allow_missing=False)
+    pretrained.begin(backbone, given.state, given.source, allow_missing=False)
     return backbone
 
 
@@ -113,6 +113,6 @@ def teacher_of(cfg: Config) -> ClipTeacher | BackboneTeacher:
         target = {key: tuple(value.shape) for key, value in teacher.state_dict().items()}
         teacher.load_state_dict(convert_clip(state, target).require_complete())
         return teacher
-    backbone = backbone_of(cfg, start.read(settings.teacher))
+    backbone = backbone_of(cfg, pretrained.read(settings.teacher))
     mean, std = CONSTANTS[cfg.data.normalise]
     return BackboneTeacher(backbone, mean, std, settings.teacher_range)

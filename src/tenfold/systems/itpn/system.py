@@ -12,19 +12,22 @@ import numpy as np
 import torch
 from torch import nn
 
+from tenfold.core.capabilities import Export
+from tenfold.core.claim import Claim
 from tenfold.core.optim import Groups, Optim, decay_groups
-from tenfold.core.system import Claim, DataUsed, Export, Fit, Paper, System
-from tenfold.data.photos import Photos
+from tenfold.core.stage import Stage
+from tenfold.core.system import DataUsed, Paper, System
+from tenfold.data.images.classification import Photos
 from tenfold.weights.keymap import Converted
 
-from . import answers, claims, data, exports, measure, picture_files, start
+from . import claims, data, evaluation, export, figures, predict, pretrained
 from .config import Config, Task
 from .decay import Rule, layered
 from .model import Classifier, ClipPretraining, PixelPretraining
 from .networks import build, network_of, shape_of, teacher_of
 from .recipes import RECIPES
 from .tasks import Detector, Localiser, Segmenter
-from .trainees import FeatureTrainee, TokenTrainee
+from .training_models import FeatureTrainee, TokenTrainee
 
 RULES: dict[Task, Rule] = {
     "classify": "finetune", "localise": "finetune", "segment": "segment", "detect": "detect",
@@ -93,7 +96,7 @@ class Itpn(System[Config]):
         """What became of each tensor that a task started from."""
         self.found: dict[str, Any] = {}
         """What the last evaluation saw, for pictures."""
-        self._given: start.Given | None = None
+        self._given: pretrained.Given | None = None
         shown = {
             "pretrain": ["accuracy/linear probe/top1", "loss/pre-training/pixels"],
             "classify": ["accuracy/fine-tuned/top1"],
@@ -108,7 +111,7 @@ class Itpn(System[Config]):
     @classmethod
     def complete(cls, cfg: Config) -> Config:
         """Take sizes from the weights it starts from, and classes from the data."""
-        cfg = data.complete(start.adapted(cfg))
+        cfg = data.complete(pretrained.adapted(cfg))
         is_clip = "pretrain" in cfg.tasks and cfg.pretrain.method == "clip"
         if is_clip and cfg.pretrain.teacher:  # without one, `fits` says what is needed
             dim = teacher_of(cfg).dim
@@ -126,7 +129,7 @@ class Itpn(System[Config]):
 
     # --- training ------------------------------------------------------------------------------
 
-    def fits(self) -> Iterator[Fit]:
+    def stages(self) -> Iterator[Stage]:
         """One stage a task; each after the first starts from what pre-training learned."""
         for task in self.cfg.tasks:
             if task != "pretrain" or self.cfg.start:
@@ -145,17 +148,17 @@ class Itpn(System[Config]):
             return
         allowed = self.cfg.allow_missing
         backbone = network_of(self.model, task).backbone
-        self.accounts[task] = start.begin(backbone, given.state, given.source, allowed)
+        self.accounts[task] = pretrained.begin(backbone, given.state, given.source, allowed)
 
-    def beginning(self) -> start.Given | None:
+    def beginning(self) -> pretrained.Given | None:
         """What tasks start from; None for random weights."""
         if "pretrain" in self.cfg.tasks:
             backbone = network_of(self.model, "pretrain").backbone
             shape = shape_of(self.cfg, "pretrain")
-            state = start.of_backbone(backbone)
-            return start.Given("the run's pre-training", self.cfg.model, state, shape.grid)
+            state = pretrained.of_backbone(backbone)
+            return pretrained.Given("the run's pre-training", self.cfg.model, state, shape.grid)
         if self.cfg.start and self._given is None:
-            self._given = start.read(self.cfg.start)
+            self._given = pretrained.read(self.cfg.start)
         return self._given
 
     def _steps(self, epochs: int, feed: data.Feed) -> int:
@@ -167,7 +170,7 @@ class Itpn(System[Config]):
             return replace(optim, warmup=min(optim.warmup, steps))
         return replace(optim, warmup=round(self.cfg.warmup_share * steps))
 
-    def _pretraining(self) -> Fit:
+    def _pretraining(self) -> Stage:
         cfg, network = self.cfg, self.model["pretrain"]
         batches = data.PhotoBatches(
             cfg, self.photos("train"), self._held(len(self.photos("train")))
@@ -181,14 +184,14 @@ class Itpn(System[Config]):
             side = teacher.side(cfg.model.size // cfg.model.patch_size)
             make = partial(batches.tokens, feed, side=side)
             trainee = TokenTrainee(network, teacher)
-            return Fit("pretrain", trainee, make, steps, optim, groups)
+            return Stage("pretrain", trainee, make, steps, optim, groups)
         assert isinstance(network, PixelPretraining)
         make = partial(batches.pixels, feed)
         if not cfg.pretrain.feature_weight:
-            return Fit("pretrain", network, make, steps, optim, groups)
+            return Stage("pretrain", network, make, steps, optim, groups)
         settings = cfg.pretrain
         features = FeatureTrainee(network, settings.feature_weight, settings.momentum)
-        return Fit(
+        return Stage(
             "pretrain", features, make, steps, optim, groups,
             after_step=lambda step: features.follow(step, steps),
             state={"teacher": features.teacher[0]},
@@ -199,7 +202,7 @@ class Itpn(System[Config]):
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).numpy()
         return np.sort(order[: round(self.cfg.data.holdout * count)])
 
-    def _photo_task(self, task: Task) -> Fit:
+    def _photo_task(self, task: Task) -> Stage:
         cfg, network = self.cfg, self.model[task]
         held = self._held(len(self.photos("train")))
         batches = data.PhotoBatches(cfg, self.photos("train"), held)
@@ -214,21 +217,21 @@ class Itpn(System[Config]):
             layered, weight_decay=optim.weight_decay, rate=cfg.finetune.layer_decay,
             rule=RULES[task],
         )  # fmt: skip
-        return Fit(
+        return Stage(
             task, network, partial(make, feed), steps, optim, decay, validate=validate,
-            watch=("top1" if is_class else "iou") if validate else "", better="higher",
+            monitor=("top1" if is_class else "iou") if validate else "", better="higher",
         )  # fmt: skip
 
     def _validated(self, photos: Photos, network: nn.Module) -> dict[str, float]:
         """The task's metric on held-out training pictures."""
         if isinstance(network, Classifier):
-            logits = measure.class_logits(network, photos, self.cfg)
-            found = measure.accuracy(logits, torch.from_numpy(photos.labels))
+            logits = evaluation.class_logits(network, photos, self.cfg)
+            found = evaluation.accuracy(logits, torch.from_numpy(photos.labels))
             return {"top1": found["accuracy/fine-tuned/top1"]}
-        found = measure.overlap(measure.boxes(network, photos, self.cfg), photos)
+        found = evaluation.overlap(evaluation.boxes(network, photos, self.cfg), photos)
         return {"iou": found["overlap/localised/iou"]}
 
-    def _dense_task(self, task: Task) -> Fit:
+    def _dense_task(self, task: Task) -> Stage:
         cfg = self.cfg
         is_map = task == "segment"
         source = (data.segmented if is_map else data.instances)(cfg.data, "train")
@@ -245,18 +248,18 @@ class Itpn(System[Config]):
         if len(held):
             validate = partial(self._validated_dense, source.at(held.tolist()))
         watch = "mIoU" if is_map else "AP50"
-        return Fit(
+        return Stage(
             task, self.model[task], partial(make, feed), steps, optim, decay, validate=validate,
-            watch=watch if validate else "", better="higher",
+            monitor=watch if validate else "", better="higher",
         )  # fmt: skip
 
     def _validated_dense(self, held: Any, network: nn.Module) -> dict[str, float]:
         """mIoU, or AP at IoU 0.5 of boxes, on held-out training pictures."""
         if isinstance(network, Segmenter):
-            found = measure.segmentation(network, held, self.cfg)[0]
+            found = evaluation.segmentation(network, held, self.cfg)[0]
             return {"mIoU": found["iou/segmentation/mIoU"]}
         assert isinstance(network, Detector)
-        found = measure.detection(network, held, self.cfg)
+        found = evaluation.detection(network, held, self.cfg)
         return {"AP50": found["ap/boxes/AP50"]}
 
     # --- measuring -----------------------------------------------------------------------------
@@ -270,26 +273,26 @@ class Itpn(System[Config]):
         photo_tasks = [t for t in cfg.tasks if t in ("pretrain", "classify", "localise")]
         if photo_tasks and cfg.probes and self.has_labels:
             backbone = self.begun()
-            found |= measure.probe(backbone, self.photos("train"), self.photos("test"), cfg)
+            found |= evaluation.probe(backbone, self.photos("train"), self.photos("test"), cfg)
         for task in cfg.tasks:
             network = self.model[task]
             if isinstance(network, PixelPretraining | ClipPretraining):
-                found |= measure.reconstruction(network, self.photos("test"), cfg)
+                found |= evaluation.reconstruction(network, self.photos("test"), cfg)
             elif isinstance(network, Classifier):
                 photos = self.photos("test")
-                logits = measure.class_logits(network, photos, cfg)
+                logits = evaluation.class_logits(network, photos, cfg)
                 self.found["logits"] = logits
-                found |= measure.accuracy(logits, torch.from_numpy(photos.labels))
+                found |= evaluation.accuracy(logits, torch.from_numpy(photos.labels))
             elif isinstance(network, Localiser):
-                boxes = measure.boxes(network, self.photos("test"), cfg)
+                boxes = evaluation.boxes(network, self.photos("test"), cfg)
                 self.found["boxes"] = boxes
-                found |= measure.overlap(boxes, self.photos("test"))
+                found |= evaluation.overlap(boxes, self.photos("test"))
             elif isinstance(network, Segmenter):
                 maps = data.segmented(cfg.data, "test")
-                numbers, self.found["confusion"] = measure.segmentation(network, maps, cfg)
+                numbers, self.found["confusion"] = evaluation.segmentation(network, maps, cfg)
                 found |= numbers
             elif isinstance(network, Detector):
-                found |= measure.detection(network, data.instances(cfg.data, "test"), cfg)
+                found |= evaluation.detection(network, data.instances(cfg.data, "test"), cfg)
         return found
 
     def begun(self) -> Any:
@@ -299,8 +302,8 @@ class Itpn(System[Config]):
         backbone = network_of(nn.ModuleDict({"b": build(self.cfg, "classify")}), "b").backbone
         given = self.beginning()
         if given is not None:
-            start.begin(backbone, given.state, given.source, self.cfg.allow_missing)
-        return backbone.to(measure.device_of(self.model))
+            pretrained.begin(backbone, given.state, given.source, self.cfg.allow_missing)
+        return backbone.to(evaluation.device_of(self.model))
 
     def baselines(self, split: str) -> dict[str, dict[str, float]]:
         """What no network is needed for: shrunk pixels, the mean box, the most frequent class."""
@@ -308,23 +311,23 @@ class Itpn(System[Config]):
         rows: dict[str, dict[str, float]] = {}
         photo_tasks = [t for t in cfg.tasks if t in ("pretrain", "classify", "localise")]
         if photo_tasks and cfg.probes and self.has_labels:
-            pixels = measure.of_pixels(self.photos("train"), self.photos("test"), cfg)
+            pixels = evaluation.of_pixels(self.photos("train"), self.photos("test"), cfg)
             rows["pixels, 16 x 16"] = pixels
         if "localise" in cfg.tasks:
-            rows["mean box"] = measure.mean_box(self.photos("train"), self.photos("test"))
+            rows["mean box"] = evaluation.mean_box(self.photos("train"), self.photos("test"))
         if "segment" in cfg.tasks:
-            rows["most frequent class"] = measure.most_frequent(cfg)
+            rows["most frequent class"] = evaluation.most_frequent(cfg)
         return rows
 
     # --- use -----------------------------------------------------------------------------------
 
     def predict(self, inputs: Path, out: Path) -> list[Path]:
         """Labels, boxes, masks, reconstructions and features of a picture or a folder of them."""
-        return answers.predict_files(self, inputs, out)
+        return predict.predict_files(self, inputs, out)
 
     def pictures(self, out: Path) -> dict[Path, str]:
         """What each task does with test pictures."""
-        return picture_files.report_pictures(self, out)
+        return figures.report_pictures(self, out)
 
     def data_used(self) -> DataUsed:
         """The data of this configuration."""
@@ -375,13 +378,13 @@ class Itpn(System[Config]):
 
     def export(self) -> Export:
         """The run's last task."""
-        return exports.export(self, "", (0, 0))
+        return export.export(self, "", (0, 0))
 
     def export_part(self, part: str, size: tuple[int, int]) -> Export:
         """Backbone, or a task's network, for pictures of a size."""
-        return exports.export(self, part, size)
+        return export.export(self, part, size)
 
     @classmethod
     def convert(cls, source: Path) -> tuple[System[Config], Converted]:
         """Read an official file of pre-training or fine-tuning; sizes follow from its shapes."""
-        return exports.convert(cls, source)
+        return export.convert(cls, source)

@@ -14,11 +14,12 @@ from torch import Tensor
 from tenfold.core import dist
 from tenfold.core.seed import generator
 from tenfold.core.system import DataUsed
-from tenfold.data import augment, catalog, fscil
-from tenfold.data.pictures import ENDINGS, class_folders, photos
+from tenfold.data import catalog
+from tenfold.data.images import augment, fscil, fscil_open
+from tenfold.data.images.decode import ENDINGS, class_folders, photos
 from tenfold.generated import shapes
-from tenfold.weights import ldc as official
 
+from . import official
 from .config import Config, Data
 from .model import Network
 from .recipes import RECIPES
@@ -46,7 +47,7 @@ def read(data: Data, seed: int) -> fscil.Protocol:
     folder = find(data)
     if folder is None:
         return shapes.protocol(base=data.base, way=data.way, shot=data.shot, draws=data.draws)
-    return fscil.read(
+    return fscil_open.read(
         data.name, folder, size=data.size, base=data.base, way=data.way, shot=data.shot,
         draws=data.draws, test_share=data.test_share, seed=seed, skip_broken=data.skip_broken,
     )  # fmt: skip
@@ -65,7 +66,7 @@ def complete(cfg: Config) -> Config:
     if folder is None:
         classes = shapes.describe(base=data.base, way=data.way)
     else:
-        classes = fscil.describe(data.name, folder, base=data.base, way=data.way)
+        classes = fscil_open.describe(data.name, folder, base=data.base, way=data.way)
     numbers, _ = fscil.choose(data.name, len(classes), data.base, data.way)
     return replace(
         cfg,
@@ -88,7 +89,7 @@ def of_official(size: official.Size) -> Config:
     total = own.base + own.sessions * own.way
     names = tuple(f"class {i}" for i in range(total))
     if catalog.find(cfg.data.name) is not None:
-        names = fscil.describe(cfg.data.name)
+        names = fscil_open.describe(cfg.data.name)
     conv = replace(cfg.calibration, head="conv")
     return replace(
         cfg,

@@ -10,9 +10,9 @@ from torch.nn import functional
 from tenfold.core.seed import generator
 from tenfold.nn.resnet import ResNet
 
+from .calibration_unit import Unit
 from .config import Calibration, Model
 from .heads import Base, Space, cosine, in_space
-from .unit import Unit
 
 PERCENTILES = 101
 SHRINKAGE = 0.1

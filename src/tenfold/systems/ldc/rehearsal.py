@@ -17,9 +17,9 @@ from torch import Tensor
 
 from tenfold.core.seed import generator
 
+from .calibration_unit import Unit, biased, gaussian, noise
 from .config import Calibration
 from .heads import Base, check_session, cosine
-from .unit import Unit, biased, gaussian, noise
 
 MOMENTUM = 0.9
 """Momentum of a session's SGD (official code)."""

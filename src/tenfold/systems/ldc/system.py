@@ -12,14 +12,17 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from tenfold.core import checkpoint
+from tenfold.core.capabilities import Export
+from tenfold.core.claim import Claim
 from tenfold.core.optim import Optim, one_group
 from tenfold.core.seed import generator
-from tenfold.core.system import Claim, DataUsed, Export, Fit, Paper, System
+from tenfold.core.stage import Stage
+from tenfold.core.system import DataUsed, Paper, System
 from tenfold.core.versions import Learned, check_name
-from tenfold.data.pictures import read_pictures
-from tenfold.weights import ldc as official
+from tenfold.data.images.decode import read_pictures
 
-from . import answers, data, picture, roster
+from . import comparison, data, figures, official, predict
+from .calibration_unit import Unit, UnitTrainee, real_features, unit_batches, unit_steps
 from .config import Calibration, Config
 from .data import Encoded, Images
 from .heads import Base, Head, Space, in_space, statistics
@@ -27,7 +30,6 @@ from .model import BaseTrainee, Exported, Network, distances, new_unit
 from .recipes import RECIPES, SMALL
 from .rehearsal import learned_vectors
 from .sessions import Course, Outcome, measure, nbytes
-from .unit import Unit, UnitTrainee, real_features, unit_batches, unit_steps
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,10 @@ class Ldc(System[Config]):
         turns = 4 if cfg.data.rotations and not cfg.encoder else 1
         self.model: Network = Network(cfg.model, cfg.calibration, cfg.data.base, cfg.seed, turns)
         self.settings = cfg.calibration if cfg.head == "ldc" else None
-        self.others: dict[str, roster.Trained] = {}
+        self.others: dict[str, comparison.Trained] = {}
         """Units of other settings that are trained beside the run's own, for the table."""
         if cfg.peers == "all":
-            self.others = {t.name: t for t in roster.TRAINED if t.settings != cfg.calibration}
+            self.others = {t.name: t for t in comparison.TRAINED if t.settings != cfg.calibration}
             dim, seed = self.model.encoder.dim, cfg.seed
             for name, other in self.others.items():
                 self.model.others[name] = new_unit(dim, other.settings, seed)
@@ -118,7 +120,7 @@ class Ldc(System[Config]):
 
     # --- training ------------------------------------------------------------------------------
 
-    def fits(self) -> Iterator[Fit]:
+    def stages(self) -> Iterator[Stage]:
         """Base training; then the unit, on statistics of the trained encoder (spec sec. 3-5)."""
         cfg = self.cfg
         trainee = BaseTrainee(self.model, self._early())
@@ -131,7 +133,7 @@ class Ldc(System[Config]):
             self._take_encoder()
         else:
             held = len(self.images.held) > 0
-            yield Fit(
+            yield Stage(
                 name="base",
                 model=trainee,
                 batches=self.images.batch,
@@ -139,7 +141,7 @@ class Ldc(System[Config]):
                 optim=cfg.optim,
                 groups=one_group,
                 validate=self.held_accuracy if held else None,
-                watch="accuracy" if held else "",
+                monitor="accuracy" if held else "",
                 better="higher",
             )
         base = self.measured(self.settings)
@@ -161,7 +163,7 @@ class Ldc(System[Config]):
         unit: Unit,
         optim: Optim,
         early: Tensor | None = None,
-    ) -> Fit:
+    ) -> Stage:
         """Training of a unit; `early` are the real features that base training met at first."""
         base, seed = self.measured(settings), self.cfg.seed
         train = self.encoded("train", settings.space)
@@ -169,7 +171,7 @@ class Ldc(System[Config]):
             real = real_features(train.features, train.labels, settings.real, seed)
         else:
             real = in_space(early.flatten(0, 1), settings.space).view(early.shape)
-        return Fit(
+        return Stage(
             name=name,
             model=UnitTrainee(unit, settings, self.cfg.model.temperature, base.covariance),
             batches=unit_batches(base, real, settings, unit, seed),
@@ -277,14 +279,14 @@ class Ldc(System[Config]):
     def head(self) -> Head:
         """The head that learns and predicts: of the current version."""
         if self._head is None:
-            self._head = roster.own(self.cfg, self.remembered(), self.model.unit)()
+            self._head = comparison.own(self.cfg, self.remembered(), self.model.unit)()
         return self._head
 
     # --- measuring -----------------------------------------------------------------------------
 
     def evaluate(self, split: str) -> dict[str, float]:
         """The run's own head through all sessions; mean and spread over the draws (percent)."""
-        make = roster.own(self.cfg, self.measured(self.settings), self.model.unit)
+        make = comparison.own(self.cfg, self.measured(self.settings), self.model.unit)
         found, self.outcomes = measure(make, self.course(split, self.space))
         return found
 
@@ -296,13 +298,13 @@ class Ldc(System[Config]):
         }
         return self.compared
 
-    def _rows(self) -> dict[str, roster.Row]:
+    def _rows(self) -> dict[str, comparison.Row]:
         train, tukey = self.encoded("train"), self.encoded("train", "tukey")
-        rows = roster.quick(self.cfg, self.measured(), statistics(tukey.features, tukey.labels))
+        rows = comparison.quick(self.cfg, self.measured(), statistics(tukey.features, tukey.labels))
         if self.cfg.peers == "all":
             lunch = statistics(train.features.sqrt(), train.labels)
             units = {name: self.model.other(name) for name in self.others}
-            rows |= roster.slow(self.cfg, self.measured, units, lunch)
+            rows |= comparison.slow(self.cfg, self.measured, units, lunch)
         return rows
 
     # --- use -----------------------------------------------------------------------------------
@@ -335,7 +337,7 @@ class Ldc(System[Config]):
         features = self.features_of([file for some in files for file in some])
         labels = torch.arange(len(names)).repeat_interleave(torch.tensor(counts))
         head, first = self.head(), len(self.known)
-        scene = picture.Scene(self.means_known(), features, labels, tuple(self.known), names)
+        scene = figures.Scene(self.means_known(), features, labels, tuple(self.known), names)
         memory = nbytes(head.state())
         head.learn(features, labels + first)
         new = torch.stack([features[labels == i].double().mean(0) for i in range(len(names))])
@@ -348,7 +350,7 @@ class Ldc(System[Config]):
             memory_before=memory,
             memory_after=nbytes(head.state()),
             classes=tuple(self.known),
-            pictures={"features.png": picture.space(scene, self.remembered())},
+            pictures={"features.png": figures.space(scene, self.remembered())},
         )
 
     def learned_state(self) -> dict[str, Tensor]:
@@ -374,7 +376,7 @@ class Ldc(System[Config]):
 
     def predict(self, inputs: Path, out: Path) -> list[Path]:
         """Classes of a picture, or of each picture of a folder: table, sheet of pictures."""
-        return answers.predict_files(self, inputs, out)
+        return predict.predict_files(self, inputs, out)
 
     def answers(self, features: Float[Tensor, "image dim"]) -> tuple[Tensor, Tensor]:
         """Probability of each known class [image, class], and whether a picture is unknown."""
@@ -385,7 +387,7 @@ class Ldc(System[Config]):
 
     def pictures(self, out: Path) -> dict[Path, str]:
         """Accuracy over the sessions, what is confused, and the space of features."""
-        return picture.report_pictures(self, out)
+        return figures.report_pictures(self, out)
 
     def data_used(self) -> DataUsed:
         """The data of this configuration."""
@@ -401,7 +403,7 @@ class Ldc(System[Config]):
 
     def claims(self) -> list[Claim[Config]]:
         """What the paper says, on one encoder a seed."""
-        return roster.claims(SMALL)
+        return comparison.claims(SMALL)
 
     # --- files of others -----------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from tenfold.core.loop import Loop
 from tenfold.core.optim import Optim
-from tenfold.data.grid import Grid
+from tenfold.data.weather.grid import Grid
 
 
 @dataclass(frozen=True)

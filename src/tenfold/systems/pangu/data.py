@@ -17,8 +17,8 @@ from tenfold.core import dist
 from tenfold.core.seed import generator
 from tenfold.core.system import DataUsed
 from tenfold.data import catalog
-from tenfold.data.grid import Grid
-from tenfold.data.weather import States, open_states, pairs
+from tenfold.data.weather.grid import Grid
+from tenfold.data.weather.reader import States, open_states, pairs
 from tenfold.generated import waves
 
 from .config import Config, Data

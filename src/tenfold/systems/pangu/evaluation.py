@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tenfold.data.climatology import Climatology
+from tenfold.data.weather.climatology import Climatology
 from tenfold.metrics import weather
 
 from .aggregation import Call, chain

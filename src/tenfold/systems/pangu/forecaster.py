@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tenfold.data.weather_statistics import Statistics
+from tenfold.data.weather.statistics import Statistics
 
 from .config import Config
 from .loss import variable_weights, weighted_mae

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tenfold.data.grid import Grid
+from tenfold.data.weather.grid import Grid
 
 from .attention import Plan, attend, pair_index, permuted
 from .config import Model

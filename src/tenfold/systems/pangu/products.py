@@ -9,15 +9,23 @@ import numpy as np
 
 from tenfold.core.checkpoint import write_bytes, write_text
 from tenfold.metrics.weather import Position, track_error
-from tenfold.report.leads import error_over_lead, plume
-from tenfold.report.maps import animation, ensemble, field_map, panels, style_of, track_map
-from tenfold.report.page import Badge, Page, Section, footer, picture_figure, write_page
-from tenfold.report.place import Place, place
-from tenfold.report.results import Picture
-from tenfold.report.tables import Cell, Table
+from tenfold.viz.lead_time import error_over_lead, plume
+from tenfold.viz.map_axes import Place, place
+from tenfold.viz.maps import animation, ensemble, field_map, panels, style_of, track_map
+from tenfold.viz.page import (
+    Badge,
+    Cell,
+    Page,
+    Picture,
+    Section,
+    Table,
+    footer,
+    picture_figure,
+    write_page,
+)
 
 from .cyclone import read_track, write_csv, write_geojson
-from .forecasting import Forecast, Outcome, scores_csv, write_plan
+from .forecast import Forecast, Outcome, scores_csv, write_plan
 
 if TYPE_CHECKING:
     from .system import PanguWeather

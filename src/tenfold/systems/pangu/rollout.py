@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float32
 
 from tenfold.core.log import Bar
-from tenfold.data.forecast_file import ForecastFile
-from tenfold.data.grid import Grid
+from tenfold.data.weather.forecast_file import ForecastFile
+from tenfold.data.weather.grid import Grid
 
 from .aggregation import Call, hourly
 from .forecaster import Stepper

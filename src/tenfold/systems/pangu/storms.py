@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float32
 
-from tenfold.data.grid import Grid
+from tenfold.data.weather.grid import Grid
 from tenfold.metrics.weather import Position, great_circle_km
 
 from .cyclone import Thresholds, Tracker, minima

@@ -13,16 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tenfold.core.capabilities import Export
+from tenfold.core.claim import Claim, Variant
 from tenfold.core.seed import generator
-from tenfold.core.system import Arm, Claim, DataUsed, Export, Fit, Paper, System
-from tenfold.data.climatology import Climatology, default_harmonics, fit_climatology
-from tenfold.data.weather_statistics import statistics
+from tenfold.core.stage import Stage
+from tenfold.core.system import DataUsed, Paper, System
+from tenfold.data.weather.climatology import Climatology, default_harmonics, fit_climatology
+from tenfold.data.weather.statistics import statistics
 
 from . import data, products
 from .config import Config
 from .evaluation import Evaluation, as_fields, calls_to, reachable
+from .forecast import Forecasting
 from .forecaster import LAND, Forecaster, Stepper, Trainee
-from .forecasting import Forecasting
 from .model import Pangu
 from .recipes import DAY, DAY_OFFICIAL, RECIPES, SIX, SIX_OFFICIAL
 
@@ -110,7 +113,7 @@ class PanguWeather(System[Config]):
 
     # --- training -------------------------------------------------------------------------------
 
-    def fits(self) -> Iterator[Fit]:
+    def stages(self) -> Iterator[Stage]:
         """A network for each lead time, and where asked for its fine-tuning over several calls."""
         cfg, archive, forecaster = self.cfg, self.archive, self.forecaster
         # blocks that are too short, before anything is read or trained
@@ -130,7 +133,7 @@ class PanguWeather(System[Config]):
             if cfg.finetune_steps:
                 yield self._fit(lead, cfg.rollout, cfg.finetune_steps)
 
-    def _fit(self, lead: int, calls: int, steps: int) -> Fit:
+    def _fit(self, lead: int, calls: int, steps: int) -> Stage:
         network = self.forecaster.networks[str(lead)]
         assert isinstance(network, Pangu)
         optim, name = self.cfg.optim, f"{lead}h"
@@ -140,14 +143,14 @@ class PanguWeather(System[Config]):
         validate = None
         if self._validation_chains(lead, calls) is not None:
             validate = partial(self._validate, lead=lead, calls=calls)
-        return Fit(
+        return Stage(
             name=name,
             model=Trainee(network, self.forecaster.missing),
             batches=partial(self._batch, lead=lead, calls=calls),
             steps=steps,
             optim=optim,
             validate=validate,
-            watch="loss" if validate is not None and self.cfg.loop.validate_every else "",
+            monitor="loss" if validate is not None and self.cfg.loop.validate_every else "",
         )
 
     def _batch(self, index: int, lead: int, calls: int) -> dict[str, Tensor]:
@@ -310,11 +313,11 @@ class PanguWeather(System[Config]):
             "Rate and schedule are the specification's; nothing was tuned on the test blocks"
         )
         heads = [
-            ("residual head", Arm("24 h steps", DAY), Arm("6 h steps", SIX)),
+            ("residual head", Variant("24 h steps", DAY), Variant("6 h steps", SIX)),
             (
                 "official head",
-                Arm("24 h steps (official head)", DAY_OFFICIAL),
-                Arm("6 h steps (official head)", SIX_OFFICIAL),
+                Variant("24 h steps (official head)", DAY_OFFICIAL),
+                Variant("6 h steps (official head)", SIX_OFFICIAL),
             ),
         ]
         names = {"z500": "Z500", "t850": "T850", "t2m": "T2M"}
@@ -339,21 +342,21 @@ class PanguWeather(System[Config]):
 
     def export_official(self, out: Path) -> list[Path]:
         """Every network as an ONNX file of the official layout, checked by running it."""
-        from .official_run import write_official
+        from .onnx.run import write_official
 
         return write_official(self, out)
 
     @classmethod
     def convert(cls, source: Path) -> tuple[System[Config], Any]:
         """Read official ONNX files: one, or a folder of several lead times."""
-        from .official import convert_folder
-        from .official_run import converted, names_beside
+        from .onnx.network import convert_folder
+        from .onnx.run import converted, names_beside
 
         return converted(convert_folder(source, names_beside(source)))
 
     @classmethod
     def open(cls, source: Path) -> System[Config]:
         """Official ONNX files as they are, run by onnxruntime."""
-        from .official_run import OfficialRun
+        from .onnx.run import OfficialRun
 
         return OfficialRun(source)

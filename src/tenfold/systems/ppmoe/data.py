@@ -12,7 +12,9 @@ from torch import Tensor
 from tenfold.core.dist import World
 from tenfold.core.seed import seed_of
 from tenfold.core.system import DataUsed
-from tenfold.data import catalog, text, tokens
+from tenfold.data import catalog
+from tenfold.data.text import corpus as texts
+from tenfold.data.text import tokens
 
 from .config import Config, Data
 
@@ -21,9 +23,9 @@ LEARN_FROM = 1 << 20
 
 
 @lru_cache(maxsize=2)
-def corpus(name: str, path: str) -> text.Corpus:
+def corpus(name: str, path: str) -> texts.Corpus:
     """The text of a configuration, read once."""
-    return text.load(name, path)  # type: ignore[arg-type]
+    return texts.load(name, path)  # type: ignore[arg-type]
 
 
 def complete(cfg: Config) -> Config:
@@ -55,7 +57,7 @@ class Text:
         self._windows: dict[str, tokens.TokenWindows] = {}
 
     @property
-    def corpus(self) -> text.Corpus:
+    def corpus(self) -> texts.Corpus:
         """The text."""
         return corpus(self.cfg.data.name, self.cfg.data.path)
 

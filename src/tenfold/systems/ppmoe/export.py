@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tenfold.core.capabilities import Export
 from tenfold.core.seed import generator
-from tenfold.core.system import Export
 
 from .config import Model
 from .dispatch import MoE

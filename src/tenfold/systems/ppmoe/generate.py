@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from tenfold.core.seed import generator
-from tenfold.data.tokens import Tokenizer
+from tenfold.data.text.tokens import Tokenizer
 
 from .model import Cache, Gpt
 

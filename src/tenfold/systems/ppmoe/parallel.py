@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from tenfold.core.dist import World
-from tenfold.core.watch import watched
+from tenfold.core.watchdog import watched
 
 from .config import Config
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed import pipelining
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
-from tenfold.core.watch import watched
+from tenfold.core.watchdog import watched
 
 from .config import Config
 from .model import Gpt, cut_of, initialise, own_part

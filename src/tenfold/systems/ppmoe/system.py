@@ -13,11 +13,14 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from tenfold.core import dist
+from tenfold.core.capabilities import Export
+from tenfold.core.claim import Claim, Variant
 from tenfold.core.optim import decay_groups
-from tenfold.core.system import Arm, Backward, Claim, DataUsed, Export, Fit, Losses, Paper, System
-from tenfold.data.tokens import TokenWindows
+from tenfold.core.stage import Backward, Losses, Stage
+from tenfold.core.system import DataUsed, Paper, System
+from tenfold.data.text.tokens import TokenWindows
 
-from . import data, picture
+from . import data, predict
 from .config import Config
 from .export import exportable
 from .generate import Sampling
@@ -58,7 +61,7 @@ class Ppmoe(System[Config]):
         "Research on training mixtures of experts. The small models write text that is wrong and "
         "may repeat what they were trained on. Not for production of text that people rely on."
     )
-    free: ClassVar[tuple[str, ...]] = (*System.free, "layout")
+    resumable: ClassVar[tuple[str, ...]] = (*System.resumable, "layout")
     options = Sampling()
 
     def __init__(self, cfg: Config) -> None:
@@ -98,7 +101,7 @@ class Ppmoe(System[Config]):
 
     # --- training -------------------------------------------------------------------------------
 
-    def fits(self) -> Iterator[Fit]:
+    def stages(self) -> Iterator[Stage]:
         """One stage, on however many processes there are."""
         cfg, world = self.cfg, dist.current()
         grid = make_grid(cfg, world)
@@ -108,7 +111,7 @@ class Ppmoe(System[Config]):
         zero = Zero(part) if cfg.layout.zero else None
         last: list[Tally] = []
 
-        def drive(model: nn.Module, batches: Any, backward: Backward) -> Losses:
+        def training_step(model: nn.Module, batches: Any, backward: Backward) -> Losses:
             if cfg.model.dropout:  # the same for all tensor ranks, another for each stage
                 torch.manual_seed(int(batches[0]["seed"]) + grid.pp.rank)
             last[:] = [part.train_step(batches)]
@@ -120,18 +123,18 @@ class Ppmoe(System[Config]):
             if cfg.model.bias_rate:
                 part.balance(last[0].counts(), cfg.model.bias_rate)
 
-        yield Fit(
+        yield Stage(
             name="train",
             model=part,
             batches=lambda index: self.text.batch(index, replica),
             steps=cfg.steps,
             optim=cfg.optim,
             groups=zero.groups if zero is not None else decay_groups,
-            drive=drive,
+            training_step=training_step,
             after_step=after_step,
             parallel=part.whole,
             validate=lambda module: self._validate(module, replica),
-            watch="bits" if cfg.loop.validate_every else "",
+            monitor="bits" if cfg.loop.validate_every else "",
         )
         whole = part.gathered(self.model.state_dict())
         if self.part is None and world.is_first:
@@ -222,11 +225,11 @@ class Ppmoe(System[Config]):
 
     def predict(self, inputs: Path, out: Path) -> list[Path]:
         """Continue a text, streaming to the terminal; writes the text and its routing as a page."""
-        return picture.predict_file(self, inputs, out)
+        return predict.predict_file(self, inputs, out)
 
     def pictures(self, out: Path) -> dict[Path, str]:
         """Which experts each domain's tokens go to, and bits per byte by domain."""
-        return picture.report_pictures(self, out)
+        return predict.report_pictures(self, out)
 
     def data_used(self) -> DataUsed:
         """The text of this configuration."""
@@ -266,7 +269,11 @@ class Ppmoe(System[Config]):
 
         The paper's claims on speed are measured by claims/ppmoe_network.py and benchmarks/ppmoe.py.
         """
-        dense, moe, top2 = Arm("dense", DENSE), Arm("MoE top-1", SMALL), Arm("MoE top-2", TOP2)
+        dense, moe, top2 = (
+            Variant("dense", DENSE),
+            Variant("MoE top-1", SMALL),
+            Variant("MoE top-2", TOP2),
+        )
         setting = (
             "top-1 multiplies as much as the dense network, plus the router; top-2 has twice the "
             "feed-forward work in half of the blocks. Equal steps and batches; seconds in the JSON"

@@ -7,7 +7,7 @@ from typing import Literal
 
 from tenfold.core.loop import Loop
 from tenfold.core.optim import Optim
-from tenfold.data.skeleton import Skeleton
+from tenfold.data.motion.skeleton import Skeleton
 
 
 @dataclass(frozen=True)

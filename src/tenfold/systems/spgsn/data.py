@@ -16,9 +16,10 @@ from torch import Tensor
 from tenfold.core import dist
 from tenfold.core.seed import generator, seed_of
 from tenfold.core.system import DataUsed
-from tenfold.data import bvh, catalog, cmu_mocap, h36m, threedpw
-from tenfold.data.motion import Clip, Windows, holdout, protocol_windows
-from tenfold.data.skeleton import CMU, H36M, THREEDPW, Skeleton
+from tenfold.data import catalog
+from tenfold.data.motion import bvh, cmu_mocap, h36m, threedpw
+from tenfold.data.motion.clips import Clip, Windows, holdout, protocol_windows
+from tenfold.data.motion.skeleton import CMU, H36M, THREEDPW, Skeleton
 from tenfold.generated import walker
 from tenfold.nn.dct import dct_matrix
 

@@ -12,14 +12,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tenfold.core.capabilities import Export
+from tenfold.core.claim import Claim, Variant
 from tenfold.core.seed import generator
-from tenfold.core.system import Arm, Claim, DataUsed, Export, Fit, Paper, System
-from tenfold.data.motion import Windows
+from tenfold.core.stage import Stage
+from tenfold.core.system import DataUsed, Paper, System
+from tenfold.data.motion.clips import Windows
 from tenfold.metrics.mpjpe import fill_unused, mpjpe
-from tenfold.weights import spgsn as official
 from tenfold.weights.containers import load_tensors
 
-from . import data, picture
+from . import data, official, predict
 from .config import Config
 from .loss import mpjpe_loss
 from .model import ScatteringNetwork, build
@@ -97,7 +99,7 @@ class Spgsn(System[Config]):
         """Take the skeleton from the data; fall back to generated walkers where there is none."""
         return data.complete(cfg)
 
-    def fits(self) -> Iterator[Fit]:
+    def stages(self) -> Iterator[Stage]:
         """One stage; the learning rate falls at the start of every second epoch (spec sec. 4)."""
         epoch = self.motions.steps_per_epoch
         steps = self.cfg.steps or self.cfg.epochs * epoch
@@ -106,14 +108,14 @@ class Spgsn(System[Config]):
             optim = replace(optim, period=2 * epoch, offset=epoch)
         trainee = Trainee(self.model, self.motions.basis)
         can_validate = self.motions.validation is not None
-        yield Fit(
+        yield Stage(
             name="train",
             model=trainee,
             batches=self.motions.batch,
             steps=steps,
             optim=optim,
             validate=self._validate if can_validate else None,
-            watch="mpjpe" if can_validate else "",
+            monitor="mpjpe" if can_validate else "",
         )
 
     def _validate(self, trainee: nn.Module) -> dict[str, float]:
@@ -209,11 +211,11 @@ class Spgsn(System[Config]):
 
     def predict(self, inputs: Path, out: Path) -> list[Path]:
         """Predict from a BVH, npz or benchmark text file: BVH, npz, animation and error plot."""
-        return picture.predict_file(self, inputs, out)
+        return predict.predict_file(self, inputs, out)
 
     def pictures(self, out: Path) -> dict[Path, str]:
         """One test window of each of a few actions as an animation, and the error over time."""
-        return picture.report_pictures(self, out)
+        return predict.report_pictures(self, out)
 
     def data_used(self) -> DataUsed:
         """The data of this configuration."""
@@ -246,22 +248,22 @@ class Spgsn(System[Config]):
 
     def claims(self) -> list[Claim[Config]]:
         """The paper's ablation: scattering and parts each help, both help most."""
-        full, gcn = Arm("SPGSN", SMALL), Arm("DCT-GCN", GCN)
+        full, gcn = Variant("SPGSN", SMALL), Variant("DCT-GCN", GCN)
         setting = (
             "rates of SPGSN, DCT-GCN and MLP were each chosen on held-out training windows; the "
             "two ablations take SPGSN's. Equal steps are not equal time: see seconds in the JSON"
         )
-        questions: list[tuple[str, Arm[Config], tuple[int, ...]]] = [
+        questions: list[tuple[str, Variant[Config], tuple[int, ...]]] = [
             ("Graph scattering on body parts beats a plain DCT-GCN", gcn, (80, 400, 1000)),
             (
                 "Body parts add to scattering alone",
-                Arm("scattering only", SCATTERING_ONLY),
+                Variant("scattering only", SCATTERING_ONLY),
                 (400,),
             ),
-            ("Scattering adds to body parts alone", Arm("parts only", PARTS_ONLY), (400,)),
+            ("Scattering adds to body parts alone", Variant("parts only", PARTS_ONLY), (400,)),
             (
                 "SPGSN beats an MLP like siMLPe (later than the paper; our question)",
-                Arm("MLP (siMLPe-like)", MLP),
+                Variant("MLP (siMLPe-like)", MLP),
                 (80, 400, 1000),
             ),
         ]

@@ -1,0 +1,5 @@
+"""The command line: one file a verb, each importing what is heavy when it is asked."""
+
+from .app import main
+
+__all__ = ["main"]

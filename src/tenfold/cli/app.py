@@ -1,0 +1,78 @@
+"""The command line: the only file that reads argv; a verb imports one system, when asked."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from tenfold.core.errors import BUG, exit_code, nearest
+
+from . import compare, data, doctor, evaluate, exchange, learn, overview, plan, predict, train
+
+VERBS: dict[str, Callable[[list[str]], None]] = {
+    "list": overview.list_systems,
+    "info": overview.info,
+    "train": train.train,
+    "evaluate": evaluate.evaluate,
+    "predict": predict.predict,
+    "learn": learn.learn,
+    "export": exchange.export,
+    "convert": exchange.convert,
+    "claim": compare.claim,
+    "report": compare.report,
+    "doctor": doctor.doctor,
+    "demo": compare.demo,
+    "data": data.data,
+    "plan": plan.plan,
+}
+
+
+def _help() -> str:
+    lines = ["usage: tenfold VERB ...", "", "Ten published systems under one roof.", ""]
+    lines += [f"  {name:10} {(verb.__doc__ or '').strip()}" for name, verb in VERBS.items()]
+    lines += ["", "`tenfold VERB --help` teaches each; start with `tenfold list`, then",
+              "`tenfold train spgsn demo`. Exit codes: 0 done, 1 problems found, 2 wrong input,",
+              "3 training diverged, 75 a process hung, 76 a process was lost,",
+              "143 stopped by SIGTERM with a checkpoint written."]  # fmt: skip
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line; a user's mistake is one line on stderr and exit code 2."""
+    words = sys.argv[1:] if argv is None else argv
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return
+    if words[0] in ("-V", "--version"):
+        from tenfold import __version__
+
+        print(__version__)
+        return
+    try:
+        if words[0] not in VERBS:
+            nearest(words[0], list(VERBS), "verb")
+        VERBS[words[0]](words[1:])
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+    except Exception as error:
+        code = exit_code(error)
+        if _told(error):
+            sys.exit(code)
+        if code == BUG or os.environ.get("TENFOLD_TRACEBACK"):
+            traceback.print_exc()
+        if code != BUG:
+            print(f"tenfold: {error}", file=sys.stderr)
+        sys.exit(code)
+
+
+def _told(error: Exception) -> bool:
+    """Whether another process of this job speaks of the error; a lone process always does."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return False
+    from tenfold.core import watchdog
+
+    return watchdog.told(error)

@@ -1,0 +1,87 @@
+"""`tenfold export` and `tenfold convert`: files for and from other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tenfold.systems import system_class
+
+from .arguments import parse, positional
+
+if TYPE_CHECKING:
+    pass
+
+
+def export(rest: list[str]) -> None:
+    """Export a trained network to ONNX or torch.export, checked equal to eager."""
+
+    def verb(
+        run: Annotated[Path, *positional("RUN")],
+        to: Literal["onnx", "torch", "official"] = "onnx",
+        out: Path = Path(),
+        part: str = "",
+        size: tuple[int, int] = (0, 0),
+    ) -> None:
+        """Export a trained network and check that it equals eager at two batch sizes.
+
+        Args:
+            run: Run folder or .safetensors file.
+            to: onnx (needs the extra `export`), torch (torch.export, a .pt2 file), or official:
+                files as the authors' own, where a system has such (pangu).
+            out: Output file, of official ones the folder; by default beside the weights.
+            part: Which network, where a system has several (itpn: backbone, or a task's name).
+            size: Height and width of pictures, where the network takes any (itpn); the file is then
+                for that size.
+        """
+        from tenfold.core.checkpoint import read_header
+        from tenfold.runner.export import export_checked
+        from tenfold.runner.weights import load, weights_of
+
+        weights = weights_of(run)
+        name, _ = read_header(weights)
+        if to == "official":
+            folder = weights.parent / "official" if out == Path() else out
+            for path in load(system_class(name), run).export_official(folder):
+                print(path)
+            return
+        suffix = ".onnx" if to == "onnx" else ".pt2"
+        target = weights.with_name(name + suffix) if out == Path() else out
+        system = load(system_class(name), run)
+        what = system.export_part(part, size) if part or any(size) else system.export()
+        worst = export_checked(what, to, target)
+        print(f"{target}  (largest difference from eager: {worst:.2g})")
+
+    parse(verb, rest, "tenfold export", ["--to", "--out", "--part", "--size"])
+
+
+def convert(rest: list[str]) -> None:
+    """Convert an official checkpoint to our safetensors."""
+
+    def verb(
+        system: Annotated[str, *positional("SYSTEM")],
+        checkpoint: Annotated[Path, *positional("CKPT")],
+        out: Path = Path(),
+        partial: bool = False,
+    ) -> None:
+        """Convert an official checkpoint; every unmatched key is listed.
+
+        Args:
+            system: Name of the system.
+            checkpoint: File as its authors' code writes it; read without executing anything.
+            out: Output folder; by default the checkpoint's name without its endings. It can be
+                given to evaluate, predict and export like a run.
+            partial: Write even if keys are missing or unused.
+        """
+        from tenfold.runner.weights import save_converted
+
+        if not checkpoint.exists():
+            raise FileNotFoundError(f"{checkpoint} does not exist")
+        made, account = system_class(system).convert(checkpoint)
+        print(account.report())
+        if not partial:
+            account.require_complete()
+        plain = checkpoint.with_name(checkpoint.name.split(".")[0])
+        print(save_converted(plain if out == Path() else out, system, made, account.report()))
+
+    parse(verb, rest, "tenfold convert", ["--out", "--partial"])

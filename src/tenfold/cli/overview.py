@@ -1,0 +1,60 @@
+"""`tenfold list` and `tenfold info`: what there is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from tenfold.systems import SYSTEMS, system_class
+
+from .arguments import parse, positional, show, table_of
+
+if TYPE_CHECKING:
+    pass
+
+
+def list_systems(rest: list[str]) -> None:
+    """List the systems: task, data found or generated, minutes of the demo."""
+
+    def verb() -> None:
+        """List the systems: what each does, whether its data is here, minutes of its demo."""
+        from tenfold.data import catalog
+
+        table = table_of("tenfold", "system", "what it does", "data", "found", "demo (min)")
+        for name, entry in SYSTEMS.items():
+            present = "yes" if catalog.find(entry.data) else "no: generated"
+            table.add_row(name, entry.task, entry.data, present, entry.minutes)
+        show(table)
+
+    parse(verb, rest, "tenfold list", [])
+
+
+def info(rest: list[str]) -> None:
+    """Show a system's paper, recipes, claims, licence and how to cite it."""
+
+    def verb(system: Annotated[str, *positional("SYSTEM")]) -> None:
+        """Show a system's paper, recipes, claims, licences and how to cite it.
+
+        Args:
+            system: Name of a system; `tenfold list` shows them.
+        """
+        from tenfold.core.config import differences, to_json
+
+        cls = system_class(system)
+        paper = cls.paper
+        print(f"{system}: {paper.title} (arXiv {paper.arxiv})\n{paper.says}\n")
+        print(f"official code:    {paper.code}\nofficial weights: {paper.weights_licence}\n")
+        print(f"predicts from:    {cls.accepts}\n")
+        first = to_json(cls.recipes["paper"])
+        for name, recipe in cls.recipes.items():
+            changed = differences(first, to_json(recipe))
+            print(f"recipe {name}: " + ("the published setting" if not changed else "paper, but"))
+            for line in changed:
+                print(f"    {line}")
+        from tenfold.runner.weights import construct
+
+        print()
+        for claim in construct(cls, cls.complete(cls.recipes["small"])).claims():
+            print(f"claim: {claim.says} ({claim.method.name} against {claim.baseline.name})")
+        print(f"\ncite:\n{paper.cite}")
+
+    parse(verb, rest, "tenfold info", [])

@@ -1,0 +1,263 @@
+"""The verb `plan` of the command line: the fastest layout of a model on a cluster, by a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tenfold.core.errors import UsageError, nearest
+
+from .arguments import flags_of, parse, positional, show, table_of
+
+if TYPE_CHECKING:
+    from tenfold.systems.ppmoe.planner.clusters import Calibration, Cluster
+    from tenfold.systems.ppmoe.planner.cost import Shape
+    from tenfold.systems.ppmoe.planner.report import Table
+
+PLANNERS = ("ppmoe",)
+"""Systems that can be planned."""
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Rates in place of those of the cluster; 0 leaves them."""
+
+    gemm_flops: float = 0.0
+    """FLOP/s of a device that matrix products achieve."""
+    nvlink_bytes_per_s: float = 0.0
+    """Bus bandwidth of an all-reduce inside a node."""
+    nic_bytes_per_s: float = 0.0
+    """Bandwidth of a node to the others."""
+    hbm_bytes_per_s: float = 0.0
+    """Memory bandwidth that the optimiser achieves."""
+    expert_call_s: float = 0.0
+    """Seconds of calling one expert forward, beyond its products."""
+    a2a_eta: float = 0.0
+    """Share of the link that an all-to-all achieves."""
+
+
+def plan(rest: list[str]) -> None:
+    """Find the fastest layout of a large model on a cluster, by a cost model."""
+    usage = (
+        "usage: tenfold plan SYSTEM [--model M] [--cluster C] [--batch B] [--out DIR] ...\n"
+        "       tenfold plan SYSTEM --paper [--out claims]     the paper's settings and figures\n"
+        "       tenfold plan SYSTEM --calibrate                rates of this machine, 25 s\n\n"
+        "Searches all layouts (pipeline, tensor, data, micro-batches) of PPMoE, DPMoE and the\n"
+        "dense backbone by a cost model, and says why the others lose and which constants decide.\n"
+        "A prediction is as good as its constants: only --calibrate measures any.\n\n"
+        f"  SYSTEM  {', '.join(PLANNERS)}\n\n"
+        "examples:\n"
+        "  tenfold plan ppmoe --model 6.7B-moe --cluster 4x8xV100-32G --out plans/small\n"
+        "  tenfold plan ppmoe --model layers=24,hidden=2048,heads=16,vocab=50257,seq=2048,"
+        "experts=16\n"
+        "  tenfold plan ppmoe --model small --cluster local:4 --calibrate\n\n"
+        "`tenfold plan SYSTEM --help` lists every option."
+    )
+    if not rest or rest[0] in ("-h", "--help"):
+        print(usage)
+        return
+    if rest[0] not in PLANNERS:
+        nearest(rest[0], list(PLANNERS), "system that can be planned")
+    _plan_ppmoe(rest)
+
+
+def _plan_ppmoe(rest: list[str]) -> None:
+    from tenfold.systems.ppmoe.planner.cost import PLAIN, Extensions
+
+    def verb(
+        system: Annotated[str, *positional("SYSTEM")],
+        model: str = "",
+        cluster: str = "",
+        batch: int = 0,
+        out: Path = Path(),
+        paper: bool = False,
+        calibrate: bool = False,
+        calibration: Path = Path(),
+        seconds: float = 25.0,
+        micro_batch: int = 4,
+        virtual: int = 1,
+        memory_share: float = 0.9,
+        extensions: Any = PLAIN,
+        constants: Constants = Constants(),  # noqa: B008 - frozen
+    ) -> None:
+        """Find the fastest layout by the cost model; say why others lose and what decides.
+
+        Args:
+            system: Name of the system: ppmoe.
+            model: A name (0.3B, 6.7B-moe, 6.7B, 143B-moe, small, small-dense), or sizes as
+                layers=24,hidden=1024,heads=16,vocab=50257,seq=2048,experts=64,top_k=1,moe_every=2.
+                By default 6.7B-moe, on local processes small.
+            cluster: NODESxGPUSxKIND-MEMORY such as 4x8xV100-32G (also V100-16G, A100-40G,
+                A100-80G, H100-80G), or local, local:4 with a calibration.
+            batch: Sequences of a step, over all replicas; 0 takes 4 a device.
+            out: Folder of plan.json, pareto.png, curve.png, curve-total.png; of ppmoe-plan.json
+                and .md with --paper; of calibration.json with --calibrate.
+            paper: Print the paper's settings through the cost model beside the paper's figures.
+            calibrate: Measure rates of this machine, then plan with them.
+            calibration: File that --calibrate wrote before.
+            seconds: Time of the measurement.
+            micro_batch: Sequences of a micro-batch at which to measure.
+            virtual: Most virtual stages a device (interleaved schedule).
+            memory_share: Share of a device's memory that a layout may use.
+            extensions: What the plain model leaves out.
+            constants: Rates in place of those of the cluster.
+        """
+        from tenfold.systems.ppmoe.planner import clusters
+
+        if paper:
+            _paper(out)
+            return
+        measured = _calibration(calibrate, calibration, model, seconds, micro_batch, out)
+        shape = clusters.parse_model(model or ("6.7B-moe" if measured is None else "small"))
+        where = cluster or ("4x8xV100-32G" if measured is None else "local")
+        at = _with(clusters.parse_cluster(where, shape, measured), constants)
+        if measured is not None and measured.shape.hidden != shape.hidden:
+            print(
+                f"* the rates were measured at hidden {measured.shape.hidden}, not {shape.hidden}: "
+                "calibrate with this model"
+            )
+        _search(shape, at, batch or 4 * at.world, extensions, virtual, memory_share, out)
+
+    verb.__annotations__ |= {
+        "system": Annotated[str, *positional("SYSTEM")],
+        "out": Path,
+        "calibration": Path,
+        "extensions": Extensions,
+        "constants": Constants,
+        **dict.fromkeys(("model", "cluster"), str),
+        **dict.fromkeys(("batch", "micro_batch", "virtual"), int),
+        **dict.fromkeys(("paper", "calibrate"), bool),
+        **dict.fromkeys(("seconds", "memory_share"), float),
+        "return": None,
+    }
+    own = ("model cluster batch out paper calibrate calibration seconds micro-batch virtual "
+           "memory-share").split()  # fmt: skip
+    flags = [f"--{name}" for name in own]
+    flags += flags_of(Extensions, "--extensions.") + flags_of(Constants, "--constants.")
+    parse(verb, rest, "tenfold plan", flags)
+
+
+def _calibration(
+    wanted: bool, file: Path, model: str, seconds: float, micro_batch: int, out: Path
+) -> Calibration | None:
+    """Measure, or read what was measured; None if neither was asked for."""
+    from tenfold.core import checkpoint
+    from tenfold.systems.ppmoe.planner import clusters, report
+
+    if wanted and file != Path():
+        raise UsageError("give either --calibrate or --calibration FILE")
+    if file != Path():
+        if not file.exists():
+            raise FileNotFoundError(f"{file} does not exist; --calibrate writes one")
+        return clusters.Calibration.from_json(checkpoint.read_json(file), str(file))
+    if not wanted:
+        return None
+    from tenfold.systems.ppmoe.planner.calibrate import calibrate
+
+    found = calibrate(clusters.parse_model(model or "small"), micro_batch, seconds)
+    _print(report.calibration_table(found))
+    target = out / "calibration.json"
+    checkpoint.write_json(target, found.to_json())
+    print(f"{target}\n")
+    return found
+
+
+def _with(cluster: Cluster, constants: Constants) -> Cluster:
+    """The cluster with the rates that the user gave."""
+    given = {f.name: getattr(constants, f.name) for f in fields(constants)}
+    wrong = [name for name, value in given.items() if value < 0]
+    if wrong:
+        raise ValueError(f"--constants.{wrong[0].replace('_', '-')} must not be negative")
+    changes = {name: value for name, value in given.items() if value}
+    if not changes:
+        return cluster
+    source = f"{cluster.source}; given on the command line: {', '.join(changes)}"
+    return replace(cluster, machine=replace(cluster.machine, **changes), source=source)
+
+
+def _search(
+    shape: Shape,
+    cluster: Cluster,
+    batch: int,
+    extensions: Any,
+    virtual: int,
+    memory_share: float,
+    out: Path,
+) -> None:
+    from tenfold.core import checkpoint
+    from tenfold.systems.ppmoe.planner import report
+    from tenfold.systems.ppmoe.planner.search import curve, launch_command, plan
+
+    made = plan(shape, cluster, batch, extensions, virtual=virtual, memory_share=memory_share)
+    # Rates of local processes say nothing of a cluster of machines.
+    points = [] if cluster.machine.own_link else curve(made)
+    print("\n".join(report.heading(made)))
+    best = made.best
+    how = "with measured rates" if cluster.measured else "with tuned constants, not measured"
+    print(
+        f"best: {best.label()}: {best.rate:.0f} tokens/s/GPU, bubble {best.cost.bubble:.1%}; "
+        f"predicted {how}\n"
+    )
+    for table in report.tables_of(made, points):
+        _print(table)
+    for note in report.notes(made):
+        print(f"* {note}")
+    ours = made.best_of("ppmoe")
+    for one in [best] if ours in (None, best) else [best, ours]:
+        assert one is not None
+        print(f"\n{one.label()}\n  {launch_command(made, one)}")
+    if out == Path():
+        return
+    pictures = {"pareto.png": report.pareto_png(made)}
+    if points:
+        pictures |= report.curve_pngs(made, points)
+    checkpoint.write_json(out / "plan.json", report.plan_json(made, points))
+    for name, picture in pictures.items():
+        (out / name).write_bytes(picture)
+    print("\n".join(["", *(str(out / name) for name in ["plan.json", *pictures])]))
+
+
+def _print(table: Table) -> None:
+    shown = table_of(table.title, *table.columns)
+    for row in table.rows:
+        shown.add_row(*row)
+    show(shown)
+    print()
+
+
+def _paper(out: Path) -> None:
+    """Print the paper's settings beside its figures; with a folder, write them as a claim."""
+    from tenfold.systems.ppmoe.planner import report
+    from tenfold.systems.ppmoe.planner.paper import TAGS, WARNING
+
+    tables = report.paper_tables()
+    for table in tables:
+        _print(table)
+    legend = "; ".join(f"{tag}: {what}" for tag, what in TAGS.items())
+    print(f"* source: {legend}\n* {WARNING}")
+    if out == Path():
+        return
+    from tenfold.core import checkpoint, dist, log
+
+    environment = log.environment(dist.current())
+    page = _page(tables, ["Source: " + legend + "."], environment)
+    checkpoint.write_json(
+        out / "ppmoe-plan.json", {**report.paper_json(), "environment": environment}
+    )
+    checkpoint.write_text(out / "ppmoe-plan.md", page)
+    print(f"\n{out / 'ppmoe-plan.json'}\n{out / 'ppmoe-plan.md'}")
+
+
+def _page(tables: Sequence[Table], notes: list[str], environment: dict[str, Any]) -> str:
+    from tenfold.report.claim import md, md_table
+    from tenfold.systems.ppmoe.planner.paper import WARNING
+
+    lines = ["# ppmoe: the paper's settings through the cost model", "", f"**{WARNING}**", ""]
+    for table in tables:
+        lines += [f"## {table.title}", ""]
+        lines += [*md_table(table.columns, [[md(cell) for cell in r] for r in table.rows]), ""]
+    lines += [*notes, "", "## Setting", ""]
+    rows = [[md(key.replace("_", " ")), md(value)] for key, value in environment.items()]
+    return "\n".join([*lines, *md_table(["", ""], rows, words=2), ""])

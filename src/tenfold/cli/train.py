@@ -1,0 +1,100 @@
+"""The verbs of the command line, a function each; heavy imports wait inside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tenfold.core.errors import UsageError, nearest
+from tenfold.systems import SYSTEMS, system_class
+
+from .arguments import flags_of, parse
+from .results import show_result
+
+if TYPE_CHECKING:
+    from tenfold.core.system import System
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where the run lives."""
+
+    folder: str = ""
+    """Run folder; empty means runs/<system>-<recipe>. An unfinished run there is continued."""
+    fresh: bool = False
+    """Delete what the folder holds and start over."""
+
+
+def train(rest: list[str]) -> None:
+    """Train a system by a recipe; any field of its configuration can be changed."""
+    import tyro
+
+    usage = (
+        "usage: tenfold train SYSTEM RECIPE [--run.folder DIR] [--dry-run] [--FIELD VALUE ...]\n\n"
+        "Trains, evaluates on the test split, and writes a run folder with weights, metrics,\n"
+        "pictures and report.html. The same command continues an interrupted run.\n\n"
+        f"  SYSTEM  {', '.join(SYSTEMS)}\n"
+        "  RECIPE  a named setting: paper, small, demo ... (`tenfold info SYSTEM`)\n\n"
+        "examples:\n"
+        "  tenfold train spgsn demo\n"
+        "  tenfold train spgsn small --optim.lr 3e-4 --run.folder runs/lower-rate\n"
+        "  torchrun --nproc-per-node 2 -m tenfold train spgsn small\n\n"
+        "`tenfold train SYSTEM RECIPE --help` lists every field."
+    )
+    if not rest or rest[0] in ("-h", "--help"):
+        print(usage)
+        return
+    cls = system_class(rest[0])
+    name, recipes = rest[0], cls.recipes
+    if len(rest) < 2 or rest[1].startswith("-"):
+        raise UsageError(
+            f"which recipe? `tenfold train {name} RECIPE`; known: {', '.join(recipes)}"
+        )
+    recipe = rest[1]
+    if recipe not in recipes:
+        nearest(recipe, list(recipes), "recipe")
+    default = recipes[recipe]
+
+    def verb(
+        config: Annotated[Any, tyro.conf.arg(name="", constructor=type(default))] = default,
+        run: Run = Run(),  # noqa: B008 - frozen
+        dry_run: bool = False,
+    ) -> None:
+        """Train; every field below can be changed.
+
+        Args:
+            config: The system's configuration.
+            run: Where the run lives.
+            dry_run: Print the configuration, shapes and one step's loss; write nothing.
+        """
+        from tenfold.runner import train as runs
+
+        if dry_run:
+            _show_dry_run(cls, config)
+            return
+        folder = Path(run.folder or f"runs/{name}-{recipe}")
+        result = runs.train(name, cls, recipe, config, folder, run.fresh)
+        if result:
+            show_result(result)
+            print(f"\n{folder / 'report.html'}")
+
+    verb.__annotations__["config"] = Annotated[type(default), tyro.conf.arg(name="")]
+    verb.__annotations__["run"] = Run
+    verb.__annotations__["dry_run"] = bool
+    verb.__annotations__["return"] = None
+    flags = [*flags_of(type(default)), "--run.folder", "--run.fresh", "--dry-run"]
+    parse(verb, rest[2:], f"tenfold train {name} {recipe}", flags)
+
+
+def _show_dry_run(cls: type[System[Any]], config: Any) -> None:
+    from tenfold.core.config import flatten, to_json
+    from tenfold.runner.dry_run import dry_run
+
+    for key, value in flatten(to_json(config)).items():
+        print(f"{key:28} {value}")
+    found = dry_run(cls, config)
+    print(f"\nparameters of the first stage: {found.parameters:,}")
+    print("\n".join(["stages:", *("  " + s for s in found.stages)]))
+    print("\n".join(["one batch:", *("  " + s for s in found.batch)]))
+    print("one step:", ", ".join(f"{k} {v:.5g}" for k, v in found.losses.items()))

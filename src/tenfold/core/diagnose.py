@@ -1,0 +1,94 @@
+"""Who is to blame for a loss or a gradient that is not finite."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from .stage import Batch, Stage
+
+
+class NonFinite(RuntimeError):
+    """A loss or gradient is NaN or infinite; the message names the culprit and the knob."""
+
+    exit_code = 3
+
+
+def _bad_inputs(batch: Batch, where: str = "batch") -> str:
+    """The first tensor of a batch that holds a non-finite value, or an empty string."""
+    if isinstance(batch, torch.Tensor):
+        if batch.is_floating_point() and not bool(torch.isfinite(batch).all()):
+            row = (
+                int((~torch.isfinite(batch)).flatten(1).any(1).nonzero()[0])
+                if batch.ndim > 1
+                else 0
+            )
+            return f"{where} (row {row})"
+        return ""
+    items: list[tuple[Any, Any]] = []
+    if isinstance(batch, dict):
+        items = list(batch.items())
+    elif isinstance(batch, (list, tuple)):
+        items = list(enumerate(batch))
+    for key, value in items:
+        found = _bad_inputs(value, f"{where}[{key!r}]")
+        if found:
+            return found
+    return ""
+
+
+def culprit(stage: Stage, batch: Batch, losses: dict[str, float], norm: float) -> str:
+    """Say what is not finite: the input, a weight, a module's output, a loss term, a gradient."""
+    bad = _bad_inputs(batch)
+    if bad:
+        return f"the input {bad} is not finite; check the data"
+    for name, parameter in stage.model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            return f"the weight {name} is not finite; lower optim.lr or set optim.clip"
+    first: list[str] = []
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if not first and _bad_inputs(output, "output"):
+                first.append(f"{name} ({type(module).__name__})")
+
+        return hook
+
+    if not stage.parallel:
+        hooks = [m.register_forward_hook(watch(n)) for n, m in stage.model.named_modules() if n]
+        with torch.no_grad(), contextlib.suppress(Exception):
+            stage.model(batch)
+        for hook in hooks:
+            hook.remove()
+    terms = [k for k, v in losses.items() if not abs(v) < float("inf")]
+    if first:
+        return f"the output of {first[0]} is the first that is not finite; lower optim.lr"
+    if terms:
+        return f"the loss term {', '.join(terms)} is not finite; lower optim.lr"
+    grads = [
+        n for n, p in stage.model.named_parameters()
+        if p.grad is not None and not bool(torch.isfinite(p.grad).all())
+    ]  # fmt: skip
+    if grads:
+        return f"the gradient of {grads[0]} ({len(grads)} in all) is not finite; set optim.clip"
+    return f"the gradient norm is {norm}; lower optim.lr"
+
+
+def blamed(seen: list[Any]) -> str:
+    """What processes found, each (culprit, losses, norm): bad losses before mere bad gradients."""
+    found = [
+        (
+            all(abs(v) < float("inf") for v in losses.values()),
+            f"process {rank}: {where} (losses {losses}, gradient norm {norm:.3g})",
+        )
+        for rank, (where, losses, norm) in enumerate(seen)
+        if where
+    ]
+    only_echo = min(echo for echo, _ in found)
+    named = [text for echo, text in found if echo == only_echo]
+    more = f"; and {len(named) - 4} more processes" if len(named) > 4 else ""
+    return "; ".join(named[:4]) + more

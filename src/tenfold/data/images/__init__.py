@@ -1,0 +1,1 @@
+"""Images: readers, augmentation, checks and recipes of image sets."""

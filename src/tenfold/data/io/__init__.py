@@ -1,0 +1,1 @@
+"""What readers of every domain share: safe pickles, archives, problems found, recipes."""

@@ -1,0 +1,1 @@
+"""Motion: BVH and the benchmarks of skeleton motion."""

@@ -1,0 +1,425 @@
+"""Text corpora: the set textmix, the user's own files, and Python's own library as a fallback."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import platform
+import re
+import sys
+import sysconfig
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import UInt8
+
+from .. import catalog
+
+DOMAINS = ("prose_en", "drama_en", "prose_es", "docs_py")
+"""The domains of the published textmix."""
+MAX_BYTES = 2**29
+"""Most bytes of a corpus, after unpacking: all of it is held in memory."""
+MAX_FILES = 100_000
+MAX_DOMAINS = 16
+"""Up to so many files are a domain each; more are grouped by folder."""
+SHORTEST = 2**14
+"""Fewest bytes of a domain."""
+HELD_LEAST = 2**11
+"""Fewest bytes held out: a few windows (one line less may be taken)."""
+BINARY = frozenset(
+    ".7z .a .avi .bin .bmp .bz2 .class .ckpt .db .dll .doc .docx .dylib .exe .gif .h5 .ico .jar "
+    ".jpeg .jpg .mkv .mov .mp3 .mp4 .nc .npy .npz .o .odt .ogg .onnx .parquet .pdf .pickle .pkl "
+    ".png .ppt .pptx .pt .pth .pyc .pyd .rar .safetensors .so .sqlite .tar .tgz .tif .tiff .ttf "
+    ".txz .wav .webm .webp .whl .woff .woff2 .xls .xlsx .zip .zst".split()
+)
+"""Endings of files that a folder of text may hold beside it; they are skipped."""
+PACKAGES = tuple(
+    "asyncio collections concurrent email html http importlib json logging multiprocessing re "
+    "tomllib urllib wsgiref xml xmlrpc zoneinfo".split()
+)
+"""Packages of the standard library that hold no tests or tables."""
+PYTHON_BYTES = {"modules": 2_000_000, "packages": 1_500_000, "manuals": 500_000}
+"""Most bytes of each domain of the fallback."""
+
+Texts = dict[str, UInt8[np.ndarray, " _"]]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """UTF-8 text of one or more domains, split; the bytes of each domain in one read-only array."""
+
+    name: str
+    """textmix, files or python."""
+    kind: Literal["real"]
+    """All text here was written by people, none is generated."""
+    note: str
+    """What the domains are, and what was left out."""
+    licence: str
+    """Terms, as far as the origin states them."""
+    domains: tuple[str, ...]
+    """Names of the domains, the keys of the three splits in this order."""
+    train: Texts
+    """Text to learn from."""
+    validation: Texts
+    """The end of the training text, held out: to choose by, never to report."""
+    test: Texts
+    """Text to report on."""
+
+
+def load(name: Literal["textmix", "files", "python"], path: str = "") -> Corpus:
+    """Read a corpus whole and split it.
+
+    textmix: the set at ``path`` or under $TENFOLD_DATA; every file must have the bytes and
+    SHA-256 of manifest.json. Its val files are the test split, the last 2 % of train validation.
+
+    files: the UTF-8 text of one file (plain, .gz or .xz) or of a folder and its subfolders. Up to
+    16 files are a domain each; more are joined in the order of their names, one domain for each
+    folder at the top, or one in all if those are more than 16. Hidden files, links, empty files
+    and files with the ending of something binary are skipped and named in the note. The last 5 %
+    of each domain is test, the 5 % before that validation, cut at line ends.
+
+    python: source and manuals of the running interpreter's standard library, split like files.
+
+    Raises FileNotFoundError if there is nothing at ``path``, and ValueError for damage, for text
+    that is not UTF-8 (with file, byte and line), and for too little or too much of it.
+    """
+    if name == "textmix":
+        return _textmix(catalog.find_or_explain("textmix", path))
+    if name == "files":
+        return _files(path)
+    if name == "python":
+        if path:
+            raise ValueError(
+                f"the text 'python' is this interpreter's own library and takes no path, got "
+                f"{path!r}. Read it with the name 'files', or leave the path empty."
+            )
+        return _python()
+    raise ValueError(f"no text is called {name!r}; known: textmix, files, python")
+
+
+def read(file: Path, most: int = MAX_BYTES) -> bytes:
+    """The bytes of a file, unpacked if it ends in .xz or .gz.
+
+    Raises ValueError, before more is read, if that gives more than ``most`` bytes, and for damage.
+    """
+    stream: io.BufferedIOBase
+    broken: tuple[type[Exception], ...] = ()
+    if file.suffix.lower() == ".xz":  # imported here: a Python may be built without lzma
+        import lzma
+
+        stream, broken = lzma.LZMAFile(file), (lzma.LZMAError, EOFError)
+    elif file.suffix.lower() == ".gz":
+        import gzip
+        import zlib
+
+        stream, broken = gzip.GzipFile(file), (gzip.BadGzipFile, zlib.error, EOFError)
+    else:
+        stream = file.open("rb")
+    with stream:
+        try:
+            content = stream.read(most + 1)
+        except broken as error:
+            raise ValueError(f"{file} cannot be unpacked: {error}. Copy it again.") from error
+    if len(content) > most:
+        raise ValueError(
+            f"{file} {'unpacks to' if broken else 'has'} more than {most} bytes, all that may "
+            "still be read here. Give a smaller part of the text."
+        )
+    return content
+
+
+def check_text(text: bytes, source: str) -> None:
+    """Raise ValueError naming ``source``, byte and line if this is not UTF-8, or holds NUL."""
+    at = text.find(b"\0")
+    what = "a NUL byte: this is not text, or it is UTF-16"
+    guess = "utf-16"
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if at < 0 or error.start < at:
+            at, guess = error.start, "latin1"
+            what = f"the byte 0x{text[at]:02x}, which is not UTF-8"
+    if at < 0:
+        return
+    if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        guess = "utf-16"
+    raise ValueError(
+        f"{source} has at byte {at} (line {text.count(10, 0, at) + 1}) {what}. Re-encode it, for "
+        f"instance with `iconv -f {guess} -t utf-8 OLD > NEW`, or leave it out."
+    )
+
+
+def _array(text: bytes) -> UInt8[np.ndarray, " _"]:
+    return np.frombuffer(text, np.uint8)
+
+
+def _cut(text: bytes, end: int, held: int) -> int:
+    """Where the last ``held`` of the first ``end`` bytes begin: at a line, or else a character."""
+    at = end - held
+    line = text.rfind(b"\n", at - held, at) + 1
+    if line:
+        return line
+    while text[at] & 0xC0 == 0x80:  # the middle of a character
+        at -= 1
+    return at
+
+
+def _long_enough(text: bytes, source: str, way_out: str) -> None:
+    if len(text) < SHORTEST:
+        raise ValueError(
+            f"{source} has {len(text)} bytes of text, at least {SHORTEST} are needed. {way_out}"
+        )
+
+
+def _split(name: str, note: str, licence: str, texts: Mapping[str, bytes]) -> Corpus:
+    """A corpus of whole domains: 5 % test, before it 5 % validation."""
+    train, validation, test = {}, {}, {}
+    for domain, text in texts.items():
+        held = max(len(text) // 20, HELD_LEAST)
+        last = _cut(text, len(text), held)
+        middle = _cut(text, last, held)
+        whole = _array(text)
+        train[domain] = whole[:middle]
+        validation[domain] = whole[middle:last]
+        test[domain] = whole[last:]
+    return Corpus(name, "real", note, licence, tuple(texts), train, validation, test)
+
+
+# textmix -------------------------------------------------------------------------------------
+
+
+def _textmix(folder: Path) -> Corpus:
+    manifest = _manifest(folder)
+    domains = tuple(key.removesuffix(".train") for key in manifest if key.endswith(".train"))
+    train, validation, test = {}, {}, {}
+    left = MAX_BYTES
+    for domain in domains:
+        texts = {}
+        for split in ("train", "val"):
+            key = f"{domain}.{split}"
+            texts[split] = _part(folder, key, manifest.get(key), left)
+            left -= len(texts[split])
+        text = texts["train"]
+        _long_enough(text, f"{folder / domain}.train.txt.xz", "Prepare the set from longer texts.")
+        cut = _cut(text, len(text), max(len(text) // 50, HELD_LEAST))
+        train[domain], validation[domain] = _array(text)[:cut], _array(text)[cut:]
+        test[domain] = _array(texts["val"])
+    note = f"val files of {', '.join(domains)}"
+    if set(domains) != set(DOMAINS):
+        note += f"; not the published mix of {', '.join(DOMAINS)}"
+    licence = catalog.entry("textmix").licence
+    return Corpus("textmix", "real", note, licence, domains, train, validation, test)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    file = folder / "manifest.json"
+    if not file.is_file():
+        hint = "make the set with `tenfold data prepare textmix`, or read it as your own files"
+        raise FileNotFoundError(f"textmix: {folder} holds no manifest.json: {hint}.")
+    try:
+        manifest = json.loads(read(file, 2**20))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not valid JSON: {error}. Copy it again.") from error
+    if not isinstance(manifest, dict) or not any(key.endswith(".train") for key in manifest):
+        raise ValueError(f"{file} names no <domain>.train. Copy it again.")
+    outside = [key for key in manifest if not re.fullmatch(r"\w[^/\\]*", key)]
+    if outside:
+        raise ValueError(
+            f"{file} names {outside[0]!r}, which is no file of the set. Copy it again."
+        )
+    return manifest
+
+
+def _part(folder: Path, key: str, stated: Any, most: int) -> bytes:
+    """One file of the set, which must be what the manifest states."""
+    file = folder / f"{key}.txt.xz"
+    if not isinstance(stated, dict):
+        raise ValueError(f"{folder / 'manifest.json'} does not describe {key}. Copy it again.")
+    if not file.is_file():
+        raise FileNotFoundError(f"textmix: {file} is missing. Copy it again.")
+    text = read(file, most)
+    for what, found in (("bytes", len(text)), ("sha256", hashlib.sha256(text).hexdigest())):
+        if found != stated.get(what):
+            raise ValueError(
+                f"{file} unpacks to {what} {found}, but manifest.json states "
+                f"{stated.get(what)}. Copy the set again; `tenfold data check textmix` lists "
+                "what is damaged."
+            )
+    check_text(text, str(file))
+    return text
+
+
+# Files of the user's own ---------------------------------------------------------------------
+
+
+def _files(path: str) -> Corpus:
+    if not path:
+        raise ValueError("your own text needs a path: give one file, or a folder of text files")
+    root = Path(path).expanduser()
+    if not root.exists():
+        raise FileNotFoundError(f"{root} does not exist. Give one file, or a folder of text files.")
+    if root.is_dir():
+        files, skipped = _walk(root)
+        if not files:
+            raise ValueError(f"{root} holds no text file.{_skipped(skipped)} Give another folder.")
+    elif root.is_file():
+        files, skipped = [root], []
+    else:
+        raise ValueError(f"{root} is no ordinary file. Give one file, or a folder of text files.")
+    texts: dict[str, bytes] = {}
+    left = MAX_BYTES
+    for domain, members in _domains(root, files).items():
+        parts = []
+        for file in members:
+            part = read(file, left)
+            left -= len(part)
+            check_text(part, str(file))
+            # joined files must not share a line
+            parts.append(part if part.endswith(b"\n") or len(members) == 1 else part + b"\n")
+        texts[domain] = b"".join(parts)
+        source = str(members[0] if len(members) == 1 else root / domain)
+        _long_enough(texts[domain], source, "Give more text, join short files, or remove it.")
+    number = f"{len(files)} file{'s' if len(files) > 1 else ''}"
+    note = f"{number} of {root.resolve().name}.{_skipped(skipped)}"
+    return _split("files", note, "your own", texts)
+
+
+def _walk(root: Path) -> tuple[list[Path], list[str]]:
+    """The text files of a folder in the order of their names, and what is skipped and why."""
+    files, skipped = [], []
+    size = 0
+    for at, folders, names in os.walk(root, onerror=_refuse):
+        for name in sorted(folders):
+            reason = "link" if (Path(at) / name).is_symlink() else "hidden"
+            if reason == "link" or name.startswith("."):
+                folders.remove(name)
+                skipped.append(f"{(Path(at) / name).relative_to(root)} ({reason})")
+        for name in names:
+            file = Path(at) / name
+            reason = _reason(file)
+            if reason:
+                skipped.append(f"{file.relative_to(root)} ({reason})")
+                continue
+            files.append(file)
+            size += file.stat().st_size
+            if size > MAX_BYTES or len(files) > MAX_FILES:
+                raise ValueError(
+                    f"{root} holds more than {MAX_BYTES} bytes or {MAX_FILES} files of text. Give "
+                    "a folder with a part of them."
+                )
+    return sorted(files, key=lambda file: file.relative_to(root).parts), sorted(skipped)
+
+
+def _refuse(error: OSError) -> None:
+    raise error  # os.walk would leave an unreadable folder out without a word
+
+
+def _reason(file: Path) -> str:
+    """Why a file of a folder is skipped, or nothing."""
+    if file.name.startswith("."):
+        return "hidden"
+    if file.is_symlink():  # it may lead anywhere, or to text that is read already
+        return "link"
+    if not file.is_file():
+        return "no ordinary file"
+    endings = [ending.lower() for ending in file.suffixes]
+    if endings and endings[-1] in (".xz", ".gz"):
+        endings.pop()
+    if endings and endings[-1] in BINARY:
+        return "binary"
+    return "" if file.stat().st_size else "empty"
+
+
+def _skipped(skipped: list[str], most: int = 8) -> str:
+    if not skipped:
+        return ""
+    more = f" and {len(skipped) - most} more" if len(skipped) > most else ""
+    return f" Skipped: {', '.join(skipped[:most])}{more}."
+
+
+def _domains(root: Path, files: list[Path]) -> dict[str, list[Path]]:
+    """The files of each domain, by its name."""
+    groups: dict[tuple[str, str], list[Path]]
+    if len(files) <= MAX_DOMAINS:
+        groups = {(file.relative_to(root).as_posix(), _stem(file)): [file] for file in files}
+    else:
+        groups = {}
+        for file in files:
+            parts = file.relative_to(root).parts
+            top = parts[0] if len(parts) > 1 else root.resolve().name
+            groups.setdefault((top, top), []).append(file)
+        if len(groups) > MAX_DOMAINS:
+            groups = {("", root.resolve().name): files}
+    stems = [_plain(stem) for _, stem in groups]
+    names: dict[str, list[Path]] = {}
+    for (inner, stem), members in groups.items():
+        name = _plain(stem) if stems.count(_plain(stem)) == 1 else _plain(inner)
+        while name in names:
+            name += "_"
+        names[name] = members
+    return names
+
+
+def _stem(file: Path) -> str:
+    """The name without .txt, .txt.xz and the like."""
+    name = file.name
+    if file.suffix.lower() in (".xz", ".gz"):
+        name = name[: -len(file.suffix)]
+    return Path(name).stem
+
+
+def _plain(name: str) -> str:
+    """A name that can stand in the key of a metric."""
+    return re.sub(r"[^\w.-]", "_", name) or "text"
+
+
+# The standard library ------------------------------------------------------------------------
+
+
+def _python() -> Corpus:
+    """Sources and manuals of this interpreter: always there, and real text."""
+    library = Path(sysconfig.get_paths()["stdlib"])
+    # private modules hold settings of the build, and sites add files of their own
+    modules = [
+        file for file in sorted(library.glob("[!_]*.py")) if file.stem in sys.stdlib_module_names
+    ]
+    packages = [file for name in PACKAGES for file in sorted((library / name).rglob("*.py"))]
+    topics: dict[str, str] = {}
+    with suppress(ImportError):  # some systems keep it in a package of its own
+        topics = import_module("pydoc_data.topics").topics
+    parts: dict[str, Iterable[bytes]] = {
+        "modules": (file.read_bytes() for file in modules),
+        "packages": (file.read_bytes() for file in packages),
+        "manuals": (topics[key].encode() for key in sorted(topics)),
+    }
+    texts = {domain: _first(part, PYTHON_BYTES[domain]) for domain, part in parts.items()}
+    texts = {domain: text for domain, text in texts.items() if len(text) >= SHORTEST}
+    if not texts:
+        raise FileNotFoundError(
+            f"{library} holds no source files of Python's library. Give text of your own."
+        )
+    version = platform.python_version()
+    note = (
+        f"fallback, because no data set was found: {', '.join(texts)} of the standard library of "
+        f"Python {version}. Other versions of Python give other numbers."
+    )
+    return _split("python", note, "PSF Licence Version 2", texts)
+
+
+def _first(parts: Iterable[bytes], most: int) -> bytes:
+    """The leading parts, joined, that have at most so many bytes together."""
+    text = bytearray()
+    for part in parts:
+        if len(text) + len(part) > most:
+            break
+        text += part.rstrip(b"\n") + b"\n"
+    found = bytes(text)
+    check_text(found, "Python's standard library")
+    return found

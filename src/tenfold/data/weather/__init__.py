@@ -1,0 +1,1 @@
+"""Weather: states of the atmosphere in NetCDF, Zarr and npy."""

@@ -1,0 +1,213 @@
+"""One weather file, opened but not read: NetCDF, zarr, or the official pair of npy files."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import names
+from .axes import horizontal
+from .source import BROKEN, Part, Stored, part_of
+
+NETCDF = (".nc", ".nc4", ".netcdf", ".cdf")
+"""Suffixes of NetCDF files; what is in them decides how they are read."""
+PAIR = ("input_upper.npy", "input_surface.npy")
+"""Names of the official input files."""
+PANGU_LEVELS = (1000, 925, 850, 700, 600, 500, 400, 300, 250, 200, 150, 100, 50)
+"""Levels of the official input, in hPa (official README)."""
+CACHE = 2**24
+"""Bytes of the longest HDF5 chunk that is kept unpacked, one for each variable."""
+GRIB = (
+    "GRIB is not read. Convert it: `cdo -f nc4 copy in.grib out.nc`, or see 'Weather' in "
+    "docs/data.md"
+)
+SAFE_CODECS = frozenset(
+    "blosc zlib gzip zstd lz4 bz2 lzma shuffle delta fixedscaleoffset bitround quantize astype "
+    "packbits adler32 crc32 crc32c fletcher32 bytes transpose sharding_indexed vlen-utf8".split()
+)
+"""Codecs of zarr that do nothing but calculate; `pickle` would run code from the file."""
+
+
+def open_parts(path: Path) -> list[Part]:
+    """Open every file of `path`, which is a file, a zarr store or a folder of files."""
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist. Give a NetCDF file, a folder of them, a .zarr store, or a "
+            f"folder with {' and '.join(PAIR)}."
+        )
+    if path.is_file():
+        return [_netcdf(path, keep=True)]
+    if _is_zarr(path):
+        return [_zarr(path)]
+    if any((path / name).exists() for name in PAIR):
+        return [_pair(path)]
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in NETCDF)
+    if files:
+        return [_netcdf(file, keep=len(files) == 1) for file in files]
+    stores = [folder for folder in sorted(path.iterdir()) if _is_zarr(folder)]
+    if len(stores) == 1:
+        return [_zarr(stores[0])]
+    grib = [f.name for f in path.iterdir() if f.suffix.lower().startswith((".grib", ".grb"))]
+    raise ValueError(
+        f"{path} holds {len(stores)} zarr stores and no file of {', '.join(NETCDF)} or {PAIR[0]}. "
+        + (f"{grib[0]}: {GRIB}." if grib else "Give the folder or store that holds the states.")
+    )
+
+
+def _library(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f"reading weather files needs {name}: pip install 'tenfold[weather]'"
+        ) from error
+
+
+def _netcdf(path: Path, keep: bool) -> Part:
+    """Open a NetCDF 3 or 4 file, told apart by its first bytes."""
+    xarray = _library("xarray")
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        magic = stream.read(8)
+    if magic.startswith(b"\x89HDF\r\n\x1a\n"):
+        _library("h5netcdf")
+        engine = "h5netcdf"
+    elif magic.startswith((b"CDF\x01", b"CDF\x02")):
+        engine = "scipy"
+    else:
+        raise ValueError(f"{path} is no NetCDF file ({size} bytes): {_what(magic)}.")
+    kept: list[Any] = []
+    try:
+        if keep and engine == "h5netcdf":
+            kept = _kept(path)
+        data = xarray.open_dataset(
+            path, engine=engine, decode_times=False, decode_coords=False, cache=False
+        )
+    except BROKEN as error:
+        ends = re.search(r"eof = (\d+).*stored_eof = (\d+)", str(error))
+        found = f"{ends[1]} of {ends[2]} bytes" if ends else f"{size} bytes: {error}"
+        kind = "truncated" if ends or engine == "scipy" else "damaged"
+        raise ValueError(f"{path} is {kind}: {found}. Get it again.") from error
+    part = part_of(data, path)
+    part.kept = kept
+    return part
+
+
+def _kept(path: Path) -> list[Any]:
+    """Handles that keep HDF5's chunk caches alive while the file is open.
+
+    h5netcdf opens a variable anew for every read, and with it goes the unpacked chunk. Where one
+    chunk holds many times, that is to unpack all of them for each (measured: 12 times slower).
+    """
+    h5py = _library("h5py")
+    file = h5py.File(path, "r", rdcc_nbytes=CACHE)
+    found = [file[name] for name in file if isinstance(file[name], h5py.Dataset)]
+    return [
+        data
+        for data in found
+        if data.chunks and data.chunks[0] > 1 and np.prod(data.chunks) * data.dtype.itemsize < CACHE
+    ]
+
+
+def _what(magic: bytes) -> str:
+    if magic.startswith(b"GRIB"):
+        return GRIB
+    if magic.startswith(b"PK"):
+        return "it is a zip archive, as the CDS sends for several streams: unpack it"
+    if magic.startswith(b"CDF\x05"):
+        return "it is NetCDF of the 64-bit data kind: `nccopy -k nc4 in.nc out.nc`"
+    return f"it begins with {magic!r}; was the download an error page?"
+
+
+def _is_zarr(path: Path) -> bool:
+    marks = (".zgroup", ".zmetadata", "zarr.json")
+    return path.is_dir() and (path.suffix == ".zarr" or any((path / m).exists() for m in marks))
+
+
+def _zarr(path: Path) -> Part:
+    xarray = _library("xarray")
+    _library("zarr")
+    metadata = [path / ".zmetadata", path / "zarr.json"]
+    consolidated = metadata[0].exists()
+    for file in [*metadata, *sorted(path.glob("*/.zarray")), *sorted(path.glob("*/zarr.json"))]:
+        if not file.exists():
+            continue
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            unsafe = sorted(set(_codecs(content)) - SAFE_CODECS)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{file} is damaged: {error}. Get the store again.") from error
+        if unsafe:
+            raise ValueError(
+                f"{file} uses the codec {unsafe[0]!r}, which is not known to be safe. Write the "
+                "store anew with plain compression, e.g. blosc or zstd."
+            )
+        consolidated |= file == metadata[1] and "consolidated_metadata" in content
+    try:
+        data = xarray.open_dataset(
+            path,
+            engine="zarr",
+            decode_times=False,
+            decode_coords=False,
+            consolidated=consolidated,
+            cache=False,
+        )
+    except BROKEN as error:
+        raise ValueError(f"{path} is no whole zarr store: {error}. Get it again.") from error
+    return part_of(data, path)
+
+
+def _codecs(content: Any) -> Iterator[str]:
+    """Names of all codecs in the metadata of zarr 2 or 3, at any depth."""
+    if isinstance(content, list):
+        for item in content:
+            yield from _codecs(item)
+    elif isinstance(content, dict):
+        for key, value in content.items():
+            if key in ("compressor", "filters", "codecs", "index_codecs"):
+                for codec in value if isinstance(value, list) else [value]:
+                    if isinstance(codec, dict):
+                        name = str(codec.get("id", codec.get("name")))
+                        yield name.removeprefix("numcodecs.")
+            yield from _codecs(value)
+
+
+def _pair(path: Path) -> Part:
+    """The official input: upper (5, 13, lat, lon) and surface (4, lat, lon), memory-mapped."""
+    arrays = []
+    for name in PAIR:
+        file = path / name
+        if not file.exists():
+            raise FileNotFoundError(f"{file} is missing; {' and '.join(PAIR)} belong together.")
+        try:
+            arrays.append(np.load(file, mmap_mode="r", allow_pickle=False))
+        except (ValueError, OSError, EOFError) as error:
+            size = file.stat().st_size
+            raise ValueError(
+                f"{file} ({size} bytes) is truncated or no plain npy file: {error}."
+            ) from error
+        if arrays[-1].dtype.kind != "f":
+            raise ValueError(f"{file} holds {arrays[-1].dtype}, expected float32.")
+    upper, surface = arrays
+    lat, lon = upper.shape[-2:] if upper.ndim == 4 else (0, 0)
+    expected = (len(names.UPPER), len(PANGU_LEVELS), lat, lon), (len(names.SURFACE), lat, lon)
+    if (upper.shape, surface.shape) != expected or lat < 3 or lat % 2 == 0 or lon < 2:
+        raise ValueError(
+            f"{path}: {PAIR[0]} has shape {upper.shape}, {PAIR[1]} {surface.shape}, expected "
+            "(5, 13, lat, lon) and (4, lat, lon) with an odd number of latitudes, both poles "
+            "included (official: 721 x 1440)."
+        )
+    grid = horizontal(np.linspace(90, -90, lat), np.arange(lon) * (360 / lon), str(path))
+    part = Part(path, grid, np.array(["NaT"], "datetime64[s]"), dated=False)
+    for k, name in enumerate(names.UPPER):
+        stored = Stored(path / PAIR[0], name, upper[k], ("level", "lat", "lon"), grid)
+        part.upper[name] = {level: (stored, i) for i, level in enumerate(PANGU_LEVELS)}
+    for k, name in enumerate(names.SURFACE):
+        part.surface[name] = Stored(path / PAIR[1], name, surface[k], ("lat", "lon"), grid)
+    return part

@@ -1,0 +1,105 @@
+"""Export of a system's network, checked against eager before the file is kept."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tenfold.core.capabilities import Export
+
+Tensors = tuple[Tensor, ...]
+TOLERANCE = 1e-4
+"""Largest relative difference from eager that an export may have."""
+
+
+def export_checked(what: Export, to: Literal["onnx", "torch"], target: Path) -> float:
+    """Write the network with a dynamic batch axis; returns the largest relative difference.
+
+    The file is checked at the example's batch size and at another one, and only renamed into
+    place if both agree with eager to 1e-4. Raises ValueError if the network cannot be exported so.
+    """
+    if to == "onnx":
+        _need_onnx()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name("unchecked-" + target.name)
+    module = what.module.eval()
+    more = tuple(torch.cat([x, x[:1]]) for x in what.inputs)
+    worst = 0.0
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch about its own code
+            run = _written(what, module, to, temporary)
+            for inputs in (what.inputs, more):
+                worst = max(worst, _difference(what, module, inputs, run(inputs)))
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return worst
+
+
+def _need_onnx() -> None:
+    missing = [m for m in ("onnx", "onnxruntime", "onnxscript") if find_spec(m) is None]
+    if missing:
+        raise ModuleNotFoundError(
+            f"export to onnx needs {', '.join(missing)}: pip install 'tenfold[export]', "
+            "or use --to torch"
+        )
+
+
+def _written(
+    what: Export, module: nn.Module, to: Literal["onnx", "torch"], file: Path
+) -> Callable[[Tensors], list[Tensor]]:
+    """Write the file; returns what runs it as its users will."""
+    batch = torch.export.Dim("batch")
+    shapes = tuple({0: batch} for _ in what.inputs)
+    try:
+        program = torch.export.export(module, what.inputs, dynamic_shapes=shapes)
+    except Exception as error:  # torch raises many kinds, some of them long
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"the network cannot be exported with a free batch: {reason}") from error
+    if to == "torch":
+        torch.export.save(program, file)
+        loaded = torch.export.load(file).module()
+        return lambda inputs: _listed(loaded(*inputs))
+    # it warns of each torchvision operator that is not there; tenfold needs none
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+    torch.onnx.export(
+        program, what.inputs, file, dynamo=True, dynamic_shapes=shapes,
+        input_names=list(what.input_names), output_names=list(what.output_names),
+        external_data=False, verbose=False,
+    )  # fmt: skip
+    return partial(_run_onnx, file, what)
+
+
+def _difference(what: Export, module: nn.Module, inputs: Tensors, got: list[Tensor]) -> float:
+    """Largest relative difference of the outputs from eager; ValueError if it is too large."""
+    worst = 0.0
+    for name, a, b in zip(what.output_names, _listed(module(*inputs)), got, strict=True):
+        difference = float((a - b).abs().max() / a.abs().max().clamp_min(1e-12))
+        if not difference < TOLERANCE:
+            raise ValueError(
+                f"the exported output {name} differs from eager by {difference:.2g} "
+                f"(limit {TOLERANCE:g}) at batch {len(inputs[0])}; nothing was written"
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def _listed(outputs: Tensor | Tensors) -> list[Tensor]:
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+
+
+def _run_onnx(file: Path, what: Export, inputs: Tensors) -> list[Tensor]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    feed = {n: x.numpy() for n, x in zip(what.input_names, inputs, strict=True)}
+    return [torch.from_numpy(y) for y in session.run(list(what.output_names), feed)]

@@ -1,0 +1,139 @@
+"""What a run is: a folder that a configuration fills with weights, metrics and a page."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from dataclasses import asdict
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tenfold.core import checkpoint, dist, log, loop
+from tenfold.core.config import differences, to_json
+from tenfold.report.card import card_info, write_model_card
+from tenfold.report.html import write_run_page
+
+from .weights import AnySystem, construct, save_weights
+
+
+def _refuse_other_runs(
+    folder: Path, identity: dict[str, Any], fresh: bool, resumable: tuple[str, ...]
+) -> None:
+    """Raise unless the folder is new, holds this very run, or holds a run to be made fresh.
+
+    Fields that are `resumable` may differ.
+    """
+    file = folder / "config.json"
+    if not file.exists() and folder.exists() and any(folder.iterdir()):
+        raise ValueError(
+            f"{folder} is not a run folder (no config.json) and not empty; nothing in it was "
+            "touched. Give an empty or new --run.folder."
+        )
+    changed = differences(checkpoint.read_json(file), identity) if file.exists() else []
+    changed = [d for d in changed if not d.startswith(tuple(f"config.{f}" for f in resumable))]
+    if changed and not fresh:
+        raise ValueError(
+            f"{folder} holds a run with another configuration:\n  "
+            + "\n  ".join(changed)
+            + "\nUse another --run.folder, or --run.fresh to start over."
+        )
+
+
+def _time_limit(cfg: Any) -> float:
+    """Seconds that processes may wait for each other; systems that communicate have a field."""
+    return float(getattr(getattr(cfg, "layout", None), "timeout", 600.0))
+
+
+def _code() -> dict[str, str]:
+    """What must be equal on all hosts of a job besides the configuration."""
+    from tenfold import __version__
+
+    package = Path(__file__).parents[1]
+    digest = hashlib.blake2b(digest_size=8)
+    for file in sorted(package.rglob("*.py")):
+        digest.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())
+    versions = {"tenfold's version": __version__, "torch's version": str(torch.__version__)}
+    return {**versions, "digest of tenfold's source files": digest.hexdigest()}
+
+
+def train(
+    name: str, cls: type[AnySystem], recipe: str, cfg: Any, folder: Path, fresh: bool = False
+) -> dict[str, Any]:
+    """Train into a run folder (or continue there), evaluate, and write its page.
+
+    Returns the result as in `result.json`. What is wrong with the configuration or the data is
+    raised before anything is written or deleted.
+    """
+    with dist.started(cfg.loop.device, limit=_time_limit(cfg)) as world:
+        cfg = cls.complete(cfg)
+        identity = {"system": name, "recipe": recipe, "config": to_json(cfg)}
+        world.require_same({**identity, "fresh": fresh, "folder": str(folder), **_code()})
+        _refuse_other_runs(folder, identity, fresh, cls.resumable)
+        done = folder / "result.json"
+        if done.exists() and not fresh:
+            return checkpoint.read_json(done)
+        system = construct(cls, cfg)
+        stages = system.stages()
+        first = list(islice(stages, 1))  # reads the data; there may be nothing to train
+        world.barrier(patient=True)
+        if world.is_first:
+            if fresh:
+                shutil.rmtree(folder, ignore_errors=True)
+            checkpoint.write_json(folder / "config.json", identity)
+            checkpoint.write_json(folder / "environment.json", log.environment(world))
+        world.barrier()
+        accounts = loop.train(chain(first, stages), cfg.loop, world, folder, cfg.seed)
+        result: dict[str, Any] = {}
+        if world.is_first:
+            system.model.to(world.device)
+            save_weights(folder / "weights.safetensors", name, system)
+            result = conclude(name, recipe, system, folder, accounts)
+        world.barrier(patient=True)
+        return result
+
+
+def conclude(
+    name: str, recipe: str, system: AnySystem, folder: Path, accounts: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Evaluate on the test split; write result, pictures, model card and page."""
+    system.model.eval()
+    began = time.monotonic()
+    metrics = system.evaluate("test")
+    baselines = system.baselines("test")
+    pictures = folder / "pictures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    captions = {p.name: text for p, text in system.pictures(pictures).items()}
+    checkpoint.write_json(pictures / "captions.json", captions)
+    data = asdict(system.data_used())
+    result = {
+        "system": name,
+        "recipe": recipe,
+        "data": data,
+        "seed": system.cfg.seed,
+        "seconds": round(sum(a["seconds"] for a in accounts), 2),
+        "seconds_evaluation": round(time.monotonic() - began, 2),
+        "parameters": sum(p.numel() for p in system.model.parameters()),
+        "stages": accounts,
+        "metrics": metrics,
+        "baselines": baselines,
+        "better": system.better,
+        "units": system.units,
+        "main": system.headline,
+        "labels": system.labels(),
+        "notes": system.notes(),
+    }
+    checkpoint.write_json(folder / "result.json", result)
+    card = {
+        **card_info(folder),
+        "paper": asdict(system.paper),
+        "intended": system.intended,
+        "limits": system.notes(),
+        "licence": "MIT for the code; for the weights, the terms of the data they learned from",
+    }
+    write_model_card(folder, card)
+    write_run_page(folder, to_json(type(system).recipes.get(recipe, system.cfg)))
+    return result

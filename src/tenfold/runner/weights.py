@@ -1,0 +1,97 @@
+"""Weights on disk: write them, find them, open them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tenfold.core import checkpoint
+from tenfold.core.config import from_json, to_json
+from tenfold.core.seed import seed_everything
+from tenfold.core.system import System
+from tenfold.core.versions import Versions
+from tenfold.report.card import write_model_card
+from tenfold.systems import SYSTEMS
+
+AnySystem = System[Any]
+
+
+def construct(cls: type[AnySystem], cfg: Any) -> AnySystem:
+    """Build a system from its configuration, with weights that follow from the seed alone."""
+    seed_everything(cfg.seed, "weights")
+    return cls(cfg)
+
+
+def save_weights(path: Path, name: str, system: AnySystem) -> None:
+    """Write a system's weights with all that is needed to open them: name and configuration."""
+    from tenfold import __version__
+
+    header = {"system": name, "config": to_json(system.cfg), "version": __version__}
+    # one entry: safetensors writes several in random order, and equal runs make equal files
+    checkpoint.write_tensors(path, system.model.state_dict(), {"tenfold": json.dumps(header)})
+
+
+def save_converted(folder: Path, name: str, system: AnySystem, account: str) -> Path:
+    """Write weights that came from an official checkpoint, with the account and a model card."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and is not empty; choose another --out")
+    save_weights(folder / "weights.safetensors", name, system)
+    checkpoint.write_text(folder / "conversion.txt", account + "\n")
+    card = {
+        "system": name,
+        "recipe": "converted from an official checkpoint",
+        "paper": asdict(system.paper),
+        "parameters": sum(p.numel() for p in system.model.parameters()),
+        "intended": system.intended,
+        "licence": system.paper.weights_licence,
+        "notes": ["conversion.txt lists what became of every key"],
+    }
+    write_model_card(folder, card)
+    return folder
+
+
+def weights_of(path: Path) -> Path:
+    """The weights file of a run folder, or the file itself."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; give a run folder or a .safetensors file")
+    file = path / "weights.safetensors" if path.is_dir() else path
+    if not file.exists():
+        raise FileNotFoundError(
+            f"{path} holds no weights.safetensors: the run is unfinished; "
+            "give its `tenfold train` command again, it continues"
+        )
+    return file
+
+
+def system_of(path: Path) -> str:
+    """The name of the system that a run, a weights file or an official file belongs to."""
+    return official_of(path) or checkpoint.read_header(weights_of(path))[0]
+
+
+def official_of(path: Path) -> str:
+    """The system that predicts with the file (or a folder of such files) as it is, or nothing."""
+    if not path.exists() or (path / "weights.safetensors").exists():
+        return ""
+    files = path.iterdir() if path.is_dir() else [path]
+    endings = {file.suffix for file in files}
+    return next((n for n, entry in SYSTEMS.items() if entry.opens and entry.opens in endings), "")
+
+
+def load(cls: type[AnySystem], path: Path) -> AnySystem:
+    """A system ready for `predict`, from a run folder, a weights file or an official file."""
+    if official_of(path):
+        return cls.open(path)
+    file = weights_of(path)
+    _, values = checkpoint.read_header(file)
+    system = construct(cls, from_json(type(next(iter(cls.recipes.values()))), values))
+    try:
+        system.model.load_state_dict(checkpoint.read_tensors(file))
+    except RuntimeError as error:  # torch lists every key on a line of its own
+        raise ValueError(f"{file} does not fit its own configuration: {error}") from error
+    system.model.eval()
+    tensors, version = Versions(file.parent).read()  # of what was learned after the training
+    if version is not None:
+        system.restore_learned(tensors, version.classes)
+    return system

@@ -1,0 +1,1 @@
+"""The official ONNX files: read, written, and run as they are."""

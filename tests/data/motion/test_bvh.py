@@ -1,0 +1,216 @@
+"""BVH: round trips, every rotation order against scipy, folders as clips, and bad files."""
+
+from dataclasses import replace
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from tenfold.data.motion import bvh as module
+from tenfold.data.motion.bvh import Bvh, read, read_bvh, read_skeleton, write_bvh
+from tenfold.data.motion.skeleton import CMU, CMU_OFFSETS
+
+TEXT = """HIERARCHY
+ROOT Hips
+{
+    OFFSET 1 2 3
+    CHANNELS 6 Xposition Yposition Zposition Zrotation Xrotation Yrotation
+    JOINT Left Leg
+    {
+        OFFSET 0 -4 0
+        CHANNELS 3 Yrotation Xrotation Zrotation
+        End Site
+        {
+            OFFSET 0 -3 0
+        }
+    }
+}
+MOTION
+Frames: 2
+Frame Time: 0.01
+5 6 7 0 0 0 0 90 0
+5 6 7 90 0 0 0 0 0
+"""
+
+
+def cmu_body(frames: int = 8, order: str = "ZXY", seed: int = 0) -> Bvh:
+    """A body with the CMU tree; end sites have no channels."""
+    turns = tuple(f"{axis}rotation" for axis in order)
+    ends = [j not in CMU.parents for j in range(len(CMU.parents))]
+    channels = [() if end else turns for end in ends]
+    channels[0] = ("Xposition", "Yposition", "Zposition", *turns)
+    motion = np.random.RandomState(seed).uniform(-80, 80, (frames, sum(map(len, channels))))
+    names = [
+        f"{CMU.joints[CMU.parents[j]]} end" if end else CMU.joints[j] for j, end in enumerate(ends)
+    ]
+    offsets = CMU_OFFSETS / 70
+    return Bvh(tuple(names), CMU.parents, offsets, tuple(channels), 1 / 120, motion)
+
+
+def written(folder: Path, name: str, text: str = TEXT) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_positions_by_hand(tmp_path):
+    body = read_bvh(written(tmp_path, "a.bvh"))
+    assert body.joints == ("Hips", "Left Leg", "Left Leg end") and body.parents == (-1, 0, 1)
+    assert body.fps == pytest.approx(100)
+    # frame 0: the knee bends by 90 degrees about x, so the shin points to -z
+    np.testing.assert_allclose(body.positions()[0], [[5, 6, 7], [5, 2, 7], [5, 2, 4]], atol=1e-12)
+    # frame 1: the root turns by 90 degrees about z, so the leg points to +x
+    np.testing.assert_allclose(body.positions()[1], [[5, 6, 7], [9, 6, 7], [12, 6, 7]], atol=1e-12)
+    dropped = body.positions(drop_root=True)
+    np.testing.assert_allclose(dropped[1], [[0, 0, 0], [0, -4, 0], [0, -7, 0]], atol=1e-12)
+
+
+def test_round_trip(tmp_path):
+    body = cmu_body()
+    write_bvh(tmp_path / "out" / "a.bvh", body)
+    again = read_bvh(tmp_path / "out" / "a.bvh")
+    assert (again.joints, again.parents, again.channels) == (
+        body.joints, body.parents, body.channels,
+    )  # fmt: skip
+    np.testing.assert_array_equal(again.offsets, body.offsets)
+    assert again.frame_time == body.frame_time
+    np.testing.assert_allclose(again.motion, body.motion, rtol=1e-8)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.bvh"]
+
+
+@pytest.mark.parametrize("order", ["".join(p) for p in permutations("XYZ")])
+def test_rotation_orders_equal_scipy(order, tmp_path):
+    body = cmu_body(order=order)
+    angles = body.motion[:, 3:].reshape(len(body.motion), -1, 3)
+    turning = [j for j, own in enumerate(body.channels) if own]
+    got = body.rotations()
+    for k, joint in enumerate(turning):
+        want = Rotation.from_euler(order, angles[:, k], degrees=True).as_matrix()
+        np.testing.assert_allclose(got[:, joint], want, atol=1e-12)
+    again = body.with_pose(got, body.translations())
+    np.testing.assert_allclose(again.rotations(), got, atol=1e-12)
+
+
+def test_position_channels_of_inner_joints_replace_offsets(tmp_path):
+    text = TEXT.replace("CHANNELS 3 Yrotation", "CHANNELS 4 Yposition Yrotation")
+    text = text.replace("0 90 0\n", "-9 0 90 0\n").replace("90 0 0 0 0 0\n", "90 0 0 -9 0 0 0\n")
+    body = read_bvh(written(tmp_path, "a.bvh", text))
+    np.testing.assert_allclose(body.positions()[0, 1], [5, -3, 7])
+
+
+def test_positions_can_be_written_back():
+    body = cmu_body()
+    positions = body.positions()
+    np.testing.assert_allclose(body.with_positions(positions).positions(), positions, atol=1e-9)
+    few = replace(body, channels=(body.channels[0], ("Xrotation",), *body.channels[2:]))
+    few = replace(few, motion=few.motion[:, :-2])
+    with pytest.raises(ValueError, match="joint 'LHip' has rotation channels X"):
+        few.with_positions(positions)
+
+
+def test_resampling_keeps_frames_and_goes_through_turns():
+    body = cmu_body()
+    twice = body.resample(240.0)
+    assert len(twice.motion) == 15 and twice.fps == pytest.approx(240)
+    np.testing.assert_allclose(twice.positions()[::2], body.positions(), atol=1e-9)
+    assert len(body.resample(60.0).motion) == 4
+    one = replace(body, motion=np.zeros((2, body.motion.shape[1])))
+    one.motion[:, 3] = [179, -179]  # two degrees apart, across the seam
+    middle = one.resample(240.0).rotations()[1, 0]
+    np.testing.assert_allclose(middle, np.diag([-1.0, -1, 1]), atol=1e-12)
+    with pytest.raises(ValueError, match="fps must be positive and finite, got 0"):
+        body.resample(0.0)
+
+
+def test_folder_with_splits_and_actions(tmp_path):
+    for name in ("train/walk/a1", "train/walk/a2", "train/run_01", "test/run_02"):
+        write_bvh(tmp_path / f"{name}.bvh", cmu_body())
+    names = [c.name for c in read(tmp_path, "train", length=8)]
+    assert names == ["train/run/run_01", "train/walk/a1", "train/walk/a2"]
+    (clip,) = read(tmp_path, "test", fps=60.0, mm_per_unit=70.0)
+    assert (clip.action, clip.fps, clip.positions.shape) == ("run", pytest.approx(60), (4, 38, 3))
+    bones = np.linalg.norm(clip.positions[:, 4] - clip.positions[:, 3], axis=-1)
+    np.testing.assert_allclose(bones, np.linalg.norm(CMU_OFFSETS[4]), rtol=1e-5)
+    skeleton = read_skeleton(tmp_path, mm_per_unit=70.0)
+    assert set(CMU.used) <= set(skeleton.used) and skeleton.fps == pytest.approx(120)
+    assert sorted(skeleton.lower + skeleton.upper) == list(range(len(skeleton.used)))
+
+
+def test_last_fifth_is_the_test(tmp_path):
+    for number in range(6):
+        write_bvh(tmp_path / f"walk_{number}.bvh", cmu_body(10))
+    assert [c.name for c in read(tmp_path, "test")] == ["test/walk/walk_5"]
+    assert len(read(tmp_path, "train")) == 5
+    file = tmp_path / "walk_0.bvh"
+    assert [len(read(file, s)[0].positions) for s in ("train", "test")] == [8, 2]
+
+
+def test_bad_folders(tmp_path):
+    with pytest.raises(ValueError, match="holds no .bvh file"):
+        read(tmp_path, "train")
+    write_bvh(tmp_path / "a.bvh", cmu_body())
+    with pytest.raises(ValueError, match=r"a.bvh has 7 frames, but .* = 35"):
+        read(tmp_path, "train", length=35)
+    with pytest.raises(ValueError, match="unknown split 'tset'.* nearest is 'test'"):
+        read(tmp_path, "tset")
+    written(tmp_path, "b.bvh")
+    with pytest.raises(ValueError, match="b.bvh has another skeleton than .*a.bvh: 3 joints"):
+        read(tmp_path, "test")
+    other = cmu_body()
+    write_bvh(tmp_path / "b.bvh", replace(other, offsets=other.offsets * 1.5))
+    with pytest.raises(ValueError, match="b.bvh has other bone lengths than .*a.bvh, most at"):
+        read(tmp_path, "test")
+    (tmp_path / "b.bvh").unlink()
+    for name, time in (("c", 0.01), ("d", 0.02)):
+        write_bvh(tmp_path / f"train/{name}.bvh", replace(other, frame_time=time))
+    with pytest.raises(ValueError, match=r"different frame rates: \[50.0, 100.0\]"):
+        read(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("CHANNELS 3 Y", "CHANNELS 2 Y", "line 9: CHANNELS 2"),
+        ("CHANNELS 3 Y", "CHANNELS 3 W", "line 9: CHANNELS 3 Wrotation"),
+        ("CHANNELS 3 Yrotation", "CHANNELS 3 Xrotation", "line 9: CHANNELS 3 Xrotation"),
+        ("OFFSET 0 -4 0", "OFFSET 0 -4", "line 8: OFFSET has 2 values"),
+        ("OFFSET 0 -4 0", "OFFSET 0 x 0", "line 8: could not convert"),
+        ("JOINT", "JIONT", "line 6: unexpected 'JIONT Left Leg'"),
+        ("}\nMOTION", "}\nROOT b\n{\n}\nMOTION", "line 16: ROOT outside the tree"),
+        ("Frames: 2", "Frames: 3", "2 frames, but the header says 3"),
+        ("Frame Time: 0.01", "Frame Time: 0", "line 18: frame time must be positive"),
+        ("Frame Time: 0.01\n", "", "line 18: expected 'Frame Time'"),
+        ("7 90 0 0 0 0 0", "7 90 0 0 0 0", "line 20: frame 1 has 8 values, expected 9"),
+        ("7 90 0 0 0 0 0", "7 90 0 0 0 0 nan", "line 20: 9 values, not all finite"),
+        (TEXT[TEXT.index("MOTION") :], "", "line 15: the file ends before MOTION"),
+        (TEXT[TEXT.index("Frames") :], "", "the file ends within MOTION"),
+    ],
+)
+def test_bad_files_are_named_with_their_line(tmp_path, old, new, message):
+    assert old in TEXT
+    file = written(tmp_path, "a.bvh", TEXT.replace(old, new, 1))
+    with pytest.raises(ValueError, match=f"a.bvh.*{message}"):
+        read_bvh(file)
+
+
+def test_limits(tmp_path, monkeypatch):
+    file = written(tmp_path, "a.bvh")
+    monkeypatch.setattr(module, "MAX_JOINTS", 2)
+    with pytest.raises(ValueError, match="line 10: more than 2 joints"):
+        read_bvh(file)
+    monkeypatch.setattr(module, "MAX_BYTES", 10)
+    with pytest.raises(ValueError, match="more than the 10"):
+        read_bvh(file)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    write_bvh(tmp_path / "a.bvh", cmu_body())
+    before = (tmp_path / "a.bvh").read_text()
+    bad = cmu_body()
+    bad.motion[3, 3] = np.nan
+    with pytest.raises(ValueError, match="a.bvh frame 3 holds nan"):
+        write_bvh(tmp_path / "a.bvh", bad)
+    assert (tmp_path / "a.bvh").read_text() == before

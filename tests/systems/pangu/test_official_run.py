@@ -1,0 +1,99 @@
+"""Official ONNX files through the system: written, run as they are, converted, all alike."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import weather
+
+import tenfold
+from tenfold import cli
+from tenfold.systems.pangu.forecast import Forecasting
+from tenfold.systems.pangu.onnx.run import GRID_FILE, OfficialRun
+
+xarray = pytest.importorskip("xarray")
+
+
+@pytest.fixture(scope="module")
+def official(made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run's networks as official files."""
+    folder = tmp_path_factory.mktemp("official")
+    tenfold.load(made("pangu")).export_official(folder / "onnx")
+    return folder / "onnx"
+
+
+def forecast(run: Path, folder: Path, members: int) -> dict[str, np.ndarray]:
+    system = tenfold.load(run)
+    system.options = Forecasting(hours=48, members=members, animate=False)
+    system.predict(weather(folder), folder / "out")
+    with xarray.open_dataset(folder / "out/forecast.nc", engine="h5netcdf") as data:
+        return {name: v.values for name, v in data.data_vars.items() if v.ndim > 2}
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_files_run_as_they_are_equal_the_network(made, official, tmp_path, members) -> None:
+    for name in ("ours", "onnx"):
+        (tmp_path / name).mkdir()
+    ours = forecast(made("pangu"), tmp_path / "ours", members)
+    onnx = forecast(official, tmp_path / "onnx", members)
+    assert ours.keys() == onnx.keys() and len(ours) == 9
+    for name, values in ours.items():
+        assert np.abs(values - onnx[name]).max() < 1e-4 * values.std(), name
+
+
+def test_one_file_without_grid_is_refused_for_its_fields(official, tmp_path) -> None:
+    """Two levels are not those of the authors, and without grid.json nothing says which."""
+    shutil.copy(official / "pangu_weather_24.onnx", tmp_path)
+    with pytest.raises(ValueError, match="2 levels, not 13"):
+        tenfold.load(tmp_path / "pangu_weather_24.onnx")
+
+
+def test_converted_files_give_the_very_same_forecast(made, official, tmp_path) -> None:
+    cli.main(["convert", "pangu", str(official), "--out", str(tmp_path / "run")])
+    assert "tensors converted" in (tmp_path / "run/conversion.txt").read_text()
+    ours, again = tenfold.load(made("pangu")), tenfold.load(tmp_path / "run")
+    state = [part[:1] for part in _state()]
+    for a, b in zip(
+        ours.forecaster.step(*state, 24), again.forecaster.step(*state, 24), strict=True
+    ):
+        assert np.array_equal(a.numpy(), b.numpy())
+    assert again.cfg.grid == replace(ours.cfg.grid, step=24) and again.cfg.leads == (24,)
+
+
+def _state():
+    import torch
+
+    from tenfold.generated.waves import WaveStates
+
+    upper, surface = WaveStates().read(80)
+    return torch.from_numpy(upper)[None], torch.from_numpy(surface)[None]
+
+
+def test_official_files_are_not_evaluated(official) -> None:
+    run = tenfold.load(official)
+    assert isinstance(run, OfficialRun) and (official / GRID_FILE).exists()
+    with pytest.raises(ValueError, match="tenfold convert pangu"):
+        run.evaluate("test")
+
+
+def test_other_statistics_are_not_mixed(made, official, tmp_path) -> None:
+    """Two lead times that normalise differently cannot share one set of statistics."""
+    from tenfold.systems.pangu.onnx.network import convert_folder
+    from tenfold.systems.pangu.onnx.run import converted, names_beside
+    from tenfold.systems.pangu.onnx.writer import write_onnx
+
+    shutil.copytree(official, tmp_path / "two")
+    system = tenfold.load(made("pangu"))
+    forecaster = system.forecaster
+    statistics = [
+        getattr(forecaster, n).numpy().copy()
+        for n in ("upper_mean", "upper_std", "surface_mean", "surface_std")
+    ]
+    statistics[1] *= 1.5
+    write_onnx(tmp_path / "two/pangu_weather_6.onnx", forecaster.networks["24"], statistics)
+    with pytest.raises(ValueError, match="other statistics"):
+        converted(convert_folder(tmp_path / "two", names_beside(tmp_path / "two")))

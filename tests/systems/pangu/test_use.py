@@ -1,0 +1,502 @@
+"""Pangu-Weather in use: forecasts that are killed, ensembles, storms, pages, and wrong inputs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import config, options
+
+import tenfold
+from tenfold import cli
+from tenfold.generated.waves import WaveStates, write_netcdf
+from tenfold.runner.weights import construct, save_weights
+from tenfold.systems.pangu import PanguWeather, products
+from tenfold.systems.pangu.cyclone import Thresholds, minima, read_track
+from tenfold.systems.pangu.forecast import Forecast, Forecasting
+from tenfold.systems.pangu.forecaster import Forecaster
+from tenfold.systems.pangu.recipes import SMALL
+
+pytestmark = pytest.mark.usefixtures("generated_only")
+ANY_LOW = Thresholds(radius_km=1300.0, vorticity=-1.0, wind=-1.0)
+"""Generated waves have lows but no storms."""
+PLAIN = Forecasting(fields=("msl",), animate=False)
+"""Few pictures."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 24 h and 6 h networks whose weights are drawn, so that they do something."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TENFOLD_DATA", str(tmp_path_factory.mktemp("no-data")))
+        cfg = config("pangu", "demo", [*options("pangu"), "--leads", "24", "6"])
+        system = construct(PanguWeather, cfg)
+        next(iter(system.stages()))
+    draw = torch.Generator().manual_seed(0)
+    for name, weight in system.model.named_parameters():
+        if "recover" in name:
+            weight.data += 0.02 * torch.randn(weight.shape, generator=draw)
+    made = tmp_path_factory.mktemp("run")
+    save_weights(made / "weights.safetensors", "pangu", system)
+    return made
+
+
+@pytest.fixture
+def system(folder: Path) -> PanguWeather:
+    found = tenfold.load(folder)
+    assert isinstance(found, PanguWeather)
+    found.options = PLAIN
+    return found
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty generated states, of days that belong to no training."""
+    path = tmp_path_factory.mktemp("states") / "states.nc"
+    return write_netcdf(path, WaveStates(), np.arange(92, 112))
+
+
+def values(path: Path, name: str = "z") -> np.ndarray:
+    import xarray
+
+    with xarray.open_dataset(path, engine="zarr" if path.is_dir() else "h5netcdf") as file:
+        return file[name].values
+
+
+def edited(source: Path, target: Path, change: Callable[[Any], Any]) -> Path:
+    """A copy of a file of states with something changed."""
+    import xarray
+
+    with xarray.open_dataset(source, engine="h5netcdf") as file:
+        data = file.load()
+    changed = change(data)
+    (data if changed is None else changed).to_netcdf(target, engine="h5netcdf")
+    return target
+
+
+# --- roll-outs ---------------------------------------------------------------------------------
+
+
+def killed(work: Callable[[], object], calls: int) -> None:
+    """Do the work in a process that SIGKILL ends at the beginning of a call of a network."""
+    child = os.fork()
+    if child == 0:
+        step, done = Forecaster.step, 0
+
+        def counted(self: Forecaster, *args: Any) -> Any:
+            nonlocal done
+            if done == calls:
+                os.kill(os.getpid(), signal.SIGKILL)
+            done += 1
+            return step(self, *args)
+
+        try:
+            Forecaster.step = counted  # type: ignore[method-assign]
+            work()
+        finally:
+            os._exit(1)  # never reached: the work needs more calls
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
+def bytes_of(path: Path) -> dict[str, bytes]:
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
+    return {str(file.relative_to(path)): file.read_bytes() for file in files}
+
+
+@pytest.mark.parametrize(
+    ("write", "members", "hours", "every", "calls"),
+    [
+        ("nc", 1, 54, 6, 3), ("nc", 1, 60, 12, 4), ("nc", 3, 60, 12, 6), ("nc", 3, 54, 18, 9),
+        ("nc", 1, 54, 6, 0), ("zarr", 1, 36, 12, 3), ("zarr", 2, 24, 12, 5),
+    ],
+)  # fmt: skip
+def test_a_killed_forecast_goes_on_to_the_same_bytes(
+    system: PanguWeather, states: Path, tmp_path: Path, write, members, hours, every, calls
+) -> None:
+    """Also where states between outputs (6, 18, ... h of every 12) must be made again."""
+    system.options = replace(
+        PLAIN, start="0", hours=hours, every=every, members=members, write=write
+    )
+    broken, whole = (tmp_path / f"{name}.{write}" for name in ("broken", "whole"))
+    killed(lambda: Forecast(system, states).run(broken), calls)
+    before = values(broken, "finished")
+    assert 0 < before.sum() < len(before) and values(broken).shape[0] == len(before)
+    again = Forecast(system, states)
+    again.run(broken)
+    unbroken = Forecast(system, states)
+    unbroken.run(whole)
+    assert bytes_of(broken) == bytes_of(whole)
+    assert not list(tmp_path.glob(".*"))
+    assert values(whole, "finished").all() and np.isfinite(values(whole)).all()
+    assert again.outcome.scores == unbroken.outcome.scores
+
+
+def test_every_state_is_made_once_and_few_stay_in_memory(
+    system: PanguWeather, states: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A year in one output is 1460 calls deep; 48 h of every 18 starts two ways from 24 h."""
+    made: list[int] = []
+    monkeypatch.setattr(
+        system.forecaster, "step", lambda u, s, lead: (made.append(lead), (u, s))[1]
+    )
+    for hours, every in ((54, 18), (8760, 8760)):
+        system.options = replace(PLAIN, start="0", hours=hours, every=every)
+        made.clear()
+        forecast = Forecast(system, states)
+        most = 0
+        for call in forecast.rollout.run(tmp_path / f"{hours}.nc", {}):
+            most = max(most, len(forecast.rollout._kept))
+            assert call[0] in forecast.rollout.hours
+        assert len(made) == len(forecast.rollout.calls)
+        assert most <= 2
+
+
+def test_another_forecast_is_not_written_over(
+    system: PanguWeather, states: Path, tmp_path: Path
+) -> None:
+    first = replace(PLAIN, start="0", hours=12, members=2)
+    system.options = first
+    system.predict(states, tmp_path)
+    before = bytes_of(tmp_path)
+    for change, words in (
+        ({"seed": 1}, "noise_seed"), ({"members": 3}, "member"), ({"start": "1"}, "initial_state"),
+        ({"amplitude": 0.1}, "noise_amplitude"), ({"hours": 18}, "lead|step|time"),
+    ):  # fmt: skip
+        system.options = replace(first, **change)
+        with pytest.raises(ValueError, match=f"holds another forecast: .*({words})"):
+            system.predict(states, tmp_path)
+    with torch.no_grad():
+        next(system.model.parameters()).add_(1)
+    system.options = first
+    with pytest.raises(ValueError, match="holds another forecast: .*weights"):
+        system.predict(states, tmp_path)
+    assert bytes_of(tmp_path) == before
+
+
+def test_the_seed_of_a_single_forecast_is_no_difference(
+    system: PanguWeather, states: Path, tmp_path: Path
+) -> None:
+    for seed in (0, 1):
+        system.options = replace(PLAIN, start="0", hours=6, seed=seed)
+        Forecast(system, states).run(tmp_path / "forecast.nc")
+
+
+def test_members(
+    system: PanguWeather, states: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is the single forecast, bit for bit; others depend on --batch by rounding only."""
+    step, found = system.forecaster.step, {}
+
+    def rounded(upper: torch.Tensor, surface: torch.Tensor, lead: int) -> Any:
+        """As on machines where the size of a batch chooses the order of sums."""
+        high, low = step(upper, surface, lead)
+        return high * (1 + 2e-7 * len(high)), low * (1 + 2e-7 * len(low))
+
+    monkeypatch.setattr(system.forecaster, "step", rounded)
+    for members, batch in ((1, 4), (5, 1), (5, 3), (5, 4)):
+        system.options = replace(PLAIN, start="0", hours=30, members=members, batch=batch)
+        path = tmp_path / f"{members}-{batch}.nc"
+        Forecast(system, states).run(path)
+        found[members, batch] = {name: values(path, name) for name in ("z", "t", "msl", "u10")}
+    for name, single in found[1, 4].items():
+        many = [found[5, batch][name] for batch in (1, 3, 4)]
+        member = [name for name in ("time", "member")].index("member")
+        assert all(np.array_equal(one.take(0, member), single) for one in many)
+        scale = np.abs(many[0]).max()
+        for one in many[1:]:
+            np.testing.assert_allclose(one, many[0], rtol=0, atol=1e-5 * scale)
+        assert all(not np.allclose(many[0].take(m, member), single) for m in range(1, 5))
+
+
+# --- storms ------------------------------------------------------------------------------------
+
+
+def low_of(index: int) -> tuple[float, float]:
+    """The place of a low in a generated state."""
+    grid = WaveStates().grid
+    msl = WaveStates().read(index)[1][grid.surface.index("msl")]
+    row, column = np.argwhere(minima(msl))[0]
+    return grid.latitudes[row], (grid.longitudes[column] + 180) % 360 - 180
+
+
+def test_tracks(
+    system: PanguWeather, states: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(
+        products, "track_map", lambda tracks, **kw: (drawn.update(kw, tracks=tracks), b"map")[1]
+    )
+    lat, lon = low_of(92)
+    system.options = replace(
+        PLAIN, start="0", hours=24, members=3, track=f"{lat},{lon}", tracker=ANY_LOW, amplitude=0.01
+    )
+    written = system.predict(states, tmp_path)
+    names = {path.name for path in written}
+    assert {"tracks.csv", "tracks.geojson", "tracks.txt", "tracks.png"} <= names
+    tracks = {
+        name: read_track(tmp_path / "tracks.csv", name)
+        for name in ("forecast", "member 1", "member 2", "analysis")
+    }
+    for track in tracks.values():
+        assert (track[0].hour, track[0].lat) == (0, lat)
+    assert [p.hour for p in tracks["analysis"]] == [0, 6, 12, 18, 24]
+    features = json.loads((tmp_path / "tracks.geojson").read_text())["features"]
+    points = [f for f in features if f["geometry"]["type"] == "Point"]
+    assert len(points) == sum(len(track) for track in tracks.values())
+    assert all(-180 <= p["geometry"]["coordinates"][0] <= 180 for p in points)
+    last = tracks["forecast"][-1].hour
+    assert drawn["title"].startswith(f"isobars +{last:g} h, 2001-01-")
+    step = int(last) // 6
+    assert np.array_equal(drawn["msl"], values(tmp_path / "forecast.nc", "msl")[step, 0])
+    assert set(drawn["tracks"]) == {name for name in tracks if len(tracks[name]) > 1}
+    row = np.abs(np.array(system.cfg.grid.latitudes) - lat).argmin()
+    assert Forecast(system, states).outcome.point[0] == system.cfg.grid.latitudes[row]
+
+
+def test_a_storm_that_is_lost_at_once(
+    system: PanguWeather, states: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No legend for a track of one point; isobars of the start; a reference that begins later."""
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(
+        products, "track_map", lambda tracks, **kw: (drawn.update(kw, tracks=tracks), b"map")[1]
+    )
+    monkeypatch.setattr(
+        system.forecaster, "step", lambda u, s, lead: (u, torch.full_like(s, 101325.0))
+    )
+    lat, lon = low_of(92)
+    best = tmp_path / "best.csv"
+    best.write_text("hour,lat,lon\n12,10,20\n18,11,21\n")
+    system.options = replace(
+        PLAIN, start="0", hours=18, track=f"{lat},{lon}", tracker=ANY_LOW, reference=str(best)
+    )
+    system.predict(states, tmp_path / "out")
+    assert set(drawn["tracks"]) == {"reference", "analysis"}
+    assert drawn["title"] == "isobars +0 h, 2001-01-24 00 UTC"
+    text = (tmp_path / "out/tracks.txt").read_text()
+    assert "forecast: ended, no minimum" in text and "no hour in common" in text
+    assert "lost after one state: forecast" in (tmp_path / "out/forecast.html").read_text()
+
+
+# --- pages -------------------------------------------------------------------------------------
+
+
+def test_page_and_scores(system: PanguWeather, states: Path, tmp_path: Path) -> None:
+    system.options = Forecasting(
+        start="2001-01-24T06", hours=30, every=6, members=3, fields=("z500", "u10"), point="20,40"
+    )
+    out = tmp_path / "out"
+    written = system.predict(states, out)
+    assert sorted(out.iterdir()) == sorted(written)
+    page = (out / "forecast.html").read_text()
+    assert "Forecast from 2001-01-24 06 UTC" in page and "trained on generated data" in page
+    assert "3 member(s)" in page and "Errors after 30 h" in page and "24 h" in page
+    pictures = {path.name for path in written if path.suffix in (".png", ".gif")}
+    kinds = ("map-{}-truth", "map-{}-ensemble", "plume-{}", "error-{}")
+    wanted = {f"{kind.format(name)}.png" for kind in kinds for name in ("z500", "u10")}
+    assert pictures == wanted | {"animation.gif"}
+    assert page.count("data:image/") == len(pictures)
+    assert 'src="http' not in page
+    rows = list(csv.DictReader((out / "scores.csv").open()))
+    fields = system.cfg.grid.fields
+    assert [(int(r["hour"]), r["field"]) for r in rows] == [
+        (hour, name) for hour in range(6, 31, 6) for name in fields
+    ]
+    row = next(r for r in rows if (r["hour"], r["field"]) == ("24", "z500"))
+    level = system.cfg.grid.levels.index(500)
+    forecast = values(out / "forecast.nc")[4, :, level].astype(float)
+    truth, before = (WaveStates().read(i)[0][0, level].astype(float) for i in (93 + 4, 93))
+    weights = np.cos(np.deg2rad(system.cfg.grid.latitudes))[:, None]
+
+    def root(square: np.ndarray) -> float:
+        return math.sqrt(np.average(square, weights=np.broadcast_to(weights, square.shape)))
+
+    expected = {
+        "rmse": root((forecast[0] - truth) ** 2),
+        "persistence": root((before - truth) ** 2),
+        "ensemble mean": root((forecast.mean(0) - truth) ** 2),
+        "spread": root(forecast.var(0, ddof=1)),
+    }
+    for name, value in expected.items():
+        assert float(row[name]) == pytest.approx(value, rel=1e-4), name
+
+
+@pytest.mark.parametrize("dated", [True, False])
+def test_a_single_state(system: PanguWeather, states: Path, tmp_path: Path, dated: bool) -> None:
+    """Nothing to compare with, and perhaps not even a time."""
+
+    def one(data: Any) -> Any:
+        return data.isel(time=[0]) if dated else data.isel(time=0).drop_vars("time")
+
+    file = edited(states, tmp_path / "one.nc", one)
+    system.options = replace(PLAIN, hours=12)
+    written = system.predict(file, tmp_path / "out")
+    names = {path.name for path in written}
+    assert names == {"forecast.nc", "plan.txt", "map-msl.png", "forecast.html"}
+    page = (tmp_path / "out/forecast.html").read_text()
+    assert ("Forecast from 2001-01-24 00 UTC" in page) == dated
+    assert "unknown time" in page or dated
+    assert "own states" not in page
+
+
+def test_where_values_over_time_are_taken(system: PanguWeather, states: Path) -> None:
+    grid = system.cfg.grid
+    assert Forecast(system, states).outcome.point == (grid.latitudes[3], grid.longitudes[1])
+    system.options = replace(PLAIN, point="-33,-70")
+    lat, lon = Forecast(system, states).outcome.point
+    assert abs(lat + 33) < 6 and abs(lon - 290) < 6
+
+
+# --- wrong inputs ------------------------------------------------------------------------------
+
+
+DRIVER = """
+import contextlib, io, json, sys
+from tenfold import cli
+
+for words in json.load(sys.stdin):
+    err, code = io.StringIO(), 0
+    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            cli.main(words)
+        except SystemExit as end:
+            code = end.code
+    print(json.dumps([code, err.getvalue()]))
+"""
+"""Many command lines in one process: without the shape checks of tests, as users have them."""
+
+
+def refused(out: Path, cases: list[tuple[list[str], str]]) -> None:
+    """Every command ends with code 2 and one line with these words; nothing is in the folder."""
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER],
+        input=json.dumps([words for words, _ in cases]),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(answers) == len(cases)
+    wrong = [
+        (words, code, err)
+        for (words, says), (code, err) in zip(cases, answers, strict=True)
+        if code != 2 or len(err.strip().splitlines()) != 1 or not re.search(says, err)
+    ]
+    assert not wrong, "\n".join(map(str, wrong))
+    assert not out.exists()
+
+
+def scaled(name: str, factor: float, offset: float = 0.0) -> Callable[[Any], None]:
+    def change(data: Any) -> None:
+        data[name].values[:] = data[name].values * factor + offset
+
+    return change
+
+
+def patch(at: int) -> Callable[[Any], None]:
+    def change(data: Any) -> None:
+        data["t"].values[at, 0, 4:6, 3:9] = np.nan
+
+    return change
+
+
+CHANGES: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "half": (lambda data: data.isel(lat=slice(0, 8)), "latitudes.*trained on 16"),
+    "height": (scaled("z", 1 / 9.80665), "height in m, multiply by 9.80665"),
+    "flipped": (lambda d: d.assign_coords(level=d["level"].values[::-1].copy()), "level"),
+    "hpa": (scaled("msl", 0.01), "hPa"),
+    "celsius": (scaled("t2m", 1, -273.15), "Kelvin|kelvin|273"),
+    "patch": (patch(-1), r"t at 850 hPa: 12 values \(2.3%\) are missing"),
+    "less": (lambda data: data.drop_vars("q"), r"\bq\b"),
+}
+"""Name of a file -> what is wrong with it, and what is said."""
+
+
+def test_wrong_files(folder: Path, states: Path, tmp_path: Path) -> None:
+    cut, text = tmp_path / "cut.nc", tmp_path / "text.nc"
+    cut.write_bytes(states.read_bytes()[: states.stat().st_size // 3])
+    text.write_text("no data")
+    says = {cut: "cut.nc", text: "text.nc", tmp_path / "absent.nc": "absent.nc does not exist"}
+    for name, (change, words) in CHANGES.items():
+        says[edited(states, tmp_path / f"{name}.nc", change)] = f"{name}.nc.*{words}"
+    out = tmp_path / "out"
+    cases = [(["predict", str(folder), str(f), "--out", str(out)], w) for f, w in says.items()]
+    hidden = edited(states, tmp_path / "hidden.nc", patch(5))  # which no sample of the file shows
+    words = ["predict", str(folder), str(hidden), "--out", str(out), "--start", "5"]
+    says_5 = r"hidden.nc: t850 of state 5 \(2001-01-25T06.*is missing at 12 points.*39.375"
+    refused(out, [*cases, (words, says_5)])
+
+
+def test_wrong_options(folder: Path, states: Path, tmp_path: Path) -> None:
+    low, out, best = ",".join(map(str, low_of(92))), tmp_path / "out", tmp_path / "best.csv"
+    best.write_text("hour,lat,lon\n13,10,20\n")
+    any_low = f"--track={low} --tracker.vorticity=-1 --tracker.wind=-1"
+    cases = {
+        "--start 20": "states 0 to 19",
+        "--start=-1": "states 0 to 19",
+        "--start 1999-01-01": "no state of the file is valid then",
+        "--start noon": "give first, last, a number, or a time",
+        f"--start 0 --track={low}": "no storm there.*nearest lows",
+        "--track 31.25": "give LAT,LON",
+        "--track 95,10": "within 90",
+        "--reference best.csv": "needs --track",
+        f"--start 0 {any_low} --reference {best}": "none of which is among",
+        "--hours 0": "--hours must be in 1",
+        "--hours 3": "less than a step of 6 h",
+        "--every 7": "Near by they reach",
+        "--members 0": "--members must be",
+        "--members 2 --seed=-1": "--seed -1",
+        "--members 2 --amplitude nan": "--amplitude nan",
+        "--fields z500 w500": "'w500'; the run forecasts z850",
+        "--batch 0": "--batch",
+    }
+    start = ["predict", str(folder), str(states), "--out", str(out)]
+    refused(out, [([*start, *words.split()], says) for words, says in cases.items()])
+
+
+def test_wrong_training(tmp_path: Path) -> None:
+    cases = {
+        "--leads 24 9": "leads has 9 h, but the data have a state every 6 h",
+        "--model.window 2 4 64": "window",
+        "--evaluation.hours 7": "reach none of",
+        "--leads 240 --evaluation.hours 240 --data.train 2001-01-01:2001-01-05": "240 h later",
+        "--data.train 1999:1999": "but the states run from",
+    }
+    folder = tmp_path / "run"
+    waves = ["--data.name", "waves", "--data.batch-size", "4"]
+    start = ["train", "pangu", "demo", *options("pangu"), *waves, "--run.folder", str(folder)]
+    refused(folder, [([*start, *words.split()], says) for words, says in cases.items()])
+
+
+def test_an_onnx_file_that_is_none(states: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    official, out = tmp_path / "pangu_weather_24.onnx", tmp_path / "out"
+    official.write_bytes(b"not a model")
+    refused(out, [(["predict", str(official), str(states), "--out", str(out)], official.name)])
+
+
+def test_a_run_whose_data_is_not_here(
+    system: PanguWeather, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    system.cfg = replace(system.cfg, data=SMALL.data)
+    save_weights(tmp_path / "weights.safetensors", "pangu", system)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["evaluate", str(tmp_path / "weights.safetensors")])
+    err = capsys.readouterr().err
+    assert end.value.code == 2
+    assert "'pangu_atmos' was not found" in err and "To get it: " in err and "$TENFOLD_DATA" in err

@@ -1,0 +1,187 @@
+"""How PPMoE lies on processes: what fits, who holds what, and that a step does not depend on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tenfold.core.loop import Loop
+from tenfold.core.optim import Optim
+from tenfold.systems.ppmoe.config import Config, Data, Layout, Model
+from tenfold.systems.ppmoe.model import cut_of, own_part, shape_of
+from tenfold.systems.ppmoe.parallel import Grid, Group, check_layout
+from tenfold.systems.ppmoe.pipeline import Part
+
+ROOT = Path(__file__).parents[3]
+TINY = Model(layers=4, hidden=8, heads=4, ffn=16, seq=8, vocab=16, experts=8)
+
+
+def configuration(model: Model = TINY, batch: int = 4, micro: int = 1, **layout) -> Config:
+    loop = Loop(accumulate=micro)
+    return Config(model, Layout(**layout), Data(), Optim(), steps=1, batch=batch, loop=loop)
+
+
+REFUSED = {
+    "world": (
+        configuration(pp=2, tp=2), 6, r"pp 2 x layout.tp 2 = 4 .* 6 processes.*multiple of 4",
+    ),
+    "layers": (configuration(replace(TINY, layers=6), pp=4), 4, r"layers 6 .* 4 pipeline stages"),
+    "virtual": (
+        configuration(pp=4, schedule="interleaved", micro=4), 4,
+        r"layers 4 .* 8 pipeline stages \(layout.pp 4 x 2 a process\)",
+    ),
+    "heads": (configuration(tp=8), 8, r"model.heads 4 is not divisible by layout.tp 8"),
+    "ffn": (configuration(replace(TINY, ffn=18), tp=4), 4, r"model.ffn 18 .* layout.tp 4"),
+    "experts": (configuration(replace(TINY, experts=6), tp=4), 4, r"experts 6 .* layout.tp 4"),
+    "experts over dp": (
+        configuration(replace(TINY, experts=6), tp=2, dispatch="alltoall"), 4,
+        r"experts 6 .* layout.tp x data-parallel size 4",
+    ),
+    "batch": (configuration(batch=3), 2, r"batch 3 .* data-parallel size 2"),
+    "interleaved": (
+        configuration(pp=2, schedule="interleaved", micro=5), 2,
+        r"interleaved .* 5 micro-batches in 2 rounds on 2 stages.* multiple of 2",
+    ),
+    "dualpipev": (
+        configuration(pp=2, schedule="dualpipev", micro=2), 2, r"dualpipev .* needs 4 .* 2",
+    ),
+    "tokens": (
+        configuration(replace(TINY, seq=15), tp=2, dispatch="alltoall"), 2,
+        r"model.seq 15 .* layout.tp 2",
+    ),
+    "zero and ema": (
+        replace(configuration(zero=True), loop=Loop(ema=0.9)), 1, r"layout.zero and loop.ema",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cfg, processes, told", REFUSED.values(), ids=REFUSED)
+def test_refused_layouts(cfg: Config, processes: int, told: str) -> None:
+    """The message names the value, what it does not fit, and the number that would."""
+    with pytest.raises(ValueError, match=told):
+        check_layout(cfg, processes)
+
+
+@pytest.mark.parametrize(
+    "cfg, processes",
+    [
+        (configuration(), 1),
+        (configuration(pp=2, tp=2), 8),
+        (configuration(pp=4), 4),  # fewer micro-batches than stages: slow, not wrong
+        (configuration(replace(TINY, experts=6, kind="dense"), tp=4), 4),
+        (configuration(replace(TINY, experts=6), tp=2, dispatch="alltoall"), 2),
+        (configuration(replace(TINY, layers=3), schedule="interleaved"), 1),
+        (configuration(pp=2, schedule="dualpipev", micro=4), 2),
+    ],
+)
+def test_layouts_that_fit(cfg: Config, processes: int) -> None:
+    check_layout(cfg, processes)
+
+
+# --- who holds what -----------------------------------------------------------------------------
+
+
+def grids(pp: int, dp: int, tp: int) -> list[Grid]:
+    """Every process's place, without processes: enough where nothing is communicated."""
+    return [
+        Grid(
+            pp=Group("pp", pp, p),
+            dp=Group("dp", dp, d),
+            tp=Group("tp", tp, t),
+            experts=Group("dp x tp", dp * tp, d * tp + t),
+        )
+        for p in range(pp)
+        for d in range(dp)
+        for t in range(tp)
+    ]
+
+
+@pytest.mark.parametrize("schedule", ["1f1b", "interleaved", "zbv"])
+@pytest.mark.parametrize("dispatch", ["slice", "alltoall"])
+@pytest.mark.parametrize("sizes", [(1, 1, 2), (1, 1, 4), (2, 1, 1), (2, 2, 2), (1, 2, 4)], ids=str)
+def test_weights_do_not_depend_on_the_layout(sizes, dispatch: str, schedule: str) -> None:
+    """Each process draws its own part of the one model that a seed means."""
+    whole = dict(Part(configuration(), Grid()).keyed_parameters())
+    pp, _, tp = sizes
+    held: set[str] = set()
+    for grid in grids(*sizes):
+        cfg = configuration(pp=pp, tp=tp, dispatch=dispatch, schedule=schedule)
+        part = Part(cfg, grid)
+        for key, parameter in part.keyed_parameters():
+            group = part.owners_of(key)
+            assert torch.equal(parameter, own_part(key, whole[key], group.size, group.rank)), key
+            assert shape_of(key, parameter, group.size) == whole[key].shape
+            held.add(key)
+        reloaded = Part(replace(cfg, seed=1), grid)
+        reloaded.load_whole({k: p.detach() for k, p in whole.items()})
+        for got, want in zip(reloaded.parameters(), part.parameters(), strict=True):
+            assert torch.equal(got, want)
+    assert held == set(whole)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_parts_are_disjoint_and_complete(size: int) -> None:
+    for key, whole in Part(configuration(), Grid()).keyed_parameters():
+        numbered = torch.arange(whole.numel()).view(whole.shape)
+        parts = [own_part(key, numbered, size, rank) for rank in range(size)]
+        if cut_of(key) is None:
+            assert all(torch.equal(part, numbered) for part in parts)
+        else:
+            assert torch.equal(torch.cat([p.flatten() for p in parts]).sort().values,
+                               numbered.flatten())  # fmt: skip
+
+
+def test_a_tensor_rank_has_whole_heads() -> None:
+    key, head = "layers.0.attn.qkv.weight", TINY.hidden // TINY.heads
+    whole = torch.arange(3 * TINY.hidden)[:, None].expand(-1, TINY.hidden)
+    part = own_part(key, whole, 4, 1)[:, 0]
+    q, k, v = part.view(3, head).tolist()
+    assert q == [2, 3] and k == [10, 11] and v == [18, 19]
+
+
+@pytest.mark.parametrize(
+    "schedule, stages",
+    [
+        ("1f1b", [[0], [1]]),
+        ("gpipe", [[0], [1]]),
+        ("interleaved", [[0, 2], [1, 3]]),
+        ("zero-bubble", [[0, 2], [1, 3]]),
+        ("zbv", [[0, 3], [1, 2]]),
+        ("dualpipev", [[0, 3], [1, 2]]),
+    ],
+)
+def test_stages(schedule: str, stages: list[list[int]]) -> None:
+    parts = [Part(configuration(pp=2, schedule=schedule), grid) for grid in grids(2, 1, 1)]
+    assert [part.stage_indices for part in parts] == stages
+    for part in parts:
+        owners = [part.owner(stage) for stage in range(part.num_stages)]
+        assert all(rank == owners[s] for rank, held in enumerate(stages) for s in held)
+    # a tied embedding that both ends need is one parameter where one process holds both ends
+    tied = [key for key, _ in parts[0].keyed_parameters() if key == "embed.tok.weight"]
+    assert len(tied) == 1
+    ends = parts[0].parts[-1]
+    assert not ends.is_last or ends.embed["tok"] is parts[0].parts[0].embed["tok"]
+
+
+# --- a step on several processes ----------------------------------------------------------------
+
+
+def test_a_step_on_several_processes_equals_one(tmp_path: Path) -> None:
+    """A few rows of the matrix of `claims/ppmoe_layouts.py`: rotary, recomputed, capacity."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "claims" / "ppmoe_layouts.py"),
+         "--quick", "--out", str(tmp_path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:] + done.stdout[-2000:]
+    rows = json.loads((tmp_path / "ppmoe-layouts.json").read_text())["rows"]
+    assert len({row["model"] for row in rows}) == 3
+    assert {row["kind"] for row in rows} == {"float64"}
+    assert max(max(row["found"].values()) for row in rows) < 1e-12

@@ -1,0 +1,87 @@
+"""Checkpoints of a divided model: any layout reads them; a killed rank, a restart, exact resume."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from systems.ppmoe import reshard as work
+from tiny import options
+
+from tenfold.core import checkpoint, dist
+
+HERE = dist.World(0, 1, torch.device("cpu"))
+
+
+def torchrun(processes: int, script: list[str], *more: str) -> subprocess.CompletedProcess[str]:
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", *more]
+    start += ["--nproc-per-node", str(processes), *script]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    return subprocess.run(start, capture_output=True, text=True, timeout=240, env=env)
+
+
+def test_a_checkpoint_goes_on_on_any_layout(tmp_path: Path) -> None:
+    """Saved after 3 steps on (2,1,2): two more steps, optimiser state and all, are the same on
+    (1,1,1), (1,2,2) with ZeRO, (4,1,1), with all-to-all, and on a V-shaped schedule."""
+    done = torchrun(4, [work.__file__, str(tmp_path)])
+    assert done.returncode == 0, done.stderr[-3000:]
+    steps = [p.name for p in (tmp_path / "stopped/checkpoints/train").glob("step-*")]
+    assert steps == ["step-000000003"]
+    files = list((tmp_path / "stopped/checkpoints/train/step-000000003").iterdir())
+    assert {f.suffix for f in files} == {".safetensors", ".pt"}  # nothing pickled but numbers
+    shutil.copytree(tmp_path / "stopped", tmp_path / "1-1-1")
+    work.train(tmp_path / "1-1-1", work.Layout(), 1, HERE)
+    names = [*work.LAYOUTS, "1-1-1"]
+    found = {n: checkpoint.read_whole(tmp_path / n / "checkpoints/train/final") for n in names}
+    before = checkpoint.read_whole(tmp_path / "stopped/checkpoints/train/step-000000003")
+    reference = found.pop("2-1-2")
+    assert len(reference) > 30
+    moved = [k for k, v in reference.items() if not torch.equal(v, before[f"model.{k}"])]
+    assert len(moved) > 30
+    for name, weights in found.items():
+        assert weights.keys() == reference.keys()
+        for key, value in weights.items():
+            torch.testing.assert_close(
+                value, reference[key], rtol=1e-4, atol=2e-5, msg=f"{name} {key}"
+            )
+
+
+KILLER = """
+import os, signal, sys
+from tenfold import cli
+from tenfold.systems.ppmoe.pipeline import Part
+step, count = Part.train_step, 0
+def counted(self, batches):
+    global count
+    count += 1
+    first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+    if first and os.environ["RANK"] == "1" and count == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, batches)
+Part.train_step = counted
+cli.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.usefixtures("generated_only")
+def test_a_killed_rank_restarts_and_resumes_exactly(tmp_path: Path) -> None:
+    """SIGKILL of rank 1 in step 4: named, restarted by torchrun, equal bit for bit in the end."""
+    script = tmp_path / "killer.py"
+    script.write_text(KILLER)
+    words = ["train", "ppmoe", "demo", *options("ppmoe"), "--loop.save-every", "2"]
+    words += ["--layout.pp", "2", "--loop.accumulate", "2"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    done = torchrun(2, [str(script), *words, "--run.folder", str(killed)], "--max-restarts", "1")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert f"(exitcode: -{signal.SIGKILL.value}) local_rank: 1" in done.stderr
+    done = torchrun(2, ["-m", "tenfold", *words, "--run.folder", str(whole)])
+    assert done.returncode == 0, done.stderr[-3000:]
+    a, b = (load_file(f / "weights.safetensors") for f in (killed, whole))
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
