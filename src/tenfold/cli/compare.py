@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from tenfold.core.errors import UsageError
 from tenfold.systems import SYSTEMS, system_class
 
 from .arguments import parse, positional, show, table_of
-
-if TYPE_CHECKING:
-    pass
 
 
 def claim(rest: list[str]) -> None:

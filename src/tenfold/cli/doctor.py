@@ -11,12 +11,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .arguments import parse, show, table_of
-
-if TYPE_CHECKING:
-    pass
 
 EXTRAS = {
     "export": ("onnx", "onnxruntime", "onnxscript"),

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
-
-from tenfold.systems import system_class
+from typing import Annotated, Literal
 
 from .arguments import parse, positional
-
-if TYPE_CHECKING:
-    pass
 from .results import show_result
 
 
@@ -18,30 +13,23 @@ def evaluate(rest: list[str]) -> None:
     """Measure a trained run on a split."""
 
     def verb(
-        run: Annotated[Path, *positional("RUN")], split: Literal["test", "validation"] = "test"
+        run: Annotated[Path, *positional("RUN")],
+        split: Literal["test", "validation"] = "test",
+        device: Literal["auto", "cpu", "cuda"] = "auto",
     ) -> None:
         """Measure a trained run, with the baselines that need no training beside it.
+
+        Under torchrun each process measures its share; the numbers are those of one process.
 
         Args:
             run: Run folder or .safetensors file.
             split: Which data; test is the published protocol.
+            device: Where to compute; auto takes a GPU if there is one.
         """
-        from tenfold.core.checkpoint import read_header
-        from tenfold.runner.weights import load, weights_of
+        from tenfold.runner import use
 
-        name, _ = read_header(weights_of(run))
-        system = load(system_class(name), run)
-        data = system.data_used()
-        show_result(
-            {
-                "recipe": name,
-                "data": {"name": data.name, "kind": data.kind, "note": data.note},
-                "metrics": system.evaluate(split),
-                "baselines": system.baselines(split),
-                "notes": system.notes(),
-                "labels": system.labels(),
-                "main": system.headline,
-            }
-        )
+        result = use.evaluate(run, split, device)
+        if result:
+            show_result(result)
 
-    parse(verb, rest, "tenfold evaluate", ["--split"])
+    parse(verb, rest, "tenfold evaluate", ["--split", "--device"])

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
-from tenfold.systems import system_class
+from tenfold.systems import refusal, system_class
 
 from .arguments import parse, positional
-
-if TYPE_CHECKING:
-    pass
 
 
 def export(rest: list[str]) -> None:
@@ -34,21 +31,31 @@ def export(rest: list[str]) -> None:
             size: Height and width of pictures, where the network takes any (itpn); the file is then
                 for that size.
         """
+        from tenfold.core.capabilities import Exports, ExportsOfficial, ExportsParts
         from tenfold.core.checkpoint import read_header
         from tenfold.runner.export import export_checked
         from tenfold.runner.weights import load, weights_of
 
         weights = weights_of(run)
         name, _ = read_header(weights)
+        system = load(system_class(name), run)
         if to == "official":
+            if not isinstance(system, ExportsOfficial):
+                raise refusal(name, "export --to official")
             folder = weights.parent / "official" if out == Path() else out
-            for path in load(system_class(name), run).export_official(folder):
+            for path in system.export_official(folder):
                 print(path)
             return
         suffix = ".onnx" if to == "onnx" else ".pt2"
         target = weights.with_name(name + suffix) if out == Path() else out
-        system = load(system_class(name), run)
-        what = system.export_part(part, size) if part or any(size) else system.export()
+        if part or any(size):
+            if not isinstance(system, ExportsParts):
+                raise refusal(name, "export --part")
+            what = system.export_part(part, size)
+        elif isinstance(system, Exports):
+            what = system.export()
+        else:
+            raise refusal(name, "export")
         worst = export_checked(what, to, target)
         print(f"{target}  (largest difference from eager: {worst:.2g})")
 
@@ -73,11 +80,15 @@ def convert(rest: list[str]) -> None:
                 given to evaluate, predict and export like a run.
             partial: Write even if keys are missing or unused.
         """
+        from tenfold.core.capabilities import Converts
         from tenfold.runner.weights import save_converted
 
         if not checkpoint.exists():
             raise FileNotFoundError(f"{checkpoint} does not exist")
-        made, account = system_class(system).convert(checkpoint)
+        cls = system_class(system)
+        if not issubclass(cls, Converts):
+            raise refusal(system, "convert")
+        made, account = cls.convert(checkpoint)
         print(account.report())
         if not partial:
             account.require_complete()

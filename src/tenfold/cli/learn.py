@@ -89,9 +89,10 @@ def _versions(run: Path) -> Versions:
 def _learn(versions: Versions, folder: Path, name: str) -> None:
     """Learn, make it a version, and only then write pictures: nothing half-done counts."""
     from tenfold.core import checkpoint
+    from tenfold.core.capabilities import Learns
     from tenfold.core.versions import check_name
     from tenfold.runner.weights import load, system_of
-    from tenfold.systems import system_class
+    from tenfold.systems import refusal, system_class
 
     if not folder.exists():
         raise FileNotFoundError(f"{folder} does not exist; give a folder of photos")
@@ -104,7 +105,10 @@ def _learn(versions: Versions, folder: Path, name: str) -> None:
         began = time.monotonic()
         before = versions.current()
         _ = versions.weights  # those that are opened now
-        system = load(system_class(system_of(run)), run)
+        name_of = system_of(run)
+        system = load(system_class(name_of), run)
+        if not isinstance(system, Learns):
+            raise refusal(name_of, "learn")
         opened = time.monotonic()
         learned = system.learn(folder, name)
         number = versions.add(system.learned_state(), learned)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from tenfold.systems import SYSTEMS, system_class
 
 from .arguments import parse, positional, show, table_of
-
-if TYPE_CHECKING:
-    pass
 
 
 def list_systems(rest: list[str]) -> None:

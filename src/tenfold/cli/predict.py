@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tenfold.systems import system_class
 
 from .arguments import flags_of, parse, positional
-
-if TYPE_CHECKING:
-    pass
 
 
 def predict(rest: list[str]) -> None:
@@ -28,10 +25,12 @@ def predict(rest: list[str]) -> None:
         run: Annotated[Path, *positional("RUN")],
         file: Annotated[Path, *positional("FILE")],
         out: Path = Path(),
+        device: Literal["auto", "cpu", "cuda"] = "auto",
         options: Any = asked,
     ) -> None:
         """Run a trained system on a file of yours and write files that a person can open.
 
+        Under torchrun each process takes its share of the files.
         `tenfold predict RUN --help` lists what the system of that run can be asked for.
 
         Args:
@@ -39,17 +38,14 @@ def predict(rest: list[str]) -> None:
                 folder of them, which onnxruntime runs as they are.
             file: Input; `tenfold info SYSTEM` says which kinds.
             out: Output folder; by default predictions/<file name> in the run folder.
+            device: Where to compute; auto takes a GPU if there is one.
             options: The system's own options.
         """
-        from tenfold.runner.weights import load, system_of
+        from tenfold.runner import use
 
-        if not file.exists():
-            raise FileNotFoundError(f"{file} does not exist")
-        system = load(system_class(system_of(run)), run)
-        system.options = options
         home = run if run.is_dir() else run.parent
-        folder = home / "predictions" / file.stem if out == Path() else out
-        for path in system.predict(file, folder):
+        folder = home / "predictions" / file.resolve().name if out == Path() else out
+        for path in use.predict(run, file, folder, options, device):
             print(path)
 
     shown = tyro.conf.arg(name="") if asked is not None else tyro.conf.Suppress
@@ -57,8 +53,9 @@ def predict(rest: list[str]) -> None:
         "run": Annotated[Path, *positional("RUN")],
         "file": Annotated[Path, *positional("FILE")],
         "out": Path,
+        "device": Literal["auto", "cpu", "cuda"],
         "options": Annotated[type(asked), shown],
         "return": None,
     }
-    flags = ["--out", *(flags_of(type(asked)) if asked is not None else [])]
+    flags = ["--out", "--device", *(flags_of(type(asked)) if asked is not None else [])]
     parse(verb, rest, "tenfold predict", flags)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .arguments import show, table_of
-
-if TYPE_CHECKING:
-    pass
-
 
 MOST_ROWS = 16
 """Rows of a table in the terminal; of longer ones only those that the system shows first."""

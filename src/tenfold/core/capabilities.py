@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self, runtime_checkable
 
 from torch import Tensor, nn
+
+from .versions import Learned
 
 
 @dataclass(frozen=True)
@@ -15,3 +19,70 @@ class Export:
     inputs: tuple[Tensor, ...]
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
+
+
+@runtime_checkable
+class Exports(Protocol):
+    """Has a network that runs on plain tensors elsewhere."""
+
+    def export(self) -> Export:
+        """The network as plain tensors in and out."""
+
+
+@runtime_checkable
+class ExportsParts(Protocol):
+    """Has several networks, or networks that take images of any size."""
+
+    def export_part(self, part: str, size: tuple[int, int]) -> Export:
+        """One of the networks, for images of height and width `size` (0, 0: the run's)."""
+
+
+@runtime_checkable
+class ExportsOfficial(Protocol):
+    """Writes files as the authors' own."""
+
+    def export_official(self, out: Path) -> list[Path]:
+        """Write the weights in the official layout; returns the files."""
+
+
+@runtime_checkable
+class Converts(Protocol):
+    """Reads official checkpoints."""
+
+    @classmethod
+    def convert(cls, source: Path) -> tuple[Self, Any]:
+        """A system with the checkpoint's weights, and the account of every key."""
+
+
+@runtime_checkable
+class RunsOfficial(Protocol):
+    """Predicts with official files as they are, without converting them."""
+
+    @classmethod
+    def open(cls, source: Path) -> Self:
+        """A system that predicts with the file, or with the folder of files."""
+
+
+@runtime_checkable
+class Learns(Protocol):
+    """Takes new classes after its training."""
+
+    def learn(self, inputs: Path, name: str) -> Learned:
+        """Take the classes of a folder of photos (`name` names a lone one); write nothing."""
+
+    def learned_state(self) -> dict[str, Tensor]:
+        """What `learn` has changed since the training: a version, to lie beside the weights."""
+
+    def restore_learned(self, tensors: dict[str, Tensor], classes: tuple[str, ...]) -> None:
+        """Take a version back, with the names of all its classes."""
+
+
+CAPABILITIES: dict[str, type] = {
+    "export": Exports,
+    "export --part": ExportsParts,
+    "export --to official": ExportsOfficial,
+    "convert": Converts,
+    "predict with official files": RunsOfficial,
+    "learn": Learns,
+}
+"""Verb -> what a system must have for it."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
-from .capabilities import Export
 from .claim import C, Claim
 from .stage import Stage
-from .versions import Learned
 
 
 @dataclass(frozen=True)
@@ -41,20 +39,42 @@ class DataUsed:
     licence: str = ""
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What a system reached on a split, and what stands beside it."""
+
+    metrics: dict[str, float]
+    """Of the trained model, flat: "mpjpe/walking/80ms" -> value."""
+    baselines: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Of baselines that need no training of their own: name -> metrics."""
+    details: Any = None
+    """What the system's `pictures` draws from: curves, confusion matrices, boxes."""
+
+
 class System(Generic[C]):
-    """One published system; `cli.py` finds it by name, nothing is registered.
+    """One published system; the table in `tenfold.systems` names its class.
 
     A subclass sets `paper` and `recipes`, builds `self.model` (all that `predict` needs) in
-    `__init__` without reading files, and implements the four methods.
+    `__init__` without reading files, and implements `stages`, `evaluate`, `write_predictions` and
+    `data_used`. What only some systems can do is a protocol in `core.capabilities`.
+
+    Under `torchrun`, every process calls `evaluate` and `predict`, and each does its share of the
+    work (`core.divide`); all else is called by the first process alone.
+
+    Example:
+        system = tenfold.load("runs/spgsn-small")
+        system.predict("clip.bvh", "out")
+        evaluation = system.evaluate("test")
+        system.pictures(evaluation, "pictures")
     """
 
     paper: ClassVar[Paper]
     recipes: ClassVar[dict[str, Any]]
     """"paper", "small", "demo" and "demo-baseline" at least."""
     better: ClassVar[dict[str, str]]
-    """Metric group -> "lower" or "higher"."""
+    """Metric, or group of metrics, -> "lower" or "higher"; the longest name that fits counts."""
     units: ClassVar[dict[str, str]]
-    """Metric group -> unit."""
+    """Metric, or group of metrics, -> unit; the longest name that fits counts."""
     headline: list[str]
     """The metrics that a page shows first; a system may narrow them to what its data have."""
     task: ClassVar[str]
@@ -68,7 +88,7 @@ class System(Generic[C]):
         "loop.device", "loop.workers", "loop.threads", "loop.log_every", "loop.save_every",
     )  # fmt: skip
     """Fields (or groups of them) that an interrupted run may change when it goes on."""
-    options: Any = None
+    options: ClassVar[Any] = None
     """What `predict` may be asked for: a frozen dataclass with defaults, each field an option."""
 
     cfg: C
@@ -86,35 +106,68 @@ class System(Generic[C]):
         """What to train, in order, lazily: a later stage may use what an earlier one learned."""
         raise NotImplementedError
 
-    def evaluate(self, split: str) -> dict[str, float]:
-        """Metrics of `self.model` on a split, flat: "mpjpe/walking/80ms"."""
+    def evaluate(self, split: str = "test") -> Evaluation:
+        """Measure `self.model` on a split, with the baselines that need no training.
+
+        Args:
+            split: "test" is the published protocol; "validation" where the data has one.
+
+        Raises:
+            ValueError: There is no such split.
+        """
         raise NotImplementedError
 
-    def baselines(self, split: str) -> dict[str, dict[str, float]]:
-        """Metrics of baselines that need no training, for the same table."""
+    def predict(self, inputs: str | Path, out: str | Path, options: Any = None) -> list[Path]:
+        """Run on a file or folder of a user; write files that a person can open.
+
+        Args:
+            inputs: A file, or a folder of files; `accepts` says which kinds.
+            out: Folder to write to; made if it is not there.
+            options: What is asked for, of the class of `self.options`; by default that itself.
+
+        Returns:
+            The files that were written, what to look at first last.
+
+        Raises:
+            FileNotFoundError: `inputs` is not there.
+            ValueError: `inputs` cannot be read, or does not fit the trained model.
+        """
+        source, options = Path(inputs), self.options if options is None else options
+        if not source.exists():
+            raise FileNotFoundError(f"{source} does not exist")
+        if type(options) is not type(self.options):
+            raise ValueError(
+                f"options of predict must be a {type(self.options).__name__}, "
+                f"got a {type(options).__name__}"
+            )
+        return self.write_predictions(source, Path(out), options)
+
+    def write_predictions(self, inputs: Path, out: Path, options: Any) -> list[Path]:
+        """Do the work of `predict`: read, predict, write, one input in memory at a time."""
+        raise NotImplementedError
+
+    def pictures(self, evaluation: Evaluation, out: str | Path = "pictures") -> dict[Path, str]:
+        """Draw what an evaluation found, into the folder `out`: file -> caption.
+
+        Raises:
+            ValueError: `evaluation` is not what `evaluate` returned.
+        """
+        if not isinstance(evaluation, Evaluation):
+            raise ValueError(
+                f"pictures draws what an evaluation found, got {evaluation!r}: evaluate first, "
+                "system.pictures(system.evaluate('test'), out)"
+            )
+        folder = Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        return self.draw_pictures(evaluation, folder)
+
+    def draw_pictures(self, evaluation: Evaluation, out: Path) -> dict[Path, str]:
+        """Do the work of `pictures`."""
         return {}
-
-    def predict(self, inputs: Path, out: Path) -> list[Path]:
-        """Run on a user's file; write files that a person can open."""
-        raise NotImplementedError
 
     def claims(self) -> list[Claim[C]]:
         """The paper's claims at a scale that can be run here."""
         return []
-
-    def learn(self, inputs: Path, name: str) -> Learned:
-        """Take new classes from a folder of photos (`name` names them); write nothing."""
-        raise ValueError(
-            f"{type(self).__name__} cannot learn new classes after its training; ldc can"
-        )
-
-    def learned_state(self) -> dict[str, Tensor]:
-        """What `learn` has changed since the training: a version, to lie beside the weights."""
-        raise NotImplementedError
-
-    def restore_learned(self, tensors: dict[str, Tensor], classes: tuple[str, ...]) -> None:
-        """Take a version back, with the names of all its classes."""
-        raise NotImplementedError
 
     def data_used(self) -> DataUsed:
         """The data that training and evaluation read."""
@@ -125,35 +178,5 @@ class System(Generic[C]):
         return []
 
     def labels(self) -> dict[str, str]:
-        """Titles of metric columns, where the last part of a key does not say enough."""
+        """Titles of metrics and of columns: key, or last part of a key -> title."""
         return {}
-
-    def pictures(self, out: Path) -> dict[Path, str]:
-        """Pictures for the report: file -> caption."""
-        return {}
-
-    def export(self) -> Export:
-        """The network as plain tensors in and out."""
-        raise NotImplementedError
-
-    def export_part(self, part: str, size: tuple[int, int]) -> Export:
-        """One of several networks, for pictures of height and width `size` (0, 0: the run's)."""
-        raise ValueError(
-            f"{type(self).__name__} has one network of one size; leave out --part and --size"
-        )
-
-    def export_official(self, out: Path) -> list[Path]:
-        """Write the weights as the authors' own files have them; returns what was written."""
-        raise ValueError(
-            f"{type(self).__name__} has no official layout to export to; use --to onnx"
-        )
-
-    @classmethod
-    def open(cls, source: Path) -> System[C]:
-        """A system that predicts with an official file as it is, without converting it."""
-        raise ValueError(f"{source} cannot be run as it is; `tenfold convert` reads checkpoints")
-
-    @classmethod
-    def convert(cls, source: Path) -> tuple[System[C], Any]:
-        """Read an official checkpoint: a system with its weights, and the conversion's account."""
-        raise NotImplementedError

@@ -87,26 +87,33 @@ def train(
             checkpoint.write_json(folder / "environment.json", log.environment(world))
         world.barrier()
         accounts = loop.train(chain(first, stages), cfg.loop, world, folder, cfg.seed)
-        result: dict[str, Any] = {}
+        weights = folder / "weights.safetensors"
         if world.is_first:
-            system.model.to(world.device)
-            save_weights(folder / "weights.safetensors", name, system)
-            result = conclude(name, recipe, system, folder, accounts)
+            save_weights(weights, name, system)
+        world.barrier(patient=True)
+        if any(p.is_meta for p in system.model.parameters()):  # only the first holds the whole
+            system.model.load_state_dict(checkpoint.read_tensors(weights), assign=True)
+        system.model.to(world.device)
+        result = conclude(name, recipe, system, folder, accounts, world)
         world.barrier(patient=True)
         return result
 
 
 def conclude(
-    name: str, recipe: str, system: AnySystem, folder: Path, accounts: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """Evaluate on the test split; write result, pictures, model card and page."""
+    name: str, recipe: str, system: AnySystem, folder: Path, accounts: list[dict[str, Any]],
+    world: dist.World,
+) -> dict[str, Any]:  # fmt: skip
+    """Evaluate on the test split, each process its share; write result, pictures, card and page.
+
+    Returns the result on the first process, which alone writes, and nothing on the others.
+    """
     system.model.eval()
     began = time.monotonic()
-    metrics = system.evaluate("test")
-    baselines = system.baselines("test")
+    evaluation = system.evaluate("test")
+    if not world.is_first:
+        return {}
     pictures = folder / "pictures"
-    pictures.mkdir(parents=True, exist_ok=True)
-    captions = {p.name: text for p, text in system.pictures(pictures).items()}
+    captions = {p.name: text for p, text in system.pictures(evaluation, pictures).items()}
     checkpoint.write_json(pictures / "captions.json", captions)
     data = asdict(system.data_used())
     result = {
@@ -118,8 +125,8 @@ def conclude(
         "seconds_evaluation": round(time.monotonic() - began, 2),
         "parameters": sum(p.numel() for p in system.model.parameters()),
         "stages": accounts,
-        "metrics": metrics,
-        "baselines": baselines,
+        "metrics": evaluation.metrics,
+        "baselines": evaluation.baselines,
         "better": system.better,
         "units": system.units,
         "main": system.headline,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.core import checkpoint
+from tenfold.core.capabilities import Learns, RunsOfficial
 from tenfold.core.config import from_json, to_json
 from tenfold.core.seed import seed_everything
 from tenfold.core.system import System
@@ -82,16 +83,19 @@ def official_of(path: Path) -> str:
 def load(cls: type[AnySystem], path: Path) -> AnySystem:
     """A system ready for `predict`, from a run folder, a weights file or an official file."""
     if official_of(path):
+        assert issubclass(cls, RunsOfficial)
         return cls.open(path)
     file = weights_of(path)
     _, values = checkpoint.read_header(file)
     system = construct(cls, from_json(type(next(iter(cls.recipes.values()))), values))
+    on_meta = any(p.is_meta for p in system.model.parameters())  # each process trains a part of it
     try:
-        system.model.load_state_dict(checkpoint.read_tensors(file))
+        system.model.load_state_dict(checkpoint.read_tensors(file), assign=on_meta)
     except RuntimeError as error:  # torch lists every key on a line of its own
         raise ValueError(f"{file} does not fit its own configuration: {error}") from error
     system.model.eval()
     tensors, version = Versions(file.parent).read()  # of what was learned after the training
     if version is not None:
+        assert isinstance(system, Learns)
         system.restore_learned(tensors, version.classes)
     return system

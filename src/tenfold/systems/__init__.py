@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tenfold.core.errors import nearest
+from tenfold.core.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from tenfold.core.system import System
@@ -20,6 +20,8 @@ class Entry:
     task: str
     data: str
     minutes: str
+    verbs: tuple[str, ...]
+    """What it can do beyond training, evaluation and prediction; see `core.capabilities`."""
     opens: str = ""
     """Ending of official files that `predict` runs as they are."""
 
@@ -30,18 +32,21 @@ SYSTEMS = {
         "3D skeleton motion prediction by skeleton-parted graph scattering",
         "cmu_mocap",
         "1",
+        ("export", "convert"),
     ),
     "ppmoe": Entry(
         "tenfold.systems.ppmoe:Ppmoe",
         "mixture-of-experts language models: experts in the tensor group, pipelines, a planner",
         "textmix",
         "2",
+        ("export", "plan"),
     ),
     "pangu": Entry(
         "tenfold.systems.pangu:PanguWeather",
         "global weather forecasts: 3D Earth-specific transformer, ensembles, cyclone tracks",
         "pangu_atmos",
         "2",
+        ("export", "export --to official", "convert", "predict with official files"),
         opens=".onnx",
     ),
     "ldc": Entry(
@@ -49,15 +54,23 @@ SYSTEMS = {
         "few-shot class-incremental learning: new classes from five photos each",
         "tiny_imagenet_fscil",
         "2",
+        ("export", "convert", "learn"),
     ),
     "itpn": Entry(
         "tenfold.systems.itpn:Itpn",
         "pre-training of backbone and feature pyramid together; classify, segment, detect",
         "tiny_imagenet_20",
         "2",
+        ("export", "export --part", "convert"),
     ),
 }
 """Name -> where its class is; nothing is imported until it is asked for."""
+
+
+def refusal(name: str, verb: str) -> UsageError:
+    """The error for a verb that a system has not; it names those that have it."""
+    able = [other for other, entry in SYSTEMS.items() if verb in entry.verbs]
+    return UsageError(f"{name} cannot {verb}; systems that can: {', '.join(able)}")
 
 
 def system_class(name: str) -> type[System[Any]]:

@@ -231,6 +231,29 @@ def photos(folder: str | Path) -> list[Path]:
     return found
 
 
+def photos_below(folder: str | Path) -> list[Path]:
+    """The pictures of a folder and of all folders in it, by path; hidden ones do not count.
+
+    A symbolic link that leaves the folder is refused.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not there, or is not a folder. Give one of pictures.")
+    found: list[Path] = []
+    waiting = [folder]
+    while waiting:
+        for item in _visible(waiting.pop(), folder):
+            if item.is_dir() and not item.is_symlink():  # a link may lead round in a circle
+                waiting.append(item)
+            elif item.suffix.lower() in ENDINGS and item.is_file():
+                found.append(item)
+    if not found:
+        raise ValueError(
+            f"{folder} holds no picture ({' '.join(sorted(ENDINGS))}), nor do the folders in it."
+        )
+    return sorted(found)
+
+
 def class_folders(folder: str | Path) -> dict[str, list[Path]]:
     """Class name -> its pictures, for a folder with one sub-folder a class; sorted by name."""
     folder = Path(folder)

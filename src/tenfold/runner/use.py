@@ -1,0 +1,53 @@
+"""A trained system at work: measured on a split, or run on a user's files, by all processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from tenfold.core import dist
+from tenfold.core.checkpoint import read_header
+from tenfold.systems import system_class
+
+from .weights import load, system_of, weights_of
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def evaluate(path: Path, split: str, device: Device = "auto") -> dict[str, Any]:
+    """Measure a run on a split, each process its share of the work.
+
+    Returns what a table of results needs on the first process, and nothing on the others.
+    """
+    name, _ = read_header(weights_of(path))
+    with dist.started(device) as world:
+        system = load(system_class(name), path)
+        system.model.to(world.device)
+        found = system.evaluate(split)
+        data = system.data_used()
+        result = {
+            "recipe": name,
+            "data": {"name": data.name, "kind": data.kind, "note": data.note},
+            "metrics": found.metrics,
+            "baselines": found.baselines,
+            "notes": system.notes(),
+            "labels": system.labels(),
+            "main": system.headline,
+        }
+        world.barrier(patient=True)
+        return result if world.is_first else {}
+
+
+def predict(
+    path: Path, inputs: Path, out: Path, options: Any = None, device: Device = "auto"
+) -> list[Path]:
+    """Run a trained system, or an official file, on a file or folder; each process its share.
+
+    Returns the files written on the first process, and nothing on the others.
+    """
+    with dist.started(device) as world:
+        system = load(system_class(system_of(path)), path)
+        system.model.to(world.device)
+        written = system.predict(inputs, out, options)
+        world.barrier(patient=True)
+        return written if world.is_first else []

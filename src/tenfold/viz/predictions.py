@@ -1,0 +1,105 @@
+"""Predictions for a folder of files: one table, one page, whatever the system."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from .page import Badge, Page, Section, Tile, footer, write_page, write_whole
+
+T = TypeVar("T")
+
+LISTED = 60
+"""Files that could not be read that the page names, at most; the table names all."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a page says of the system that predicts."""
+
+    system: str
+    data: str
+    kind: str
+    """Real, simulated or generated."""
+    notes: Sequence[str] = field(default_factory=list)
+
+
+def printable(text: str) -> str:
+    """Text that any file can hold and any reader can show: names of files may be any bytes."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+def safe_cell(text: str) -> str:
+    """The text with an apostrophe before what a spreadsheet would run as a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Path:
+    """Write a CSV file; cells are made safe for spreadsheets."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow([safe_cell(cell) for cell in row])
+    return write_whole(path, text.getvalue())
+
+
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """At most so many items, evenly from the first to the last: all folders get their share."""
+    if len(items) <= most:
+        return list(items)
+    step = (len(items) - 1) / (most - 1) if most > 1 else 0.0
+    return [items[round(i * step)] for i in range(most)]
+
+
+def write_predictions(
+    out: Path,
+    source: Path,
+    trained: Trained,
+    sections: Sequence[Section],
+    *,
+    lead: str = "",
+    tiles: Sequence[Tile] = (),
+    count: int = 0,
+    problems: Sequence[str] = (),
+    meaning: Sequence[str] = (),
+    last: Sequence[Section] = (),
+) -> Path:
+    """Write `predictions.html` into the folder `out`.
+
+    Args:
+        out: Folder of the predictions.
+        source: File or folder that was predicted from.
+        trained: The system, its data and its notes.
+        sections: What there is to look at, first things first.
+        lead: A line under the title.
+        tiles: Numbers to show first.
+        count: Files that were given.
+        problems: One line for each file that could not be read, naming it.
+        meaning: How to read the answers.
+        last: Sections for the end of the page.
+    """
+    unread = [printable(line) for line in problems[:LISTED]]
+    if len(problems) > LISTED:
+        unread.append(f"and {len(problems) - LISTED} more, see predictions.csv")
+    page = Page(
+        title=f"Predictions for {printable(source.resolve().name)}",
+        lead=lead,
+        badges=[Badge(f"trained on {trained.kind} data", trained.kind)],
+        warnings=[f"{len(problems)} of {count} files cannot be read; they are listed below"]
+        if problems
+        else [],
+        tiles=list(tiles),
+        sections=[
+            *sections,
+            *([Section("Not read", bullets=unread)] if problems else []),
+            Section("What this means", bullets=[*meaning, *trained.notes]),
+            *last,
+        ],
+        footer=footer(f"{trained.system}, trained on {trained.data}"),
+    )
+    return write_page(page, out / "predictions.html")
