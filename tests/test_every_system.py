@@ -28,8 +28,10 @@ import tenfold
 from tenfold import cli, systems
 from tenfold.cli.arguments import flags_of
 from tenfold.core import dist, loop
+from tenfold.core.capabilities import CAPABILITIES
 from tenfold.core.config import from_json, to_json
-from tenfold.core.system import System
+from tenfold.core.system import Evaluation, System
+from tenfold.report.results import lookup
 from tenfold.runner import train
 from tenfold.runner.export import TOLERANCE, export_checked
 from tenfold.runner.weights import construct, save_weights
@@ -133,8 +135,7 @@ def test_the_paper_is_named(name: str) -> None:
     assert all(getattr(cls.paper, f.name).strip() for f in dataclasses.fields(cls.paper))
     assert cls.paper.cite.startswith("@") and cls.paper.cite.count("{") == cls.paper.cite.count("}")
     assert cls.task and cls.intended and cls.headline
-    groups = {key.split("/")[0] for key in cls.headline}
-    assert groups <= set(cls.better) and groups <= set(cls.units)
+    assert all(lookup(key, cls.better) for key in cls.headline)
     assert set(cls.better.values()) <= {"lower", "higher"}
     assert systems.SYSTEMS[name].task == cls.task
 
@@ -205,11 +206,8 @@ def test_what_stands_in_for_absent_data_is_named(name: str, made: Made) -> None:
     assert says in (folder / "report.html").read_text()
     assert says in (folder / "MODEL_CARD.md").read_text()
     assert all(isinstance(n, str) and n.strip() for n in system.notes())
-    last = {
-        key.rsplit("/", 1)[-1]
-        for key in json.loads((folder / "result.json").read_text())["metrics"]
-    }
-    assert set(system.labels()) <= last
+    metrics = json.loads((folder / "result.json").read_text())["metrics"]
+    assert set(system.labels()) <= {*metrics, *(key.rsplit("/", 1)[-1] for key in metrics)}
 
 
 def test_weights_survive_saving_bit_for_bit(name: str, made: Made, tmp_path: Path) -> None:
@@ -223,7 +221,8 @@ def test_weights_survive_saving_bit_for_bit(name: str, made: Made, tmp_path: Pat
 
 def test_a_loaded_run_measures_what_the_run_measured(name: str, made: Made) -> None:
     result = json.loads((made(name) / "result.json").read_text())
-    assert tenfold.load(made(name)).evaluate("test") == result["metrics"]
+    found = tenfold.load(made(name)).evaluate("test")
+    assert found.metrics == result["metrics"] and found.baselines == result["baselines"]
 
 
 def test_killed_run_equals_unkilled(
@@ -263,6 +262,9 @@ def test_two_processes_equal_one(
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "two/environment.json").read_text())["world_size"] == 2
     assert (tmp_path / "two/report.html").exists()
+    # each process measured its share
+    measured = json.loads((tmp_path / "two/result.json").read_text())["metrics"]
+    assert tenfold.load(tmp_path / "two").evaluate("test").metrics == measured
     only_weights(monkeypatch)
     cli.main([*words, "--run.folder", str(tmp_path / "one")])
     one, two = (load_file(tmp_path / x / "weights.safetensors") for x in ("one", "two"))
@@ -276,12 +278,12 @@ def test_the_demo_learns(name: str, scale: str, tmp_path: Path) -> None:
     """The headline metrics beat the untrained network's (tiny: a smaller one, fewer steps)."""
     words = [*options(name), *IMPROVING[name]] if scale == "tiny" else []
     cls, cfg = systems.system_class(name), config(name, "demo", words)
-    before = construct(cls, cfg).evaluate("test")
+    before = construct(cls, cfg).evaluate("test").metrics
     system = construct(cls, cfg)
     loop.train(system.stages(), cfg.loop, HERE, tmp_path, cfg.seed)
-    after = system.evaluate("test")
+    after = system.evaluate("test").metrics
     for key in cls.headline:
-        better = cls.better[key.split("/")[0]]
+        better = lookup(key, cls.better)
         assert (after[key] < before[key]) == (better == "lower"), (key, before[key], after[key])
 
 
@@ -291,7 +293,33 @@ def test_the_demo_learns(name: str, scale: str, tmp_path: Path) -> None:
 def test_predict_writes_files(name: str, made: Made, tmp_path: Path) -> None:
     written = tenfold.load(made(name)).predict(SAMPLES[name](tmp_path), tmp_path / "out")
     assert written and all(path.stat().st_size > 0 for path in written)
-    assert sorted((tmp_path / "out").iterdir()) == sorted(written)
+    assert sorted(p for p in (tmp_path / "out").rglob("*") if p.is_file()) == sorted(written)
+
+
+def test_predict_takes_names_as_text(name: str, made: Made, tmp_path: Path) -> None:
+    system, out = tenfold.load(made(name)), str(tmp_path / "out")
+    assert system.predict(str(SAMPLES[name](tmp_path)), out)
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        system.predict(str(tmp_path / "nowhere"), out)
+    with pytest.raises(ValueError, match="options of predict must be a"):
+        system.predict(str(tmp_path), out, Evaluation({}))
+
+
+def test_pictures_need_an_evaluation(name: str, made: Made, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="evaluate first"):
+        tenfold.load(made(name)).pictures(str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_verb_is_refused_by_who_can_not(name: str, made: Made) -> None:
+    """The table of verbs is what the classes have."""
+    system, verbs = tenfold.load(made(name)), systems.SYSTEMS[name].verbs
+    assert {verb for verb, has in CAPABILITIES.items() if isinstance(system, has)} == {
+        verb for verb in verbs if verb in CAPABILITIES
+    }
+    for verb in CAPABILITIES:
+        able = [n for n, entry in systems.SYSTEMS.items() if verb in entry.verbs]
+        assert str(systems.refusal(name, verb)).endswith(f"systems that can: {', '.join(able)}")
 
 
 @pytest.mark.parametrize("to", ["torch", "onnx"])
@@ -308,7 +336,7 @@ def test_claims_can_be_judged(name: str, made: Made) -> None:
     assert claims
     for claim in claims:
         assert claim.says.endswith(".") and claim.baseline != claim.method
-        assert claim.better == cls.better[claim.metric.split("/")[0]]
+        assert claim.better == lookup(claim.metric, cls.better)
         assert len(claim.seeds) >= 3
         assert claim.method.config.seed == claim.baseline.config.seed
     assert claims[0].metric in known
