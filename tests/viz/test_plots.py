@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tenfold.viz.page import Figure, uri
 from tenfold.viz.plots import (
     animation_gif,
     bars,
@@ -96,3 +97,13 @@ def test_bad_input_says_what_is_wrong():
         scatter({"a": ([1], [1])}, joined=["b"])
     with pytest.raises(ValueError, match="filled matrix"):
         heatmap(np.zeros((0, 3)))
+
+
+def test_a_page_knows_line_art_from_pictures() -> None:
+    """Lines and bars may be inverted on a dark page; colours that mean a value may not."""
+    drawn = bars({"a": {"x": 1.0}}, title="t")
+    assert Figure(uri(drawn, "image/png")).is_line_art
+    values = heatmap(np.eye(3), title="t")
+    assert not Figure(uri(values, "image/png")).is_line_art
+    assert not Figure(link="large.png").is_line_art
+    assert not Figure("data:image/gif;base64,R0lG").is_line_art

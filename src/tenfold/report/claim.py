@@ -13,7 +13,7 @@ from typing import Any, Literal
 from tenfold.viz.page import write_whole
 
 from .results import best, decimals, duration, is_number, lookup, number, numbers
-from .tables import ARROW, direction, layout
+from .tables import layout, marks_of
 
 
 @dataclass(frozen=True)
@@ -337,29 +337,32 @@ def _metric_parts(results: Mapping[str, Any]) -> list[str]:
             for _, r in grid.rows
             for key in r.values()
         }
-        shared = direction(marked, better)
-        unit = lookup(next(iter(marked)), results.get("units")) if grid.group else ""
-        title = (grid.group or "metrics") + (f", {unit}" if unit else "")
-        lines += [f"### {md(title)}" + (f" ({shared} is better)" if shared else ""), ""]
-        arrows = {key: "" if shared else ARROW.get(lookup(key, better), "") for key in marked}
+        marks = marks_of(grid, better, results.get("units"))
+        group = titles.get(grid.group, grid.group) or "metrics"
+        lines += [f"### {md(group)}{md(marks.caption)}", ""]
         if not grid.columns:
             head = ["metric", *map(md, methods)]
             rows = [
-                [md(label) + arrows[row[""]], *(marked[row[""]][name] for name in methods)]
-                for label, row in grid.rows
+                [
+                    md(titles.get(row[""], label)) + md(mark),
+                    *(marked[row[""]][name] for name in methods),
+                ]
+                for (label, row), mark in zip(grid.rows, marks.rows, strict=True)
             ]
             lines += [*md_table(head, rows), ""]
             continue
         rows = [
             [
-                md(label),
+                md(titles.get(f"{grid.group}/{label}", label) + mark),
                 md(name),
                 *(marked[row[c]][name] if c in row else "–" for c in grid.columns),
             ]
-            for label, row in grid.rows
+            for (label, row), mark in zip(grid.rows, marks.rows, strict=True)
             for name in methods
         ]
-        shown = [md(titles.get(c, c)) for c in grid.columns]
+        shown = [
+            md(titles.get(c, c) + mark) for c, mark in zip(grid.columns, marks.columns, strict=True)
+        ]
         head, words = ["", "method", *shown], 2
         if not any(label for label, _ in grid.rows):
             head, rows, words = head[1:], [row[1:] for row in rows], 1

@@ -24,6 +24,8 @@ from .history import MOST_PANELS, Panel, overlays, panels
 from .results import Run, duration, flatten, is_number, lookup, number, numbers, read_run, show
 from .tables import delta_tables, main_keys, metric_tables, rival, standing, tiles
 
+OPEN_ROWS, OPEN_PANELS = 16, 2
+"""Rows of metrics and curves that a page shows at once; longer ones are folded."""
 WAITING = {
     "config.json": "no configuration was written",
     "environment.json": "nothing is known about the machine",
@@ -42,10 +44,10 @@ def write_run_page(run: Path, recipe: Mapping[str, Any] | None = None) -> Path:
     kind, lead = _data(one)
     warnings = [f"{name} is missing: {WAITING[name]}." for name in one.missing]
     sections = [
-        _notes(one),
-        _metrics(one),
-        _curves(panels(one.metrics, one.result.get("units"))),
         Section("Pictures", figures=[picture_figure(p, one.folder) for p in one.pictures]),
+        *_curves(panels(one.metrics, one.result.get("units"))),
+        *_metrics(one),
+        _notes(one),
         _config(one, recipe),
         _environment(one),
     ]
@@ -108,7 +110,7 @@ def write_comparison_page(runs: Sequence[Path], out: Path) -> Path:
             text=[f"Small: the difference to {names[0]}. Shaded: the best."],
             tables=delta_tables(results, better, units),
         ),
-        _curves(drawn),
+        *_curves(drawn),
     ]
     if where.rows:
         sections.append(Section("What differs in the environment", tables=[where], closed=True))
@@ -228,17 +230,26 @@ def _notes(run: Run) -> Section:
     return Section("Notes", bullets=[str(note) for note in run.result.get("notes") or []])
 
 
-def _metrics(run: Run) -> Section:
-    ours = numbers(run.result.get("metrics"))
+def _metrics(run: Run) -> list[Section]:
+    """The headline numbers, and behind a fold all of them where they are many."""
+    ours, result = numbers(run.result.get("metrics")), run.result
     methods = {f"{run.system} (this run)": ours} if ours else {}
-    baselines = run.result.get("baselines") or {}
+    baselines = result.get("baselines") or {}
     methods.update({str(name): numbers(flat) for name, flat in baselines.items()})
-    found = metric_tables(
-        methods, run.result.get("better"), run.result.get("units"), run.result.get("labels")
-    )
-    text = ["Shaded: the best of each number."] if len(methods) > 1 and found else []
+    about = result.get("better"), result.get("units"), result.get("labels")
+    every = metric_tables(methods, *about)
+    text = ["Shaded: the best of each number."] if len(methods) > 1 and every else []
+    sections = [Section("Metrics", text=text, tables=every)]
+    if sum(len(table.rows) for table in every) > OPEN_ROWS:
+        keys = main_keys(result)
+        first = {n: {k: v for k, v in flat.items() if k in keys} for n, flat in methods.items()}
+        tables = metric_tables({n: flat for n, flat in first.items() if flat}, *about)
+        sections = [
+            Section("Metrics", text=text, tables=tables),
+            Section("All metrics", tables=every, closed=True),
+        ]
     rows = []
-    for stage in run.result.get("stages") or []:
+    for stage in result.get("stages") or []:
         top = stage.get("best") or {}
         best = f"{top.get('metric')} {number(top.get('value'))} at step {top.get('step')}"
         seconds = stage.get("seconds")
@@ -251,11 +262,13 @@ def _metrics(run: Run) -> Section:
             ]
         )
     if rows:
-        found.append(Table("stages", ["stage", "steps", "time", "best"], rows, text=True))
-    return Section("Metrics", text=text, tables=found)
+        table = Table("", ["stage", "steps", "time", "best"], rows, text=True)
+        sections.append(Section("Stages", tables=[table], closed=True))
+    return sections
 
 
-def _curves(list_: Sequence[Panel]) -> Section:
+def _curves(list_: Sequence[Panel]) -> list[Section]:
+    """The first panels, and behind a fold the others."""
     hidden = len(list_) - MOST_PANELS
     text = [f"{hidden} more were logged; see metrics.jsonl."] if hidden > 0 else []
     figures = [
@@ -267,7 +280,12 @@ def _curves(list_: Sequence[Panel]) -> Section:
         )
         for panel in list_[:MOST_PANELS]
     ]
-    return Section("Curves", text=text, figures=figures, kind="curves")
+    return [
+        Section("Curves", figures=figures[:OPEN_PANELS], kind="curves"),
+        Section(
+            "More curves", text=text, figures=figures[OPEN_PANELS:], kind="curves", closed=True
+        ),
+    ]
 
 
 def _config(run: Run, recipe: Mapping[str, Any] | None) -> Section:

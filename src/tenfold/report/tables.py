@@ -77,10 +77,60 @@ def _without_repeats(grids: list[Grid]) -> list[Grid]:
     ]
 
 
-def direction(keys: Iterable[str], better: Mapping[str, Any] | None) -> str:
-    """The direction these keys share, or nothing."""
-    found = {lookup(key, better) for key in keys}
+def shared(keys: Iterable[str], table: Mapping[str, Any] | None) -> str:
+    """The direction or unit that these keys have in common, or nothing."""
+    found = {lookup(key, table) for key in keys}
     return found.pop() if len(found) == 1 else ""
+
+
+def title(key: str, labels: Mapping[str, str] | None = None) -> str:
+    """A metric's name for people: its own title, or its parts with the titles they have."""
+    titles = labels or {}
+    if key in titles:
+        return titles[key]
+    first, *rest = key.split("/")
+    if not rest:
+        return first.replace("_", " ")
+    row = "/".join(rest[:-1])
+    parts = [
+        titles.get(first, first),
+        *([titles.get(f"{first}/{row}", row)] if row else []),
+        titles.get(rest[-1], rest[-1]),
+    ]
+    return ", ".join(part.replace("_", " ") for part in parts)
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Where a grid says its units and directions: once above, or at each row, or at each column."""
+
+    caption: str
+    rows: list[str]
+    columns: list[str]
+
+
+def marks_of(
+    grid: Grid, better: Mapping[str, Any] | None, units: Mapping[str, Any] | None
+) -> Marks:
+    """Units and directions of a grid's numbers, said once where they are all alike."""
+    by_row = [list(row.values()) for _, row in grid.rows]
+    by_column = [[row[c] for _, row in grid.rows if c in row] for c in grid.columns]
+    inside = [key for keys in by_row for key in keys]
+    caption, rows, columns = "", [""] * len(by_row), [""] * len(by_column)
+    for table, above, at in (
+        (units, lambda unit: f", {unit}", lambda unit: f" [{unit}]"),
+        (better, lambda way: f" ({way} is better)", lambda way: ARROW.get(way, "")),
+    ):
+        if grid.group and shared(inside, table):
+            caption += above(shared(inside, table))
+            continue
+        in_columns = [shared(keys, table) for keys in by_column]
+        if any(in_columns) and (grid.rows == grid.rows[:1] or all(in_columns)):
+            columns = [c + (at(x) if x else "") for c, x in zip(columns, in_columns, strict=True)]
+        else:
+            in_rows = [shared(keys, table) for keys in by_row]
+            rows = [r + (at(x) if x else "") for r, x in zip(rows, in_rows, strict=True)]
+    return Marks(caption, rows, columns)
 
 
 def metric_tables(
@@ -91,26 +141,24 @@ def metric_tables(
 ) -> list[Table]:
     """All metrics of all methods side by side; the best of each number is marked.
 
-    `labels` are titles of columns that say more than the last part of a key.
+    `labels` are titles: of a whole key, of a group, of `group/row`, or of a column.
     """
     titles = labels or {}
     keys = [key for one in methods.values() for key in one]
     names, tables = list(methods), []
     for grid in layout(keys):
-        inside = [key for _, row in grid.rows for key in row.values()]
-        shared = direction(inside, better)
-        unit = lookup(inside[0], units)
-        caption = (grid.group or "metrics") + (f", {unit}" if unit and grid.group else "")
-        caption += f" ({shared} is better)" if shared in ("lower", "higher") else ""
+        marks = marks_of(grid, better, units)
+        group = titles.get(grid.group, grid.group.replace("_", " ")) or "metrics"
         rows: list[list[Cell]] = []
+        row_titles = [
+            (titles.get(f"{grid.group}/{label}", label) if grid.columns else
+             titles.get(row[""], label)) + mark
+            for (label, row), mark in zip(grid.rows, marks.rows, strict=True)
+        ]  # fmt: skip
         if not grid.columns:
-            for label, row in grid.rows:
-                key = row[""]
-                arrow = "" if shared else ARROW.get(lookup(key, better), "")
-                unit = "" if grid.group else lookup(key, units)
-                label = f"{label}{arrow}" + (f" [{unit}]" if unit else "")
-                rows.append([Cell(label), *_compete(key, methods, better)])
-            tables.append(Table(caption, ["", *names], rows))
+            for name, (_, row) in zip(row_titles, grid.rows, strict=True):
+                rows.append([Cell(name), *_compete(row[""], methods, better)])
+            tables.append(Table(group + marks.caption, ["", *names], rows))
             continue
         cells = {
             (key, name): cell
@@ -119,23 +167,16 @@ def metric_tables(
             for name, cell in zip(names, _compete(key, methods, better, places), strict=True)
         }
         has_label = any(label for label, _ in grid.rows)
-        for label, row in grid.rows:
+        for label, (_, row) in zip(row_titles, grid.rows, strict=True):
             for i, name in enumerate(names):
                 line = [Cell(label if i == 0 else "")] if has_label else []
                 line += [Cell(name)] if len(names) > 1 or not has_label else []
                 line += [cells[row[c], name] if c in row else Cell("–") for c in grid.columns]
                 rows.append(line)
         heads = [""] * (len(rows[0]) - len(grid.columns))
-        arrows = [
-            "" if shared else ARROW.get(_column_way(grid, c, better), "") for c in grid.columns
-        ]
-        shown = [titles.get(c, c) + a for c, a in zip(grid.columns, arrows, strict=True)]
-        tables.append(Table(caption, [*heads, *shown], rows))
+        shown = [titles.get(c, c) + m for c, m in zip(grid.columns, marks.columns, strict=True)]
+        tables.append(Table(group + marks.caption, [*heads, *shown], rows))
     return tables
-
-
-def _column_way(grid: Grid, column: str, better: Mapping[str, Any] | None) -> str:
-    return direction([row[column] for _, row in grid.rows if column in row], better)
 
 
 def _column(
@@ -184,15 +225,14 @@ def delta_tables(
     """A column a run; under each number the difference to the first run; the best is marked."""
     tables, base = [], next(iter(runs.values()))
     for grid in layout([key for one in runs.values() for key in one]):
-        columns = grid.columns or [""]
-        inside = [(label, c, row[c]) for label, row in grid.rows for c in columns if c in row]
-        shared = direction([key for _, _, key in inside], better)
+        inside = [
+            (label, c, row[c]) for label, row in grid.rows for c in grid.columns or [""] if c in row
+        ]
+        flat = Grid(grid.group, [], [(key, {"": key}) for _, _, key in inside])
+        marks = marks_of(flat, better, units)
         rows = []
-        for label, column, key in inside:
-            name = " ".join(part for part in (label, column) if part)
-            unit = "" if grid.group else lookup(key, units)
-            arrow = "" if shared else ARROW.get(lookup(key, better), "")
-            line = [Cell(name + (f" [{unit}]" if unit else "") + arrow)]
+        for (label, column, key), mark in zip(inside, marks.rows, strict=True):
+            line = [Cell(" ".join(part for part in (label, column) if part) + mark)]
             for i, (one, cell) in enumerate(
                 zip(runs.values(), _compete(key, runs, better), strict=True)
             ):
@@ -201,10 +241,7 @@ def delta_tables(
                 )
                 line.append(Cell(cell.text, under, tone, cell.best))
             rows.append(line)
-        unit = lookup(inside[0][2], units) if grid.group else ""
-        caption = (grid.group or "metrics") + (f", {unit}" if unit else "")
-        caption += f" ({shared} is better)" if shared in ("lower", "higher") else ""
-        tables.append(Table(caption, ["", *runs], rows))
+        tables.append(Table((grid.group or "metrics") + marks.caption, ["", *runs], rows))
     return tables
 
 
@@ -274,7 +311,8 @@ def tiles(result: Mapping[str, Any]) -> list[Tile]:
                 lines.append((text + word, tone))
         elif way:
             lines.append((f"{way} is better", ""))
-        out.append(Tile(key, number(metrics[key]) + (f" {unit}" if unit else ""), lines))
+        name = title(key, result.get("labels"))
+        out.append(Tile(name, number(metrics[key]) + (f" {unit}" if unit else ""), lines))
     won = total = 0
     for key, value in metrics.items():
         against, way = rival(key, result), lookup(key, better)

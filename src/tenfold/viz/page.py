@@ -10,6 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from urllib.parse import quote
 
+from .plots import LINE_ART
+
 pass
 pass
 
@@ -35,6 +37,12 @@ class Figure:
     alt: str = ""
     video: bool = False
     link: str = ""
+
+    @property
+    def is_line_art(self) -> bool:
+        """Whether a dark page may invert the light picture: the comment of its PNG says so."""
+        head = self.light.removeprefix("data:image/png;base64,")[:1024]
+        return head != self.light[:1024] and LINE_ART.encode() in base64.b64decode(head)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,10 @@ INK: dict[Theme, tuple[str, str, str]] = {  # text, grid, ground
 }
 
 
+LINE_ART = "line art on white"
+"""Comment of a PNG that a dark page may show inverted."""
+
+
 @contextmanager
 def canvas(theme: Theme, width: Number, height: Number) -> Iterator[Any]:
     """A figure outside pyplot (no global state) in the house style."""
@@ -72,8 +76,20 @@ def encoded(figure: Any, fmt: Format, dpi: int = 180) -> bytes:
     FigureCanvasAgg(figure)
     out = io.BytesIO()
     metadata = {"Date": None} if fmt == "svg" else {"Software": None}
+    if fmt == "png" and _is_line_art(figure):
+        metadata["Comment"] = LINE_ART
     figure.savefig(out, format=fmt, dpi=dpi, metadata=metadata)
     return out.getvalue()
+
+
+def _is_line_art(figure: Any) -> bool:
+    """Whether nothing on it has colours that mean a value or belong to a photograph."""
+    from matplotlib.collections import QuadMesh
+
+    return not any(
+        axes.images or any(isinstance(part, QuadMesh) for part in axes.collections)
+        for axes in figure.axes
+    )
 
 
 def colour(index: int, theme: Theme = "light") -> str:
