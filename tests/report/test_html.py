@@ -247,17 +247,30 @@ def test_demo_page_lists_every_system_and_links_its_report(tmp_path):
     write_run_page(good)
     bad = write_run(tmp_path / "runs/x y", scale=2.0, system="pangu", kind="simulated")
     rows = [
-        {"system": "spgsn", "task": "motion", "run": good, "metric": "mpjpe/400ms"},
-        {"system": "pangu", "task": "weather", "run": bad, "baseline": "repeat last pose"},
+        {
+            "system": "spgsn",
+            "task": "motion",
+            "run": good,
+            "metric": "mpjpe/400ms",
+            "untrained": 1e3,
+        },
+        {
+            "system": "pangu",
+            "task": "weather",
+            "run": bad,
+            "metric": "mpjpe/400ms",
+            "untrained": 1.0,
+        },
         {"system": "loupe", "task": "<i>fakes</i>", "error": "ValueError: boom"},
     ]
     parsed = parse(write_demo_page(rows, tmp_path / "runs/report.html"))
     assert_self_contained(parsed)
     assert "spgsn/report.html" in parsed.references()
     first, second, third = (parsed.row(name) for name in ("spgsn", "pangu", "loupe"))
-    assert first[6][0] == "better than constant velocity"
-    assert second[6][0] == "worse than repeat last pose"
+    assert first[6][0] == "it learns" and first[7][0].endswith("constant velocity")
+    assert second[6][0] == "it does not learn" and second[7][0].endswith("constant velocity")
     assert second[2][0].startswith("simulated")
+    assert "tenfold claim SYSTEM" in parsed.text
     assert third[6][0] == "failed" and "1 of 3 systems failed" in parsed.text
     assert "boom" in parsed.text
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tenfold.report.results import best, duration, flatten, in_order, lookup, number
-from tenfold.report.tables import delta, layout, main_keys, metric_tables, standing
+from tenfold.report.tables import delta, layout, main_keys, metric_tables, title
 
 
 def test_order():
@@ -92,13 +92,33 @@ def test_headline_prefers_what_is_named_then_an_average():
     assert main_keys({**result, "better": {}}, 2) == ["e/walk/80ms", "e/80ms"]
 
 
-def test_standing_is_against_the_best_baseline():
-    result = {"metrics": {"e": 2.0}, "baselines": {"a": {"e": 3.0}, "b": {"e": 1.0}}}
-    assert standing("e", {**result, "better": {"e": "lower"}}) == ("worse than b", "bad")
-    assert standing("e", {**result, "better": {"e": "higher"}}) == ("worse than a", "bad")
-    assert standing("e", {**result, "better": {"e": "lower"}}, "a") == ("better than a", "good")
-    assert standing("e", result)[0] == "direction unknown"
-    assert standing("e", {"metrics": {"e": 2.0}, "better": {"e": "lower"}})[0] == "no baseline"
+def test_units_and_directions_stand_where_they_are_alike():
+    """Of a group with one, above; else at the column, or at the row that has it."""
+    keys = ["rmse/z500/24h", "rmse/z500/72h", "rmse/t850/24h", "rmse/t850/72h"]
+    units = {"rmse/z500": "m2/s2", "rmse/t850": "K"}
+    better = {"rmse": "lower"}
+    (table,) = metric_tables({"ours": dict.fromkeys(keys, 1.0)}, better, units)
+    assert table.caption == "rmse (lower is better)"
+    assert [row[0].text for row in table.rows] == ["z500 [m2/s2]", "t850 [K]"]
+    (table,) = metric_tables({"ours": dict.fromkeys(keys, 1.0)}, better, {"rmse": "K"})
+    assert table.caption == "rmse, K (lower is better)"
+    keys = ["confusion/mean/base as base", "confusion/mean/base as new"]
+    better = {"confusion": "lower", "confusion/mean/base as base": "higher"}
+    ours, theirs = dict.fromkeys(keys, 60.0), dict.fromkeys(keys, 50.0)
+    (table,) = metric_tables({"ours": ours, "theirs": theirs}, better, {"confusion": "%"})
+    assert table.caption == "confusion, %"
+    assert table.head[-2:] == ["base as base ↑", "base as new ↓"]
+    marks = [[cell.best for cell in row[-2:]] for row in table.rows]
+    assert marks == [[True, False], [False, True]]
+
+
+def test_titles_are_for_people():
+    labels = {"final/mean/overall": "accuracy after the last session", "80ms": "80 ms (true 83)"}
+    assert title("final/mean/overall", labels) == "accuracy after the last session"
+    assert title("mpjpe/walking/80ms", labels) == "mpjpe, walking, 80 ms (true 83)"
+    assert title("seconds_a_window") == "seconds a window"
+    (table,) = metric_tables({"a": {"loss/x/y": 1.0}}, labels={"loss": "Loss", "loss/x": "X"})
+    assert table.caption == "Loss" and table.rows[0][0].text == "X"
 
 
 def test_small_helpers():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -58,9 +59,9 @@ def report(rest: list[str]) -> None:
 
         if not runs:
             raise UsageError("give one or more run folders")
-        for train in runs:
-            if not train.is_dir():
-                raise FileNotFoundError(f"{train} is not a run folder")
+        for run in runs:
+            if not run.is_dir():
+                raise FileNotFoundError(f"{run} is not a run folder")
         print(write_run_page(runs[0]) if len(runs) == 1 else write_comparison_page(list(runs), out))
 
     parse(verb, rest, "tenfold report", ["--out"])
@@ -70,26 +71,38 @@ def demo(rest: list[str]) -> None:
     """Run every system at demo scale and write one page."""
 
     def verb(out: Path = Path("runs/demo"), systems: tuple[str, ...] = ()) -> None:
-        """Run every system at demo scale: train method and baseline, predict, write one page.
+        """Train every system at demo scale, show that it learns, and write one page.
+
+        What is trained is measured beside the untrained network and baselines that need no
+        training. Whether a paper's method beats its rival needs more: `tenfold claim SYSTEM`.
 
         Args:
             out: Folder of the runs and of report.html.
             systems: Only these; by default all.
         """
-        from tenfold.runner.demo import run_demo
+        from tenfold.report.results import number as shown
+        from tenfold.runner.demo import UNTRAINED, run_demo
 
-        page, rows = run_demo({n: system_class(n) for n in systems or SYSTEMS}, out)
-        table = table_of("tenfold demo", "system", "data", "metric", "ours", "baseline", "seconds")
+        for name in systems:
+            system_class(name)  # an unknown name ends here
+        page, rows = run_demo(systems or tuple(SYSTEMS), out)
+        table = table_of(
+            "tenfold demo", "system", "data", "metric", UNTRAINED, "trained", "seconds"
+        )
         for row in rows:
+            if "error" in row:
+                table.add_row(row["system"], "", row["error"])
+                continue
             table.add_row(
                 row["system"],
                 row["data"],
                 row["metric"],
-                f"{row['method value']:.2f}",
-                f"{row['baseline value']:.2f} ({row['baseline']})",
+                shown(row[UNTRAINED]),
+                shown(row["trained"]),
                 f"{row['seconds']:.0f}",
             )
         show(table)
         print(page)
+        sys.exit(max(row.get("exit_code", 0) for row in rows))
 
     parse(verb, rest, "tenfold demo", ["--out", "--systems"])

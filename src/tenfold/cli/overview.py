@@ -19,7 +19,7 @@ def list_systems(rest: list[str]) -> None:
         table = table_of("tenfold", "system", "what it does", "data", "found", "demo (min)")
         for name, entry in SYSTEMS.items():
             present = "yes" if catalog.find(entry.data) else "no: generated"
-            table.add_row(name, entry.task, entry.data, present, entry.minutes)
+            table.add_row(name, entry.task, entry.data, present, f"{entry.minutes:g}")
         show(table)
 
     parse(verb, rest, "tenfold list", [])

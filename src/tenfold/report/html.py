@@ -22,7 +22,7 @@ from tenfold.viz.page import (
 
 from .history import MOST_PANELS, Panel, overlays, panels
 from .results import Run, duration, flatten, is_number, lookup, number, numbers, read_run, show
-from .tables import delta_tables, main_keys, metric_tables, rival, standing, tiles
+from .tables import delta, delta_tables, main_keys, metric_tables, rival, tiles, title
 
 OPEN_ROWS, OPEN_PANELS = 16, 2
 """Rows of metrics and curves that a page shows at once; longer ones are folded."""
@@ -129,9 +129,8 @@ def write_demo_page(rows: Sequence[Mapping[str, Any]], out: Path) -> Path:
     """Write the page of `tenfold demo`: a table over all systems, then each one's pictures.
 
     A row is a dictionary with `system`, and as far as known `task` (what it does, in words),
-    `run` (the run folder), `metric` (a flat key; else the run's first headline), `baseline` (a
-    name; else the best one), `seconds` (else the run's), `verdict` (else the standing of this one
-    run), `error` (why it has no result).
+    `run` (the run folder), `metric` (a flat key; else the run's first headline), `untrained` (the
+    metric before the training), `seconds` (else the run's), `error` (why it has no result).
     """
     out, lines, sections = Path(out), [], []
     for row in rows:
@@ -140,27 +139,38 @@ def write_demo_page(rows: Sequence[Mapping[str, Any]], out: Path) -> Path:
         lines.append(_demo_row(row, run, report))
         error = [f"Failed: {row['error']}"] if row.get("error") else []
         missing = [] if not run or run.result or error else ["This run is not finished."]
-        shown = run.pictures[:4] if run else []
-        more = f" ({len(run.pictures) - 4} more pictures)" if run and len(run.pictures) > 4 else ""
+        shown = [picture_figure(p, out.parent) for p in run.pictures[:3]] if run else []
+        curve = _curves(panels(run.metrics, run.result.get("units")))[0].figures[:1] if run else []
+        more = f" ({len(run.pictures) - 3} more pictures)" if run and len(run.pictures) > 3 else ""
         section = Section(
             title=f"{row['system']}: {row['task']}" if row.get("task") else str(row["system"]),
             text=error
             + missing
             + ([str(run.data["note"])] if run and run.data.get("note") else []),
-            figures=[picture_figure(p, out.parent) for p in shown],
+            figures=[*shown, *curve],
             href=report if run and (run.folder / "report.html").is_file() else "",
             href_text=f"Full report{more}",
         )
         sections.append(section)
-    head = ["system", "task", "data", "metric", "ours", "baseline", "this run", "time"]
+    head = [
+        "system",
+        "task",
+        "data",
+        "metric",
+        "untrained",
+        "trained",
+        "",
+        "simple baseline",
+        "time",
+    ]
     table = Table("", head, lines, text=True)
     failed = sum(bool(row.get("error")) for row in rows)
     page = Page(
         title=f"tenfold demo: {len(rows)} system" + ("s" if len(rows) > 1 else ""),
-        lead="Each trained from nothing on this machine, at demo scale.",
+        lead="Each trained from nothing on this machine, at demo scale: does it learn?",
         lines=[
-            "One short run each: it shows that a system works. It does not test a paper's claim; "
-            "the command tenfold claim does."
+            "Whether a paper's method beats its rival takes longer runs and several seeds: "
+            "tenfold claim SYSTEM trains them and judges; README shows the committed results."
         ],
         warnings=[f"{failed} of {len(rows)} systems failed."] if failed else [],
         sections=[Section("All systems", tables=[table]), *sections],
@@ -171,17 +181,18 @@ def write_demo_page(rows: Sequence[Mapping[str, Any]], out: Path) -> Path:
 
 def _demo_row(row: Mapping[str, Any], run: Run | None, report: str) -> list[Cell]:
     result = run.result if run else {}
-    metrics = numbers(result.get("metrics"))
-    named = str(row.get("baseline") or "")
+    metrics, labels = numbers(result.get("metrics")), result.get("labels")
     key = str(row.get("metric") or next(iter(main_keys(result, 1)), ""))
-    against = rival(key, result, named)
     way, unit = lookup(key, result.get("better")), lookup(key, result.get("units"))
-    verdict, tone = standing(key, result, named) if result else ("not finished", "")
+    value, before = metrics.get(key), row.get("untrained")
+    others = {n: f for n, f in (result.get("baselines") or {}).items() if n != "untrained"}
+    against = rival(key, {**result, "baselines": others})
+    change, tone = delta(value, before, way)
+    verdict = {"good": "it learns", "bad": "it does not learn"}.get(tone, "")
     if row.get("error"):
         verdict, tone = "failed", "bad"
-    elif row.get("verdict"):
-        verdict = str(row["verdict"])
-        tone = {"shown": "good", "contradicted": "bad"}.get(verdict, "")
+    elif not result:
+        verdict = "not finished"
     seconds = row.get("seconds", result.get("seconds"))
     data = run.data if run else {}
     return [
@@ -191,10 +202,14 @@ def _demo_row(row: Mapping[str, Any], run: Run | None, report: str) -> list[Cell
         ),
         Cell(str(row.get("task") or "")),
         Cell(str(data.get("kind") or "–"), str(data.get("name") or "")),
-        Cell(key + (f" [{unit}]" if unit else ""), f"{way} is better" if way else ""),
-        Cell(number(metrics.get(key)), best=tone == "good"),
-        Cell(number(against[1]), against[0]) if against else Cell("–"),
+        Cell(
+            (title(key, labels) + (f" [{unit}]" if unit else "")) if key else "–",
+            f"{way} is better" if way else "",
+        ),
+        Cell(number(before)),
+        Cell(number(value), change, best=tone == "good"),
         Cell(verdict, tone=tone),
+        Cell(number(against[1]), against[0]) if against else Cell("–"),
         Cell(duration(float(seconds)) if is_number(seconds) else "–"),
     ]
 

@@ -279,22 +279,6 @@ def rival(key: str, result: Mapping[str, Any], name: str = "") -> tuple[str, flo
     return label, finite[label]
 
 
-def standing(key: str, result: Mapping[str, Any], baseline: str = "") -> tuple[str, str]:
-    """One run against its best baseline on one metric, in words; this is not a claim."""
-    against, value = rival(key, result, baseline), numbers(result.get("metrics")).get(key)
-    better = lookup(key, result.get("better"))
-    if value is None or not math.isfinite(value):
-        return "no finite value", "bad"
-    if against is None:
-        return "no baseline", ""
-    if better not in ("lower", "higher"):
-        return "direction unknown", ""
-    if value == against[1]:
-        return f"equal to {against[0]}", ""
-    wins = (value < against[1]) == (better == "lower")
-    return (f"better than {against[0]}", "good") if wins else (f"worse than {against[0]}", "bad")
-
-
 def tiles(result: Mapping[str, Any]) -> list[Tile]:
     """The headline numbers of a run, each beside the best baseline, and the score over all."""
     metrics, better = numbers(result.get("metrics")), result.get("better") or {}

@@ -19,7 +19,8 @@ class Entry:
     target: str
     task: str
     data: str
-    minutes: str
+    minutes: float
+    """Of the demo on one idle core."""
     verbs: tuple[str, ...]
     """What it can do beyond training, evaluation and prediction; see `core.capabilities`."""
     opens: str = ""
@@ -31,21 +32,21 @@ SYSTEMS = {
         "tenfold.systems.spgsn:Spgsn",
         "3D skeleton motion prediction by skeleton-parted graph scattering",
         "cmu_mocap",
-        "1",
+        0.5,
         ("export", "convert"),
     ),
     "ppmoe": Entry(
         "tenfold.systems.ppmoe:Ppmoe",
         "mixture-of-experts language models: experts in the tensor group, pipelines, a planner",
         "textmix",
-        "2",
+        1.0,
         ("export", "plan"),
     ),
     "pangu": Entry(
         "tenfold.systems.pangu:PanguWeather",
         "global weather forecasts: 3D Earth-specific transformer, ensembles, cyclone tracks",
         "pangu_atmos",
-        "2",
+        1.0,
         ("export", "export --to official", "convert", "predict with official files"),
         opens=".onnx",
     ),
@@ -53,14 +54,14 @@ SYSTEMS = {
         "tenfold.systems.ldc:Ldc",
         "few-shot class-incremental learning: new classes from five photos each",
         "tiny_imagenet_fscil",
-        "2",
+        1.0,
         ("export", "convert", "learn"),
     ),
     "itpn": Entry(
         "tenfold.systems.itpn:Itpn",
         "pre-training of backbone and feature pyramid together; classify, segment, detect",
         "tiny_imagenet_20",
-        "2",
+        1.0,
         ("export", "export --part", "convert"),
     ),
 }
