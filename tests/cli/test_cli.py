@@ -24,6 +24,7 @@ import tenfold
 from tenfold import cli, systems
 from tenfold.core.claim import Claim, Variant
 from tenfold.core.stage import Stage
+from tenfold.runner import demo
 from tenfold.runner import train as run
 from tenfold.runner.weights import construct
 from tenfold.systems.spgsn import Spgsn
@@ -388,15 +389,18 @@ def test_report(copied: Path, spgsn: Path, call: Call, tmp_path: Path) -> None:
     assert_wrong(call("report"), "run folders")
 
 
-def shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
+def shrunk(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The recipes that `demo` and `claim` train, at tiny scale."""
-    words = [*options("spgsn"), "--steps", "2"]
-    tiny = {r: config("spgsn", r, words) for r in ("small", "demo", "demo-baseline")}
-    monkeypatch.setattr(Spgsn, "recipes", {**Spgsn.recipes, **tiny})
+    words, cls = [*options(name), "--steps", "2"], systems.system_class(name)
+    tiny = {r: config(name, r, words) for r in ("small", "demo", "demo-baseline")}
+    monkeypatch.setattr(cls, "recipes", {**cls.recipes, **tiny})
 
 
 def test_demo(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shrunk(monkeypatch)
+    """Every system, one after another, and one that fails."""
+    monkeypatch.setattr(demo, "AT_ONCE", 1)  # in this process, where the recipes are small
+    for name in systems.SYSTEMS:
+        shrunk(monkeypatch, name)
     out_folder = tmp_path / "demo"
     code, out, err = call("demo", "--out", out_folder)
     assert code == 0, err
@@ -404,13 +408,23 @@ def test_demo(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     rows = json.loads((out_folder / "demo.json").read_text())
     assert [row["system"] for row in rows] == list(systems.SYSTEMS)
     assert (out_folder / "report.html").exists()
+    result = json.loads((out_folder / "spgsn-demo" / "result.json").read_text())
+    (row,) = (row for row in rows if row["system"] == "spgsn")
+    assert row["untrained"] == result["baselines"]["untrained"][row["metric"]] > 0
     before = {p: p.stat().st_mtime_ns for p in out_folder.rglob("*.safetensors")}
-    assert call("demo", "--out", out_folder)[0] == 0  # finished runs are kept
+    assert call("demo", "--out", out_folder, "--systems", "spgsn", "ldc")[0] == 0
     assert before == {p: p.stat().st_mtime_ns for p in out_folder.rglob("*.safetensors")}
+
+    def boom(*_: object) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(Spgsn, "evaluate", boom)
+    code, out, err = call("demo", "--out", tmp_path / "failing", "--systems", "spgsn")
+    assert code == 70 and "boom" in out
 
 
 def test_claim(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shrunk(monkeypatch)
+    shrunk(monkeypatch, "spgsn")
     monkeypatch.setattr(Spgsn, "pictures", lambda *_: {})
     monkeypatch.setattr(run, "write_run_page", lambda *_: None)
     small = Spgsn.recipes["small"]

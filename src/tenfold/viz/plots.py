@@ -75,7 +75,7 @@ def encoded(figure: Any, fmt: Format, dpi: int = 180) -> bytes:
 
     FigureCanvasAgg(figure)
     out = io.BytesIO()
-    metadata = {"Date": None} if fmt == "svg" else {"Software": None}
+    metadata: dict[str, str | None] = {"Date": None} if fmt == "svg" else {"Software": None}
     if fmt == "png" and _is_line_art(figure):
         metadata["Comment"] = LINE_ART
     figure.savefig(out, format=fmt, dpi=dpi, metadata=metadata)
