@@ -90,7 +90,7 @@ def protocol_starts(
     ``frames`` are the clips' lengths after sub-sampling: for Human3.6M's 256 and 8 the two
     sub-actions of one subject, else any clips. ``all``: every window (3DPW: those with 50 frames
     before the future). ``256``: Human3.6M, 128 a sub-action. ``8``: 4 a sub-action of Human3.6M,
-    8 a file of CMU. Source: spec section 5.
+    8 a file of CMU. Source: official `find_indices_256`, `find_indices_srnn`.
     """
     if past > PROTOCOL_PAST and (protocol != "all" or data == "3dpw"):
         raise ValueError(

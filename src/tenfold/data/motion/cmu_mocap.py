@@ -17,7 +17,7 @@ ACTIONS = tuple(
     "basketball basketball_signal directing_traffic jumping running soccer walking "
     "washwindow".split()
 )
-"""The benchmark's 8 actions (spec section 5.2)."""
+"""The benchmark's 8 actions (official `define_actions_cmu`)."""
 EXTRA = ("walking_extra",)  # in the source repository, but used by no paper: read only if asked for
 SPLITS = ("train", "test")
 MAX_ARCHIVE_BYTES = 2**31
@@ -29,7 +29,7 @@ def read(path: Path, split: str, actions: Sequence[str] = (), length: int = 0) -
     ``path`` is the set's folder, `benchmark.npz`, or the tree `{train,test}/<action>/*.txt`.
     Every 2nd frame is kept, so 60 frames a second remain of 120; frame 0, a T-pose, is kept as in
     the official code. Positions are in the benchmark's mm (about 1.24 real mm). ``length``: frames
-    that a clip must have after that. Source: spec section 5.2.
+    that a clip must have after that. Source: official `load_data_cmu_3d`.
     """
     files = _files(path, split)
     check_names(actions, (*ACTIONS, *EXTRA), "action", str(path))

@@ -15,9 +15,9 @@ ACTIONS = tuple(
     "walking eating smoking discussion directions greeting phoning posing purchases sitting "
     "sittingdown takingphoto waiting walkingdog walkingtogether".split()
 )
-"""The 15 actions (spec section 5.1)."""
+"""The 15 actions (official `utils/h36motion3d.py`)."""
 SUBJECTS = {"train": (1, 6, 7, 8, 9), "validation": (11,), "test": (5,)}
-"""Subjects of each split (spec section 5.1)."""
+"""Subjects of each split (official `utils/h36motion3d.py`)."""
 
 
 def read(path: Path, split: str, actions: Sequence[str] = (), length: int = 0) -> list[Clip]:
@@ -26,7 +26,7 @@ def read(path: Path, split: str, actions: Sequence[str] = (), length: int = 0) -
     ``path`` holds the folders S1, S5, ...; what a folder lacks is not read, but a named action
     must be there. Every 2nd of 50 frames a second is kept, global translation and rotation are
     dropped, positions are in mm. ``length``: frames that a clip must have after that.
-    Source: spec section 5.1.
+    Source: official `load_data_3d`.
     """
     check_names([split], SUBJECTS, "split", "h36m")
     check_names(actions, ACTIONS, "action", str(path))

@@ -74,7 +74,7 @@ H36M = Skeleton(
     fps=25.0,
     label_fps=25.0,
 )
-"""Human3.6M in the exponential map form (spec section 5.1)."""
+"""Human3.6M in the exponential map form."""
 
 THREEDPW = Skeleton(
     name="3dpw",
@@ -90,7 +90,7 @@ THREEDPW = Skeleton(
     fps=30.0,
     label_fps=30.0,
 )
-"""3DPW: the 24 SMPL joints, root removed (spec section 5.3)."""
+"""3DPW: the 24 SMPL joints, root removed."""
 
 _CMU_BONES: dict[int, tuple[float | int, ...]] = {
     2: (1.65674, -1.80282, 0.62477), 3: (2.5972, -7.13576, 0), 4: (2.49236, -6.8477, 0),
@@ -130,7 +130,7 @@ CMU_OFFSETS = _table(_CMU_BONES, 38, unit=70.0)
 """Bones of the CMU benchmark in its "mm" (70 a BVH unit; about 1.24 times real millimetres)."""
 
 H36M_OFFSETS = _table(_H36M_BONES, 32, unit=1.0)
-"""Bones of Human3.6M in mm (spec section 5.1)."""
+"""Bones of Human3.6M in mm."""
 
 _UPPER_WORDS = "arm hand thumb finger index pinky wrist elbow shoulder collar clavicle neck head"
 _LOWER_WORDS = "leg foot toe hip knee ankle spine back pelvis thigh shin calf heel femur tibia"

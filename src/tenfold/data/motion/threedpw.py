@@ -19,7 +19,7 @@ def read(path: Path, split: str, length: int = 0) -> list[Clip]:
     ``path`` holds the three split folders (or `sequenceFiles` does). All frames are kept: the test
     rule "the last frames of 50 observed" is `protocol_windows(..., "3dpw", "all", ...)`. The set
     has no actions, and errors are means over all windows, so the action of every clip is "all".
-    Source: spec section 5.3.
+    Source: official `utils/pose3dpw3d.py`.
     """
     check_names([split], SPLITS, "split", "3dpw")
     folder = path / "sequenceFiles" if (path / "sequenceFiles").is_dir() else path
