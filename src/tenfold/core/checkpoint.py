@@ -11,13 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file, save_file
-from torch.distributed.checkpoint.hf_storage import (
-    HuggingFaceStorageReader,
-    HuggingFaceStorageWriter,
-)
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from .dist import World
 
@@ -165,7 +159,11 @@ def write_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> N
 def _write_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> None:
     if not parts and world.size == 1:
         return
-    # torch's own distributed checkpoint, but in safetensors: its default index is a pickle
+    # torch's own distributed checkpoint, but in safetensors: its default index is a pickle; imported
+    # here since it takes a second, and few runs have divided models
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dcp.save(
@@ -177,6 +175,9 @@ def _write_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> 
 
 def read_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> None:
     """Fill this process's parts in place, whatever the division was when they were written."""
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -195,6 +196,9 @@ def read_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> No
 
 def read_whole(folder: Path) -> dict[str, torch.Tensor]:
     """All tensors of a divided model, whole, on this process alone."""
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
     reader = HuggingFaceStorageReader(str(folder))
     found = {
         key: torch.empty(item.size, dtype=item.properties.dtype)
