@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -69,6 +70,13 @@ def boxes_of(masks: Bool[np.ndarray, "object height width"]) -> Float[np.ndarray
     return found
 
 
+@lru_cache(maxsize=4)
+def scenes(split: str, count: int, seed: int = 0) -> tuple[Drawn, ...]:
+    """The first scenes of a split; drawn once, so nobody may write into them."""
+    return tuple(scene(split, index, seed) for index in range(count))
+
+
+@lru_cache(maxsize=4)
 def photos(
     split: str, count: int, seed: int
 ) -> tuple[
@@ -76,13 +84,14 @@ def photos(
     Int64[np.ndarray, " picture"],
     Float[np.ndarray, "picture 4"],
 ]:
-    """Pictures of one object each, with class and box."""
+    """Pictures of one object each, with class and box; drawn once, and read-only."""
     made = [scene(f"{split}-photos", i, seed, (1, 1)) for i in range(count)]
-    return (
-        np.stack([one.picture for one in made]),
-        np.concatenate([one.labels for one in made]),
-        np.concatenate([one.boxes for one in made]),
-    )
+    pictures = np.stack([one.picture for one in made])
+    labels = np.concatenate([one.labels for one in made])
+    boxes = np.concatenate([one.boxes for one in made])
+    for array in (pictures, labels, boxes):
+        array.setflags(write=False)
+    return pictures, labels, boxes
 
 
 def label_map(drawn: Drawn) -> UInt8[np.ndarray, "side side"]:
