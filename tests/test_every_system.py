@@ -7,11 +7,8 @@ import dataclasses
 import inspect
 import json
 import math
-import os
 import re
 import signal
-import subprocess
-import sys
 import textwrap
 import typing
 from collections.abc import Callable, Iterator
@@ -19,6 +16,7 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -44,13 +42,6 @@ Made = Callable[[str], Path]
 TINY_SCRIPT = Path(__file__).parent / "tiny.py"
 HERE = dist.World(0, 1, torch.device("cpu"))
 REQUIRED = ("paper", "small", "demo", "demo-baseline")
-
-
-def command(script: list[str], *words: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
-    return subprocess.run(
-        [sys.executable, *script, *words], capture_output=True, text=True, timeout=300, env=env
-    )
 
 
 def kinds(cls: type) -> Iterator[type]:
@@ -235,7 +226,7 @@ def test_killed_run_equals_unkilled(
         ["--run.folder", str(tmp_path / "killed")],
         ["--run.folder", str(tmp_path / "whole")],
     )
-    done = command([str(TINY_SCRIPT), "3"], *words, *killed)
+    done = forked.run(TINY_SCRIPT, "3", *words, *killed)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not (tmp_path / "killed/weights.safetensors").exists()
     steps = [p.name for p in (tmp_path / "killed/checkpoints").glob("*/step-*")]
@@ -257,8 +248,7 @@ def test_two_processes_equal_one(
 ) -> None:
     """`torchrun` on gloo: each process its half of the batch, the same weights in the end."""
     words = ["train", name, "demo", *options(name), *PLAIN[name]]
-    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = command([*start, "-m", "tenfold"], *words, "--run.folder", str(tmp_path / "two"))
+    done = forked.torchrun(2, "-m", "tenfold", *words, "--run.folder", tmp_path / "two")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "two/environment.json").read_text())["world_size"] == 2
     assert (tmp_path / "two/report.html").exists()

@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from tenfold.core import checkpoint, dist, loop, optim
 from tenfold.core.optim import Optim
-from tenfold.core.seed import generator, seed_of
+from tenfold.core.seed import generator
 from tenfold.core.stage import Stage
 
 TOY = Path(__file__).parent / "toy.py"
 
 
 def toy(run: Path, *options: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    start = [sys.executable]
     if processes > 1:
-        start += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-        start += ["--master-port", str(20000 + seed_of(str(run)) % 20000)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*start, str(TOY), str(run), *options], capture_output=True, text=True, env=env, timeout=180
-    )
+        return forked.torchrun(processes, TOY, run, *options)
+    return forked.run(TOY, run, *options)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing stopped."""
+    run = tmp_path_factory.mktemp("toy") / "whole"
+    done = toy(run)
+    assert done.returncode == 0, done.stderr
+    return run
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -60,10 +63,9 @@ def without_time(run: Path) -> list[dict]:
     return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
 
 
-def test_killed_at_five_random_steps_equals_unkilled(tmp_path: Path) -> None:
+def test_killed_at_five_random_steps_equals_unkilled(tmp_path: Path, whole: Path) -> None:
     """SIGKILL five times in one run, at steps drawn anew each time the test runs."""
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert toy(whole).returncode == 0
+    killed = tmp_path / "killed"
     for _ in range(5):
         step = random.randint(2, 9)  # counted from the start of that process
         done = toy(killed, "--kill-at", str(step))
@@ -73,15 +75,14 @@ def test_killed_at_five_random_steps_equals_unkilled(tmp_path: Path) -> None:
     assert without_time(whole) == without_time(killed)
 
 
-def test_a_finished_run_started_again_changes_nothing(tmp_path: Path) -> None:
+def test_a_finished_run_started_again_changes_nothing(whole: Path) -> None:
     """Also what a stage keeps besides its model (a teacher) is as it was at its end."""
-    assert toy(tmp_path).returncode == 0
-    before = weights(tmp_path)
-    assert toy(tmp_path).returncode == 0
-    assert_equal(before, weights(tmp_path), 0)
+    before = weights(whole)
+    assert toy(whole).returncode == 0
+    assert_equal(before, weights(whole), 0)
 
 
-def test_sigterm_writes_a_checkpoint_and_says_so(tmp_path: Path) -> None:
+def test_sigterm_writes_a_checkpoint_and_says_so(tmp_path: Path, whole: Path) -> None:
     done = toy(tmp_path / "run", "--kill-at", "6", "--signal", "TERM")
     assert done.returncode == 143
     assert "SIGTERM" in done.stderr and "same command continues" in done.stderr
@@ -89,8 +90,7 @@ def test_sigterm_writes_a_checkpoint_and_says_so(tmp_path: Path) -> None:
     # the signal comes at the end of step 6; processes agree on it in the next step
     assert [p.name for p in checkpoint.complete(folder)] == ["step-000000007"]
     assert toy(tmp_path / "run").returncode == 0
-    assert toy(tmp_path / "whole").returncode == 0
-    assert_equal(weights(tmp_path / "run"), weights(tmp_path / "whole"), 0)
+    assert_equal(weights(tmp_path / "run"), weights(whole), 0)
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
