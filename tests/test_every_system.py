@@ -312,7 +312,7 @@ def test_a_verb_is_refused_by_who_can_not(name: str, made: Made) -> None:
         assert str(systems.refusal(name, verb)).endswith(f"systems that can: {', '.join(able)}")
 
 
-@pytest.mark.parametrize("to", ["torch", "onnx"])
+@pytest.mark.parametrize("to", [pytest.param("torch", marks=pytest.mark.slow), "onnx"])
 def test_export_equals_eager(name: str, to: str, made: Made, tmp_path: Path) -> None:
     target = tmp_path / "network"
     assert export_checked(tenfold.load(made(name)).export(), to, target) < TOLERANCE

@@ -1,16 +1,30 @@
 """Our BatchNorms equal torch's on one process, and one process on two."""
 
-import socket
+import sys
+from pathlib import Path
+from typing import Any
 
+import forked
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from tenfold.nn.norm import BatchNorm, BatchNorm2d
 from tenfold.nn.resnet import ResNet
 
 NODES, WIDTH = 3, 4
+Two = dict[str, tuple[Any, Any]]
+"""Name of a piece of work -> what it returned on each of two processes."""
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Two:
+    """All work on two processes that are joined by gloo: this file as a script, started once."""
+    folder = tmp_path_factory.mktemp("two")
+    done = forked.torchrun(2, __file__, folder)
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    return {name: (first[name], second[name]) for name in first}
 
 
 def reference(x: torch.Tensor) -> torch.Tensor:
@@ -61,23 +75,6 @@ def batch_and_weights() -> tuple[torch.Tensor, torch.Tensor]:
     )
 
 
-def joined(rank: int, port: int, work, results) -> None:
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    results[rank] = work(rank)
-    dist.destroy_process_group()
-
-
-def on_two_processes(work) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """What `work(rank)` returns on each of two processes that are joined by gloo."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    with mp.get_context("spawn").Manager() as manager:
-        results = manager.dict()
-        mp.spawn(joined, (port, work, results), nprocs=2)
-        return results[0], results[1]
-
-
 def work(rank: int) -> list[torch.Tensor]:
     x, weights = batch_and_weights()
     part = slice(0, 2) if rank == 0 else slice(2, 6)  # shares of different size
@@ -89,8 +86,8 @@ def work(rank: int) -> list[torch.Tensor]:
     return [t.detach().clone() for t in kept]
 
 
-def test_two_processes_equal_one() -> None:
-    first, second = on_two_processes(work)
+def test_two_processes_equal_one(two: Two) -> None:
+    first, second = two["rows"]
     x, weights = batch_and_weights()
     x.requires_grad_()
     norm = BatchNorm(NODES * WIDTH)
@@ -142,8 +139,8 @@ def work_2d(rank: int) -> list[list[torch.Tensor]]:
     return found
 
 
-def test_pictures_on_two_processes_equal_one() -> None:
-    first, second = on_two_processes(work_2d)
+def test_pictures_on_two_processes_equal_one(two: Two) -> None:
+    first, second = two["pictures"]
     for memory, one, two in zip(FORMATS, first, second, strict=True):
         whole = run_2d(norm_2d(), *pictures(memory))
         for i, want in enumerate(whole):
@@ -179,7 +176,15 @@ def resnet_gradient(rank: int) -> list[torch.Tensor]:
     return [torch.cat([p.grad.flatten() for p in network.parameters()])]
 
 
-def test_a_resnet_on_two_processes_equals_one() -> None:
-    (first,), (second,) = on_two_processes(resnet_gradient)
+def test_a_resnet_on_two_processes_equals_one(two: Two) -> None:
+    (first,), (second,) = two["resnet"]
     (whole,) = resnet_gradient(-1)
     torch.testing.assert_close((first + second) / 2, whole, rtol=1e-9, atol=1e-12)
+
+
+if __name__ == "__main__":
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    found = {"rows": work(rank), "pictures": work_2d(rank), "resnet": resnet_gradient(rank)}
+    torch.save(found, Path(sys.argv[1]) / f"{rank}.pt")
+    dist.destroy_process_group()
