@@ -16,8 +16,8 @@ test: .venv/ready
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal -m "not slow" tests
 
 lint: .venv/ready
-	.venv/bin/ruff check src tests benchmarks docs claims
-	.venv/bin/ruff format --check src tests benchmarks docs claims
+	.venv/bin/ruff check src tests benchmarks docs claims examples
+	.venv/bin/ruff format --check src tests benchmarks docs claims examples
 	.venv/bin/mypy
 
 claims: .venv/ready

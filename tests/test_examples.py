@@ -1,0 +1,22 @@
+"""The examples run as they are, on generated data, and are short enough to be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import forked
+import pytest
+
+from tenfold import systems
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.mark.usefixtures("generated_only")
+@pytest.mark.parametrize("name", systems.SYSTEMS)
+def test_example(name: str, tmp_path: Path) -> None:
+    script = EXAMPLES / f"{name}.py"
+    assert 10 <= len(script.read_text().splitlines()) <= 45
+    done = forked.run(script, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout and list((tmp_path / "out").rglob("weights.safetensors"))
