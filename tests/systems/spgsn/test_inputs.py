@@ -20,7 +20,7 @@ from tenfold.data.motion.kinematics import positions_to_rotations
 from tenfold.data.motion.skeleton import CMU
 from tenfold.generated import walker
 from tenfold.systems.spgsn import Spgsn
-from tenfold.systems.spgsn.predict import _template
+from tenfold.systems.spgsn.takes import blank_bvh
 
 pytestmark = pytest.mark.usefixtures("generated_only")
 Wrong = Callable[..., str]
@@ -83,7 +83,7 @@ def save_text(path: Path, table: np.ndarray) -> Path:
 
 def cmu_bvh(path: Path, frames: int = 60) -> tuple[Path, np.ndarray]:
     """A walker that also moves and turns, as a BVH; and its hip-aligned positions."""
-    positions, template = walk(frames).astype(np.float64), _template(CMU)
+    positions, template = walk(frames).astype(np.float64), blank_bvh(CMU)
     assert template is not None
     rotations = positions_to_rotations(positions, template.offsets, CMU.parents)
     places = np.broadcast_to(template.offsets, positions.shape).copy()
@@ -274,7 +274,7 @@ def test_training_on_bvh_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
     folder.mkdir()
     for number in range(3):
         cmu_bvh(folder / f"walk_{number}.bvh", 60)
-    monkeypatch.setattr(Spgsn, "pictures", lambda *_: {})
+    monkeypatch.setattr(Spgsn, "draw_pictures", lambda *_: {})
     monkeypatch.setattr("tenfold.runner.train.write_run_page", lambda *_: None)
     words = ["train", "spgsn", "demo", *options("spgsn"), "--steps", "1", "--data.name", "bvh"]
     words += ["--data.path", str(folder), "--data.mm-per-unit", "1.0"]
@@ -319,7 +319,8 @@ def test_bvh_comes_back_as_bvh(system: Spgsn, tmp_path: Path) -> None:
     assert kinds == {
         "predicted.bvh", "continued.bvh", "predicted.npz", "animation.gif", "error.png"
     }  # fmt: skip
-    assert sorted((tmp_path / "out").iterdir()) == written
+    assert sorted((tmp_path / "out").iterdir()) == sorted(written)
+    assert written[-1].name == "walk.animation.gif"  # what to look at first
     held = arrays(tmp_path / "out/walk.predicted.npz")
     np.testing.assert_allclose(held["observed"], positions[-20:-10], atol=0.01)
     np.testing.assert_allclose(held["truth"], positions[-10:], atol=0.01)
