@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -242,7 +242,7 @@ class Spgsn(System[Config]):
         return Export(module, (example,), ("coeffs",), ("predicted_coeffs",))
 
     @classmethod
-    def convert(cls, source: Path) -> tuple[Self, Converted]:
+    def convert(cls, source: Path) -> tuple[Spgsn, Converted]:
         """Read a checkpoint of the official code (`.pth.tar`); its size follows from its shapes.
 
         Raises:
@@ -266,7 +266,7 @@ class Spgsn(System[Config]):
         return system, account
 
     @classmethod
-    def _from_shapes(cls, nodes: int, width: int, blocks: int, filters: int, coeffs: int) -> Self:
+    def _from_shapes(cls, nodes: int, width: int, blocks: int, filters: int, coeffs: int) -> Spgsn:
         """The system that fits an official checkpoint's shapes."""
         by_nodes = {3 * len(s.used): (n, s) for n, s in data.PUBLISHED.items()}
         if nodes not in by_nodes:
