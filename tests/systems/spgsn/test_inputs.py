@@ -19,7 +19,7 @@ from tenfold.data.motion.bvh import Bvh, read_bvh, write_bvh
 from tenfold.data.motion.kinematics import positions_to_rotations
 from tenfold.data.motion.skeleton import CMU
 from tenfold.generated import walker
-from tenfold.systems.spgsn import Spgsn
+from tenfold.systems.spgsn import Spgsn, predict
 from tenfold.systems.spgsn.takes import blank_bvh
 
 pytestmark = pytest.mark.usefixtures("generated_only")
@@ -60,6 +60,13 @@ def wrong(
         return err
 
     return refused
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predictions without animations and plots, which take most of the time."""
+    for name in ("animation", "prediction_figure"):
+        monkeypatch.setattr(predict, name, lambda *_: b"a figure")
 
 
 def walk(frames: int = 60) -> np.ndarray:
@@ -268,6 +275,7 @@ def test_training_on_bvh_of_two_skeletons(tmp_path: Path, no_training: Callable[
     no_training("bvh", folder, ["walk_1.bvh", "another skeleton"])
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_training_on_bvh_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The skeleton, its rate and its parts come from the files; the run predicts such a file."""
     folder = tmp_path / "mine"
@@ -351,6 +359,7 @@ def assert_root_rests(bvh: Bvh, observed: int) -> None:
     )
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_npz_and_text_come_back_as_bvh_of_the_benchmark_body(system: Spgsn, tmp_path: Path) -> None:
     from_npz = system.predict(save(tmp_path / "walk.npz", positions=walk()), tmp_path / "npz")
     from_text = system.predict(save_text(tmp_path / "e.txt", expmap()), tmp_path / "text")
@@ -363,6 +372,7 @@ def test_npz_and_text_come_back_as_bvh_of_the_benchmark_body(system: Spgsn, tmp_
         assert other["truth"].shape == (FUTURE, 38, 3)  # 100 lines, every second one kept
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_template_continues_the_whole_clip(system: Spgsn, tmp_path: Path) -> None:
     system.predict(save(tmp_path / "walk.npz", positions=walk()), tmp_path / "out")
     assert len(read_bvh(tmp_path / "out/walk.continued.bvh").motion) == 60 + FUTURE
@@ -377,6 +387,7 @@ def test_without_a_truth_there_is_no_error_plot(system: Spgsn, tmp_path: Path) -
         assert gif.n_frames == PAST + FUTURE
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_frame_rates_are_matched(system: Spgsn, tmp_path: Path) -> None:
     """A BVH at 120 frames a second is read at the run's 60."""
     file, _ = cmu_bvh(tmp_path / "fast.bvh", 60)
@@ -388,6 +399,7 @@ def test_frame_rates_are_matched(system: Spgsn, tmp_path: Path) -> None:
     assert len(continued.motion) == 30 + FUTURE and round(continued.fps) == 60
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_body_of_another_size(system: Spgsn, tmp_path: Path) -> None:
     """Bones in centimetres: the network sees the training body's size, the BVH keeps its own."""
     file, positions = cmu_bvh(tmp_path / "small.bvh")
