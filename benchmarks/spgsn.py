@@ -34,6 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tenfold.nn.dct import dct_matrix
 from tenfold.systems.spgsn.config import Model
+from tenfold.systems.spgsn.inference import prepare
 from tenfold.systems.spgsn.loss import mpjpe_loss
 from tenfold.systems.spgsn.model import ScatteringNetwork
 from tenfold.systems.spgsn.official import key_map
@@ -125,7 +126,7 @@ def assert_equal() -> dict[str, float]:
     worst = {}
     with torch.no_grad():
         straightforward.eval()
-        prepared = ours.eval().prepared(masks)
+        prepared = prepare(ours.eval(), masks)
         for size in (1, 32):
             coeffs, _ = batch(size)
             want = straightforward(coeffs, masks)
@@ -184,7 +185,7 @@ def inference(size: int, folder: Path | None) -> Sides:
     straightforward, ours = pair(CONFIG.dropout)
     masks = ours.draw_masks(torch.Generator().manual_seed(2))
     straightforward.eval()
-    prepared = ours.prepared(masks)
+    prepared = prepare(ours, masks)
     coeffs, _ = batch(size)
 
     def run(network: Callable[..., object], *inputs: object) -> Callable[[], object]:

@@ -11,6 +11,7 @@ from golden.harness import Case, close
 from tenfold.core.optim import Optim, lr_factor
 from tenfold.nn.dct import dct_matrix
 from tenfold.systems.spgsn.config import Model
+from tenfold.systems.spgsn.inference import prepare
 from tenfold.systems.spgsn.loss import mpjpe_loss
 from tenfold.systems.spgsn.model import ScatteringNetwork
 from tenfold.systems.spgsn.official import convert, key_map
@@ -138,7 +139,7 @@ def check_model(case: Case) -> None:
         tolerance = {"rtol": 0.0, "atol": 2e-4}
     else:
         tolerance = {"rtol": 1e-5, "atol": 1e-5}
-    prepared = net.prepared(masks) if case.spec["mode"] == "eval" else None
+    prepared = prepare(net, masks) if case.spec["mode"] == "eval" else None
     seen = _watch(net)
     output = net(coeffs, masks)
     got = {"output": output, "residual": output - coeffs, **seen}

@@ -19,8 +19,8 @@ from tenfold.data.motion.bvh import Bvh, read_bvh, write_bvh
 from tenfold.data.motion.kinematics import positions_to_rotations
 from tenfold.data.motion.skeleton import CMU
 from tenfold.generated import walker
-from tenfold.systems.spgsn import Spgsn
-from tenfold.systems.spgsn.predict import _template
+from tenfold.systems.spgsn import Spgsn, predict
+from tenfold.systems.spgsn.takes import blank_bvh
 
 pytestmark = pytest.mark.usefixtures("generated_only")
 Wrong = Callable[..., str]
@@ -62,6 +62,13 @@ def wrong(
     return refused
 
 
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predictions without animations and plots, which take most of the time."""
+    for name in ("animation", "prediction_figure"):
+        monkeypatch.setattr(predict, name, lambda *_: b"a figure")
+
+
 def walk(frames: int = 60) -> np.ndarray:
     return walker.clips("test", seed=3, num_per_action=1, frames=frames)[0].positions
 
@@ -83,7 +90,7 @@ def save_text(path: Path, table: np.ndarray) -> Path:
 
 def cmu_bvh(path: Path, frames: int = 60) -> tuple[Path, np.ndarray]:
     """A walker that also moves and turns, as a BVH; and its hip-aligned positions."""
-    positions, template = walk(frames).astype(np.float64), _template(CMU)
+    positions, template = walk(frames).astype(np.float64), blank_bvh(CMU)
     assert template is not None
     rotations = positions_to_rotations(positions, template.offsets, CMU.parents)
     places = np.broadcast_to(template.offsets, positions.shape).copy()
@@ -268,13 +275,14 @@ def test_training_on_bvh_of_two_skeletons(tmp_path: Path, no_training: Callable[
     no_training("bvh", folder, ["walk_1.bvh", "another skeleton"])
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_training_on_bvh_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The skeleton, its rate and its parts come from the files; the run predicts such a file."""
     folder = tmp_path / "mine"
     folder.mkdir()
     for number in range(3):
         cmu_bvh(folder / f"walk_{number}.bvh", 60)
-    monkeypatch.setattr(Spgsn, "pictures", lambda *_: {})
+    monkeypatch.setattr(Spgsn, "draw_pictures", lambda *_: {})
     monkeypatch.setattr("tenfold.runner.train.write_run_page", lambda *_: None)
     words = ["train", "spgsn", "demo", *options("spgsn"), "--steps", "1", "--data.name", "bvh"]
     words += ["--data.path", str(folder), "--data.mm-per-unit", "1.0"]
@@ -319,7 +327,8 @@ def test_bvh_comes_back_as_bvh(system: Spgsn, tmp_path: Path) -> None:
     assert kinds == {
         "predicted.bvh", "continued.bvh", "predicted.npz", "animation.gif", "error.png"
     }  # fmt: skip
-    assert sorted((tmp_path / "out").iterdir()) == written
+    assert sorted((tmp_path / "out").iterdir()) == sorted(written)
+    assert written[-1].name == "walk.animation.gif"  # what to look at first
     held = arrays(tmp_path / "out/walk.predicted.npz")
     np.testing.assert_allclose(held["observed"], positions[-20:-10], atol=0.01)
     np.testing.assert_allclose(held["truth"], positions[-10:], atol=0.01)
@@ -350,6 +359,7 @@ def assert_root_rests(bvh: Bvh, observed: int) -> None:
     )
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_npz_and_text_come_back_as_bvh_of_the_benchmark_body(system: Spgsn, tmp_path: Path) -> None:
     from_npz = system.predict(save(tmp_path / "walk.npz", positions=walk()), tmp_path / "npz")
     from_text = system.predict(save_text(tmp_path / "e.txt", expmap()), tmp_path / "text")
@@ -362,6 +372,7 @@ def test_npz_and_text_come_back_as_bvh_of_the_benchmark_body(system: Spgsn, tmp_
         assert other["truth"].shape == (FUTURE, 38, 3)  # 100 lines, every second one kept
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_template_continues_the_whole_clip(system: Spgsn, tmp_path: Path) -> None:
     system.predict(save(tmp_path / "walk.npz", positions=walk()), tmp_path / "out")
     assert len(read_bvh(tmp_path / "out/walk.continued.bvh").motion) == 60 + FUTURE
@@ -376,6 +387,7 @@ def test_without_a_truth_there_is_no_error_plot(system: Spgsn, tmp_path: Path) -
         assert gif.n_frames == PAST + FUTURE
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_frame_rates_are_matched(system: Spgsn, tmp_path: Path) -> None:
     """A BVH at 120 frames a second is read at the run's 60."""
     file, _ = cmu_bvh(tmp_path / "fast.bvh", 60)
@@ -387,6 +399,7 @@ def test_frame_rates_are_matched(system: Spgsn, tmp_path: Path) -> None:
     assert len(continued.motion) == 30 + FUTURE and round(continued.fps) == 60
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_body_of_another_size(system: Spgsn, tmp_path: Path) -> None:
     """Bones in centimetres: the network sees the training body's size, the BVH keeps its own."""
     file, positions = cmu_bvh(tmp_path / "small.bvh")

@@ -7,6 +7,7 @@ import torch
 
 from tenfold.nn.dct import dct_matrix
 from tenfold.systems.spgsn.config import Model
+from tenfold.systems.spgsn.inference import prepare
 from tenfold.systems.spgsn.loss import mpjpe_loss
 from tenfold.systems.spgsn.model import build, node_order
 
@@ -79,16 +80,16 @@ def test_official_number_of_parameters() -> None:
 def test_prepared_equals_evaluation(cfg) -> None:
     for mask_eval in ("mean", "ones"):
         network = made(replace(cfg, mask_eval=mask_eval, readout_gain=3.0)).eval()
-        prepared = network.prepared()
+        prepared = prepare(network)
         for batch in (1, 4):
             torch.testing.assert_close(prepared(coeffs(batch)), network(coeffs(batch)))
     masks = network.draw_masks(torch.Generator().manual_seed(3))
-    torch.testing.assert_close(network.prepared(masks)(coeffs(1)), network(coeffs(1), masks))
+    torch.testing.assert_close(prepare(network, masks)(coeffs(1)), network(coeffs(1), masks))
 
 
 def test_prepared_refuses_random_masks() -> None:
     with pytest.raises(ValueError, match="mask_eval is 'sample'"):
-        made(replace(TINY, mask_eval="sample")).prepared()
+        prepare(made(replace(TINY, mask_eval="sample")))
 
 
 def test_masks_at_inference() -> None:
@@ -184,7 +185,7 @@ def test_export_equals_eager(name, tmp_path) -> None:
 
 @pytest.mark.parametrize("name", ["full", "scattering only"])
 def test_prepared_exports(name) -> None:
-    prepared = made(VARIANTS[name]).prepared()
+    prepared = prepare(made(VARIANTS[name]))
     for batch in (1, 4):
         exported = torch.export.export(prepared, (coeffs(batch),))
         torch.testing.assert_close(exported.module()(coeffs(batch)), prepared(coeffs(batch)))

@@ -53,7 +53,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Data:
-    """Which motions, and how they are cut into windows."""
+    """Motions, and how they are cut into windows."""
 
     name: Literal["cmu_mocap", "h36m", "3dpw", "bvh", "walker"] = "cmu_mocap"
     """Data set; bvh is any folder of BVH files; walker is generated. See `tenfold data`."""
@@ -70,7 +70,7 @@ class Data:
     num_coeffs: int = 30
     """DCT coefficients kept of past + future (official code: --dct_n 30 on CMU)."""
     protocol: Literal["all", "256", "8"] = "all"
-    """Which test windows: all of them (official SPGSN code), 256 or 8 an action (older papers)."""
+    """Test windows: all of them (official SPGSN code), 256 or 8 an action (older papers)."""
     batch_size: int = 32
     """Windows of one optimiser step, over all processes (official code: 32)."""
     holdout: float = 0.0

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from tenfold.core import dist
-from tenfold.core.seed import generator, seed_of
+from tenfold.core.epochs import Epochs
+from tenfold.core.seed import seed_of
 from tenfold.core.system import DataUsed
 from tenfold.data import catalog
 from tenfold.data.motion import bvh, cmu_mocap, h36m, threedpw
@@ -68,7 +69,7 @@ def complete(cfg: Config) -> Config:
 
 
 def used(data: Data) -> DataUsed:
-    """What a result rests on, by name and kind."""
+    """Name and kind of the data that a result rests on."""
     if data.name == "walker":
         return DataUsed("walker", "generated", "kinematic walkers of our own", "MIT")
     licence = "your own" if data.name == "bvh" else catalog.entry(data.name).licence
@@ -85,7 +86,10 @@ def nodes(
 def padded_coeffs(
     observed: Float[Tensor, "batch past node"], basis: Float[Tensor, "coeff frame"]
 ) -> Float[Tensor, "batch node coeff"]:
-    """DCT of the observed frames followed by repeats of the last one (spec sec. 2), in float64."""
+    """DCT of the observed frames followed by repeats of the last one, computed in float64.
+
+    As the official code's readers do it (utils/cmu_motion_3d.py).
+    """
     repeats = basis.shape[1] - observed.shape[1]
     padded = torch.cat([observed, observed[:, -1:].expand(-1, repeats, -1)], 1)
     return (basis.double() @ padded.double()).transpose(1, 2).float()
@@ -161,34 +165,23 @@ class Motions:
             )
         return self.validation
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole batches in one pass; a short last one is dropped, its BatchNorm would be noise."""
-        whole = len(self.train) // self.cfg.data.batch_size
-        if whole == 0:
-            raise ValueError(
-                f"{len(self.train)} training windows do not fill one batch of "
-                f"{self.cfg.data.batch_size}; lower data.batch_size"
-            )
-        return whole
+    @cached_property
+    def epochs(self) -> Epochs:
+        """Which training windows make a batch."""
+        return Epochs(len(self.train), self.cfg.data.batch_size, self.cfg.seed)
 
     def batch(self, index: int) -> dict[str, Tensor | int]:
         """Micro-batch `index` of the run, this process's rows of it.
 
-        `mask_seed` is the same on every process, so that all draw the same edge masks.
+        Returns:
+            `coeffs` (window, node, coefficient) of what is observed, `positions` (window, frame,
+            node) in mm of the whole window, and `mask_seed`, which is the same on every process,
+            so that all draw the same edge masks.
         """
-        size = self.cfg.data.batch_size
-        epoch, place = divmod(index, self.steps_per_epoch)
-        order = _order(self.cfg.seed, epoch, len(self.train))
-        rows = order[place * size : (place + 1) * size][dist.current().share(size)]
+        rows = self.epochs.rows(index)[dist.current().share(self.cfg.data.batch_size)]
         positions = nodes(self.train.gather(rows), self.cfg.skeleton)
         return {
             "coeffs": padded_coeffs(positions[:, : self.cfg.data.past], self.basis),
             "positions": positions,
             "mask_seed": seed_of(self.cfg.seed, "masks", index),
         }
-
-
-@lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, count: int) -> Int[np.ndarray, "count"]:
-    return torch.randperm(count, generator=generator(seed, "order", epoch)).numpy()

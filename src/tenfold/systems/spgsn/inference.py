@@ -1,15 +1,20 @@
-"""SPGSN for inference alone: everything computed beforehand that does not need the input."""
+"""SPGSN for inference: forecasts of poses, and a copy of the network that is quick at them."""
 
 from __future__ import annotations
 
 import copy
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tenfold.core.seed import generator
+from tenfold.metrics.mpjpe import fill_unused
 from tenfold.nn.norm import BatchNorm
 
+from . import data
+from .config import Config
 from .model import ATTENTION_GAIN, ScatteringBlock, ScatteringNetwork
 from .scattering import Derived, EdgeMasks
 
@@ -149,3 +154,85 @@ class InferenceNetwork(nn.Module):
             y = block(y)
         y = torch.add(x, net.readout(y[:, None]), alpha=net.cfg.readout_gain)
         return y[net.inverse].transpose(0, 1)
+
+
+def draws_masks(network: nn.Module) -> bool:
+    """True for a network that draws new edge masks for every prediction, as the official code."""
+    return isinstance(network, ScatteringNetwork) and network.cfg.mask_eval == "sample"
+
+
+def prepare(network: ScatteringNetwork, masks: list[EdgeMasks] | None = None) -> InferenceNetwork:
+    """Return a copy for inference alone, with all computed that does not need the input.
+
+    Args:
+        network: The network; it stays as it is.
+        masks: Edge masks of each block; by default those of `model.mask_eval`.
+
+    Returns:
+        A module from DCT coefficients (batch, node, coefficient) to coefficients, as the network.
+
+    Raises:
+        ValueError: No masks are given, and `model.mask_eval` draws them for every prediction.
+
+    Example:
+        quick = prepare(system.model)
+        predicted = quick(coeffs)
+    """
+    if masks is None and draws_masks(network):
+        raise ValueError(
+            "model.mask_eval is 'sample': its masks are drawn anew for every prediction; "
+            "prepare with mask_eval 'mean' or 'ones', or pass masks"
+        )
+    return InferenceNetwork(network, masks)
+
+
+def joints(
+    coeffs: Float[Tensor, "batch node coeff"], basis: Float[Tensor, "coeff frame"]
+) -> Float[Tensor, "batch frame used 3"]:
+    """Positions of the used joints from DCT coefficients, in mm."""
+    return (coeffs.float() @ basis).transpose(1, 2).unflatten(2, (-1, 3))
+
+
+@torch.no_grad()
+def forecast(
+    network: nn.Module,
+    cfg: Config,
+    basis: Float[Tensor, "coeff frame"],
+    poses: Float[np.ndarray, "past joint 3"],
+    samples: int = 0,
+) -> Float[np.ndarray, "samples future joint 3"]:
+    """Predict what follows the observed poses, for all joints.
+
+    Joints that the network does not see keep their last position, twins follow their source.
+
+    Args:
+        network: As `model.build` makes it.
+        cfg: Its configuration, with a skeleton.
+        basis: Kept rows of the DCT, `Motions.basis`.
+        poses: `data.past` frames of all joints of the skeleton, root at the origin, in mm, at the
+            skeleton's frames per second.
+        samples: Number of edge masks to draw, whose spread is a cheap estimate of uncertainty; 0
+            predicts once, as `model.mask_eval` says.
+
+    Returns:
+        `data.future` frames in mm, for each sample; of one prediction for samples=0.
+
+    Raises:
+        ValueError: Samples are asked of a network without edge masks.
+    """
+    network.eval()
+    device = next(network.parameters()).device
+    coeffs = data.padded_coeffs(data.nodes(poses[None], cfg.skeleton), basis).to(device)
+    if samples and not isinstance(network, ScatteringNetwork):
+        raise ValueError(f"model.kind {cfg.model.kind!r} has no edge masks to sample")
+    count = samples or int(draws_masks(network))
+    if count:
+        assert isinstance(network, ScatteringNetwork)
+        draw = generator(cfg.seed, "forecast")
+        outputs = [network(coeffs, network.draw_masks(draw)) for _ in range(count)]
+    else:
+        outputs = [network(coeffs)]
+    rows = basis.float().to(device)
+    seen = torch.cat([joints(o, rows)[:, cfg.data.past :] for o in outputs]).cpu()
+    still = torch.from_numpy(np.repeat(poses[-1:], seen.shape[1], 0))
+    return fill_unused(still.expand(len(seen), -1, -1, -1), seen, cfg.skeleton).numpy()

@@ -1,8 +1,8 @@
 """The skeleton-parted graph scattering network (SPGSN).
 
-Equal to the official computation (spec 3) but cheaper: what is linear is done once, before the
-bodies part or after they meet, instead of once a body; products of parameters are merged; features
-are node-major (see scattering.py), with the nodes of a part side by side.
+Equal to the official computation (utils/model.py, class GCN) but cheaper: what is linear is done
+once, before the bodies part or after they meet, instead of once a body; products of parameters are
+merged; features are node-major (see scattering.py), with the nodes of a part side by side.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ def node_order(num_nodes: int, upper: Sequence[int], lower: Sequence[int]) -> li
 
 
 class PartExchange(nn.Module):
-    """What each node of one part takes from each node of the other (spec 3.5)."""
+    """Shares that each node of one part takes from each node of the other.
+
+    `PartFuse` of the official utils/attentions.py: softmax of the agreement of two features.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -70,14 +73,19 @@ class PartExchange(nn.Module):
         Float[Tensor, "batch lower_node upper_node"], Float[Tensor, "batch upper_node lower_node"]
     ]:
         """Weights from upper to lower, and from lower to upper; each row adds to one."""
-        agreement = self.lower_out @ self.upper_out.T
-        lower = (lower.relu() @ agreement).transpose(0, 1)
-        score = lower @ upper.relu().permute(1, 2, 0)
+        agreement = self.lower_out @ self.upper_out.T  # F_d F_u^T with both last maps merged
+        lower = (lower.relu() @ agreement).transpose(0, 1)  # batch, lower_node, compare
+        score = lower @ upper.relu().permute(1, 2, 0)  # batch, lower_node, upper_node
         return score.softmax(-1), score.transpose(1, 2).softmax(-1)
 
 
 class SpectrumAttention(nn.Module):
-    """Attention over the channels of the graph spectrum, node by node (spec 3.6)."""
+    """Attention over the channels of the graph spectrum, node by node.
+
+    `KernelAttention_Sigmoid` of the official utils/attentions.py, which is a softmax despite its
+    name: with E = Y W_1 and q = relu(mean of E over channels), a = softmax of
+    tanh(E W_h + q W_q + b_s) w_2 + b_2 over the channels.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -96,7 +104,7 @@ class SpectrumAttention(nn.Module):
         hidden = [(x @ derived.embed).add_(query).tanh_() for x in channels]
         score = self.score_weight[:, 0].type_as(hidden[0])  # autocast leaves mv alone
         scores = [torch.mv(h.flatten(0, 1), score) for h in hidden]
-        scores = torch.stack(scores, -1).unflatten(0, total.shape[:2])
+        scores = torch.stack(scores, -1).unflatten(0, total.shape[:2])  # node, batch, channel
         return (scores + self.score_bias).softmax(-1)
 
 
@@ -122,7 +130,7 @@ class ScatteringBlock(nn.Module):
     def derive(self, masks: EdgeMasks) -> Derived:
         """Filters and products of parameters."""
         low, bands = self.graphs(masks)
-        gains = bands.sum(-1).transpose(1, 2)[:, :, None]
+        gains = bands.sum(-1).transpose(1, 2)[:, :, None]  # body, node, 1, filter
         embed = compare = compare_bias = low.new_zeros(0)
         if self.cfg.scattering:
             embed = self.attention.embed @ self.attention.hidden_weight
@@ -145,10 +153,12 @@ class ScatteringBlock(nn.Module):
         self, x: Float[Tensor, "node batch width"], derived: Derived
     ) -> Float[Tensor, "node batch width"]:
         """One residual block."""
+        # As GC_Block of the official code, which concatenates the channels; here they are a list.
         low, *bands, gain = self.spectrum(x, derived)
         channels = [self.low_norm(low).tanh_()]
         if self.cfg.scattering:
             channels += self.band_norm(self.tree.second_linear(bands, gain)).tanh_().unbind()
+            # the mean over channels of y + 0.1 a y: node, batch, channel
             weights = (1 + ATTENTION_GAIN * self.attention(channels, derived)) / len(channels)
             y = weights[..., :1] * channels[0]
             for c in range(1, len(channels)):
@@ -156,6 +166,7 @@ class ScatteringBlock(nn.Module):
         else:
             y = channels[0] * (1 + ATTENTION_GAIN)  # a softmax over one channel
         y = dropout(y, self.cfg.dropout, self.training)
+        # the bias comes before the graph, as in GraphOperate; this graph has no mask
         y = graph_product(self.mix_graph, affine(y, self.mix_weight[0], self.mix_bias[0]))
         y = self.mix_norm(y).relu_()
         return x + dropout(y, self.cfg.dropout, self.training)
@@ -163,16 +174,16 @@ class ScatteringBlock(nn.Module):
     def spectrum(
         self, x: Float[Tensor, "node batch width"], derived: Derived
     ) -> list[Float[Tensor, "node batch _"]]:
-        """Channels of the whole body with its parts (spec 3.5), and the gain of layer 2's bias."""
+        """Channels of the whole body with its parts, and the gain of layer 2's bias."""
         spectra = self.tree(x, derived)
-        gains = derived.gains.expand(-1, -1, x.shape[1], -1)
+        gains = derived.gains.expand(-1, -1, x.shape[1], -1)  # body, node, batch, filter
         whole = [*spectra[0], gains[0]]
         if not self.cfg.parts:
             return whole
         fusion = self.fusion(spectra[1], derived)
 
         def fused(body: Tensor, parts: Tensor) -> Tensor:
-            exchanged = (fusion @ parts.transpose(0, 1)).transpose(0, 1)
+            exchanged = (fusion @ parts.transpose(0, 1)).transpose(0, 1)  # batch first, and back
             return torch.add(body, exchanged, alpha=self.cfg.part_weight)
 
         return [fused(*pair) for pair in zip(whole, [*spectra[1], gains[1]], strict=True)]
@@ -180,7 +191,12 @@ class ScatteringBlock(nn.Module):
     def fusion(
         self, parts: list[Float[Tensor, "node batch width"]], derived: Derived
     ) -> Float[Tensor, "batch node node"]:
-        """What the parts exchange, as a matrix: lower takes from upper, then upper from lower."""
+        """Matrix of the exchange of the parts: lower takes from upper, then upper from *new* lower.
+
+        In `GraphConvScatter_Forest` of the official code, Y_d <- Y_d + W_ud Y_u, then
+        Y_u <- Y_u + W_du Y_d. As one matrix over the nodes upper | lower | others:
+        [[I + W_du W_ud, W_du, 0], [W_ud, I, 0], [0, 0, I]].
+        """
         num_upper, num_parts, weight = self.num_upper, self.num_parts, self.cfg.exchange_weight
         sizes = (num_upper, num_parts - num_upper, parts[0].shape[0] - num_parts)
         hidden = [bias.split(sizes)[i] for i, bias in enumerate(derived.compare_bias)]
@@ -188,7 +204,7 @@ class ScatteringBlock(nn.Module):
             upper, lower, _ = channel.split(sizes)  # slices would cost more in backward
             hidden[0] = hidden[0] + upper @ derived.compare[0, c]
             hidden[1] = hidden[1] + lower @ derived.compare[1, c]
-        to_lower, to_upper = self.exchange(*hidden)
+        to_lower, to_upper = self.exchange(*hidden)  # W_ud, W_du; the others exchange nothing
         identity = self.graphs.identity[0].expand(to_lower.shape[0], -1, -1)
         lower_rows = torch.cat(
             [weight * to_lower, identity[:, num_upper:num_parts, num_upper:]], -1
@@ -198,7 +214,22 @@ class ScatteringBlock(nn.Module):
 
 
 class ScatteringNetwork(nn.Module):
-    """SPGSN: DCT coefficients of an observed motion to those of the observed and future motion."""
+    """SPGSN: DCT coefficients of an observed motion to those of the observed and future motion.
+
+    Args:
+        cfg: Sizes and ablations.
+        num_nodes: Coordinates of the used joints, x0 y0 z0 x1 ...
+        num_coeffs: DCT coefficients of each coordinate.
+        upper: Joints of the upper body part, as positions among the used joints.
+        lower: Those of the lower part.
+
+    Raises:
+        ValueError: The parts overlap, or name joints that are not there.
+
+    Example:
+        network = ScatteringNetwork(Model(width=64), 75, 30, range(10, 25), range(10))
+        predicted = network(coeffs)  # (batch, 75, 30), in mm as `coeffs`
+    """
 
     order: Int[Tensor, " node"]
     """Nodes inside the network, upper | lower | others, as nodes of the skeleton."""
@@ -227,7 +258,7 @@ class ScatteringNetwork(nn.Module):
         self.readout = GraphConv(num_nodes, cfg.width, num_coeffs)
 
     def draw_masks(self, generator: torch.Generator | None = None) -> list[EdgeMasks]:
-        """Random masks for every block: an edge survives with probability edge_prob (spec 3.5).
+        """Random masks for every block: an edge survives with probability edge_prob.
 
         Drawn on the generator's device, or without one from torch's global state.
         """
@@ -249,7 +280,7 @@ class ScatteringNetwork(nn.Module):
         return [EdgeMasks(*(like.new_full(s, value) for s in self.mask_shapes))] * len(self.blocks)
 
     def derive(self, masks: list[EdgeMasks]) -> list[Derived]:
-        """What each block computes from parameters and masks alone."""
+        """Filters and products of parameters of each block, which need no input."""
         return [
             block.derive(mask._replace(whole=mask.whole[self.order][:, self.order]))
             for block, mask in zip(self.blocks, masks, strict=True)
@@ -258,14 +289,14 @@ class ScatteringNetwork(nn.Module):
     def forward(
         self, coeffs: Float[Tensor, "batch node coeff"], masks: list[EdgeMasks] | None = None
     ) -> Float[Tensor, "batch node coeff"]:
-        """Predict, with the given edge masks or those of `default_masks`."""
+        """Predict coefficients in mm, with the given edge masks or those of `default_masks`."""
         return self.run(coeffs, self.derive(self.default_masks() if masks is None else masks))
 
     def run(
         self, coeffs: Float[Tensor, "batch node coeff"], derived: list[Derived]
     ) -> Float[Tensor, "batch node coeff"]:
         """Predict, with graphs already derived."""
-        x = coeffs.transpose(0, 1)[self.order]
+        x = coeffs.transpose(0, 1)[self.order]  # node, batch, coeff; nodes upper | lower | others
         y = self.embed_norm(self.embed(x)).tanh_()
         y = dropout(y, self.cfg.dropout, self.training)
         for block, ready in zip(self.blocks, derived, strict=True):
@@ -273,22 +304,11 @@ class ScatteringNetwork(nn.Module):
         y = torch.add(x, self.readout(y), alpha=self.cfg.readout_gain)
         return y[self.inverse].transpose(0, 1)
 
-    def prepared(self, masks: list[EdgeMasks] | None = None) -> nn.Module:
-        """A copy for inference alone, with all computed that does not need the input; see there."""
-        if masks is None and self.cfg.mask_eval == "sample":
-            raise ValueError(
-                "model.mask_eval is 'sample': its masks are drawn anew for every prediction; "
-                "prepare with mask_eval 'mean' or 'ones', or pass masks"
-            )
-        from .inference import InferenceNetwork  # it imports this module
-
-        return InferenceNetwork(self, masks)
-
 
 def build(
     cfg: Model, num_nodes: int, num_coeffs: int, upper: Sequence[int], lower: Sequence[int]
 ) -> ScatteringNetwork | DctGcn | MotionMlp:
-    """The network that cfg.kind names."""
+    """Build the network that `cfg.kind` names: SPGSN, or one of its two baselines."""
     if cfg.kind == "gcn":
         return DctGcn(cfg, num_nodes, num_coeffs)
     if cfg.kind == "mlp":

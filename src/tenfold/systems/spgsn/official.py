@@ -11,7 +11,7 @@ from torch import Tensor
 from tenfold.weights.keymap import Converted, KeyMap, Rule
 
 PREFIX = "module."
-"""What DataParallel puts before every key."""
+"""Prefix that DataParallel puts before every key."""
 
 
 NEEDED = ("gc1.weight", "gc1.att", "gcbs.0.gc1.scat_tree.f_coef")

@@ -1,209 +1,198 @@
-"""Predictions that a person can open: BVH, npz, an animation, error over time."""
+"""Predictions for motions of users: read a file, forecast, write what a person can open."""
 
 from __future__ import annotations
 
 import io
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image, ImageDraw
+from torch import Tensor, nn
 
+from tenfold.core import dist
 from tenfold.core.checkpoint import write_bytes
-from tenfold.data.motion.bvh import Bvh, read_bvh, write_bvh
-from tenfold.data.motion.clips import check_table, read_table
-from tenfold.data.motion.kinematics import forward_kinematics, positions_to_rotations
-from tenfold.data.motion.skeleton import CMU_OFFSETS, H36M_OFFSETS, Skeleton
-from tenfold.viz import plots
+from tenfold.core.divide import divided
+from tenfold.data.motion.bvh import Bvh, write_bvh
+from tenfold.data.motion.kinematics import positions_to_rotations
+from tenfold.data.motion.skeleton import Skeleton
+from tenfold.viz.page import Cell, Figure, Picture, Section, Table, Tile, picture_figure
+from tenfold.viz.predictions import Trained, printable, spread, write_predictions, write_table
 
-if TYPE_CHECKING:
-    from .system import Spgsn
+from .config import Config
+from .figures import animation, distance, prediction_figure
+from .inference import forecast
+from .model import ScatteringNetwork
+from .takes import Take, check_inside, motion_files, read_take
 
-OFFSETS = {"cmu_mocap": CMU_OFFSETS, "walker": CMU_OFFSETS, "h36m": H36M_OFFSETS}
 SAMPLES = 8
 """Edge masks drawn for the spread that the npz holds."""
-MAX_NPZ_BYTES = 2**29
-PANEL, MARGIN, SCALE = 260, 24, 2
-Colour = tuple[int, int, int]
-Body = tuple[np.ndarray, Colour | None]
-"""A pose and its one colour; None colours bones by body part."""
-COLOURS: dict[str, Colour] = {
-    "lower": (0, 114, 178),
-    "upper": (213, 94, 0),
-    "other": (120, 120, 120),
-}
-GHOST: Colour = (205, 205, 205)
+SHOWN, MOVING = 60, 12
+"""Motions of the page's table, and those of them that are animated there, at most."""
 
 
 @dataclass(frozen=True)
-class Take:
-    """A motion to predict from, in the units and at the frame rate of the run."""
+class Prediction:
+    """Poses in mm that were observed, and those predicted for after them."""
 
-    positions: Float[np.ndarray, "frames joints 3"]
-    bvh: Bvh | None
-    """The file it is from, or a skeleton in which to write; None if bones are unknown."""
-    unit: float
-    """Units of the run in one unit of length of the BVH."""
+    start: int
+    """First observed frame of the motion."""
+    observed: Float[np.ndarray, "past joints 3"]
+    predicted: Float[np.ndarray, "future joints 3"]
+    truth: Float[np.ndarray, "future joints 3"] | None
+    """What came; None where the motion ends with the observed frames."""
+    continued: Float[np.ndarray, "future joints 3"]
+    """Frames after the motion's end."""
+    spread: Float[np.ndarray, "future joints"] | None
+    """Standard deviation over edge masks; None for a network without."""
 
 
-def read_take(system: Spgsn, file: Path) -> Take:
-    """Read a clip for prediction: .bvh, .npz (positions or expmap), .txt of a benchmark.
+@dataclass(frozen=True)
+class Record:
+    """What the table and the page say of one file."""
 
-    Raises ValueError if its skeleton is not the run's, or a frame is not finite.
+    file: str
+    """Its path in the folder that was given."""
+    frames: int = 0
+    """At the run's frame rate."""
+    error: float | None = None
+    """MPJPE in mm over the predicted frames; None without a truth."""
+    repeated: float | None = None
+    """The same of repeating the last observed pose."""
+    written: tuple[Path, ...] = ()
+    problem: str = ""
+    """Why it could not be read."""
+
+
+def predict_motions(
+    network: nn.Module,
+    cfg: Config,
+    basis: Float[Tensor, "coeff frame"],
+    inputs: Path,
+    out: Path,
+    trained: Trained,
+) -> list[Path]:
+    """Predict from one motion, or from all of a folder; processes share them.
+
+    For each the last window that has a truth is predicted, and what comes after the clip's end:
+    `<stem>.predicted.npz`, `.predicted.bvh` (observed then predicted frames), `.continued.bvh`
+    (the whole clip and the frames after it), `.animation.gif`, and with enough frames for a truth
+    `.error.png`. In a folder, `a/walk.bvh` gives `a/walk.bvh.predicted.npz` and so on, and there
+    are a table and a page of all. The root keeps its last observed place and heading, since the
+    network sees hip-aligned bodies.
+
+    Raises:
+        ValueError: A lone file, or all of a folder, cannot be read.
     """
-    readers: dict[str, Callable[[Spgsn, Path], Take]] = {
-        ".bvh": _read_bvh,
-        ".npz": _read_npz,
-        ".txt": _read_text,
-    }
-    if file.suffix.lower() not in readers:
+    alone = not inputs.is_dir()
+    files = [inputs] if alone else motion_files(inputs, out)
+    root = inputs.parent if alone else inputs
+
+    def predicted(index: int) -> Record:
+        file = files[index]
+        name = file.relative_to(root)
+        try:
+            if not alone:
+                check_inside(file, root)
+            take = read_take(file, cfg)
+        except (ValueError, OSError) as error:
+            if alone:
+                raise
+            return Record(name.as_posix(), problem=str(error))
+        prediction = predict_take(network, cfg, basis, take.positions)
+        stem = out / (name.with_name(name.stem) if alone else name)
+        written = write_prediction(prediction, take, cfg.skeleton, stem)
+        return _record(name.as_posix(), prediction, take, written)
+
+    records = divided(len(files), predicted, "" if alone else "motions")
+    written = [path for record in records for path in record.written]
+    if alone:
+        return written
+    if not written:
         raise ValueError(
-            f"{file} is of no kind that can be predicted from; give {', '.join(readers)}"
+            f"{inputs}: none of {len(files)} files can be read; the first: {records[0].problem}"
         )
-    take = readers[file.suffix.lower()](system, file)
-    past = system.cfg.data.past
-    if len(take.positions) < past:
-        raise ValueError(
-            f"{file} has {len(take.positions)} frames at the run's "
-            f"{system.cfg.skeleton.fps:g} frames a second, but {past} are observed; "
-            "give a longer clip"
-        )
-    return take
+    if not dist.current().is_first:
+        return []
+    return [*written, *_summary(records, cfg, inputs, out, trained)]
 
 
-def _read_bvh(system: Spgsn, file: Path) -> Take:
-    skeleton = system.cfg.skeleton
-    bvh = read_bvh(file)
-    if bvh.parents != skeleton.parents:
-        raise ValueError(
-            f"{file} has a skeleton of {len(bvh.joints)} joints, the run was trained on "
-            f"{skeleton.name!r} with {len(skeleton.joints)} in another tree; train on motions like "
-            f"yours: tenfold train spgsn small --data.name bvh --data.path {file.parent}"
-        )
-    bvh = bvh.resample(skeleton.fps)
-    unit = system.cfg.data.mm_per_unit
-    if skeleton.name in OFFSETS:  # bodies differ in size: bring bones to the training body's
-        unit = _bones(OFFSETS[skeleton.name]) / _bones(bvh.offsets)
-    positions = bvh.positions(drop_root=True) * unit
-    return Take(positions.astype(np.float32), bvh, unit)
+# --- predict ---------------------------------------------------------------------------------
 
 
-def _bones(offsets: Float[np.ndarray, "joints 3"]) -> float:
-    """Total length of all bones; the root's offset is no bone."""
-    return float(np.linalg.norm(offsets[1:], axis=1).sum())
-
-
-def _read_npz(system: Spgsn, file: Path) -> Take:
-    if file.stat().st_size > MAX_NPZ_BYTES:
-        raise ValueError(f"{file} is larger than {MAX_NPZ_BYTES} bytes; cut the clip")
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            held = {k: arrays[k] for k in arrays.files if k in ("positions", "expmap")}
-            names = arrays.files
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file} cannot be read as an npz of arrays: {error}") from error
-    joints = len(system.cfg.skeleton.joints)
-    if "expmap" in held:
-        return _from_expmap(system, held["expmap"], str(file))
-    if "positions" not in held:
-        raise ValueError(
-            f"{file} holds {names}; expected positions (frames, {joints}, 3) in mm at the run's "
-            f"frame rate, or expmap (frames, {3 + 3 * joints})"
-        )
-    positions = held["positions"]
-    if positions.ndim != 3 or positions.shape[1:] != (joints, 3):
-        raise ValueError(
-            f"{file}: positions have shape {positions.shape}, expected (frames, {joints}, 3)"
-        )
-    check_table(positions.reshape(len(positions), 3 * joints), 3 * joints, str(file))
-    return Take(positions.astype(np.float32), _template(system.cfg.skeleton), 1.0)
-
-
-def _read_text(system: Spgsn, file: Path) -> Take:
-    columns = 3 + 3 * len(system.cfg.skeleton.joints)
-    return _from_expmap(system, read_table(file, columns)[::2], str(file))
-
-
-def _from_expmap(system: Spgsn, expmap: np.ndarray, source: str) -> Take:
-    skeleton = system.cfg.skeleton
-    if skeleton.name not in OFFSETS:
-        raise ValueError(
-            f"{source} holds exponential maps, but the bones of {skeleton.name!r} are unknown"
-        )
-    check_table(expmap, 3 + 3 * len(skeleton.joints), source)
-    positions = forward_kinematics(expmap, OFFSETS[skeleton.name], skeleton.parents)
-    return Take(positions.astype(np.float32), _template(skeleton), 1.0)
-
-
-def _template(skeleton: Skeleton) -> Bvh | None:
-    """A BVH of a published skeleton in its own units, to write predictions in."""
-    if skeleton.name not in OFFSETS:
-        return None
-    inner = {p for p in skeleton.parents if p >= 0}
-    turning = ("Zrotation", "Xrotation", "Yrotation")
-    moving = ("Xposition", "Yposition", "Zposition")
-    channels = tuple(
-        (*moving, *turning) if p < 0 else turning if j in inner else ()
-        for j, p in enumerate(skeleton.parents)
+def predict_take(
+    network: nn.Module,
+    cfg: Config,
+    basis: Float[Tensor, "coeff frame"],
+    positions: Float[np.ndarray, "frames joints 3"],
+) -> Prediction:
+    """Forecasts of the last window that has a truth, and of the time after the motion."""
+    past, future = cfg.data.past, cfg.data.future
+    has_truth = len(positions) >= past + future
+    start = len(positions) - (past + future if has_truth else past)
+    observed = positions[start : start + past]
+    samples = None
+    if isinstance(network, ScatteringNetwork):
+        samples = forecast(network, cfg, basis, observed, SAMPLES)
+    return Prediction(
+        start,
+        observed,
+        predicted=forecast(network, cfg, basis, observed)[0],
+        truth=positions[start + past :] if has_truth else None,
+        continued=forecast(network, cfg, basis, positions[-past:])[0],
+        spread=None if samples is None else np.linalg.norm(samples.std(0), axis=-1),
     )
-    count = sum(len(c) for c in channels)
-    offsets = np.array(OFFSETS[skeleton.name])
-    still = np.zeros((1, count))
-    return Bvh(skeleton.joints, skeleton.parents, offsets, channels, 1 / skeleton.fps, still)
 
 
-def predict_file(system: Spgsn, file: Path, out: Path) -> list[Path]:
-    """Predict the last window that has a truth, and beyond the clip's end.
+# --- write -----------------------------------------------------------------------------------
 
-    Writes `<stem>.predicted.npz`, `.predicted.bvh` (observed then predicted frames), and
-    `.continued.bvh` (the whole clip and the frames after it); with enough frames for a truth also
-    `.animation.gif` and `.error.png`. The root keeps its last observed place and heading, since
-    the network sees hip-aligned bodies.
-    """
-    take = read_take(system, file)
-    past, future = system.cfg.data.past, system.cfg.data.future
-    has_truth = len(take.positions) >= past + future
-    start = len(take.positions) - (past + future if has_truth else past)
-    observed = take.positions[start : start + past]
-    predicted = system.forecast(observed)[0]
-    arrays = {
-        "observed": observed,
-        "predicted": predicted,
-        "fps": np.float64(system.cfg.skeleton.fps),
-        "joints": np.array(system.cfg.skeleton.joints),
-        "continued": system.forecast(take.positions[-past:])[0],
-    }
-    if system.cfg.model.kind == "spgsn":
-        spread = system.forecast(observed, samples=SAMPLES)
-        arrays["spread"] = np.linalg.norm(spread.std(0), axis=-1)
-    files: dict[str, bytes] = {}
-    if has_truth:
-        truth = take.positions[start + past :]
-        arrays["truth"] = truth
-        files["animation.gif"] = animation(system.cfg.skeleton, observed, truth, predicted)
-        files["error.png"] = _error_plot(system, observed, truth, predicted)
-    else:
-        files["animation.gif"] = animation(system.cfg.skeleton, observed, None, predicted)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    files["predicted.npz"] = buffer.getvalue()
+
+def write_prediction(
+    prediction: Prediction, take: Take, skeleton: Skeleton, stem: Path
+) -> list[Path]:
+    """Write the files of one prediction, `<stem>.predicted.npz` and so on."""
+    seen, truth, predicted = prediction.observed, prediction.truth, prediction.predicted
+    files = {"predicted.npz": _arrays(prediction, skeleton)}
+    if truth is not None:
+        files["error.png"] = prediction_figure(seen, truth, predicted, skeleton.fps)
+    files["animation.gif"] = animation(skeleton, seen, truth, predicted)
     written = []
-    for name, content in files.items():
-        written.append(out / f"{file.stem}.{name}")
-        write_bytes(written[-1], content)
     if take.bvh is not None:
-        last = slice(start, start + past)
+        last = slice(prediction.start, prediction.start + len(seen))
         for name, where, frames in (
             ("predicted.bvh", last, predicted),
-            ("continued.bvh", slice(0, len(take.positions)), arrays["continued"]),
+            ("continued.bvh", slice(0, len(take.positions)), prediction.continued),
         ):
-            written.append(out / f"{file.stem}.{name}")
+            written.append(_file(stem, name))
             write_bvh(written[-1], _with_future(take, where, frames))
-    return sorted(written)
+    for name, content in files.items():
+        written.append(_file(stem, name))
+        write_bytes(written[-1], content)
+    return written
+
+
+def _file(stem: Path, name: str) -> Path:
+    return stem.with_name(f"{stem.name}.{name}")
+
+
+def _arrays(prediction: Prediction, skeleton: Skeleton) -> bytes:
+    """The prediction as an npz file."""
+    arrays: dict[str, Any] = {
+        "observed": prediction.observed,
+        "predicted": prediction.predicted,
+        "fps": np.float64(skeleton.fps),
+        "joints": np.array(skeleton.joints),
+        "continued": prediction.continued,
+    }
+    if prediction.spread is not None:
+        arrays["spread"] = prediction.spread
+    if prediction.truth is not None:
+        arrays["truth"] = prediction.truth
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
 
 
 def _with_future(take: Take, observed: slice, future: Float[np.ndarray, "frames joints 3"]) -> Bvh:
@@ -222,130 +211,94 @@ def _with_future(take: Take, observed: slice, future: Float[np.ndarray, "frames 
     return bvh.with_pose(np.concatenate([before, turned]), np.concatenate([places, moved]))
 
 
-def _error_plot(
-    system: Spgsn,
-    observed: Float[np.ndarray, "past joints 3"],
-    truth: Float[np.ndarray, "future joints 3"],
-    predicted: Float[np.ndarray, "future joints 3"],
-) -> bytes:
-    times = ((np.arange(len(truth)) + 1) * 1000 / system.cfg.skeleton.fps).tolist()
-    lines = {
-        "prediction": (times, _distance(predicted, truth).tolist()),
-        "repeat last pose": (times, _distance(observed[-1:], truth).tolist()),
-    }
-    return plots.curves(
-        lines, title="Error over time", xlabel="true time (ms)", ylabel="MPJPE (mm)", log=False
+# --- the table and the page of a folder ------------------------------------------------------
+
+
+def _record(name: str, prediction: Prediction, take: Take, written: list[Path]) -> Record:
+    error = repeated = None
+    if prediction.truth is not None:
+        error = float(distance(prediction.predicted, prediction.truth).mean())
+        repeated = float(distance(prediction.observed[-1:], prediction.truth).mean())
+    return Record(name, len(take.positions), error, repeated, tuple(written))
+
+
+def _summary(
+    records: Sequence[Record], cfg: Config, inputs: Path, out: Path, trained: Trained
+) -> list[Path]:
+    """Write `predictions.csv`, a row a file, and `predictions.html`."""
+    good = [record for record in records if not record.problem]
+    bad = [record for record in records if record.problem]
+    table = write_table(
+        out / "predictions.csv",
+        ["file", "frames", "error mm", "error of the last pose mm", "problem"],
+        [
+            [
+                printable(one.file),
+                "" if one.problem else str(one.frames),
+                _number(one.error, 3),
+                _number(one.repeated, 3),
+                printable(one.problem),
+            ]
+            for one in records
+        ],
     )
+    moving = [_figure(one, out) for one in spread(good, MOVING)]
+    note = (
+        f"{SHOWN} of {len(good):,} motions; predictions.csv has all." if len(good) > SHOWN else ""
+    )
+    rows = [
+        [
+            Cell(printable(one.file)),
+            Cell(str(one.frames)),
+            Cell(_number(one.error, 1) or "–"),
+            Cell(_number(one.repeated, 1) or "–"),
+        ]
+        for one in spread(good, SHOWN)
+    ]
+    heads = ["file", "frames", "error (mm)", "last pose repeated (mm)"]
+    page = write_predictions(
+        out,
+        inputs,
+        trained,
+        [
+            Section("Motions", figures=moving),
+            Section("Errors", tables=[Table("", heads, rows, note)]),
+        ],
+        lead=f"{cfg.data.past} poses observed, {cfg.data.future} predicted, at "
+        f"{cfg.skeleton.fps:g} a second",
+        tiles=_tiles(good),
+        count=len(records),
+        problems=[one.problem for one in bad],
+        meaning=[
+            "Error: mean distance of predicted and true joints in mm over all predicted frames, of "
+            "the last window of a file; shorter files have no truth to compare with.",
+            "Animations show the observed frames, then truth beside prediction; beside each file's "
+            "animation lie BVH and npz files.",
+        ],
+    )
+    return [table, page]
 
 
-def _distance(a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, "frames"]:
-    return np.linalg.norm(a - b, axis=-1).mean(-1)
+def _figure(record: Record, out: Path) -> Figure:
+    (path,) = [path for path in record.written if path.name.endswith("animation.gif")]
+    caption = printable(record.file)
+    if record.error is not None:
+        caption += f": error {record.error:.0f} mm, last pose repeated {record.repeated:.0f} mm"
+    return picture_figure(Picture(path, caption), out)
 
 
-def report_pictures(system: Spgsn, out: Path) -> dict[Path, str]:
-    """For the report: error over time, and a window from the middle of the first test actions."""
-    captions: dict[Path, str] = {}
-    if system.curves:
-        path = out / "error-over-time.png"
-        write_bytes(path, _curve(system.curves, system.cfg.skeleton.fps))
-        captions[path] = "Mean error of the average over actions, against true time."
-    past = system.cfg.data.past
-    windows = system.motions.test
-    for action, indices in list(windows.by_action().items())[-2:]:
-        window = windows.gather(indices[[len(indices) // 2]])[0]
-        observed, truth = window[:past], window[past:]
-        predicted = system.forecast(observed)[0]
-        path = out / f"{action}.gif"
-        write_bytes(path, animation(system.cfg.skeleton, observed, truth, predicted))
-        error, still = _distance(predicted, truth)[-1], _distance(observed[-1:], truth)[-1]
-        captions[path] = (
-            f"{action}, a test window: observed frames, then truth beside prediction (truth in "
-            f"grey behind it); error at its end {error:.0f} mm, of the last pose repeated "
-            f"{still:.0f} mm."
+def _tiles(good: Sequence[Record]) -> list[Tile]:
+    judged = [one for one in good if one.error is not None]
+    tiles = [Tile("motions", f"{len(good):,}")]
+    if judged:
+        error, repeated = (
+            np.mean([getattr(one, key) for one in judged]) for key in ("error", "repeated")
         )
-    return captions
+        tone = "good" if error < repeated else "bad"
+        of = (f"last pose repeated: {repeated:.1f} mm; {len(judged):,} with a truth", tone)
+        tiles.append(Tile("mean error", f"{error:.1f} mm", [of]))
+    return tiles
 
 
-def _curve(curves: Mapping[str, np.ndarray], fps: float) -> bytes:
-    lines = {
-        k: (((np.arange(len(v)) + 1) * 1000 / fps).tolist(), v.tolist()) for k, v in curves.items()
-    }
-    return plots.curves(lines, xlabel="true time (ms)", ylabel="MPJPE (mm)", log=False)
-
-
-def animation(
-    skeleton: Skeleton,
-    observed: Float[np.ndarray, "past joints 3"],
-    truth: Float[np.ndarray, "future joints 3"] | None,
-    predicted: Float[np.ndarray, "future joints 3"],
-) -> bytes:
-    """A GIF: truth on the left (if there is one), prediction on the right with truth in grey.
-
-    Bodies are seen from the front and a little from the side; time runs at a fifth of its speed.
-    """
-    left = None if truth is None else np.concatenate([observed, truth])
-    right = np.concatenate([observed, predicted])
-    seen = right if left is None else np.concatenate([left, right])
-    project = _camera(seen)
-    frames = []
-    for t in range(len(right)):
-        panels: list[tuple[str, list[Body]]] = []
-        if left is not None:
-            panels.append(("truth", [(left[t], None)]))
-        ghost: list[Body] = [] if left is None or t < len(observed) else [(left[t], GHOST)]
-        panels.append(("prediction", [*ghost, (right[t], None)]))
-        ahead = t - len(observed) + 1
-        moment = f"{ahead * 1000 / skeleton.fps:+.0f} ms" if ahead > 0 else "observed"
-        frames.append(_frame(skeleton, panels, project, moment))
-    return plots.animation_gif(frames, min(50.0, max(4.0, skeleton.fps / 5)))
-
-
-def _camera(
-    positions: Float[np.ndarray, "n joints 3"],
-) -> Callable[[np.ndarray], Float[np.ndarray, "joints 2"]]:
-    """An orthographic view (y up, turned by 30 degrees) that holds every position."""
-    cos, sin = np.cos(np.pi / 6), np.sin(np.pi / 6)
-
-    def flat(p: np.ndarray) -> np.ndarray:
-        return np.stack([cos * p[..., 0] + sin * p[..., 2], -p[..., 1]], -1)
-
-    low, high = flat(positions).min((0, 1)), flat(positions).max((0, 1))
-    zoom = (PANEL - 2 * MARGIN) * SCALE / max(float((high - low).max()), 1e-6)
-    centre = (low + high) / 2
-    return lambda p: (flat(p) - centre) * zoom + PANEL * SCALE / 2
-
-
-def _frame(
-    skeleton: Skeleton,
-    panels: list[tuple[str, list[Body]]],
-    project: Callable[[np.ndarray], np.ndarray],
-    moment: str,
-) -> Image.Image:
-    size = (PANEL * len(panels) * SCALE, (PANEL + 20) * SCALE)
-    image = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(image)
-    colours = _part_colours(skeleton)
-    for place, (title, bodies) in enumerate(panels):
-        for pose, colour in bodies:
-            points = project(pose) + [place * PANEL * SCALE, 20 * SCALE]
-            for joint, parent in enumerate(skeleton.parents):
-                if parent >= 0:
-                    ends = [tuple(points[parent]), tuple(points[joint])]
-                    draw.line(ends, fill=colour or colours[joint], width=3 * SCALE)
-        draw.text(
-            (place * PANEL * SCALE + 16, 10),
-            f"{title}: {moment}",
-            fill="black",
-            font_size=13 * SCALE,
-        )
-    return image.resize((size[0] // SCALE, size[1] // SCALE), Image.Resampling.LANCZOS)
-
-
-def _part_colours(skeleton: Skeleton) -> list[Colour]:
-    """A colour a joint by its body part; a joint that is not used takes its parent's."""
-    part = {skeleton.used[i]: "lower" for i in skeleton.lower}
-    part |= {skeleton.used[i]: "upper" for i in skeleton.upper}
-    names: list[str] = []
-    for joint, parent in enumerate(skeleton.parents):
-        names.append(part.get(joint, names[parent] if parent >= 0 else "other"))
-    return [COLOURS[name] for name in names]
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"

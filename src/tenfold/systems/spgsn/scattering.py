@@ -1,4 +1,6 @@
-"""The adaptive graph scattering of SPGSN: graphs, filters, scattering tree (spec 3.3, 3.4).
+"""The adaptive graph scattering of SPGSN: graphs, filters, scattering tree.
+
+In the official code: GraphConvScatter and GraphConvScatter_Forest of utils/model.py.
 
 Features are node-major, (node, batch, width): a graph product is one product with
 (node, batch * width), a linear map one product with (node * batch, width).
@@ -32,7 +34,7 @@ class Derived(NamedTuple):
     low: Float[Tensor, "body node node"]
     bands: Float[Tensor, "body filter node node"]
     gains: Float[Tensor, "body node 1 filter"]
-    """What each filter makes of a constant: by how much it scales a bias that came before it."""
+    """Factor of each filter on a constant: by how much it scales a bias that came before it."""
     compare: Float[Tensor, "part channel width compare"]
     """First map of the exchange, for each channel of the upper and of the lower part."""
     compare_bias: Float[Tensor, "part node 1 compare"]
@@ -50,10 +52,13 @@ def band_filters(
     identity: Float[Tensor, "*body node node"],
     coefs: Float[Tensor, " twice_filters"],
 ) -> Float[Tensor, "*body filter node node"]:
-    """Trainable diffusion wavelets of a lazy random walk P: I-P, P-P^2, P^2-P^4, ... (spec 3.3)."""
+    """Trainable diffusion wavelets of a lazy random walk P: I-P, P-P^2, P^2-P^4, ...
+
+    `diffWavelets` of the official code, whose coefficients make the two terms trainable.
+    """
     keep, remove = 1 + coefs[0::2], 1 - coefs[1::2]
-    bands = [keep[0] * identity - remove[0] * walk]
-    for j in range(1, len(keep)):
+    bands = [keep[0] * identity - remove[0] * walk]  # H_0 = (1 + c_0) I - (1 - c_1) P
+    for j in range(1, len(keep)):  # with Q = P^(2^(j-1)): H_j = Q ((1 + c_2j) I - (1 - c_2j+1) Q)
         bands.append(walk @ (keep[j] * identity - remove[j] * walk))
         walk = walk @ walk
     return torch.stack(bands, -3)
@@ -86,7 +91,7 @@ def affine(
 
 
 class GraphConv(nn.Module):
-    """A (X W) + b with a free, trainable graph A (spec 3.1)."""
+    """A (X W) + b with a free, trainable graph A (official code: GraphConvolution)."""
 
     def __init__(self, num_nodes: int, num_in: int, num_out: int) -> None:
         super().__init__()
@@ -100,7 +105,7 @@ class GraphConv(nn.Module):
 
 
 class BodyGraphs(nn.Module):
-    """Trainable graphs of the whole body and its parts, and their filters (spec 3.3, 3.5)."""
+    """Trainable graphs of the whole body and its parts, and their filters."""
 
     identity: Tensor
 
@@ -140,7 +145,11 @@ class BodyGraphs(nn.Module):
 
 
 class ScatteringTree(nn.Module):
-    """Two layers of graph scattering, the same weights for every body (spec 3.4)."""
+    """Two layers of graph scattering, the same weights for every body.
+
+    With H_k the band filters and A the graph: low = A (X W_0 + b_0), first_k = tanh(H_k (X W_k +
+    b_k)), band_kj = H_j (first_k V_j + c_j), without tanh after the second layer.
+    """
 
     def __init__(self, cfg: Model) -> None:
         super().__init__()

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -16,23 +15,19 @@ from tenfold.core.capabilities import Export
 from tenfold.core.claim import Claim, Variant
 from tenfold.core.seed import generator
 from tenfold.core.stage import Stage
-from tenfold.core.system import DataUsed, Paper, System
-from tenfold.data.motion.clips import Windows
-from tenfold.metrics.mpjpe import fill_unused, mpjpe
+from tenfold.core.system import DataUsed, Evaluation, Paper, System
+from tenfold.viz.predictions import Trained
 from tenfold.weights.containers import load_tensors
+from tenfold.weights.keymap import Converted
 
-from . import data, official, predict
+from . import data, evaluation, figures, official, predict
 from .config import Config
 from .loss import mpjpe_loss
 from .model import ScatteringNetwork, build
 from .recipes import GCN, MLP, PARTS_ONLY, RECIPES, SCATTERING_ONLY, SMALL
 
-TEST_BATCH = 128
-LABELLED_MS = {25.0: (80, 160, 320, 400, 560, 1000), 30.0: tuple(range(100, 1001, 100))}
-"""Horizons that papers report, by the frame rate they assume (spec sec. 6)."""
 
-
-class Trainee(nn.Module):
+class TrainingModel(nn.Module):
     """The network with its loss: what the loop trains."""
 
     def __init__(self, network: nn.Module, basis: Float[Tensor, "coeff frame"]) -> None:
@@ -91,8 +86,7 @@ class Spgsn(System[Config]):
             cfg.skeleton.lower,
         )
         self.motions = data.Motions(cfg)
-        self.curves: dict[str, Float[np.ndarray, " future"]] = {}
-        """Error over future frames, averaged over actions, of what was evaluated last."""
+        self.headline = self._headline()
 
     @classmethod
     def complete(cls, cfg: Config) -> Config:
@@ -100,17 +94,19 @@ class Spgsn(System[Config]):
         return data.complete(cfg)
 
     def stages(self) -> Iterator[Stage]:
-        """One stage; the learning rate falls at the start of every second epoch (spec sec. 4)."""
-        epoch = self.motions.steps_per_epoch
+        """One stage; the learning rate falls at the start of every second epoch.
+
+        As in the official code (main_cmu_3d.py with lr_decay 2), where a run asks for that.
+        """
+        epoch = self.motions.epochs.steps
         steps = self.cfg.steps or self.cfg.epochs * epoch
         optim = self.cfg.optim
         if optim.schedule == "step" and not optim.period:
             optim = replace(optim, period=2 * epoch, offset=epoch)
-        trainee = Trainee(self.model, self.motions.basis)
         can_validate = self.motions.validation is not None
         yield Stage(
             name="train",
-            model=trainee,
+            model=TrainingModel(self.model, self.motions.basis),
             batches=self.motions.batch,
             steps=steps,
             optim=optim,
@@ -118,104 +114,57 @@ class Spgsn(System[Config]):
             monitor="mpjpe" if can_validate else "",
         )
 
-    def _validate(self, trainee: nn.Module) -> dict[str, float]:
-        """Error over all future frames of the held-out windows, unweighted mean of actions."""
-        assert isinstance(trainee, Trainee)
-        windows = self.motions.windows("validation")
-        errors = self._errors(windows, _ready(trainee.network))
-        return {"mpjpe": float(np.mean([e.mean() for e in errors.values()]))}
+    def _validate(self, model: nn.Module) -> dict[str, float]:
+        assert isinstance(model, TrainingModel)
+        return evaluation.validate(model.network, self.motions)
 
-    def horizons(self) -> dict[str, int]:
-        """Label -> 0-based future frame: labels as papers print them, at their assumed rate."""
-        skeleton, future = self.cfg.skeleton, self.cfg.data.future
-        rate = skeleton.label_fps or skeleton.fps
-        wanted = LABELLED_MS.get(rate, LABELLED_MS[25.0])
-        frames = {round(ms * rate / 1000) - 1 for ms in wanted}
-        known = sorted(f for f in frames if 0 <= f < future) or [future - 1]
-        return {f"{round((f + 1) * 1000 / rate)}ms": f for f in known}
+    def evaluate(self, split: str = "test") -> Evaluation:
+        """Measure MPJPE in mm per action and horizon, beside repeating the last observed pose.
+
+        Args:
+            split: "test", or "validation" where the data has one or `data.holdout` makes one.
+
+        Returns:
+            Metrics "mpjpe/walking/80ms", "mpjpe/average/80ms" (the mean of actions seen in
+            training) and so on; `details` are the `Curves` that `pictures` draws.
+
+        Raises:
+            ValueError: There is no such split.
+        """
+        return evaluation.evaluate(self.model, self.motions, split)
+
+    def write_predictions(self, inputs: Path, out: Path, options: None) -> list[Path]:
+        """Predict from a motion, or all of a folder: BVH, npz, animation and error plot of each."""
+        used = self.data_used()
+        trained = Trained("spgsn", used.name, used.kind, self._conventions())
+        return predict.predict_motions(
+            self.model, self.cfg, self.motions.basis, inputs, out, trained
+        )
+
+    def draw_pictures(self, evaluation: Evaluation, out: Path) -> dict[Path, str]:
+        """Draw the error over time, and one test window of each of two actions as an animation."""
+        return figures.evaluation_figures(self.model, self.motions, evaluation.details, out)
 
     def labels(self) -> dict[str, str]:
-        """Column titles that add the true time where the conventional label is not it."""
-        true_ms = {
-            k: round((f + 1) * 1000 / self.cfg.skeleton.fps) for k, f in self.horizons().items()
+        """Titles of horizons, with the true time where the conventional label is not it."""
+        columns = self._columns()
+        averages = {
+            f"mpjpe/average/{label}": f"mean joint error {title} ahead, average of actions"
+            for label, title in columns.items()
         }
+        return columns | averages
+
+    def _columns(self) -> dict[str, str]:
+        """Horizon -> its title."""
+        fps = self.cfg.skeleton.fps
+        true_ms = {k: round((f + 1) * 1000 / fps) for k, f in evaluation.horizons(self.cfg).items()}
         return {k: k if k == f"{ms}ms" else f"{k} (true {ms} ms)" for k, ms in true_ms.items()}
 
-    def evaluate(self, split: str) -> dict[str, float]:
-        """MPJPE in mm per action and horizon; the average is over actions seen in training."""
-        self.model.eval()
-        return self._table(split, _ready(self.model), self.cfg.model.kind)
-
-    def baselines(self, split: str) -> dict[str, dict[str, float]]:
-        """Repeat the last observed pose."""
-        return {"repeat last pose": self._table(split, _same, "repeat last pose")}
-
-    def _table(self, split: str, predictor: Any, name: str) -> dict[str, float]:
-        windows = self.motions.windows(split)
-        errors = self._errors(windows, predictor)
-        trained = {clip.action for clip in self.motions.train.clips}
-        rows = {a if a in trained else f"{a} (never trained)": e for a, e in errors.items()}
-        seen = [e for a, e in errors.items() if a in trained] or list(errors.values())
-        rows["average"] = torch.stack(seen).mean(0)
-        self.curves[name] = rows["average"].numpy()
-        return {
-            f"mpjpe/{row}/{label}": float(error[frame])
-            for row, error in rows.items()
-            for label, frame in self.horizons().items()
-        }
-
-    @torch.no_grad()
-    def _errors(self, windows: Windows, predictor: Any) -> dict[str, Float[Tensor, "future"]]:
-        """Error in mm of each future frame, for each action, over all joints (spec sec. 6)."""
-        past, device = self.cfg.data.past, next(self.model.parameters()).device
-        basis = self.motions.basis.float().to(device)
-        found: dict[str, Tensor] = {}
-        for action, indices in windows.by_action().items():
-            total = torch.zeros(self.cfg.data.future, dtype=torch.float64)
-            for part in np.array_split(indices, -(-len(indices) // TEST_BATCH)):
-                positions = windows.gather(part)
-                inputs = data.nodes(positions[:, :past], self.cfg.skeleton)
-                coeffs = data.padded_coeffs(inputs, self.motions.basis).to(device)
-                joints = _joints(predictor(coeffs), basis)[:, past:].cpu()
-                truth = torch.from_numpy(positions[:, past:])
-                full = fill_unused(truth, joints, self.cfg.skeleton)
-                total += mpjpe(full, truth).double() * len(part)
-            found[action] = total / len(indices)
-        return found
-
-    @torch.no_grad()
-    def forecast(
-        self, positions: Float[np.ndarray, "past joint 3"], samples: int = 0
-    ) -> Float[np.ndarray, "samples frames joint 3"]:
-        """Future poses of one observed window, in the units of the data; all joints.
-
-        `samples` > 0 draws that many edge masks, whose spread is a cheap uncertainty estimate.
-        Joints that the network does not see keep their last position, twins follow their source.
-        """
-        self.model.eval()
-        device = next(self.model.parameters()).device
-        coeffs = data.padded_coeffs(
-            data.nodes(positions[None], self.cfg.skeleton), self.motions.basis
-        )
-        coeffs, basis = coeffs.to(device), self.motions.basis.float().to(device)
-        if samples and not isinstance(self.model, ScatteringNetwork):
-            raise ValueError(f"model.kind {self.cfg.model.kind!r} has no edge masks to sample")
-        if isinstance(self.model, ScatteringNetwork) and samples:
-            draw = generator(self.cfg.seed, "forecast")
-            outputs = [self.model(coeffs, self.model.draw_masks(draw)) for _ in range(samples)]
-        else:
-            outputs = [self.model(coeffs)]
-        joints = torch.cat([_joints(o, basis)[:, self.cfg.data.past :] for o in outputs]).cpu()
-        still = torch.from_numpy(np.repeat(positions[-1:], joints.shape[1], 0))
-        return fill_unused(still.expand(len(joints), -1, -1, -1), joints, self.cfg.skeleton).numpy()
-
-    def predict(self, inputs: Path, out: Path) -> list[Path]:
-        """Predict from a BVH, npz or benchmark text file: BVH, npz, animation and error plot."""
-        return predict.predict_file(self, inputs, out)
-
-    def pictures(self, out: Path) -> dict[Path, str]:
-        """One test window of each of a few actions as an animation, and the error over time."""
-        return predict.report_pictures(self, out)
+    def _headline(self) -> list[str]:
+        """The average at 80 and at 400 ms, or at the horizons of this run that are nearest."""
+        known = evaluation.horizons(self.cfg)
+        nearest = [min(known, key=lambda k: abs(int(k[:-2]) - ms)) for ms in (80, 400)]
+        return [f"mpjpe/average/{label}" for label in dict.fromkeys(nearest)]
 
     def data_used(self) -> DataUsed:
         """The data of this configuration."""
@@ -223,14 +172,25 @@ class Spgsn(System[Config]):
 
     def notes(self) -> list[str]:
         """Protocol, frames, true times, mask policy."""
-        cfg = self.cfg
+        cfg, motions = self.cfg, self.motions
         lines = [
-            f"protocol: {cfg.data.protocol} test windows, {len(self.motions.test)} in all; "
+            f"protocol: {cfg.data.protocol} test windows, {len(motions.test)} in all; "
             f"{cfg.data.past} frames observed, {cfg.data.future} predicted",
             "error: per-frame MPJPE in mm over all joints, constant ones included (they dilute it)",
+            *self._conventions(),
         ]
+        untrained = {c.action for c in motions.test.clips} - {c.action for c in motions.train.clips}
+        if untrained:
+            lines.append(f"outside the average, never trained on: {', '.join(sorted(untrained))}")
+        return lines
+
+    def _conventions(self) -> list[str]:
+        """Notes that follow from the configuration alone, without reading the data."""
+        cfg, lines = self.cfg, []
         if cfg.skeleton.label_fps != cfg.skeleton.fps and cfg.skeleton.label_fps:
-            times = ", ".join(f"{k} = {v.split('true ')[1][:-1]}" for k, v in self.labels().items())
+            times = ", ".join(
+                f"{k} = {v.split('true ')[1][:-1]}" for k, v in self._columns().items()
+            )
             lines.append(
                 f"labels assume {cfg.skeleton.label_fps:g} frames a second as all papers do; the "
                 f"motions have {cfg.skeleton.fps:g}, so in real time {times}"
@@ -239,11 +199,6 @@ class Spgsn(System[Config]):
             lines.append("the benchmark's CMU millimetres are about 1.24 real ones")
         if cfg.model.kind == "spgsn":
             lines.append(f"edge masks at inference: {cfg.model.mask_eval}")
-        untrained = {c.action for c in self.motions.test.clips} - {
-            c.action for c in self.motions.train.clips
-        }
-        if untrained:
-            lines.append(f"outside the average, never trained on: {', '.join(sorted(untrained))}")
         return lines
 
     def claims(self) -> list[Claim[Config]]:
@@ -287,8 +242,12 @@ class Spgsn(System[Config]):
         return Export(module, (example,), ("coeffs",), ("predicted_coeffs",))
 
     @classmethod
-    def convert(cls, source: Path) -> tuple[System[Config], Any]:
-        """Read a checkpoint of the official code (`.pth.tar`); its size follows from its shapes."""
+    def convert(cls, source: Path) -> tuple[Spgsn, Converted]:
+        """Read a checkpoint of the official code (`.pth.tar`); its size follows from its shapes.
+
+        Raises:
+            ValueError: It is no such checkpoint.
+        """
         checkpoint = load_tensors(source)
         try:
             state = official.official_state(checkpoint)
@@ -325,21 +284,3 @@ class Spgsn(System[Config]):
                 skeleton=skeleton,
             )
         )
-
-
-def _ready(network: nn.Module) -> nn.Module:
-    """The network for many predictions: with cached filters, where masks are not drawn anew."""
-    if isinstance(network, ScatteringNetwork) and network.cfg.mask_eval != "sample":
-        return network.prepared()
-    return network
-
-
-def _same(coeffs: Tensor) -> Tensor:
-    return coeffs
-
-
-def _joints(
-    coeffs: Float[Tensor, "batch node coeff"], basis: Float[Tensor, "coeff frame"]
-) -> Float[Tensor, "batch frame used 3"]:
-    """Positions of the used joints from DCT coefficients."""
-    return (coeffs.float() @ basis).transpose(1, 2).unflatten(2, (-1, 3))
