@@ -20,7 +20,7 @@ from tenfold.systems import SYSTEMS, system_class
 ROOT = Path(__file__).resolve().parent.parent
 
 GROUPS = {
-    "mpjpe": "joint error (MPJPE)",
+    "mpjpe": "joint error",
     "rmse": "RMSE",
     "bits": "",  # its only column says "bits per byte"
     "final": "final accuracy",
@@ -33,7 +33,8 @@ FIELD = re.compile(r"[a-z]+\d+m?")
 """Names of weather fields: z500, t2m."""
 FIELD_UNITS = {"z": "m²/s²", "q": "kg/kg", "t": "K", "u": "m/s", "v": "m/s", "msl": "Pa"}
 """Units of weather fields by their names without level or height."""
-ARROWS = "↓: lower is better, ↑: higher is better; ± is the standard deviation over seeds."
+ARROWS = "Means over seeds; ↓: lower is better, ↑: higher is better."
+NO_BREAK = "\u00a0"
 OF = "'s"
 SPEED_HEAD = ("| what | against | times as fast |", "|---|---|--:|")
 
@@ -143,7 +144,10 @@ def claims_table(found: dict[str, Any], sentences: bool) -> list[str]:
     marks = "---|--:|--:|--:|---|"
     lines = [f"| claim | {head}", f"|---|{marks}"] if sentences else [f"| {head}", f"|{marks}"]
     for claim in found["claims"]:
-        cells = claim_cells(claim, metric_title(claim["metric"], found))
+        title = metric_title(claim["metric"], found)
+        if not sentences:  # narrow: no remarks, and no number parted from its unit
+            title = re.sub(r"(\d) (ms|h)\b", rf"\1{NO_BREAK}\2", re.sub(r" \(.*?\)", "", title))
+        cells = claim_cells(claim, title)
         cells = [claim["says"], *cells] if sentences else cells
         lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -159,13 +163,13 @@ def claim_cells(claim: dict[str, Any], title: str) -> list[str]:
     endings = {claim[side][claim[side].find(" (") :] for side in sides if " (" in claim[side]}
     shared = endings.pop() if len(endings) == 1 and all(" (" in claim[s] for s in sides) else ""
     arrow = "↓" if claim["better"] == "lower" else "↑"
-    cells = [f"{title} {arrow}{shared}"]
-    for side in sides:
-        mean, std = verdict[side], verdict[f"{side}_std"]
-        name = claim[side].removesuffix(shared)
-        cells.append(f"{name} {number(mean, decimals)} ± {number(std, decimals)}")
     name = verdict["name"] if verdict["name"] == "not shown" else f"**{verdict['name']}**"
-    return [*cells, f"{number(verdict['difference'], decimals)} [{low}, {high}]", name]
+    return [
+        f"{title}{NO_BREAK}{arrow}{shared}",
+        *(f"{claim[s].removesuffix(shared)} {number(verdict[s], decimals)}" for s in sides),
+        f"{number(verdict['difference'], decimals)} [{low}, {high}]",
+        name,
+    ]
 
 
 def number(value: float, decimals: int) -> str:
@@ -246,37 +250,35 @@ def picture(name: str) -> tuple[str, str]:
 
 
 def systems_table() -> list[str]:
-    """README's table: a row a system, with its first claim and the verdict on it.
+    """README's table: a row a system, with its picture, its first claim and the verdict on it.
 
-    HTML, because a row of Markdown is one line, and these would be long ones.
+    HTML, because a row of Markdown is one line, and these would be long ones; two columns, because
+    more do not fit a telephone.
     """
     lines = ["<table>"]
-    lines.append("<tr><th></th><th>system</th><th>a claim, as tested</th><th>verdict</th></tr>")
     for name, entry in SYSTEMS.items():
-        says, verdict = "", "not run"
-        claims = read("claims", name).get("claims", [])
-        if claims:
-            says, verdict = claims[0]["says"], verdicts(claims)
         (file, alt), small = picture(name), f"docs/pictures/small/{name}"
         thumb = next((end for end in (".png", ".gif") if (ROOT / f"{small}{end}").exists()), "")
-        image = f'<img src="{small}{thumb}" width="160" alt="{alt}">' if thumb else ""
+        image = f'<img src="{small}{thumb}" width="150" alt="{alt}">' if thumb else ""
         lines += [
             "<tr>",
-            f'<td><a href="docs/pictures/{file}">',
+            f'<td width="150"><a href="docs/pictures/{file}">',
             f"{image}</a></td>",
-            f'<td><b><a href="docs/systems/{name}.md">{name}</a></b><br>{entry.task}</td>',
-            f"<td>{says}</td>",
-            f"<td>{verdict}</td>",
-            "</tr>",
+            f'<td><b><a href="docs/systems/{name}.md">{name}</a></b>: {entry.task}<br>',
+            *verdicts(read("claims", name).get("claims", [])),
+            "</td></tr>",
         ]
     return [*lines, "</table>"]
 
 
-def verdicts(claims: list[dict[str, Any]]) -> str:
-    """The verdict on the first claim, and how many of all have which."""
+def verdicts(claims: list[dict[str, Any]]) -> list[str]:
+    """The first claim and the verdict on it, and how many of all have which."""
+    if not claims:
+        return ["no claim was run yet"]
     names = [claim["verdict"]["name"] for claim in claims]
     counts = [f"{names.count(v)} {v}" for v in ("shown", "not shown", "contradicted") if v in names]
-    return f"<b>{names[0]}</b><br>of all {len(names)}: {', '.join(counts)}"
+    first = f"“{claims[0]['says'].rstrip('.')}”: <b>{names[0]}</b>"
+    return [f"{first}<br>", f"all {len(names)} claims: {', '.join(counts)}"]
 
 
 def results_tables() -> list[str]:
