@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import inspect
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -17,6 +18,25 @@ from tenfold.core.config import differences, to_json
 from tenfold.systems import SYSTEMS, system_class
 
 ROOT = Path(__file__).resolve().parent.parent
+
+GROUPS = {
+    "mpjpe": "joint error",
+    "rmse": "RMSE",
+    "bits": "",  # its only column says "bits per byte"
+    "final": "final accuracy",
+    "overlap": "",  # "mean IoU"
+    "iou": "IoU",
+    "ap": "AP",
+}
+"""Words for groups of metrics that do not speak for themselves."""
+FIELD = re.compile(r"[a-z]+\d+m?")
+"""Names of weather fields: z500, t2m."""
+FIELD_UNITS = {"z": "m²/s²", "q": "kg/kg", "t": "K", "u": "m/s", "v": "m/s", "msl": "Pa"}
+"""Units of weather fields by their names without level or height."""
+ARROWS = "Means over seeds; ↓: lower is better, ↑: higher is better."
+NO_BREAK = "\u00a0"
+OF = "'s"
+SPEED_HEAD = ("| what | against | times as fast |", "|---|---|--:|")
 
 
 def field_texts(cls: type) -> dict[str, str]:
@@ -88,46 +108,131 @@ def guide(name: str) -> list[str]:
 
 
 def results(name: str) -> list[str]:
-    """What was committed of claims and benchmarks."""
+    """What was committed of claims and benchmarks, as tables."""
     lines: list[str] = []
-    claims = ROOT / "claims" / f"{name}.json"
-    if claims.exists():
-        found: dict[str, Any] = json.loads(claims.read_text())
-        data = found["data"]
-        lines += [f"Claims (data: {data['name']}, {data['kind']}; {found['budget']}):", ""]
-        for claim in found["claims"]:
-            verdict = claim["verdict"]
-            lines.append(
-                f"- {claim['says']} **{verdict['name']}**: {claim['metric']} "
-                f"{verdict['method']:.2f} against {verdict['baseline']:.2f} ({claim['baseline']})."
-            )
-        lines += ["", f"All rows: [claims/{name}.md](../../claims/{name}.md).", ""]
-    long = read("claims", f"{name}-long").get("result")
-    if long:
-        average = {k: v for k, v in long["metrics"].items() if "/average/" in k}
-        numbers = ", ".join(f"{v:.1f} at {k.split('/')[-1]}" for k, v in average.items())
-        lines += [
-            f"One longer run of the published size, one seed: {numbers} "
-            f"({long['data']['kind']} data; [claims/{name}-long.md](../../claims/{name}-long.md)).",
-            "",
-            f"![Training loss and held-out error](../../claims/{name}-long.png)",
-            "",
-        ]
-    for file in sorted((ROOT / "claims").glob(f"{name}-*.md")):
-        if file.stem != f"{name}-long":
-            title = file.read_text().splitlines()[0].lstrip("# ")
-            lines += [f"[{title}](../../claims/{file.name}).", ""]
+    found = read("claims", name)
+    if found:
+        lines += [setting(found), "", *claims_table(found, sentences=True), ""]
+        lines += [f"{ARROWS} All rows: [claims/{name}.md](../../claims/{name}.md).", ""]
+    lines += long_run(name)
+    others = further(name)
+    if others:
+        lines += ["Further:", "", *[f"- [{title}](../../claims/{file})" for file, title in others]]
+        lines += [""]
     speed = read("benchmarks/results", name)
     if speed:
-        parts = [
-            f"{row['what']} {seen[1]:.2f} times as fast as the {side} computation"
-            for row in speed["timings"]
-            for side, seen in row["ratio"].items()
-        ]
         link = f"[benchmarks/results/{name}.md](../../benchmarks/results/{name}.md)"
         same = speed.get("compares", "in one process with equal outputs")
-        lines += [f"Speed, {same}: {'; '.join(parts)} ({link}).", ""]
+        lines += [f"Speed, {same} ({link}):", ""]
+        lines += [*SPEED_HEAD, *(f"| {row}" for row in speed_rows(speed)), ""]
     return lines or ["No committed results yet.", ""]
+
+
+def setting(found: dict[str, Any]) -> str:
+    """Data, budget and seeds of a claim's runs, in few words."""
+    data, budget = found["data"], found["budget"].split(",")[0].removesuffix(" each")
+    if budget.startswith("steps of each"):  # "steps of each (A: 940, B: 880), same ..."
+        steps = sorted(int(n) for n in re.findall(r": (\d+)[,)]", found["budget"]))
+        budget = f"{steps[0]} to {steps[-1]} steps"
+    seeds = found["claims"][0]["verdict"]["seeds"]
+    return f"Data: {data['name']} (**{data['kind']}**). Each run: {budget}; {seeds} seeds."
+
+
+def claims_table(found: dict[str, Any], sentences: bool) -> list[str]:
+    """A row a claim: the metric, the method, the baseline, their difference, the verdict."""
+    head = "metric | method | baseline | difference [95 %] | verdict |"
+    marks = "---|--:|--:|--:|---|"
+    lines = [f"| claim | {head}", f"|---|{marks}"] if sentences else [f"| {head}", f"|{marks}"]
+    for claim in found["claims"]:
+        title = metric_title(claim["metric"], found)
+        if not sentences:  # narrow: no remarks, and no number parted from its unit
+            title = re.sub(r"(\d) (ms|h)\b", rf"\1{NO_BREAK}\2", re.sub(r" \(.*?\)", "", title))
+        cells = claim_cells(claim, title)
+        cells = [claim["says"], *cells] if sentences else cells
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def claim_cells(claim: dict[str, Any], title: str) -> list[str]:
+    """Metric, both sides, difference and verdict; all numbers with as many decimals."""
+    verdict, sides = claim["verdict"], ("method", "baseline")
+    spread = min(verdict[f"{side}_std"] for side in sides)
+    decimals = 1 if spread >= 1 else 2 if spread >= 0.1 else 3
+    low, high = (number(end, decimals) for end in verdict["interval"])
+    # "(official head)" of both sides is said once, beside the metric
+    endings = {claim[side][claim[side].find(" (") :] for side in sides if " (" in claim[side]}
+    shared = endings.pop() if len(endings) == 1 and all(" (" in claim[s] for s in sides) else ""
+    arrow = "↓" if claim["better"] == "lower" else "↑"
+    name = verdict["name"] if verdict["name"] == "not shown" else f"**{verdict['name']}**"
+    return [
+        f"{title}{NO_BREAK}{arrow}{shared}",
+        *(f"{claim[s].removesuffix(shared)} {number(verdict[s], decimals)}" for s in sides),
+        f"{number(verdict['difference'], decimals)} [{low}, {high}]",
+        name,
+    ]
+
+
+def number(value: float, decimals: int) -> str:
+    """A number with a minus sign instead of a hyphen."""
+    return f"{value:.{decimals}f}".replace("-", "−")
+
+
+def metric_title(key: str, found: dict[str, Any]) -> str:
+    """The words for a key: "rmse/z500/24h" is "RMSE, Z500, 24 h [m²/s²]".
+
+    Titles of columns and units are the system's own, as committed with its results.
+    """
+    group, row, column = key.split("/")
+    row = "" if row in ("mean", "average") else row
+    column = found.get("labels", {}).get(column, column)
+    parts = [GROUPS.get(group, group), row.upper() if FIELD.fullmatch(row) else row, column]
+    title = ", ".join(part.replace("_", " ") for part in parts if part)
+    title = re.sub(r"(\d)(ms|h)\b", r"\1 \2", title)
+    unit = found.get("units", {}).get(group, "")
+    if unit.startswith("SI"):
+        unit = FIELD_UNITS[row.rstrip("0123456789m")]
+    says_unit = not unit or unit == "1" or unit.split()[0] in title
+    return title if says_unit else f"{title} [{unit}]"
+
+
+def long_run(name: str) -> list[str]:
+    """A run of the published size, where one was committed."""
+    result = read("claims", f"{name}-long").get("result")
+    if not result:
+        return []
+    average = {k: v for k, v in result["metrics"].items() if "/average/" in k}
+    titles = [metric_title(key, result).split(", ", 1) for key in average]
+    columns = [rest.split(" [")[0] for _, rest in titles]
+    unit = titles[0][1].rpartition(" ")[2]
+    return [
+        f"One longer run of the published size, one seed, {result['data']['kind']} data "
+        f"([claims/{name}-long.md](../../claims/{name}-long.md)):",
+        "",
+        f"| | {' | '.join(columns)} |",
+        f"|---|{'--:|' * len(columns)}",
+        f"| {titles[0][0]} {unit} | {' | '.join(number(v, 1) for v in average.values())} |",
+        "",
+        f"![Training loss and held-out error](../../claims/{name}-long.png)",
+        "",
+    ]
+
+
+def further(name: str) -> list[tuple[str, str]]:
+    """(file, title) of what else was measured for a system."""
+    files = sorted((ROOT / "claims").glob(f"{name}-*.md"))
+    heads = [(file.name, file.read_text().splitlines()[0].lstrip("# ")) for file in files]
+    return [(file, title) for file, title in heads if file != f"{name}-long.md"]
+
+
+def speed_rows(speed: dict[str, Any]) -> list[str]:
+    """Rows of what was timed (named once), against which side, how many times as fast ours is."""
+    rows = []
+    for timing in speed["timings"]:
+        what = timing["what"]
+        for side, (_, median, _) in timing["ratio"].items():
+            rows.append(f"{what} | {side.removesuffix(OF)} | {median:.2f} |")
+            what = ""
+    return rows
 
 
 def read(folder: str, name: str) -> dict[str, Any]:
@@ -137,22 +242,69 @@ def read(folder: str, name: str) -> dict[str, Any]:
     return found
 
 
+def picture(name: str) -> tuple[str, str]:
+    """(file in docs/pictures, what it shows) as the README beside the system's code has it."""
+    text = (ROOT / "src" / "tenfold" / "systems" / name / "README.md").read_text()
+    shown = re.search(r"!\[(.*?)\]\(\S*docs/pictures/(\S+)\)", text)
+    return (shown[2], shown[1]) if shown else ("", "")
+
+
 def systems_table() -> list[str]:
-    """README's table: a row a system, its first claim as measured."""
-    lines = ["| system | what it does | paper's claim, as tested | measured | verdict | demo |"]
-    lines.append("|---|---|---|---|---|---|")
+    """README's table: a row a system, with its picture, its first claim and the verdict on it.
+
+    HTML, because a row of Markdown is one line, and these would be long ones; two columns, because
+    more do not fit a telephone.
+    """
+    lines = ["<table>"]
     for name, entry in SYSTEMS.items():
-        claims = read("claims", name).get("claims", [])
-        says, measured, verdict = "", "", "not run"
-        if claims:
-            first, found = claims[0], claims[0]["verdict"]
-            says, verdict = first["says"], found["name"]
-            measured = f"{found['method']:.2f} against {found['baseline']:.2f} {first['metric']}"
-        page_link = f"[{name}](docs/systems/{name}.md)"
-        minutes = f"{entry.minutes} min"
-        lines.append(
-            f"| {page_link} | {entry.task} | {says} | {measured} | {verdict} | {minutes} |"
-        )
+        (file, alt), small = picture(name), f"docs/pictures/small/{name}"
+        thumb = next((end for end in (".png", ".gif") if (ROOT / f"{small}{end}").exists()), "")
+        image = f'<img src="{small}{thumb}" width="150" alt="{alt}">' if thumb else ""
+        lines += [
+            "<tr>",
+            f'<td width="150"><a href="docs/pictures/{file}">',
+            f"{image}</a></td>",
+            f'<td><b><a href="docs/systems/{name}.md">{name}</a></b>: {entry.task}<br>',
+            *verdicts(read("claims", name).get("claims", [])),
+            "</td></tr>",
+        ]
+    return [*lines, "</table>"]
+
+
+def verdicts(claims: list[dict[str, Any]]) -> list[str]:
+    """The first claim and the verdict on it, and how many of all have which."""
+    if not claims:
+        return ["no claim was run yet"]
+    names = [claim["verdict"]["name"] for claim in claims]
+    counts = [f"{names.count(v)} {v}" for v in ("shown", "not shown", "contradicted") if v in names]
+    first = f"“{claims[0]['says'].rstrip('.')}”: <b>{names[0]}</b>"
+    return [f"{first}<br>", f"all {len(names)} claims: {', '.join(counts)}"]
+
+
+def results_tables() -> list[str]:
+    """README's results: the claims of each system."""
+    lines: list[str] = []
+    for name in SYSTEMS:
+        found = read("claims", name)
+        lines += [f"### {name}", ""]
+        if found:
+            lines += [setting(found), "", *claims_table(found, sentences=False), ""]
+        more = [f"[every row](claims/{name}.md)"] if found else []
+        if read("claims", f"{name}-long"):
+            more.append(f"[a run of the published size](claims/{name}-long.md)")
+        more += [f"[{title}](claims/{file})" for file, title in further(name)]
+        lines += ["More: " + ",\n".join([*more, f"[its page](docs/systems/{name}.md)."]), ""]
+    return lines[:-1]
+
+
+def speed_table() -> list[str]:
+    """README's table of speed: what, against which side, how many times as fast."""
+    lines = ["| system " + SPEED_HEAD[0], "|---" + SPEED_HEAD[1]]
+    for name in SYSTEMS:
+        speed, first = read("benchmarks/results", name), f"[{name}](benchmarks/results/{name}.md)"
+        for row in speed_rows(speed) if speed else []:
+            lines.append(f"| {first} | {row}")
+            first = ""
     return lines
 
 
@@ -166,10 +318,8 @@ def fill(text: str, mark: str, lines: list[str]) -> str:
 def readme() -> str:
     """README with its written parts renewed."""
     text = fill((ROOT / "README.md").read_text(), "systems", systems_table())
-    lines: list[str] = []
-    for name in SYSTEMS:
-        lines += [f"### {name}", "", *results(name)]
-    return fill(text, "results", lines[:-1]).replace("(../../", "(")
+    text = fill(text, "results", results_tables())
+    return fill(text, "speed", speed_table())
 
 
 def main() -> None:

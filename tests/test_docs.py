@@ -1,10 +1,12 @@
-"""Documentation that is written from the code is up to date."""
+"""Documentation that is written from the code is up to date; documents hold what they promise."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
 
 
 def test_generated_pages_are_up_to_date() -> None:
@@ -15,9 +17,34 @@ def test_generated_pages_are_up_to_date() -> None:
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    import re
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("src/**/README.md")]
+    broken = []
+    for page in pages:
+        text = page.read_text()
+        for link in re.findall(r"\]\(([^)]+)\)|(?:href|src)=\"([^\"]+)\"", text):
+            target, _, heading = (link[0] or link[1]).partition("#")
+            if target.startswith(("http", "mailto")):
+                continue
+            file = page.parent / target if target else page
+            if not file.exists() or (heading and heading not in headings(file)):
+                broken.append(f"{page.relative_to(ROOT)} links to {target}#{heading}")
+    assert not broken, broken
 
-    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("src/**/README.md")]:
-        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-            if not link.startswith(("http", "mailto")):
-                assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+def headings(page: Path) -> set[str]:
+    """Anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_readme_begins_with_the_two_commands_and_has_no_long_lines() -> None:
+    block = README.split("```")[1].strip().splitlines()
+    assert [line.split("#")[0].strip() for line in block] == ["make demo", "make test"]
+    long = [line for line in README.splitlines() if len(line) > 160]
+    assert not long, long
+
+
+def test_hooks_before_a_commit_are_the_commands_of_lint() -> None:
+    hooks = re.findall(r"entry: (.+)", (ROOT / ".pre-commit-config.yaml").read_text())
+    lint = (ROOT / "Makefile").read_text().split("\nlint:")[1].split("\n\n")[0]
+    assert hooks == [line.strip() for line in lint.splitlines()[1:]]
