@@ -18,7 +18,7 @@ from torch import Tensor
 from .decode import Pictures
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-CIFAR = ((0.507, 0.487, 0.441), (0.267, 0.256, 0.276))  # spec section 1
+CIFAR = ((0.507, 0.487, 0.441), (0.267, 0.256, 0.276))  # CEC's loader of CIFAR-100
 TINY = ((0.4824, 0.4454, 0.3919), (0.2616, 0.2530, 0.2666))  # README of the set, at 32x32
 Colours = tuple[float, float, float]
 
@@ -109,7 +109,7 @@ OWN = {
     "cub200": Numbers(100, 10, 5, 10),
     "shapes": Numbers(12, 3, 5, 4),
 }
-"""The public protocols (spec section 1), and that of `generated.shapes`."""
+"""The public protocols (Tao et al. 2020, and CEC's index lists), and that of `generated.shapes`."""
 NAMES = ("tiny_imagenet_fscil", "cifar100", "mini_imagenet", "cub200", "folder")
 """What `read` takes."""
 FOLDER_SHOT, FOLDER_SIZE = 5, 32

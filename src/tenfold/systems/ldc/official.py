@@ -29,7 +29,8 @@ ENCODERS: dict[tuple[int, int], Kind] = {(3, 3): "resnet20", (7, 4): "resnet18"}
 ROWS = {VECTORS: "classifier", "mem_feat": "means"}
 """Tensors with a row a class, of all classes that the benchmark will ever have."""
 FIXED_COVARIANCE = 64
-"""Side of `mean_cov` in version 1 of LDC, whatever the encoder (trap 6)."""
+"""Side of `mean_cov` in version 1 of LDC, whatever the encoder: a buffer of fixed size, which the
+code itself cannot load again where the features are 512."""
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -70,20 +71,20 @@ def official_state(checkpoint: object) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not state:
         raise ValueError("it is no dictionary of tensors, nor has one under `params`")
     patterns = [rule.pattern for rule in key_map().rules]
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise ValueError(f"{_shown(key)} is a {type(value).__name__}, not a tensor")
         name = key.removeprefix(PREFIX)
-        if name in found:
+        if name in tensors:
             raise ValueError(f"it has {_shown(name)} twice, with and without the prefix {PREFIX!r}")
         _check_layout(_shown(name), value)
         if any(re.fullmatch(pattern, name) for pattern in patterns):
             _check_values(name, value)
-        found[name] = value
-    if absent := [key for key in (STEM, VECTORS) if key not in found]:
+        tensors[name] = value
+    if absent := [key for key in (STEM, VECTORS) if key not in tensors]:
         raise ValueError(f"it has no {', '.join(absent)}")
-    return found
+    return tensors
 
 
 def _shown(key: object) -> str:
