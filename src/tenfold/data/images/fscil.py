@@ -25,7 +25,7 @@ Colours = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class View:
-    """How a held picture becomes the network's input."""
+    """The way from a held picture to the network's input."""
 
     side: int
     """Pixels of a held picture's side."""
@@ -45,7 +45,7 @@ class View:
     def train_source(
         self, images: UInt8[Tensor, "image 3 side side"]
     ) -> Float[Tensor, "image 3 source source"]:
-        """What augmentation starts from, in [0, 1]: pooled if `size` divides `side`, else whole."""
+        """Images for augmentation, in [0, 1]: pooled if `size` divides `side`, else whole."""
         if images.shape[2] != self.side:
             raise ValueError(f"pictures of {images.shape[2]} pixels, expected {self.side} a side")
         x, blocks = images.float(), self.side // self.size
@@ -120,7 +120,7 @@ Load = Callable[[str, Sequence[int]], Pictures]
 
 @dataclass(frozen=True)
 class Source:
-    """What a data set has, before protocols choose from it. Labels are the set's own."""
+    """A data set, before protocols choose from it. Labels are the set's own."""
 
     classes: tuple[str, ...]
     train: Sequence[int]
@@ -286,7 +286,7 @@ FIXED = ("tiny_imagenet_fscil", "cifar100", "shapes")
 
 
 def view(name: str, size: int = 0) -> View:
-    """How the pictures of a set become inputs of `size` pixels; 0 is the set's own."""
+    """The view that makes inputs of `size` pixels of a set's pictures; 0 is the set's own."""
     side, own, colours = HELD[name]
     if name not in FIXED:
         size = size or (FOLDER_SIZE if name == "folder" else own)

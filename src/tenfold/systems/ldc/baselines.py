@@ -20,7 +20,7 @@ from .heads import Base, check_session, cosine
 ROWS = 8192
 """Samples that the logistic regression takes at once: their logits stay in the cache."""
 GROWING = ("vectors", "bias", "photo_means", "photo_leans", "photo_classes")
-"""What of a state has more rows after more sessions."""
+"""Parts of a state that have more rows after more sessions."""
 
 
 def class_means(
@@ -33,7 +33,7 @@ def class_means(
 
 
 class Baseline:
-    """What all heads here share: what they keep, and a `learn` that subclasses say the core of."""
+    """Common part of all heads here: their state, and a `learn` whose core subclasses say."""
 
     def __init__(self, temperature: int | float, kept: dict[str, Tensor]) -> None:
         """`kept` is the state; its `vectors` have a row a class, and so many at least."""

@@ -22,7 +22,7 @@ from .config import Calibration
 from .heads import Base
 
 JITTER = 1e-6
-"""What is added to the covariance's diagonal before it is factored, times the mean variance."""
+"""Share that is added to the covariance's diagonal before it is factored, of the mean variance."""
 TRIES = 5
 """The jitter grows tenfold with each further try."""
 
@@ -66,7 +66,7 @@ class Unit(nn.Module):
     def spread(
         self, means: Float[Tensor, "class dim"], covariance: Float[Tensor, "dim dim"]
     ) -> Float[Tensor, "class dim dim"]:
-        """What the covariance head makes of a two-channel picture: the mean in each row, Sigma."""
+        """Output of the covariance head for two channels: the mean in each row, and Sigma."""
         like = self.layer1.weight
         dim = len(covariance)
         rows = means.to(like)[:, None].expand(-1, dim, -1)  # class, dim, dim: the mean in each row

@@ -53,7 +53,7 @@ class Classifier:
     def __init__(self, network: Network, cfg: Config) -> None:
         self.network, self.cfg = network, cfg
         self.view = fscil.view(cfg.data.name, cfg.data.size)
-        """How a picture becomes the network's input."""
+        """The way from a picture to the network's input."""
         self.known = list(cfg.classes[: cfg.data.base])
         """Names of the classes that the head knows now, in the order of its logits."""
         self.new_means = torch.zeros(0, network.encoder.dim, dtype=torch.float64)
@@ -130,7 +130,7 @@ class Classifier:
         self.known += names
 
     def state(self) -> dict[str, Tensor]:
-        """All that later predictions and sessions need of the classes known now."""
+        """Everything that later predictions and sessions need of the classes known now."""
         head = {f"head.{key}": value for key, value in self.head.state().items()}
         return {**head, "new_means": self.new_means}
 

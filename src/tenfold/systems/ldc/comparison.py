@@ -1,4 +1,4 @@
-"""Which heads stand in a result's table, and how each is built from one encoder's features."""
+"""The heads of a result's table, each built from one encoder's features."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def slow(
 
 
 def claims(cfg: Config) -> list[Claim[Config]]:
-    """What the paper says, and what honest peers on the same encoder make of it."""
+    """The paper's claims, against honest baselines on the same encoder."""
     ours = Variant("LDC (reference)", replace(cfg, peers="all"))
 
     def row(name: str, key: str = "") -> Variant[Config]:

@@ -99,7 +99,7 @@ def of_official(size: official.Size) -> Config:
 
 
 def used(data: Data) -> DataUsed:
-    """What a result rests on, by name and kind."""
+    """Name and kind of the data that a result rests on."""
     if data.name == "shapes":
         return DataUsed("shapes", "generated", "drawn shapes of our own", "MIT")
     licence = "your own" if data.name == "folder" else catalog.entry(data.name).licence
@@ -155,7 +155,7 @@ class Images:
 
     @cached_property
     def epochs(self) -> Epochs:
-        """Which of the kept pictures make a batch of base training."""
+        """Rows of the kept pictures for each batch of base training."""
         return Epochs(len(self.kept), self.cfg.data.batch_size, self.cfg.seed)
 
     def batch(self, index: int) -> dict[str, Tensor]:
@@ -187,7 +187,7 @@ class Images:
 
     @cached_property
     def view(self) -> fscil.View:
-        """How a picture becomes the network's input; no picture is read."""
+        """The way from a picture to the network's input; no picture is read."""
         data = self.cfg.data
         return fscil.view(data.name, data.size)
 
@@ -210,14 +210,14 @@ def new_classes(inputs: Path, name: str) -> dict[str, list[Path]]:
 
 
 def notes_on(names: tuple[str, ...], counts: tuple[int, ...]) -> tuple[str, ...]:
-    """What a user should know of the photos that were given."""
+    """Warnings about the photos that were given."""
     alone = [name for name, count in zip(names, counts, strict=True) if count == 1]
     few = "only one photo, so its mean is a guess; five are what the method was made for"
     return (f"{', '.join(alone)}: {few}",) if alone else ()
 
 
 def notes(cfg: Config) -> list[str]:
-    """What a reader of a result must know."""
+    """Protocol, draws and memory: notes for the reader of a result."""
     data = cfg.data
     lines = [
         f"{data.base} base classes; accuracy after a session is over the test pictures of all "

@@ -19,7 +19,7 @@ from .heads import Head
 
 @dataclass(frozen=True)
 class Course:
-    """What a head is put through: sessions of new classes, for several draws of their photos."""
+    """Sessions of new classes that a head is put through, for several draws of their photos."""
 
     base: int
     way: int
@@ -35,12 +35,12 @@ class Outcome:
     predictions: Int[Tensor, "session image"]
     """Over the classes seen, after the base session and after each further one."""
     nbytes: int
-    """What the head keeps after the last session."""
+    """Bytes that the head keeps after the last session."""
 
 
 @dataclass(frozen=True)
 class Details:
-    """What the pictures of an evaluation are drawn from: the run's own head."""
+    """Material of an evaluation's pictures, of the run's own head."""
 
     course: Course
     outcomes: tuple[Outcome, ...]
@@ -64,8 +64,11 @@ def nbytes(state: Mapping[str, Tensor]) -> int:
 
 
 def scores(outcome: Outcome, course: Course) -> dict[str, float]:
-    """All numbers of one draw: of each session (CEC's protocol: over all classes seen by then), and
-    what later papers add after the last: harmonic mean (TEEN), confusion of base and new."""
+    """Compute the numbers of one draw.
+
+    Accuracy a session is over all classes seen by then (CEC's protocol); after the last session,
+    harmonic mean (TEEN) and confusion of base and new classes.
+    """
     labels, base = course.test.labels, course.base
     sessions = fewshot.session_accuracies(outcome.predictions, labels, base, course.way)
     numbers = {f"accuracy/by session/{i}": float(x) for i, x in enumerate(sessions)}

@@ -35,7 +35,7 @@ SIDES = [
 
 @dataclass(frozen=True)
 class Scene:
-    """What the picture of newly learned classes needs."""
+    """Features and names of newly learned classes, and of those known before."""
 
     class_means: Float[Tensor, "known dim"]
     """Means of the classes known before (float64)."""
@@ -48,7 +48,7 @@ class Scene:
 
 
 def listing(names: Sequence[str], room: int = 76) -> str:
-    """As many names as fit in `room` characters, and how many more there are."""
+    """Join as many names as fit in `room` characters, and say how many more there are."""
     shown: list[str] = []
     for name in map(short, names):
         if shown and sum(map(len, shown)) + 3 * len(shown) + len(name) > room:

@@ -1,4 +1,4 @@
-"""What every head is: a classifier on fixed features that takes classes a few photos at a time."""
+"""Heads: a head is a classifier on fixed features that takes classes a few photos at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Space = Literal["raw", "tukey"]
 
 @dataclass(frozen=True)
 class Base:
-    """What session 0 leaves to the heads. Statistics are float64, features float32."""
+    """Statistics that session 0 leaves to the heads. They are float64, features float32."""
 
     means: Float[Tensor, "base dim"]
     """Mean feature of each base class."""
@@ -64,7 +64,7 @@ def statistics(features: Float[Tensor, "image dim"], labels: Int[Tensor, " image
 def check_session(
     features: Float[Tensor, "image dim"], labels: Int[Tensor, " image"], known: int, dim: int
 ) -> int:
-    """How many classes a session brings; an error unless they are the next ones, each present."""
+    """Count the classes of a session; an error unless they are the next ones, each present."""
     if features.shape[1] != dim:
         raise ValueError(
             f"the session's features have {features.shape[1]} numbers, but those of the base "

@@ -19,7 +19,7 @@ SHRINKAGE = 0.1
 
 
 class Network(nn.Module):
-    """All that `predict` needs before a class was learned; later classes lie beside the weights.
+    """Everything that `predict` needs before a class is learned; later ones lie beside the weights.
 
     `classifier` is what base training fits; `vectors`, `means` and `covariance` are what the run's
     head starts from, in the head's space; `unit` is the calibration unit.

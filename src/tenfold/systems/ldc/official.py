@@ -21,7 +21,7 @@ from tenfold.weights.keymap import Converted, KeyMap, Rule
 Kind = Literal["resnet20", "resnet18"]
 
 PREFIX = "module."
-"""What DataParallel puts before every key."""
+"""Prefix that DataParallel puts before every key."""
 STEM, VECTORS = "encoder.conv1.weight", "fc.weight"
 """Tensors that every such file has, and from whose shapes the size of the network follows."""
 ENCODERS: dict[tuple[int, int], Kind] = {(3, 3): "resnet20", (7, 4): "resnet18"}
@@ -36,7 +36,7 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 @dataclass(frozen=True)
 class Size:
-    """What the shapes of a checkpoint say."""
+    """Size of a checkpoint's network, by the shapes of its tensors."""
 
     kind: Kind
     width: int
@@ -139,7 +139,7 @@ def key_map() -> KeyMap:
 
 
 def kind_of(state: Mapping[str, Tensor]) -> Kind:
-    """Which encoder an official state has; ValueError if it is another one."""
+    """Name the encoder of an official state; ValueError if it is another one."""
     stem = tuple(state[STEM].shape)
     stages = {m[1] for key in state if (m := re.match(r"encoder\.layer(\d+)\.", key))}
     kind = ENCODERS.get((stem[-1] if len(stem) == 4 else 0, len(stages)))

@@ -62,7 +62,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said of one picture."""
+    """Classes of one picture, or why it could not be read."""
 
     name: str
     folder: str

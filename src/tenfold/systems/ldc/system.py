@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tenfold.core import checkpoint
 from tenfold.core.capabilities import Export
 from tenfold.core.claim import Claim
 from tenfold.core.divide import divided
@@ -31,6 +30,7 @@ from .evaluation import Course, Details, nbytes
 from .feature_plot import Scene, draw_space
 from .heads import Base, Space, in_space, statistics
 from .model import BaseTrainingModel, Exported, Network, distances, new_unit
+from .pretrained import take_encoder
 from .recipes import RECIPES, SMALL
 from .rehearsal import learned_vectors
 
@@ -116,7 +116,7 @@ class Ldc(System[Config]):
                 "leaves out; set --calibration.features final"
             )
         if cfg.encoder:
-            self._take_encoder()
+            take_encoder(self.model, Path(cfg.encoder))
         else:
             held, epochs = len(self.images.held) > 0, self.images.epochs
             yield Stage(
@@ -170,25 +170,6 @@ class Ldc(System[Config]):
         """How many features a class base training has to collect in its first epoch."""
         settings = self.cfg.calibration
         return settings.real if settings.features == "first-epoch" else 0
-
-    def _take_encoder(self) -> None:
-        """The encoder and classifier of other weights, which must be of the same shape."""
-        path = Path(self.cfg.encoder)
-        file = path / "weights.safetensors" if path.is_dir() else path
-        if not file.exists():
-            raise FileNotFoundError(f"encoder {file} does not exist; give a run or its weights")
-        given = checkpoint.read_tensors(file)
-        own = self.model.state_dict()
-        wanted = {k: v for k, v in own.items() if k.startswith("encoder.")}
-        for key, value in wanted.items():
-            if key not in given or given[key].shape != value.shape:
-                has = tuple(given[key].shape) if key in given else "missing"
-                raise ValueError(
-                    f"{file}: {key} is {has}, this model needs {tuple(value.shape)}; "
-                    "set --model.kind and --model.width as those weights have them"
-                )
-        for key, value in wanted.items():
-            value.copy_(given[key])
 
     def held_accuracy(self, training: nn.Module) -> dict[str, float]:
         """Accuracy of the trained classifier on held-out pictures of the base classes (percent)."""
@@ -335,7 +316,7 @@ class Ldc(System[Config]):
         )
 
     def learned_state(self) -> dict[str, Tensor]:
-        """All that later predictions and sessions need of the classes known now."""
+        """Everything that later predictions and sessions need of the classes known now."""
         return self.classifier.state()
 
     def restore_learned(self, tensors: dict[str, Tensor], classes: tuple[str, ...]) -> None:
@@ -373,7 +354,7 @@ class Ldc(System[Config]):
         }
 
     def claims(self) -> list[Claim[Config]]:
-        """What the paper says, on one encoder a seed."""
+        """The paper's claims, on one encoder a seed."""
         return comparison.claims(SMALL)
 
     # --- files of others -----------------------------------------------------------------------
