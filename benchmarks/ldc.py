@@ -33,14 +33,14 @@ from tenfold.core.seed import generator
 from tenfold.report.claim import md_table
 from tenfold.systems.ldc import Ldc
 from tenfold.systems.ldc.calibration_unit import (
-    UnitTrainee,
+    UnitTrainingModel,
     matching_loss,
     real_features,
     unit_batches,
 )
 from tenfold.systems.ldc.heads import cosine
 from tenfold.systems.ldc.heads import statistics as statistics_of
-from tenfold.systems.ldc.model import BaseTrainee, Network, new_unit
+from tenfold.systems.ldc.model import BaseTrainingModel, Network, new_unit
 from tenfold.systems.ldc.recipes import OFFICIAL, SMALL
 from tenfold.systems.ldc.rehearsal import tune
 
@@ -64,11 +64,13 @@ def autocast(on: bool) -> AbstractContextManager[Any]:
     return torch.autocast("cpu", torch.bfloat16, enabled=on)
 
 
-def trainee(layout: torch.memory_format, seed: int = 0, classes: int = CLASSES) -> BaseTrainee:
+def trainee(
+    layout: torch.memory_format, seed: int = 0, classes: int = CLASSES
+) -> BaseTrainingModel:
     torch.manual_seed(seed)
     network = Network(SMALL.model, SMALL.calibration, classes, seed)
     network.encoder.to(memory_format=layout)
-    return BaseTrainee(network)
+    return BaseTrainingModel(network)
 
 
 def pictures(layout: torch.memory_format) -> dict[str, torch.Tensor]:
@@ -165,7 +167,7 @@ def units() -> tuple[Sides, dict[str, float]]:
     for name, step in (("one class a step (official)", "class"), ("all classes in a step", "all")):
         settings = replace(OFFICIAL, step=step)
         unit = new_unit(64, settings, 0)
-        model = UnitTrainee(unit, settings, 16.0, base.covariance)
+        model = UnitTrainingModel(unit, settings, 16.0, base.covariance)
         optimiser = torch.optim.SGD(model.parameters(), 0.1, 0.9, dampening=0.9)
         batches, steps = (
             unit_batches(base, real, settings, unit, 0),
@@ -230,7 +232,7 @@ def accuracy(epochs: int, seeds: int) -> dict[str, list[float]]:
             model = trainee(layout, seed, 20)
             optim = replace(SMALL.optim, warmup=20)
             optimiser = build(model, optim, one_group)
-            steps = epochs * system.images.steps_per_epoch
+            steps = epochs * system.images.epochs.steps
             for step in range(steps):
                 batch = system.images.batch(step)
                 batch["images"] = batch["images"].contiguous(memory_format=layout)

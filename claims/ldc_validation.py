@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,13 +19,14 @@ import torch
 
 from tenfold.core import dist, log, loop
 from tenfold.core.stage import Stage
-from tenfold.data.images import fscil
+from tenfold.data.images import fscil, fscil_open
 from tenfold.report.claim import md_table
 from tenfold.runner.weights import construct
 from tenfold.systems.ldc import Ldc, comparison
 from tenfold.systems.ldc.calibration_unit import Unit
 from tenfold.systems.ldc.config import Calibration
-from tenfold.systems.ldc.heads import statistics
+from tenfold.systems.ldc.evaluation import Course, evaluate, scores, summary
+from tenfold.systems.ldc.heads import Head, statistics
 from tenfold.systems.ldc.recipes import (
     NO_UNIT,
     OFFICIAL,
@@ -35,7 +36,6 @@ from tenfold.systems.ldc.recipes import (
     RELEASED,
     SMALL,
 )
-from tenfold.systems.ldc.sessions import measure
 
 HERE = Path(__file__).parent
 BASE, WAY, SESSIONS, SHOT, DRAWS = 40, 5, 4, 5, 5
@@ -118,7 +118,7 @@ def main() -> None:
     if cfg.data.name != SMALL.data.name:
         raise SystemExit(f"{SMALL.data.name} was not found; set TENFOLD_DATA")
     system = construct(Ldc, cfg)
-    system.images.protocol = pseudo(fscil.read(SMALL.data.name))
+    system.images.protocol = pseudo(fscil_open.read(SMALL.data.name))
     system.cfg = cfg = replace(cfg, classes=system.images.protocol.classes)
     trained = {
         name: comparison.new_unit(64, settings, 0) for name, (settings, _) in units().items()
@@ -130,17 +130,22 @@ def main() -> None:
     rows: dict[str, dict[str, float]] = {}
     tukey = statistics(*_both(system, "tukey"))
     for name, row in comparison.quick(cfg, system.measured(), tukey).items():
-        rows[name] = measure(row.make, system.course("test", row.space))[0]
+        rows[name] = measured(row.make, system.course("test", row.space))
     for name, (settings, unit) in variants().items():
         given = trained[unit] if unit else comparison.new_unit(64, settings, 0)
         make = comparison.rehearsal(system.measured(settings), settings, 16.0, 0, given)
-        rows[name] = measure(make, system.course("test", settings.space))[0]
+        rows[name] = measured(make, system.course("test", settings.space))
     write(rows, environment)
 
 
 def _both(system: Ldc, space: str) -> tuple[torch.Tensor, torch.Tensor]:
     found = system.encoded("train", space)
     return found.features, found.labels
+
+
+def measured(make: Callable[[], Head], course: Course) -> dict[str, float]:
+    """A head's numbers over all draws."""
+    return summary([scores(one, course) for one in evaluate({"": (make, course)})[""]])
 
 
 def stages(system: Ldc, trained: dict[str, Unit]) -> Iterator[Stage]:

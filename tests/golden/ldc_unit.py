@@ -8,7 +8,7 @@ from torch import Tensor
 
 from golden.harness import Case, close
 from golden.ldc_fill import fill, given
-from tenfold.systems.ldc.calibration_unit import Unit, UnitTrainee, draw, factor, matching_loss
+from tenfold.systems.ldc.calibration_unit import Unit, UnitTrainingModel, draw, factor, matching_loss
 from tenfold.systems.ldc.config import Calibration
 from tenfold.systems.ldc.heads import Base
 from tenfold.systems.ldc.rehearsal import Rehearsal
@@ -76,7 +76,7 @@ def check_matching(case: Case) -> None:
     """The unit's training: one step a class, classes in order, SGD with dampening."""
     want, config = case.arrays, case.spec["config"]
     settings = Calibration()
-    trainee = UnitTrainee(unit_of(case, settings), settings, 16.0, torch.eye(config["D"]))
+    trainee = UnitTrainingModel(unit_of(case, settings), settings, 16.0, torch.eye(config["D"]))
     real = given(case, "g.pcu.dm_real")
     batches = [
         {"real": real[c : c + 1], "start": given(case, f"g.pcu.g{c}")[None]}

@@ -3,7 +3,8 @@
 Classes are numbered in the order in which they are learned: base classes first, then `way` new
 ones a session. Predictions are class numbers (the largest logit of the classes seen so far). The
 released code averages the accuracies of batches, which weighs a short last batch too much; here
-every picture counts once. Source: spec section 8.
+every picture counts once. Accuracy a session is that of Tao et al. (2020) and CEC (Zhang et al.
+2021), PD that of CEC and later papers, the harmonic mean that of TEEN (Wang et al. 2023).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Confusion:
-    """Where pictures of base and of novel classes go, in percent of the base or novel pictures."""
+    """Answers for base and for novel pictures, in percent of the base or of the novel pictures."""
 
     base_right: float
     base_as_base: float

@@ -13,7 +13,7 @@ from tenfold.core.seed import generator
 from tenfold.systems.ldc import calibration_unit as unit_module
 from tenfold.systems.ldc.calibration_unit import (
     Unit,
-    UnitTrainee,
+    UnitTrainingModel,
     base_samples,
     biased,
     draw,
@@ -62,12 +62,12 @@ def head_of(settings: Calibration, unit: Unit | None = None, seed: int = 0) -> R
     return Rehearsal(base_of(), settings, TEMPERATURE, seed, unit, samples)
 
 
-def trained(settings: Calibration, steps: int) -> tuple[UnitTrainee, Tensor]:
+def trained(settings: Calibration, steps: int) -> tuple[UnitTrainingModel, Tensor]:
     """A unit after some steps of SGD, and their losses."""
     base, unit = base_of(), unit_of(settings)
     real = real_features(*photos(BASE, PHOTOS, 0), settings.real, 0)
     batches = unit_batches(base, real, settings, unit, 0)
-    trainee = UnitTrainee(unit, settings, TEMPERATURE, base.covariance)
+    trainee = UnitTrainingModel(unit, settings, TEMPERATURE, base.covariance)
     learning = [p for p in trainee.parameters() if p.requires_grad]
     sgd = torch.optim.SGD(learning, 0.1, momentum=0.9, dampening=settings.dampening)
     losses = []

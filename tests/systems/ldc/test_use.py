@@ -21,14 +21,17 @@ from tiny import config, options
 
 import tenfold
 from tenfold import cli, systems
+from tenfold.core.capabilities import Learns
+from tenfold.core.seed import generator
 from tenfold.core.versions import Versions
 from tenfold.generated import shapes
 from tenfold.runner.weights import construct
+from tenfold.systems.ldc.classifier import Classifier
+from tenfold.systems.ldc.evaluation import nbytes
 from tenfold.systems.ldc.heads import in_space
 from tenfold.systems.ldc.official import to_official
 from tenfold.systems.ldc.recipes import RECIPES
-from tenfold.systems.ldc.sessions import nbytes
-from tenfold.systems.ldc.system import Asked, Ldc
+from tenfold.systems.ldc.system import Ldc
 
 pytestmark = pytest.mark.usefixtures("generated_only")
 
@@ -53,11 +56,16 @@ def copy(trained: Path, tmp_path: Path) -> Path:
 
 def logits(folder: Path) -> torch.Tensor:
     """What a run says of some pictures now."""
+    classifier = classifier_of(folder)
+    images = torch.from_numpy(shapes.draw(3, [f"probe {i}" for i in range(4)]))
+    return classifier.head.logits(classifier.features(images))
+
+
+def classifier_of(folder: Path) -> Classifier:
+    """The classifier of a run."""
     system = tenfold.load(folder)
     assert isinstance(system, Ldc)
-    images = torch.from_numpy(shapes.draw(3, [f"probe {i}" for i in range(4)]))
-    features = system.encode(images)
-    return system.head().logits(features)
+    return system.classifier
 
 
 def fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -87,7 +95,7 @@ def test_learn_undo_redo(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     cli.main(["learn", str(copy), "--redo"])
     assert torch.equal(logits(copy), after)
     # the weights themselves never change
-    assert tenfold.load(copy).known[-1] == "red kite"
+    assert classifier_of(copy).known[-1] == "red kite"
 
 
 def test_learning_twice_from_the_same_photos_is_the_same(copy: Path, tmp_path: Path) -> None:
@@ -103,7 +111,7 @@ def test_a_folder_of_class_folders_is_one_session(copy: Path, tmp_path: Path) ->
     for i, name in enumerate(("one", "two", "three")):
         save_photos(tmp_path / "classes" / name, 13 + i, 4)
     cli.main(["learn", str(copy), str(tmp_path / "classes")])
-    assert tenfold.load(copy).known[-3:] == ["one", "three", "two"]
+    assert classifier_of(copy).known[-3:] == ["one", "three", "two"]
 
 
 def test_what_is_kept_does_not_depend_on_photos_seen(copy: Path, tmp_path: Path) -> None:
@@ -112,7 +120,7 @@ def test_what_is_kept_does_not_depend_on_photos_seen(copy: Path, tmp_path: Path)
     for count in (5, 40):
         system = tenfold.load(copy)
         assert isinstance(system, Ldc)
-        start = nbytes(system.head().state())
+        start = nbytes(system.classifier.head.state())
         learned = system.learn(save_photos(tmp_path / f"class of {count}", 15, count), "")
         assert learned.memory_before == start
         sizes.append(learned.memory_after - start)
@@ -185,15 +193,25 @@ def test_a_known_class_is_refused(
     copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photos = save_photos(tmp_path / "again", 13, 5)
-    name = tenfold.load(copy).known[0]
+    name = classifier_of(copy).known[0]
     line = fails(["learn", str(copy), str(photos), "--name", name.upper()], capsys)
     assert "is known already" in line and "--name" in line
 
 
-def test_systems_that_cannot_learn_say_so() -> None:
-    cls = systems.system_class("spgsn")
-    with pytest.raises(ValueError, match="Spgsn cannot learn"):
-        cls.learn(object.__new__(cls), Path(), "")
+def test_learn_is_what_ldc_can_and_others_cannot() -> None:
+    assert issubclass(systems.system_class("ldc"), Learns)
+    assert not issubclass(systems.system_class("spgsn"), Learns)
+    assert "ldc" in str(systems.refusal("spgsn", "learn"))
+
+
+def test_batches_are_those_of_before() -> None:
+    """Rows of base training: a permutation an epoch, seeded by (seed, "order", epoch)."""
+    images = construct(Ldc, config("ldc", "demo", options("ldc"))).images
+    count, size, seed = len(images.kept), images.cfg.data.batch_size, images.cfg.seed
+    for index in (0, 7, images.epochs.steps - 1, images.epochs.steps, 3 * images.epochs.steps + 2):
+        epoch, place = divmod(index, count // size)
+        order = torch.randperm(count, generator=generator(seed, "order", epoch))
+        assert np.array_equal(images.epochs.rows(index), order[place * size : (place + 1) * size])
 
 
 # --- training ----------------------------------------------------------------------------------
@@ -238,18 +256,19 @@ def test_every_head_learns_and_is_restored(trained: Path, tmp_path: Path, head: 
     for system in (one, two):
         assert [stage.name for stage in system.stages()] == (["calibrate"] if head == "ldc" else [])
     one.learn(photos, "")
-    two.restore_learned(one.learned_state(), tuple(one.known))
-    features = one.encode(torch.from_numpy(shapes.draw(1, ["a", "b"])))
-    (left, right), (unknown, same) = zip(one.answers(features), two.answers(features), strict=True)
+    first, second = one.classifier, two.classifier
+    two.restore_learned(one.learned_state(), tuple(first.known))
+    features = first.features(torch.from_numpy(shapes.draw(1, ["a", "b"])))
+    (left, unknown), (right, same) = first.classify(features), second.classify(features)
     assert torch.equal(left, right) and torch.equal(unknown, same) and left.shape[1] == 13
     with pytest.raises(ValueError, match="does not hold a mean of each"):
-        two.restore_learned(one.learned_state(), tuple(one.known[:-1]))
+        two.restore_learned(one.learned_state(), tuple(first.known[:-1]))
 
 
 def test_the_unit_can_learn_from_the_first_features(
     tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Trap 4 of the official code as a switch: collected in training, kept through a resume."""
+    """As the official code has it, behind a switch: collected in training, kept on resume."""
     words = [*options("ldc"), "--calibration.features", "first-epoch"]
     cfg = config("ldc", "demo", words)
     system = construct(Ldc, cfg)
@@ -281,15 +300,12 @@ def test_the_unit_can_learn_from_the_first_features(
 
 
 def test_strangers_are_called_unknown(copy: Path, tmp_path: Path) -> None:
-    system = tenfold.load(copy)
-    assert isinstance(system, Ldc)
-    features = system.encode(torch.from_numpy(shapes.draw(0, ["a", "b"])))
-    system.options = Asked(unknown=0.0)  # nearer than the nearest is impossible
-    assert system.answers(features)[1].all()
-    system.options = Asked(unknown=100.0)
-    found, unknown = system.answers(1000 * features)
+    classifier = classifier_of(copy)
+    features = classifier.features(torch.from_numpy(shapes.draw(0, ["a", "b"])))
+    assert classifier.classify(features, 0.0)[1].all()  # nearer than the nearest is impossible
+    probabilities, unknown = classifier.classify(1000 * features, 100.0)
     assert not unknown.any()
-    torch.testing.assert_close(found.sum(1), torch.ones(2))
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(2))
 
 
 def test_a_folder_with_a_broken_picture_is_answered(copy: Path, tmp_path: Path) -> None:
@@ -316,12 +332,15 @@ def test_convert_and_back(trained: Path, tmp_path: Path) -> None:
     folder = tmp_path / "session0"
     assert "fc.weight[60:]" in (folder / "conversion.txt").read_text()
     system = tenfold.load(folder)
-    assert isinstance(system, Ldc) and len(system.known) == 60
+    assert isinstance(system, Ldc) and len(system.classifier.known) == 60
     torch.testing.assert_close(
-        system.head().state()["vectors"], made.model.classifier.detach(), rtol=1e-6, atol=1e-6
+        system.classifier.head.state()["vectors"],
+        made.model.classifier.detach(),
+        rtol=1e-6,
+        atol=1e-6,
     )
     cli.main(["learn", str(folder), str(save_photos(tmp_path / "new", 13, 5))])
-    assert len(tenfold.load(folder).known) == 61
+    assert len(classifier_of(folder).known) == 61
 
 
 def test_help_of_a_run_names_its_options(trained: Path) -> None:

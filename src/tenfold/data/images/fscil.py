@@ -18,14 +18,14 @@ from torch import Tensor
 from .decode import Pictures
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-CIFAR = ((0.507, 0.487, 0.441), (0.267, 0.256, 0.276))  # spec section 1
+CIFAR = ((0.507, 0.487, 0.441), (0.267, 0.256, 0.276))  # CEC's loader of CIFAR-100
 TINY = ((0.4824, 0.4454, 0.3919), (0.2616, 0.2530, 0.2666))  # README of the set, at 32x32
 Colours = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class View:
-    """How a held picture becomes the network's input."""
+    """The way from a held picture to the network's input."""
 
     side: int
     """Pixels of a held picture's side."""
@@ -45,7 +45,7 @@ class View:
     def train_source(
         self, images: UInt8[Tensor, "image 3 side side"]
     ) -> Float[Tensor, "image 3 source source"]:
-        """What augmentation starts from, in [0, 1]: pooled if `size` divides `side`, else whole."""
+        """Images for augmentation, in [0, 1]: pooled if `size` divides `side`, else whole."""
         if images.shape[2] != self.side:
             raise ValueError(f"pictures of {images.shape[2]} pixels, expected {self.side} a side")
         x, blocks = images.float(), self.side // self.size
@@ -109,7 +109,7 @@ OWN = {
     "cub200": Numbers(100, 10, 5, 10),
     "shapes": Numbers(12, 3, 5, 4),
 }
-"""The public protocols (spec section 1), and that of `generated.shapes`."""
+"""The public protocols (Tao et al. 2020, and CEC's index lists), and that of `generated.shapes`."""
 NAMES = ("tiny_imagenet_fscil", "cifar100", "mini_imagenet", "cub200", "folder")
 """What `read` takes."""
 FOLDER_SHOT, FOLDER_SIZE = 5, 32
@@ -120,7 +120,7 @@ Load = Callable[[str, Sequence[int]], Pictures]
 
 @dataclass(frozen=True)
 class Source:
-    """What a data set has, before protocols choose from it. Labels are the set's own."""
+    """A data set, before protocols choose from it. Labels are the set's own."""
 
     classes: tuple[str, ...]
     train: Sequence[int]
@@ -286,7 +286,7 @@ FIXED = ("tiny_imagenet_fscil", "cifar100", "shapes")
 
 
 def view(name: str, size: int = 0) -> View:
-    """How the pictures of a set become inputs of `size` pixels; 0 is the set's own."""
+    """The view that makes inputs of `size` pixels of a set's pictures; 0 is the set's own."""
     side, own, colours = HELD[name]
     if name not in FIXED:
         size = size or (FOLDER_SIZE if name == "folder" else own)

@@ -20,7 +20,7 @@ from .heads import Base, check_session, cosine
 ROWS = 8192
 """Samples that the logistic regression takes at once: their logits stay in the cache."""
 GROWING = ("vectors", "bias", "photo_means", "photo_leans", "photo_classes")
-"""What of a state has more rows after more sessions."""
+"""Parts of a state that have more rows after more sessions."""
 
 
 def class_means(
@@ -32,8 +32,8 @@ def class_means(
     return sums.index_add_(0, labels - known, features.double()) / counts[:, None]
 
 
-class Peer:
-    """What all heads here share: what they keep, and a `learn` that subclasses say the core of."""
+class Baseline:
+    """Common part of all heads here: their state, and a `learn` whose core subclasses say."""
 
     def __init__(self, temperature: int | float, kept: dict[str, Tensor]) -> None:
         """`kept` is the state; its `vectors` have a row a class, and so many at least."""
@@ -81,7 +81,7 @@ class Peer:
         self.kept = {name: value.clone() for name, value in state.items()}
 
 
-class Ncm(Peer):
+class Ncm(Baseline):
     """Nearest class mean by cosine: what every method should beat."""
 
     def __init__(self, base: Base, temperature: int | float = 16.0, centred: bool = False) -> None:
@@ -95,7 +95,7 @@ class Ncm(Peer):
         return cosine(features.float() - centre, vectors - centre, self.temperature)
 
 
-class Teen(Peer):
+class Teen(Baseline):
     """TEEN: a new prototype moves towards the base prototypes that look like it, untrained.
 
     All vectors are of unit length, the weighted mean of base prototypes too, as in the official
@@ -128,7 +128,7 @@ class Teen(Peer):
         return torch.cat([known, ((1 - self.alpha) * means + self.alpha * pull).float()])
 
 
-class FineTune(Peer):
+class FineTune(Baseline):
     """Naive fine-tuning: all class vectors learn from the new photos alone, and forget."""
 
     def __init__(
@@ -161,7 +161,7 @@ class FineTune(Peer):
         return vectors.detach()
 
 
-class Lda(Peer):
+class Lda(Baseline):
     """Linear discriminant analysis with the base session's covariance and equal priors."""
 
     def __init__(self, base: Base, shrinkage: int | float = 1.0) -> None:
@@ -270,12 +270,12 @@ def logistic_regression(
 
     begin = (first @ blacken).flatten().numpy()
     options = {"maxiter": iterations, "gtol": 1e-4, "ftol": 0.0}
-    found = minimize(objective, begin, method="L-BFGS-B", jac=True, options=options)
-    weights = (torch.from_numpy(found.x).view(first.shape) @ whiten).float()
+    best = minimize(objective, begin, method="L-BFGS-B", jac=True, options=options)
+    weights = (torch.from_numpy(best.x).view(first.shape) @ whiten).float()
     return weights[:, :dim].contiguous(), weights[:, dim].contiguous()
 
 
-class FreeLunch(Peer):
+class FreeLunch(Baseline):
     """Distribution calibration ("Free Lunch"): Gaussians of new classes lean on similar base ones.
 
     Made for tasks of new classes only; how it runs over sessions is ours. Each session fits a

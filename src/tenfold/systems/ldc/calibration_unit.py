@@ -1,8 +1,9 @@
 """The parameterized calibration unit (PCU): biased samples of a class, and what recalibrates them.
 
 A class's biased distribution is a Gaussian around its mean with the one covariance that all classes
-share (spec 4a); the unit pulls its samples towards real features (spec 4b), and learns that from
-a few real features of each base class (spec 5).
+share; the unit pulls its samples towards real features, and learns that from a few real features of
+each base class. Names and sizes are those of `models/LDC_net/Network.py` of the released code, and
+of its `models/modules.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .config import Calibration
 from .heads import Base
 
 JITTER = 1e-6
-"""What is added to the covariance's diagonal before it is factored, times the mean variance."""
+"""Share that is added to the covariance's diagonal before it is factored, of the mean variance."""
 TRIES = 5
 """The jitter grows tenfold with each further try."""
 
@@ -50,7 +51,7 @@ class Unit(nn.Module):
     def forward(self, z: Float[Tensor, "*class sample dim"]) -> list[Tensor]:
         """The samples after each pass, z_1 .. z_T, of the shape of z."""
         passes = []
-        for _ in range(self.recurrences):
+        for _ in range(self.recurrences):  # z_{t+1} = R(W4 R(W2 R(W1 z_t))), the same W in each
             out = self.layer4(F.relu(self.layer2(F.relu(self.layer1(z)))))
             z = F.relu(out + z if self.residual else out)
             passes.append(z)
@@ -65,12 +66,12 @@ class Unit(nn.Module):
     def spread(
         self, means: Float[Tensor, "class dim"], covariance: Float[Tensor, "dim dim"]
     ) -> Float[Tensor, "class dim dim"]:
-        """What the covariance head makes of a two-channel picture: the mean in each row, Sigma."""
+        """Output of the covariance head for two channels: the mean in each row, and Sigma."""
         like = self.layer1.weight
         dim = len(covariance)
-        rows = means.to(like)[:, None].expand(-1, dim, -1)
-        picture = torch.stack([rows, covariance.to(like).expand_as(rows)], dim=1)
-        return self.layer_6(picture)[:, 0]
+        rows = means.to(like)[:, None].expand(-1, dim, -1)  # class, dim, dim: the mean in each row
+        picture = torch.stack([rows, covariance.to(like).expand_as(rows)], dim=1)  # class, 2, ...
+        return self.layer_6(picture)[:, 0]  # class, dim, dim
 
 
 def factor(covariance: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim dim"]:
@@ -185,9 +186,9 @@ def matching_loss(
 ) -> Float[Tensor, "*class"]:
     """KL(softmax(real) || softmax(z_t)), summed over passes and samples: one number a class.
 
-    Sample i is paired with real feature i (official code). With log_softmax throughout: the log of
-    a softmax is minus infinity as soon as a feature underflows. "normalised" compares directions:
-    temperature times features of length one.
+    That is `dis_match` of the released code; sample i is paired with real feature i. With
+    log_softmax throughout: the log of a softmax is minus infinity as soon as a feature underflows.
+    "normalised" compares directions: temperature times features of length one.
     """
 
     def scores(x: Tensor) -> Tensor:
@@ -196,10 +197,10 @@ def matching_loss(
 
     wanted = scores(real)
     terms = [F.kl_div(scores(z), wanted, reduction="none", log_target=True) for z in passes]
-    return torch.stack(terms).sum((0, -2, -1))
+    return torch.stack(terms).sum((0, -2, -1))  # over pass, sample and feature; a class is left
 
 
-class UnitTrainee(nn.Module):
+class UnitTrainingModel(nn.Module):
     """The unit in training, for the house's loop: loss = mean of the batch's classes."""
 
     covariance: Tensor
@@ -238,9 +239,10 @@ def unit_batches(
     unit: Unit,
     seed: int,
 ) -> Callable[[int], dict[str, Tensor]]:
-    """Index -> batch of `UnitTrainee`, a pure function of (seed, index): classes in order, or all.
+    """Index -> batch of `UnitTrainingModel`, a pure function of (seed, index).
 
-    Without `redraw` these are the samples that `base_samples` gives.
+    A batch is the next class in order, or all of them. Without `redraw` its samples are those that
+    `base_samples` gives.
     """
     (classes, count, dim), kept = real.shape, base_noise(base, settings, seed)
     assert count <= kept.shape[1], f"{count} real features, but {kept.shape[1]} samples a class"

@@ -1,4 +1,4 @@
-"""Which heads stand in a result's table, and how each is built from one encoder's features."""
+"""The heads of a result's table, each built from one encoder's features."""
 
 from __future__ import annotations
 
@@ -95,20 +95,20 @@ def slow(
         unit = unit or new_unit(base.means.shape[1], settings, seed)
         return Row(rehearsal(base, settings, cfg.model.temperature, seed, unit), settings.space)
 
-    mine, found = cfg.calibration, {"Free Lunch": Row(lambda: FreeLunch(lunch, cfg.seed))}
+    mine, rows = cfg.calibration, {"Free Lunch": Row(lambda: FreeLunch(lunch, cfg.seed))}
     if cfg.head == "ldc":
-        found["own settings, unit untrained"] = row(replace(mine, unit="untrained"))
-        found["own settings, no unit"] = row(replace(mine, unit="none"))
+        rows["own settings, unit untrained"] = row(replace(mine, unit="untrained"))
+        rows["own settings, no unit"] = row(replace(mine, unit="none"))
     for name, unit in units.items():
-        found[f"LDC ({name})"] = row(SETTINGS[name].settings, unit)
+        rows[f"LDC ({name})"] = row(SETTINGS[name].settings, unit)
     if mine != OFFICIAL:
-        found["LDC (released code)"] = row(RELEASED)
-        found["LDC (official), no unit"] = row(NO_UNIT)
-    return found
+        rows["LDC (released code)"] = row(RELEASED)
+        rows["LDC (official), no unit"] = row(NO_UNIT)
+    return rows
 
 
 def claims(cfg: Config) -> list[Claim[Config]]:
-    """What the paper says, and what honest peers on the same encoder make of it."""
+    """The paper's claims, against honest baselines on the same encoder."""
     ours = Variant("LDC (reference)", replace(cfg, peers="all"))
 
     def row(name: str, key: str = "") -> Variant[Config]:

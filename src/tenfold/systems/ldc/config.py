@@ -177,6 +177,23 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class PredictOptions:
+    """Options of `predict`."""
+
+    top: int = 5
+    """Classes to list for each picture."""
+    unknown: float = 95.0
+    """A picture is called unknown if it is farther from every class than this percentage of the
+    known classes' own pictures; 100 calls nothing unknown."""
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise ValueError(f"--top must be at least 1, got {self.top}")
+        if not 0 <= self.unknown <= 100:
+            raise ValueError(f"--unknown is a percentage, 0 to 100, got {self.unknown}")
+
+
+@dataclass(frozen=True)
 class Config:
     """LDC: what to train on what, and which head learns new classes."""
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tenfold.core import dist
+from tenfold.core.epochs import Epochs
 from tenfold.core.seed import generator
 from tenfold.core.system import DataUsed
 from tenfold.data import catalog
@@ -21,12 +22,9 @@ from tenfold.generated import shapes
 
 from . import official
 from .config import Config, Data
-from .model import Network
 from .recipes import RECIPES
 
 COMPACT = "tiny_imagenet_fscil"
-ENCODE_BATCH = 250
-"""Pictures that are encoded at once."""
 
 
 def find(data: Data) -> Path | None:
@@ -101,7 +99,7 @@ def of_official(size: official.Size) -> Config:
 
 
 def used(data: Data) -> DataUsed:
-    """What a result rests on, by name and kind."""
+    """Name and kind of the data that a result rests on."""
     if data.name == "shapes":
         return DataUsed("shapes", "generated", "drawn shapes of our own", "MIT")
     licence = "your own" if data.name == "folder" else catalog.entry(data.name).licence
@@ -126,13 +124,13 @@ class Images:
     @cached_property
     def protocol(self) -> fscil.Protocol:
         """Pictures, labels, sessions."""
-        found = read(self.cfg.data, self.cfg.seed)
-        if found.classes != self.cfg.classes:
+        protocol = read(self.cfg.data, self.cfg.seed)
+        if protocol.classes != self.cfg.classes:
             raise ValueError(
-                f"the data has other classes than this run: {len(found.classes)} of "
+                f"the data has other classes than this run: {len(protocol.classes)} of "
                 f"{self.cfg.data.name} against {len(self.cfg.classes)}"
             )
-        return found
+        return protocol
 
     @cached_property
     def held(self) -> Int[np.ndarray, " image"]:
@@ -155,25 +153,15 @@ class Images:
             held.append(rows[len(rows) - count :])
         return np.sort(np.concatenate(kept)), np.sort(np.concatenate(held))
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole batches in one pass; a short last one is dropped."""
-        size = self.cfg.data.batch_size
-        whole = len(self.kept) // size
-        if whole == 0:
-            raise ValueError(
-                f"{len(self.kept)} training pictures do not fill one batch of {size}; "
-                "lower data.batch_size"
-            )
-        return whole
+    @cached_property
+    def epochs(self) -> Epochs:
+        """Rows of the kept pictures for each batch of base training."""
+        return Epochs(len(self.kept), self.cfg.data.batch_size, self.cfg.seed)
 
     def batch(self, index: int) -> dict[str, Tensor]:
         """Micro-batch `index` of base training, this process's rows of it."""
-        data, size = self.cfg.data, self.cfg.data.batch_size
-        epoch, place = divmod(index, self.steps_per_epoch)
-        order = _order(self.cfg.seed, epoch, len(self.kept))[place * size : (place + 1) * size]
-        pictures = self.protocol.train
-        rows = torch.from_numpy(self.kept[order])
+        data, pictures = self.cfg.data, self.protocol.train
+        rows = torch.from_numpy(self.kept[self.epochs.rows(index)])
         # drawn for the whole batch, so that any number of processes sees the same pictures
         draw = generator(self.cfg.seed, "augment", index)
         images = self.protocol.view.train_source(pictures.images[rows])
@@ -189,7 +177,7 @@ class Images:
                 images[turns == turn] = images[turns == turn].rot90(turn, (2, 3))
         if data.colour:
             images = augment.colour(images, data.colour, draw)
-        mine = dist.current().share(size)
+        mine = dist.current().share(data.batch_size)
         normalised = self.protocol.view.normalise(images[mine])
         return {
             "images": normalised.contiguous(memory_format=torch.channels_last),
@@ -199,21 +187,9 @@ class Images:
 
     @cached_property
     def view(self) -> fscil.View:
-        """How a picture becomes the network's input; no picture is read."""
+        """The way from a picture to the network's input; no picture is read."""
         data = self.cfg.data
         return fscil.view(data.name, data.size)
-
-
-@torch.no_grad()
-def encode(
-    network: Network, view: fscil.View, images: UInt8[Tensor, "image 3 side side"]
-) -> Float[Tensor, "image dim"]:
-    """Features of held pictures under the test transform, in evaluation mode, on the CPU."""
-    was_training, device = network.training, network.means.device
-    network.eval()
-    parts = [network(view.test(x).to(device)).float().cpu() for x in images.split(ENCODE_BATCH)]
-    network.train(was_training)
-    return torch.cat(parts)
 
 
 def new_classes(inputs: Path, name: str) -> dict[str, list[Path]]:
@@ -234,14 +210,14 @@ def new_classes(inputs: Path, name: str) -> dict[str, list[Path]]:
 
 
 def notes_on(names: tuple[str, ...], counts: tuple[int, ...]) -> tuple[str, ...]:
-    """What a user should know of the photos that were given."""
+    """Warnings about the photos that were given."""
     alone = [name for name, count in zip(names, counts, strict=True) if count == 1]
     few = "only one photo, so its mean is a guess; five are what the method was made for"
     return (f"{', '.join(alone)}: {few}",) if alone else ()
 
 
 def notes(cfg: Config) -> list[str]:
-    """What a reader of a result must know."""
+    """Protocol, draws and memory: notes for the reader of a result."""
     data = cfg.data
     lines = [
         f"{data.base} base classes; accuracy after a session is over the test pictures of all "
@@ -258,8 +234,3 @@ def notes(cfg: Config) -> list[str]:
     if not data.holdout:
         lines.append("`unknown` is judged by distances of training pictures: rather strict")
     return lines
-
-
-@lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, count: int) -> Int[np.ndarray, " count"]:
-    return torch.randperm(count, generator=generator(seed, "order", epoch)).numpy()

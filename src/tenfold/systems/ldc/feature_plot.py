@@ -35,7 +35,7 @@ SIDES = [
 
 @dataclass(frozen=True)
 class Scene:
-    """What the picture of newly learned classes needs."""
+    """Features and names of newly learned classes, and of those known before."""
 
     class_means: Float[Tensor, "known dim"]
     """Means of the classes known before (float64)."""
@@ -47,13 +47,8 @@ class Scene:
     """Of the new classes."""
 
 
-def space(before: Scene, base: Base) -> bytes:
-    """The space of features before and after new classes, as PNG."""
-    return draw_space(before, base, f"Learned: {listing(before.names)}")
-
-
 def listing(names: Sequence[str], room: int = 76) -> str:
-    """As many names as fit in `room` characters, and how many more there are."""
+    """Join as many names as fit in `room` characters, and say how many more there are."""
     shown: list[str] = []
     for name in map(short, names):
         if shown and sum(map(len, shown)) + 3 * len(shown) + len(name) > room:
@@ -129,8 +124,15 @@ def _plane(before: Scene, base: Base, test: Tensor) -> _Plane:
     )  # fmt: skip
 
 
-def draw_space(before: Scene, base: Base, title: str, test: Encoded | None = None) -> bytes:
-    """Two panels of one projection: where the photos fell, and what was made of them."""
+def draw_space(before: Scene, base: Base, title: str = "", test: Encoded | None = None) -> bytes:
+    """Draw where the photos fell and what was made of them: two panels of one projection, as PNG.
+
+    Args:
+        before: Classes known before, and the photos of new ones.
+        base: Statistics of the base session, whose covariance is the measure of distance.
+        title: Above the panels; empty names the new classes.
+        test: Test pictures of the new classes, with labels as those of the photos.
+    """
     none = before.features[:0]
     plane = _plane(before, base, none if test is None else test.features)
     ink, grid, _ = plots.INK["light"]
@@ -162,6 +164,7 @@ def draw_space(before: Scene, base: Base, title: str, test: Encoded | None = Non
         for axes in (left, right):
             axes.set_xlabel("main direction of the class means (σ)")
         left.set_ylabel("second direction (σ)")
+        title = title or f"Learned: {listing(before.names)}"
         figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=12)
         handles, words = left.get_legend_handles_labels()
         if test is not None:
@@ -241,15 +244,15 @@ def name_spots(
             arrowprops={"arrowstyle": "-", "color": tint, "linewidth": 0.7, "shrinkB": 3},
         )  # fmt: skip
         note.set_in_layout(False)
-        found = []
+        costs = []
         for x, y in SIDES:
             box = put(note, x, y)
             hidden = sum(box.contains(*pixel) for pixel in pixels)
             hidden += 9 * sum(box.contains(*pixel) for pixel in large)
             clash = sum(box.overlaps(other) for other in taken)
             out = box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0 or box.y1 > frame.y1
-            found.append((100 * clash + 200 * out + hidden + 0.12 * np.hypot(x, y), (x, y)))
-        taken.append(put(note, *min(found)[1]))
+            costs.append((100 * clash + 200 * out + hidden + 0.12 * np.hypot(x, y), (x, y)))
+        taken.append(put(note, *min(costs)[1]))
 
 
 def _towards(offset: int | float, positive: str, negative: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,17 +12,15 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tenfold.core.checkpoint import write_bytes
+from tenfold.core.system import Evaluation
 from tenfold.metrics import fewshot
 from tenfold.viz import plots
 
+from .config import Config
 from .data import Encoded
-from .feature_plot import Scene, any_script, draw_space, listing, short, space
-from .sessions import Course, Outcome, scores
-
-if TYPE_CHECKING:
-    from .system import Ldc
-
-__all__ = ["Scene", "report_pictures", "space"]
+from .evaluation import Course, Details, Outcome, scores
+from .feature_plot import Scene, any_script, draw_space, listing, short
+from .heads import Base
 
 RIVALS = 6
 """Other heads in a plot, at most: more colours there are not."""
@@ -31,25 +29,37 @@ ENDS = 10
 """Classes shown of the least and of the most accurate."""
 
 
-def report_pictures(system: Ldc, out: Path) -> dict[Path, str]:
-    """Accuracy over the sessions, what is confused, and the space of features: file -> caption.
+def report_pictures(evaluation: Evaluation, base: Base, cfg: Config, out: Path) -> dict[Path, str]:
+    """Draw accuracy over the sessions, what is confused, and the space of features.
 
-    Uses what `evaluate` and `baselines` measured last, on the test split.
+    Args:
+        evaluation: What `evaluate` returned.
+        base: Statistics of the base session.
+        cfg: Configuration of the run.
+        out: Folder to write to.
+
+    Returns:
+        File -> caption.
+
+    Raises:
+        ValueError: The evaluation is another system's.
     """
-    course = system.course("test", system.space)
-    outcomes, compared = system.outcomes, _rivals(system.compared)
-    own = f"{OWN[system.cfg.head]} (this run)"
+    details = evaluation.details
+    if not isinstance(details, Details):
+        raise ValueError(f"not an evaluation of LDC: its details are a {type(details).__name__}")
+    course, outcomes = details.course, details.outcomes
+    compared = _rivals(evaluation.baselines)
+    own = f"{OWN[cfg.head]} (this run)"
     drawn: dict[str, tuple[bytes, str]] = {}
-    if outcomes and course.way:
+    if course.way:
         drawn["sessions.png"] = _sessions(outcomes, course, own, compared)
         drawn["base-and-new.png"] = _final(outcomes, course, own, compared)
         drawn["confusion.png"] = _groups(outcomes, course)
-    elif outcomes:
+        drawn["features.png"] = _last_session(course, base, cfg.classes)
+    else:
         with any_script():
-            drawn["classes.png"] = _classes(outcomes, course, system.cfg.classes)
-            drawn["confusion.png"] = _mixed_up(outcomes, course, system.cfg.classes)
-    if course.way:
-        drawn["features.png"] = _last_session(system, course)
+            drawn["classes.png"] = _classes(outcomes, course, cfg.classes)
+            drawn["confusion.png"] = _mixed_up(outcomes, course, cfg.classes)
     for name, (content, _) in drawn.items():
         write_bytes(out / name, content)
     return {out / name: caption for name, (_, caption) in drawn.items()}
@@ -58,10 +68,10 @@ def report_pictures(system: Ldc, out: Path) -> dict[Path, str]:
 def _rivals(compared: Mapping[str, Mapping[str, float]]) -> dict[str, Mapping[str, float]]:
     """Of each family of heads, such as "NCM" and "NCM, centred", the one that ends best."""
     best: dict[str, str] = {}
-    for name, found in compared.items():
+    for name, numbers in compared.items():
         family = name.split(",")[0]
         rival = compared.get(best.get(family, ""), {})
-        if found["final/mean/overall"] > rival.get("final/mean/overall", -1.0):
+        if numbers["final/mean/overall"] > rival.get("final/mean/overall", -1.0):
             best[family] = name
     return {name: compared[name] for name in list(best.values())[:RIVALS]}
 
@@ -80,7 +90,7 @@ def _sessions(
     keys = [f"accuracy/by session/{i}" for i in range(count)]
     known = [course.base + i * course.way for i in range(count)]
     every = {own: [scores(one, course) for one in outcomes]}
-    every |= {name: [found] for name, found in compared.items()}
+    every |= {name: [numbers] for name, numbers in compared.items()}
     lines = {
         name: (known, [[one[k] for k in keys] for one in all_]) for name, all_ in every.items()
     }
@@ -105,10 +115,10 @@ def _final(
         own: {w: float(np.mean([o[f"final/mean/{p}"] for o in each])) for p, w in parts.items()}
     }
     errors = {own: {w: _deviation([o[f"final/mean/{p}"] for o in each]) for p, w in parts.items()}}
-    for name, found in compared.items():
-        values[name] = {word: found[f"final/mean/{part}"] for part, word in parts.items()}
+    for name, numbers in compared.items():
+        values[name] = {word: numbers[f"final/mean/{part}"] for part, word in parts.items()}
         key = "spread/over draws"
-        errors[name] = {word: found.get(f"{key}/{part}", 0.0) for part, word in parts.items()}
+        errors[name] = {word: numbers.get(f"{key}/{part}", 0.0) for part, word in parts.items()}
     content = plots.bars(
         values, errors=errors, title="After the last session",
         ylabel="test pictures right (%)", size=(6.4, 4.4),
@@ -128,8 +138,8 @@ def _groups(outcomes: Sequence[Outcome], course: Course) -> tuple[bytes, str]:
     seen = labels < sessions
     table = np.zeros((sessions, sessions))
     for one in outcomes:
-        found = _group(one.predictions[-1], course)
-        np.add.at(table, (labels[seen].numpy(), found[seen].numpy()), 1.0)
+        ends = _group(one.predictions[-1], course)
+        np.add.at(table, (labels[seen].numpy(), ends[seen].numpy()), 1.0)
     with np.errstate(invalid="ignore"):  # a session without test pictures stays empty
         table = 100 * table / table.sum(1, keepdims=True)
     names = ["base", *(f"session {i}" for i in range(1, sessions))]
@@ -148,10 +158,8 @@ def _group(classes: Int[Tensor, " image"], course: Course) -> Int[Tensor, " imag
     return torch.where(classes < course.base, 0, 1 + (classes - course.base) // course.way)
 
 
-def _last_session(system: Ldc, course: Course) -> tuple[bytes, str]:
-    base = system.remembered()
+def _last_session(course: Course, base: Base, classes: Sequence[str]) -> tuple[bytes, str]:
     photos, first = course.draws[0], course.base + (len(course.draws[0]) - 1) * course.way
-    classes = system.cfg.classes
     earlier = [
         one.features[one.labels == label].double().mean(0)
         for one in photos[:-1]
@@ -161,8 +169,8 @@ def _last_session(system: Ldc, course: Course) -> tuple[bytes, str]:
         torch.stack([*base.means, *earlier]),
         photos[-1].features,
         photos[-1].labels - first,
-        classes[:first],
-        classes[first : first + course.way],
+        tuple(classes[:first]),
+        tuple(classes[first : first + course.way]),
     )
     new = (course.test.labels >= first) & (course.test.labels < first + course.way)
     test = Encoded(course.test.features[new], course.test.labels[new] - first)
@@ -176,8 +184,8 @@ def _last_session(system: Ldc, course: Course) -> tuple[bytes, str]:
 def _classes(
     outcomes: Sequence[Outcome], course: Course, names: Sequence[str]
 ) -> tuple[bytes, str]:
-    found = outcomes[0].predictions[-1]
-    each = fewshot.class_accuracies(found, course.test.labels, len(names))
+    predicted = outcomes[0].predictions[-1]
+    each = fewshot.class_accuracies(predicted, course.test.labels, len(names))
     share = {c: float(x) for c, x in enumerate(each) if not x.isnan()}
     ranked = sorted(share, key=lambda c: share[c])
     chosen = ranked if len(ranked) <= 2 * ENDS else ranked[:ENDS] + ranked[-ENDS:]
@@ -213,7 +221,7 @@ def _mixed_up(
 
 def _distinct(names: Sequence[str]) -> list[str]:
     """Shortened names, numbered where two look alike."""
-    found: list[str] = []
+    titles: list[str] = []
     for name in map(short, names):
-        found.append(name if name not in found else f"{name} ({len(found)})")
-    return found
+        titles.append(name if name not in titles else f"{name} ({len(titles)})")
+    return titles

@@ -1,4 +1,4 @@
-"""What every head is: a classifier on fixed features that takes classes a few photos at a time."""
+"""Heads: a head is a classifier on fixed features that takes classes a few photos at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Space = Literal["raw", "tukey"]
 
 @dataclass(frozen=True)
 class Base:
-    """What session 0 leaves to the heads. Statistics are float64, features float32."""
+    """Statistics that session 0 leaves to the heads. They are float64, features float32."""
 
     means: Float[Tensor, "base dim"]
     """Mean feature of each base class."""
@@ -41,7 +41,7 @@ def cosine(
     vectors: Float[Tensor, "class dim"],
     temperature: int | float,
 ) -> Float[Tensor, "*batch class"]:
-    """Logits `temperature * <f/|f|, w/|w|>` (spec sec. 2); a zero vector has cosine 0."""
+    """Logits `temperature * <f/|f|, w/|w|>` (CEC's `ft_cos`); a zero vector has cosine 0."""
     scaled = functional.normalize(features, dim=-1) * temperature
     return functional.linear(scaled, functional.normalize(vectors, dim=-1))
 
@@ -64,17 +64,17 @@ def statistics(features: Float[Tensor, "image dim"], labels: Int[Tensor, " image
 def check_session(
     features: Float[Tensor, "image dim"], labels: Int[Tensor, " image"], known: int, dim: int
 ) -> int:
-    """How many classes a session brings; an error unless they are the next ones, each present."""
+    """Count the classes of a session; an error unless they are the next ones, each present."""
     if features.shape[1] != dim:
         raise ValueError(
             f"the session's features have {features.shape[1]} numbers, but those of the base "
             f"classes {dim}. Use the encoder that made the base statistics."
         )
-    found = labels.unique()
-    if len(found) == 0 or found.tolist() != list(range(known, known + len(found))):
+    brought = labels.unique()
+    if len(brought) == 0 or brought.tolist() != list(range(known, known + len(brought))):
         raise ValueError(
             f"a session's labels must be the next classes, {known}, {known + 1}, ..., each with at "
-            f"least one picture, got {found.tolist()}. Number new classes on from those known."
+            f"least one picture, got {brought.tolist()}. Number new classes on from those known."
         )
     bad = labels[~features.isfinite().all(1)]
     if len(bad):
@@ -82,7 +82,7 @@ def check_session(
             f"{len(bad)} pictures of the session (the first of class {int(bad[0])}) have features "
             "that are not finite. Look at these pictures and at the encoder's weights."
         )
-    return len(found)
+    return len(brought)
 
 
 @runtime_checkable

@@ -19,7 +19,7 @@ SHRINKAGE = 0.1
 
 
 class Network(nn.Module):
-    """All that `predict` needs before a class was learned; later classes lie beside the weights.
+    """Everything that `predict` needs before a class is learned; later ones lie beside the weights.
 
     `classifier` is what base training fits; `vectors`, `means` and `covariance` are what the run's
     head starts from, in the head's space; `unit` is the calibration unit.
@@ -74,6 +74,12 @@ class Network(nn.Module):
         self.counts.copy_(base.counts)
         self.distances.copy_(distances.quantile(torch.linspace(0, 1, PERCENTILES).double()))
 
+    def remembered(self) -> Base:
+        """The base session's statistics as the weights keep them, on the CPU."""
+        means, covariance = self.means.cpu(), self.covariance.cpu()
+        every = covariance.expand(len(means), -1, -1)  # one for all classes: no others are kept
+        return Base(means, covariance, self.vectors.cpu(), every, self.counts.cpu())
+
 
 def whitened(
     points: Float[Tensor, "point dim"], covariance: Float[Tensor, "dim dim"]
@@ -104,14 +110,19 @@ def new_unit(dim: int, calibration: Calibration, seed: int) -> Unit:
         return Unit(dim, calibration)
 
 
-class BaseTrainee(nn.Module):
-    """Encoder and classifier in base training: cross-entropy of cosine logits (spec sec. 3)."""
+class BaseTrainingModel(nn.Module):
+    """Encoder and classifier in base training: cross-entropy of cosine logits (CEC's trainer).
+
+    Args:
+        network: Encoder and classifier that are trained.
+        keep: Features a class to collect as training meets them, augmented and never refreshed:
+            what the released LDC calls the real features; 0 collects none.
+    """
 
     seen: Tensor
     filled: Tensor
 
     def __init__(self, network: Network, keep: int = 0) -> None:
-        """`keep` > 0 collects that many features a class as training meets them (trap 4)."""
         super().__init__()
         self.encoder, self.classifier = network.encoder, network.classifier
         self.temperature, self.keep, self.turns = network.temperature, keep, network.turns
@@ -126,11 +137,11 @@ class BaseTrainee(nn.Module):
         if self.keep and self.training:
             self._collect(features.detach(), batch["labels"])
         vectors, wanted = self.classifier, batch["labels"]
-        if "turns" in batch:
+        if "turns" in batch:  # row class * turns + turn, after Lee et al. 2020
             wanted = wanted * self.turns + batch["turns"]
         else:  # upright pictures, upright classes
             vectors = vectors[:: self.turns]
-        logits = cosine(features, vectors, self.temperature)
+        logits = cosine(features, vectors, self.temperature)  # batch, class (times turns)
         hit = (logits.argmax(1) == wanted).float().mean()
         return {"loss": functional.cross_entropy(logits, wanted), "accuracy": hit.detach()}
 

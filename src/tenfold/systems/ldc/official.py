@@ -21,7 +21,7 @@ from tenfold.weights.keymap import Converted, KeyMap, Rule
 Kind = Literal["resnet20", "resnet18"]
 
 PREFIX = "module."
-"""What DataParallel puts before every key."""
+"""Prefix that DataParallel puts before every key."""
 STEM, VECTORS = "encoder.conv1.weight", "fc.weight"
 """Tensors that every such file has, and from whose shapes the size of the network follows."""
 ENCODERS: dict[tuple[int, int], Kind] = {(3, 3): "resnet20", (7, 4): "resnet18"}
@@ -29,13 +29,14 @@ ENCODERS: dict[tuple[int, int], Kind] = {(3, 3): "resnet20", (7, 4): "resnet18"}
 ROWS = {VECTORS: "classifier", "mem_feat": "means"}
 """Tensors with a row a class, of all classes that the benchmark will ever have."""
 FIXED_COVARIANCE = 64
-"""Side of `mean_cov` in version 1 of LDC, whatever the encoder (trap 6)."""
+"""Side of `mean_cov` in version 1 of LDC, whatever the encoder: a buffer of fixed size, which the
+code itself cannot load again where the features are 512."""
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
 class Size:
-    """What the shapes of a checkpoint say."""
+    """Size of a checkpoint's network, by the shapes of its tensors."""
 
     kind: Kind
     width: int
@@ -70,20 +71,20 @@ def official_state(checkpoint: object) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not state:
         raise ValueError("it is no dictionary of tensors, nor has one under `params`")
     patterns = [rule.pattern for rule in key_map().rules]
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise ValueError(f"{_shown(key)} is a {type(value).__name__}, not a tensor")
         name = key.removeprefix(PREFIX)
-        if name in found:
+        if name in tensors:
             raise ValueError(f"it has {_shown(name)} twice, with and without the prefix {PREFIX!r}")
         _check_layout(_shown(name), value)
         if any(re.fullmatch(pattern, name) for pattern in patterns):
             _check_values(name, value)
-        found[name] = value
-    if absent := [key for key in (STEM, VECTORS) if key not in found]:
+        tensors[name] = value
+    if absent := [key for key in (STEM, VECTORS) if key not in tensors]:
         raise ValueError(f"it has no {', '.join(absent)}")
-    return found
+    return tensors
 
 
 def _shown(key: object) -> str:
@@ -138,7 +139,7 @@ def key_map() -> KeyMap:
 
 
 def kind_of(state: Mapping[str, Tensor]) -> Kind:
-    """Which encoder an official state has; ValueError if it is another one."""
+    """Name the encoder of an official state; ValueError if it is another one."""
     stem = tuple(state[STEM].shape)
     stages = {m[1] for key in state if (m := re.match(r"encoder\.layer(\d+)\.", key))}
     kind = ENCODERS.get((stem[-1] if len(stem) == 4 else 0, len(stages)))

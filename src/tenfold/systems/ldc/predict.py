@@ -1,15 +1,16 @@
-"""What `predict` writes for pictures of a user: a table, a page, and a sheet to look at."""
+"""Classes of a user's pictures: read and classified a few at a time, then a table and a page.
+
+Three passes: `_read` opens files, `_answers` knows no file, and what writes knows no network.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,27 +18,17 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from tenfold.core.checkpoint import write_bytes, write_text
-from tenfold.data.images.decode import read_picture
+from tenfold.core import dist
+from tenfold.core.checkpoint import write_bytes
+from tenfold.core.divide import divided
+from tenfold.data.images.decode import channels_first, photos_below, read_picture, square
 from tenfold.viz import plots
-from tenfold.viz.page import (
-    Badge,
-    Cell,
-    Figure,
-    Page,
-    Section,
-    Table,
-    Tile,
-    footer,
-    uri,
-    write_page,
-)
+from tenfold.viz.page import Cell, Figure, Section, Table, Tile, uri
+from tenfold.viz.predictions import Trained, printable, spread, write_predictions, write_table
 
-from . import data
+from .classifier import Classifier
+from .config import PredictOptions
 from .feature_plot import canvas, short
-
-if TYPE_CHECKING:
-    from .system import Ldc
 
 SHOWN = 60
 """Pictures on the page, at most."""
@@ -46,22 +37,41 @@ ON_SHEET, ON_PAGE = 12, 6
 BARS = 5
 THUMBNAIL = 256
 """Pixels of the longer side of a picture that is shown."""
+BATCH = 32
+"""Pictures that are classified at once, and that a process takes at a time: the same batches for
+any number of processes, since the last bit of a feature may depend on its batch."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """A picture of the user, made small as soon as it is decoded, or why it cannot be read."""
+
+    name: str
+    """Path of its file from the folder that was asked about."""
+    folder: str
+    """Path of its folder from there; for the folder itself its name."""
+    truth: str = ""
+    """The known class after which its folder is named; empty if there is none."""
+    problem: str = ""
+    """Why it cannot be read."""
+    square: UInt8[Tensor, "3 side side"] | None = None
+    """What the encoder takes."""
+    thumbnail: UInt8[np.ndarray, "height width 3"] | None = None
+    """Of a picture that the page may show."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said of one picture."""
+    """Classes of one picture, or why it could not be read."""
 
-    file: Path
     name: str
-    """Of the file, from the folder that was asked about."""
+    folder: str
     truth: str = ""
-    """The known class after which its folder is named; empty if there is none."""
     ranked: tuple[tuple[str, float], ...] = ()
     """Classes and probabilities, the most probable first."""
     is_unknown: bool = False
     problem: str = ""
-    """Why it could not be read."""
+    thumbnail: UInt8[np.ndarray, "height width 3"] | None = None
 
     @property
     def is_right(self) -> bool:
@@ -69,108 +79,163 @@ class Answer:
         return bool(self.truth) and self.ranked[0][0] == self.truth
 
 
-def predict_files(system: Ldc, inputs: Path, out: Path) -> list[Path]:
-    """Name the classes of a picture, or of all pictures of a folder or of its class folders.
+def predict_files(
+    classifier: Classifier, inputs: Path, out: Path, options: PredictOptions, trained: Trained
+) -> list[Path]:
+    """Name the classes of a picture, or of all pictures of a folder and of the folders in it.
 
-    Writes `predictions.csv` (everything), `predictions.png` (a sheet of a dozen) and
-    `predictions.html`. In a folder, pictures that cannot be read are listed as such; a lone one is
-    an error.
+    At any time one decoded photo is in memory, and small copies: of a batch, and of those that the
+    page shows. The processes of a job share the batches, and the first one writes.
+
+    Args:
+        classifier: What tells the classes apart.
+        inputs: A picture, or a folder. In a folder, pictures that cannot be read are listed with
+            the reason, and a sub-folder named after a known class is taken as the truth.
+        out: Folder for `predictions.csv` (all answers), `predictions.png` (a sheet of a dozen) and
+            `predictions.html`.
+        options: How many classes to list, and what to call unknown.
+        trained: What the page says of the classifier.
+
+    Returns:
+        The files written: on the first process, on the others nothing.
+
+    Raises:
+        ValueError: There is no picture, or none can be read.
     """
     inputs = Path(os.path.abspath(inputs))  # so that "." has a name
-    answers = _answers(system, inputs)
-    good = [answer for answer in answers if not answer.problem]
-    if not good:
+    lenient = inputs.is_dir()
+    files = photos_below(inputs) if lenient else [inputs]
+    classes = {name.casefold(): name for name in classifier.known} if lenient else {}
+    pictured = set(spread(range(len(files)), SHOWN))
+
+    def work(batch: int) -> list[Answer]:
+        rows = range(len(files))[batch * BATCH : (batch + 1) * BATCH]
+        root, side = inputs if lenient else inputs.parent, classifier.view.side
+        read = [_read(files[row], root, classes, side, row in pictured) for row in rows]
+        return _answers(classifier, read, options)
+
+    batches = divided(-(-len(files) // BATCH), work, "pictures")
+    answers = [answer for batch in batches for answer in batch]
+    if not lenient and answers[0].problem:
+        raise ValueError(answers[0].problem)
+    if all(answer.problem for answer in answers):
         raise ValueError(
             f"{inputs}: none of {len(answers)} pictures can be read; the first: "
             f"{answers[0].problem}"
         )
-    table, sheet = out / "predictions.csv", out / "predictions.png"
-    write_text(table, _csv(answers, system.options.top))
-    write_bytes(sheet, draw_sheet(_spread(good, ON_SHEET), columns=2))
-    return [table, sheet, write_page(_page(system, answers, inputs), out / "predictions.html")]
+    if not dist.current().is_first:
+        return []
+    return _write(answers, inputs, out, options, trained, classifier.known, classifier.cfg.head)
 
 
-# --- from files to answers -------------------------------------------------------------------
+# --- read ------------------------------------------------------------------------------------
 
 
-def _answers(system: Ldc, inputs: Path) -> list[Answer]:
-    """Answers in the order of the files; of many pictures only a batch is in memory at once."""
-    files, lenient, root = [inputs], inputs.is_dir(), inputs.parent
-    classes: dict[str, str] = {}
-    if lenient:
-        files, root = [f for some in data.new_classes(inputs, "").values() for f in some], inputs
-        classes = {name.casefold(): name for name in system.known}
-    top = min(max(system.options.top, BARS), len(system.known))
-    found = []
-    for start in range(0, len(files), data.ENCODE_BATCH):
-        some = files[start : start + data.ENCODE_BATCH]
-        features, problems = _features(system, some, lenient)
-        probabilities, unknown = system.answers(features)
-        best = probabilities.topk(top)
-        rows = zip(best.indices.tolist(), best.values.tolist(), unknown.tolist(), strict=True)
-        for file in some:
-            name = printable(file.relative_to(root).as_posix())
-            truth = classes.get(file.parent.name.casefold(), "")
-            if file in problems:
-                found.append(Answer(file, name, truth, problem=problems[file]))
-                continue
-            numbers, values, is_unknown = next(rows)
-            ranked = tuple((system.known[i], v) for i, v in zip(numbers, values, strict=True))
-            found.append(Answer(file, name, truth, ranked, is_unknown))
-    return found
-
-
-def _features(system: Ldc, files: list[Path], lenient: bool) -> tuple[Tensor, dict[Path, str]]:
-    """Features of the files that can be read, and what is wrong with the others."""
+def _read(file: Path, root: Path, classes: dict[str, str], side: int, pictured: bool) -> Read:
+    """A picture as the encoder and the page want it; the whole photo is let go."""
+    name, folder = file.relative_to(root), file.parent.relative_to(root)
+    words = (
+        printable(name.as_posix()),
+        printable(folder.as_posix() if folder.name else root.name),
+        classes.get(file.parent.name.casefold(), ""),
+    )
     try:
-        return system.features_of(files), {}
-    except ValueError:
-        if not lenient:
-            raise
-    found, problems = system.means_known()[:0].float(), {}  # one is broken at least: one by one
-    for file in files:
-        try:
-            found = torch.cat([found, system.features_of([file])])
-        except ValueError as error:
-            problems[file] = printable(str(error))
-    return found, problems
+        photo = read_picture(file)
+    except (ValueError, OSError) as error:  # OSError: it is gone, or may not be read
+        return Read(*words, problem=printable(str(error)))
+    small = channels_first(square(photo, side, "shorter"))
+    return Read(*words, square=small, thumbnail=_thumbnail(photo) if pictured else None)
 
 
-def printable(text: str) -> str:
-    """Text that any file can hold and any reader can show: names of files may be any bytes."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+def _thumbnail(photo: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
+    image = Image.fromarray(photo)
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    return np.asarray(image)
 
 
-def _spread(answers: Sequence[Answer], most: int) -> list[Answer]:
-    """At most so many, from beginning to end evenly: all folders get their share."""
-    chosen = np.linspace(0, len(answers) - 1, min(most, len(answers))).round().astype(int)
-    return [answers[i] for i in chosen]
+# --- predict ---------------------------------------------------------------------------------
 
 
-# --- files -----------------------------------------------------------------------------------
+def _answers(classifier: Classifier, read: Sequence[Read], options: PredictOptions) -> list[Answer]:
+    """Classes of some pictures, in their order; those that cannot be read keep their problem."""
+    known, squares = classifier.known, [one.square for one in read if one.square is not None]
+    ranked: list[tuple[tuple[str, float], ...]] = []
+    unknown: list[bool] = []
+    if squares:
+        features = classifier.features(torch.stack(squares))
+        probabilities, far = classifier.classify(features, options.unknown)
+        best = probabilities.topk(min(max(options.top, BARS), len(known)))
+        unknown = far.tolist()
+        for numbers, values in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+            ranked.append(tuple((known[i], v) for i, v in zip(numbers, values, strict=True)))
+    said = iter(zip(ranked, unknown, strict=True))
+    return [
+        Answer(
+            one.name, one.folder, one.truth, *(((), False) if one.problem else next(said)),
+            one.problem, one.thumbnail,
+        )
+        for one in read
+    ]  # fmt: skip
 
 
-def _csv(answers: Sequence[Answer], top: int) -> str:
-    """A row a picture; a text that a spreadsheet would run as a formula gets an apostrophe."""
-    top = min(top, max(len(answer.ranked) for answer in answers))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+# --- write -----------------------------------------------------------------------------------
+
+
+def _write(
+    answers: Sequence[Answer],
+    inputs: Path,
+    out: Path,
+    options: PredictOptions,
+    trained: Trained,
+    known: Sequence[str],
+    head: str,
+) -> list[Path]:
+    good = [answer for answer in answers if not answer.problem]
+    # without a thumbnail only where all that were to be shown are broken
+    shown = [answer for answer in good if answer.thumbnail is not None] or spread(good, ON_SHEET)
+    top = min(options.top, len(good[0].ranked))
+    table = _csv(answers, top, out / "predictions.csv")
+    sheet = out / "predictions.png"
+    write_bytes(sheet, draw_sheet(spread(shown, ON_SHEET), columns=2))
+    named = any(answer.truth for answer in good)
+    colours = ["Green: the class after which the folder is named; orange: another answer."]
+    figures = [
+        Figure(uri(draw_sheet(some, 1), "image/png"), alt=", ".join(a.name for a in some))
+        for some in (shown[i : i + ON_PAGE] for i in range(0, len(shown), ON_PAGE))
+    ]
+    page = write_predictions(
+        out,
+        inputs,
+        trained,
+        [
+            Section("Pictures", text=colours if named else [], figures=figures),
+            Section("Answers", tables=[_table(shown, len(good), top)]),
+            *([Section("By folder", tables=[_folders(good)])] if named else []),
+        ],
+        lead=f"{len(known)} classes are known",
+        tiles=_tiles(good),
+        count=len(answers),
+        problems=[answer.problem for answer in answers if answer.problem],
+        meaning=_meaning(options, head),
+        last=[Section("Known classes", text=[", ".join(known)], closed=True)],
+    )
+    return [table, sheet, page]
+
+
+def _csv(answers: Sequence[Answer], top: int, path: Path) -> Path:
+    """A row a picture."""
     ranks = [word for i in range(1, top + 1) for word in (f"class {i}", f"probability {i}")]
-    writer.writerow(["file", "unknown", *ranks, "problem"])
+    rows = []
     for one in answers:
-        cells = [x for name, p in one.ranked[:top] for x in (_safe(name), f"{p:.6f}")]
+        cells = [cell for name, p in one.ranked[:top] for cell in (name, f"{p:.6f}")]
         said = "" if one.problem else "yes" if one.is_unknown else "no"
         blank = [""] * (len(ranks) - len(cells))
-        writer.writerow([_safe(one.name), said, *cells, *blank, _safe(one.problem)])
-    return text.getvalue()
-
-
-def _safe(text: str) -> str:
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+        rows.append([one.name, said, *cells, *blank, one.problem])
+    return write_table(path, ["file", "unknown", *ranks, "problem"], rows)
 
 
 def draw_sheet(answers: Sequence[Answer], columns: int) -> bytes:
-    """Pictures with the probabilities of their first classes, as PNG."""
+    """Draw pictures with the probabilities of their first classes, as PNG."""
     rows = -(-len(answers) // columns)
     columns = min(columns, len(answers))
     width, height = 5.0, 1.42
@@ -188,17 +253,12 @@ def draw_sheet(answers: Sequence[Answer], columns: int) -> bytes:
 
         for index, answer in enumerate(answers):
             picture = place(index, 0.1, 0.1, 1.22, 1.22)
-            picture.imshow(_thumbnail(answer.file))
+            if answer.thumbnail is not None:
+                picture.imshow(answer.thumbnail)
             picture.set_anchor("N")
             picture.axis("off")
             _bars(place(index, 1.45, 0.1, 3.4, 1.02), answer)
         return plots.encoded(figure, "png", dpi=120)
-
-
-def _thumbnail(file: Path) -> UInt8[np.ndarray, "height width 3"]:
-    image = Image.fromarray(read_picture(file))
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    return np.asarray(image)
 
 
 def _bars(axes: Any, answer: Answer) -> None:
@@ -221,40 +281,6 @@ def _bars(axes: Any, answer: Answer) -> None:
     axes.plot([0, 0], [0.45, 0.55 - min(BARS, len(answer.ranked))], color="#8b949e", linewidth=0.8)
 
 
-# --- the page --------------------------------------------------------------------------------
-
-
-def _page(system: Ldc, answers: Sequence[Answer], inputs: Path) -> Page:
-    good = [answer for answer in answers if not answer.problem]
-    broken = [answer for answer in answers if answer.problem]
-    shown, used = _spread(good, SHOWN), system.data_used()
-    sheets = [shown[i : i + ON_PAGE] for i in range(0, len(shown), ON_PAGE)]
-    named = any(answer.truth for answer in good)
-    colours = ["Green: the class after which the folder is named; orange: another answer."]
-    figures = [
-        Figure(uri(draw_sheet(sheet, 1), "image/png"), alt=", ".join(a.name for a in sheet))
-        for sheet in sheets
-    ]
-    warning = f"{len(broken)} of {len(answers)} pictures cannot be read; they are listed below"
-    sections = [
-        Section("Pictures", text=colours if named else [], figures=figures),
-        Section("Answers", tables=[_table(shown, len(good), system.options.top)]),
-        *([Section("By folder", tables=[_folders(good)])] if named else []),
-        *([Section("Not read", bullets=_problems(broken))] if broken else []),
-        Section("What this means", bullets=_meaning(system)),
-        Section("Known classes", text=[", ".join(system.known)], closed=True),
-    ]
-    return Page(
-        title=f"Predictions for {printable(inputs.name)}",
-        lead=f"{len(system.known)} classes are known",
-        badges=[Badge(f"trained on {used.kind} data", used.kind)],
-        warnings=[warning] if broken else [],
-        tiles=_tiles(good),
-        sections=sections,
-        footer=footer(f"{type(system).__name__}, trained on {used.name}"),
-    )
-
-
 def _tiles(good: Sequence[Answer]) -> list[Tile]:
     unknown = sum(answer.is_unknown for answer in good)
     tiles = [Tile("pictures", f"{len(good):,}"), Tile("called unknown", f"{unknown:,}")]
@@ -267,7 +293,7 @@ def _tiles(good: Sequence[Answer]) -> list[Tile]:
 
 
 def _table(shown: Sequence[Answer], count: int, top: int) -> Table:
-    top = min(top, BARS, len(shown[0].ranked))
+    top = min(top, BARS)
     rows = [
         [
             Cell(one.name),
@@ -276,19 +302,23 @@ def _table(shown: Sequence[Answer], count: int, top: int) -> Table:
         ]
         for one in shown
     ]
-    note = f"{len(shown)} of {count:,} pictures; predictions.csv has all." if count > SHOWN else ""
+    note = (
+        f"{len(shown)} of {count:,} pictures; predictions.csv has all."
+        if count > len(shown)
+        else ""
+    )
     return Table("", ["file", "known?", *map(str, range(1, top + 1))], rows, note, text=True)
 
 
 def _folders(good: Sequence[Answer]) -> Table:
     """What became of the pictures of each folder."""
-    total = Counter(one.file.parent.name for one in good)
-    right = Counter(one.file.parent.name for one in good if one.is_right)
-    unknown = Counter(one.file.parent.name for one in good if one.is_unknown)
-    known = {one.file.parent.name for one in good if one.truth}
+    total = Counter(one.folder for one in good)
+    right = Counter(one.folder for one in good if one.is_right)
+    unknown = Counter(one.folder for one in good if one.is_unknown)
+    known = {one.folder for one in good if one.truth}
     rows = [
         [
-            Cell(printable(name), "" if name in known else "no known class"),
+            Cell(name, "" if name in known else "no known class"),
             Cell(str(count)),
             Cell(f"{right[name]} ({100 * right[name] / count:.0f} %)" if name in known else "–"),
             Cell(str(unknown[name])),
@@ -299,15 +329,9 @@ def _folders(good: Sequence[Answer]) -> Table:
     return Table("", ["folder", "pictures", "right", "called unknown"], rows, note)
 
 
-def _problems(broken: Sequence[Answer]) -> list[str]:
-    lines = [one.problem for one in broken[:SHOWN]]
-    left = len(broken) - len(lines)
-    return [*lines, f"and {left} more, see predictions.csv"] if left else lines
-
-
-def _meaning(system: Ldc) -> list[str]:
+def _meaning(options: PredictOptions, head: str) -> list[str]:
     """How to read the answers, and what was asked."""
-    asked = system.options.unknown
+    asked = options.unknown
     unknown = (
         f"Unknown: the picture is farther from every class than {asked:g} % of the pictures of the "
         "base classes are, in units of the classes' common spread; so of pictures of known "
@@ -321,7 +345,6 @@ def _meaning(system: Ldc) -> list[str]:
         "something else still gets a most probable class. They order the classes and are not "
         "calibrated.",
         unknown,
-        f"Answers kept for each picture: {system.options.top} (--top). "
-        f"Head that learned the classes: {system.cfg.head}.",
-        *system.notes(),
+        f"Answers kept for each picture: {options.top} (--top). "
+        f"Head that learned the classes: {head}.",
     ]

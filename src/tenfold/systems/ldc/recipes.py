@@ -32,8 +32,8 @@ REFERENCE = Calibration(
     dampening=0.0,
     shuffle=True,
 )
-"""The official code's flaws mended (spec sec. 7), and what its weakness at small scale called for:
-chosen on base classes alone, see docs/systems/ldc.md."""
+"""The official code's flaws mended (each a switch of `Calibration`), and what its weakness at small
+scale called for: chosen on base classes alone, see docs/systems/ldc.md."""
 
 OFFICIAL_OPTIM = Optim(name="sgd", lr=0.1, dampening=0.9)
 REFERENCE_OPTIM = Optim(name="adam", lr=1e-3)

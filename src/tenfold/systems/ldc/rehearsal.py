@@ -247,9 +247,9 @@ class Rehearsal:
 def _by_class(features: Tensor, labels: Tensor, known: int, dim: int) -> list[Tensor]:
     """The features of each new class, after checks."""
     count = check_session(features, labels, known, dim)
-    found = range(known, known + count)
-    new = [features[labels == label].float() for label in found]
-    for label, x in zip(found, new, strict=True):
+    numbers = range(known, known + count)
+    new = [features[labels == label].float() for label in numbers]
+    for label, x in zip(numbers, new, strict=True):
         if not float(x.mean(0).norm()) > EPS:
             raise ValueError(f"all features of class {label} are zero; is its picture blank?")
     return new

@@ -3,50 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from tenfold.core import checkpoint
 from tenfold.core.capabilities import Export
 from tenfold.core.claim import Claim
+from tenfold.core.divide import divided
 from tenfold.core.optim import Optim, one_group
 from tenfold.core.seed import generator
 from tenfold.core.stage import Stage
-from tenfold.core.system import DataUsed, Paper, System
-from tenfold.core.versions import Learned, check_name
+from tenfold.core.system import DataUsed, Evaluation, Paper, System
+from tenfold.core.versions import Learned
 from tenfold.data.images.decode import read_pictures
+from tenfold.viz.predictions import Trained
 
-from . import comparison, data, figures, official, predict
-from .calibration_unit import Unit, UnitTrainee, real_features, unit_batches, unit_steps
-from .config import Calibration, Config
+from . import comparison, data, evaluation, figures, official, predict
+from .calibration_unit import Unit, UnitTrainingModel, real_features, unit_batches, unit_steps
+from .classifier import ENCODE_BATCH, Classifier, encode
+from .config import Calibration, Config, PredictOptions
 from .data import Encoded, Images
-from .heads import Base, Head, Space, in_space, statistics
-from .model import BaseTrainee, Exported, Network, distances, new_unit
+from .evaluation import Course, Details, nbytes
+from .feature_plot import Scene, draw_space
+from .heads import Base, Space, in_space, statistics
+from .model import BaseTrainingModel, Exported, Network, distances, new_unit
+from .pretrained import take_encoder
 from .recipes import RECIPES, SMALL
 from .rehearsal import learned_vectors
-from .sessions import Course, Outcome, measure, nbytes
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What `predict` may be asked for."""
-
-    top: int = 5
-    """Classes to list for each picture."""
-    unknown: float = 95.0
-    """A picture is called unknown if it is farther from every class than this percentage of the
-    known classes' own pictures; 100 calls nothing unknown."""
-
-    def __post_init__(self) -> None:
-        if self.top < 1:
-            raise ValueError(f"--top must be at least 1, got {self.top}")
-        if not 0 <= self.unknown <= 100:
-            raise ValueError(f"--unknown is a percentage, 0 to 100, got {self.unknown}")
 
 
 class Ldc(System[Config]):
@@ -71,21 +57,29 @@ class Ldc(System[Config]):
         "accuracy": "higher",
         "final": "higher",
         "drop": "lower",
-        "confusion": "lower",
+        # errors within a group have no direction: they are few, too, where all goes to the other
+        "confusion/last session/base as novel": "lower",
+        "confusion/last session/novel as base": "lower",
         "memory": "lower",
     }
     units: ClassVar[dict[str, str]] = {
-        "accuracy": "%", "final": "%", "drop": "%", "confusion": "%", "spread": "%",
-    }  # fmt: skip
+        "accuracy": "%",
+        "final": "%",
+        "drop": "%",
+        "drop/mean/points": "points",
+        "confusion": "%",
+        "spread": "points",
+        "memory": "kB",
+    }
     headline: list[str] = ["final/mean/overall", "final/mean/harmonic"]
     task = "few-shot class-incremental learning: new classes from five photos each"
-    accepts = "a picture (JPEG, PNG, WebP, ...) or a folder of pictures"
+    accepts = "a picture (JPEG, PNG, WebP, ...), or a folder of pictures and of such folders"
     intended = (
         "Adding classes to a picture classifier from a few photos each. Base classes and encoder "
         "decide what can be told apart; not for decisions about people."
     )
 
-    options: Any = Asked()
+    options: ClassVar[PredictOptions] = PredictOptions()
 
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
@@ -102,16 +96,8 @@ class Ldc(System[Config]):
             for name, other in self.others.items():
                 self.model.others[name] = new_unit(dim, other.settings, seed)
         self.images = Images(cfg)
-        self.known = list(cfg.classes[: cfg.data.base])
-        """Names of the classes that the head knows now."""
-        self.new_means = torch.zeros(0, self.model.encoder.dim, dtype=torch.float64)
-        """Mean feature of each class learned after the training, by which `unknown` is judged."""
-        self.outcomes: list[Outcome] = []
-        """Each draw of the run's own head, as last evaluated."""
-        self.compared: dict[str, dict[str, float]] = {}
-        """Numbers of the other rows of the table."""
+        self.classifier = Classifier(self.model, cfg)
         self._encoded: dict[str, tuple[tuple[int, ...], Encoded]] = {}
-        self._head: Head | None = None
 
     @classmethod
     def complete(cls, cfg: Config) -> Config:
@@ -121,23 +107,23 @@ class Ldc(System[Config]):
     # --- training ------------------------------------------------------------------------------
 
     def stages(self) -> Iterator[Stage]:
-        """Base training; then the unit, on statistics of the trained encoder (spec sec. 3-5)."""
+        """Base training; then the unit, on statistics of the trained encoder."""
         cfg = self.cfg
-        trainee = BaseTrainee(self.model, self._early())
+        training = BaseTrainingModel(self.model, self._early())
         if cfg.encoder and self._early():
             raise ValueError(
                 "--calibration.features first-epoch are features of base training, which --encoder "
                 "leaves out; set --calibration.features final"
             )
         if cfg.encoder:
-            self._take_encoder()
+            take_encoder(self.model, Path(cfg.encoder))
         else:
-            held = len(self.images.held) > 0
+            held, epochs = len(self.images.held) > 0, self.images.epochs
             yield Stage(
                 name="base",
-                model=trainee,
+                model=training,
                 batches=self.images.batch,
-                steps=cfg.steps or cfg.epochs * self.images.steps_per_epoch,
+                steps=cfg.steps or cfg.epochs * epochs.steps,
                 optim=cfg.optim,
                 groups=one_group,
                 validate=self.held_accuracy if held else None,
@@ -145,7 +131,7 @@ class Ldc(System[Config]):
                 better="higher",
             )
         base = self.measured(self.settings)
-        near = self.encoded("held" if len(self.images.held) else "train", self.space)
+        near = self.encoded("held" if len(self.images.held) else "train", self.classifier.space)
         self.model.remember(base, distances(near.features, base.means, base.covariance))
         jobs = [("calibrate", cfg.calibration, self.model.unit, cfg.unit_optim)]
         jobs = jobs if cfg.head == "ldc" else []
@@ -153,7 +139,7 @@ class Ldc(System[Config]):
             jobs.append((f"calibrate-{name}", other.settings, self.model.other(name), other.optim))
         for name, settings, unit, optim in jobs:
             if settings.unit == "trained":
-                early = trainee.collected() if settings.features == "first-epoch" else None
+                early = training.collected() if settings.features == "first-epoch" else None
                 yield self.calibration(name, settings, unit, optim, early)
 
     def calibration(
@@ -173,7 +159,7 @@ class Ldc(System[Config]):
             real = in_space(early.flatten(0, 1), settings.space).view(early.shape)
         return Stage(
             name=name,
-            model=UnitTrainee(unit, settings, self.cfg.model.temperature, base.covariance),
+            model=UnitTrainingModel(unit, settings, self.cfg.model.temperature, base.covariance),
             batches=unit_batches(base, real, settings, unit, seed),
             steps=unit_steps(settings, self.cfg.data.base),
             optim=optim,
@@ -185,49 +171,28 @@ class Ldc(System[Config]):
         settings = self.cfg.calibration
         return settings.real if settings.features == "first-epoch" else 0
 
-    def _take_encoder(self) -> None:
-        """The encoder and classifier of other weights, which must be of the same shape."""
-        path = Path(self.cfg.encoder)
-        file = path / "weights.safetensors" if path.is_dir() else path
-        if not file.exists():
-            raise FileNotFoundError(f"encoder {file} does not exist; give a run or its weights")
-        given = checkpoint.read_tensors(file)
-        own = self.model.state_dict()
-        wanted = {k: v for k, v in own.items() if k.startswith("encoder.")}
-        for key, value in wanted.items():
-            if key not in given or given[key].shape != value.shape:
-                found = tuple(given[key].shape) if key in given else "missing"
-                raise ValueError(
-                    f"{file}: {key} is {found}, this model needs {tuple(value.shape)}; "
-                    "set --model.kind and --model.width as those weights have them"
-                )
-        for key, value in wanted.items():
-            value.copy_(given[key])
-
-    def held_accuracy(self, trainee: nn.Module) -> dict[str, float]:
+    def held_accuracy(self, training: nn.Module) -> dict[str, float]:
         """Accuracy of the trained classifier on held-out pictures of the base classes (percent)."""
-        assert isinstance(trainee, BaseTrainee)
+        assert isinstance(training, BaseTrainingModel)
         protocol = self.images.protocol
         rows = torch.from_numpy(self.images.held)
         right = 0.0
-        device = trainee.classifier.device
-        for part in rows.split(data.ENCODE_BATCH):
+        device = training.classifier.device
+        for part in rows.split(ENCODE_BATCH):
             images = protocol.view.test(protocol.train.images[part])
             images = images.contiguous(memory_format=torch.channels_last).to(device)
             labels = protocol.train.labels[part].to(device)
-            found = trainee({"images": images, "labels": labels})
-            right += float(found["accuracy"]) * len(part)
+            losses = training({"images": images, "labels": labels})
+            right += float(losses["accuracy"]) * len(part)
         return {"accuracy": 100 * right / len(rows)}
 
     # --- features and heads --------------------------------------------------------------------
 
-    @property
-    def space(self) -> Space:
-        """The space of the run's own head."""
-        return self.settings.space if self.settings else "raw"
-
     def encoded(self, what: str, space: Space = "raw") -> Encoded:
-        """Features of "train", "held", "novel" or "test" pictures; made once for an encoder."""
+        """Features of "train", "held", "novel" or "test" pictures; made once for an encoder.
+
+        All processes of a job must ask for the same, since they share the work.
+        """
         version = tuple(p._version for p in self.model.encoder.state_dict().values())
         if self._encoded.get(what, ((), None))[0] != version:
             images, protocol = self.images, self.images.protocol
@@ -235,8 +200,13 @@ class Ldc(System[Config]):
             if what in ("train", "held"):
                 rows = images.kept if what == "train" else images.held
                 pictures = protocol.train.at(torch.from_numpy(rows))
-            found = data.encode(self.model, images.view, pictures.images)
-            self._encoded[what] = version, Encoded(found, pictures.labels)
+            parts = pictures.images.split(ENCODE_BATCH)
+            features = divided(
+                len(parts),
+                lambda part: encode(self.model, images.view, parts[part]),
+                f"features of {what} pictures",
+            )
+            self._encoded[what] = version, Encoded(torch.cat(features), pictures.labels)
         raw = self._encoded[what][1]
         return Encoded(in_space(raw.features, space), raw.labels)
 
@@ -252,13 +222,6 @@ class Ldc(System[Config]):
             vectors = learned_vectors(base, train.features, train.labels, temperature, settings)
             return replace(base, vectors=vectors)
         return base
-
-    def remembered(self) -> Base:
-        """The base session's statistics as the weights keep them; no picture is read."""
-        model = self.model
-        means, covariance = model.means.cpu(), model.covariance.cpu()
-        every = covariance.expand(len(means), -1, -1)  # one for all classes: no others are kept
-        return Base(means, covariance, model.vectors.cpu(), every, model.counts.cpu())
 
     def course(self, split: str, space: Space = "raw") -> Course:
         """The sessions of a split: "test" is the protocol; "validation" has base classes only."""
@@ -276,27 +239,39 @@ class Ldc(System[Config]):
         )
         return Course(protocol.base, protocol.way, draws, self.encoded("test", space))
 
-    def head(self) -> Head:
-        """The head that learns and predicts: of the current version."""
-        if self._head is None:
-            self._head = comparison.own(self.cfg, self.remembered(), self.model.unit)()
-        return self._head
-
     # --- measuring -----------------------------------------------------------------------------
 
-    def evaluate(self, split: str) -> dict[str, float]:
-        """The run's own head through all sessions; mean and spread over the draws (percent)."""
-        make = comparison.own(self.cfg, self.measured(self.settings), self.model.unit)
-        found, self.outcomes = measure(make, self.course(split, self.space))
-        return found
+    def evaluate(self, split: str = "test") -> Evaluation:
+        """Measure the run's own head and others on the same features and draws.
 
-    def baselines(self, split: str) -> dict[str, dict[str, float]]:
-        """Other heads on the same features and draws."""
-        self.compared = {
-            name: measure(row.make, self.course(split, row.space))[0]
-            for name, row in self._rows().items()
+        Args:
+            split: "test" is the protocol; "validation" has the base classes only.
+
+        Returns:
+            Metrics in percent, over all draws of the photos, of the run's head and of each other;
+            details are `evaluation.Details`.
+
+        Raises:
+            ValueError: There is no such split, or nothing is held out.
+        """
+        courses = {"raw": self.course(split)}
+        own = comparison.own(self.cfg, self.measured(self.settings), self.model.unit)
+        rows = {"": comparison.Row(own, self.classifier.space), **self._rows()}
+        for row in rows.values():
+            if row.space not in courses:
+                courses[row.space] = self.course(split, row.space)
+        heads = {name: (row.make, courses[row.space]) for name, row in rows.items()}
+        outcomes = evaluation.evaluate(heads)
+        numbers = {
+            name: evaluation.summary([evaluation.scores(one, heads[name][1]) for one in each])
+            for name, each in outcomes.items()
         }
-        return self.compared
+        details = Details(courses[self.classifier.space], tuple(outcomes[""]))
+        return Evaluation(numbers.pop(""), numbers, details)
+
+    def draw_pictures(self, evaluation: Evaluation, out: Path) -> dict[Path, str]:
+        """Draw accuracy over the sessions, what is confused, and the space of features."""
+        return figures.report_pictures(evaluation, self.model.remembered(), self.cfg, out)
 
     def _rows(self) -> dict[str, comparison.Row]:
         train, tukey = self.encoded("train"), self.encoded("train", "tukey")
@@ -309,85 +284,52 @@ class Ldc(System[Config]):
 
     # --- use -----------------------------------------------------------------------------------
 
-    def features_of(self, files: list[Path]) -> Float[Tensor, "image dim"]:
-        """Features of pictures of any size, in the head's space."""
-        found = read_pictures(files, [0] * len(files), self.images.view.side, "shorter")
-        return self.encode(found.images)
-
-    def encode(self, images: UInt8[Tensor, "image 3 side side"]) -> Float[Tensor, "image dim"]:
-        """Features of pictures that are as large as the run holds them, in the head's space."""
-        return in_space(data.encode(self.model, self.images.view, images), self.space)
-
     def learn(self, inputs: Path, name: str) -> Learned:
-        """Take the classes of a folder of photos, or of a folder of class folders; writes nothing.
+        """Take the classes of a folder of photos, or of a folder of class folders; write nothing.
 
-        `name` names the class of a folder of photos; empty takes the folder's name.
+        Args:
+            inputs: Folder of photos of any size; read one at a time.
+            name: Of the class of a folder of photos; empty takes the folder's name.
+
+        Raises:
+            ValueError: A photo cannot be read, or a class is known already.
         """
-        of_class = data.new_classes(inputs, name)
+        of_class, classifier = data.new_classes(inputs, name), self.classifier
         names, files = tuple(of_class), list(of_class.values())
-        for one in names:
-            check_name(one)
-            twin = next((k for k in self.known if k.casefold() == one.casefold()), None)
-            if twin is not None:
-                raise ValueError(
-                    f"class {twin!r} is known already ({inputs}); give another name with --name, "
-                    "or rename the folder"
-                )
+        classifier.check_new(names)  # before photos are read
         counts = tuple(len(some) for some in files)
-        features = self.features_of([file for some in files for file in some])
         labels = torch.arange(len(names)).repeat_interleave(torch.tensor(counts))
-        head, first = self.head(), len(self.known)
-        scene = figures.Scene(self.means_known(), features, labels, tuple(self.known), names)
-        memory = nbytes(head.state())
-        head.learn(features, labels + first)
-        new = torch.stack([features[labels == i].double().mean(0) for i in range(len(names))])
-        self.new_means = torch.cat([self.new_means, new])
-        self.known += names
+        every = [file for some in files for file in some]
+        photos = read_pictures(every, labels.tolist(), classifier.view.side, "shorter")
+        features = classifier.features(photos.images)
+        scene = Scene(classifier.means, features, labels, tuple(classifier.known), names)
+        memory = nbytes(classifier.head.state())
+        classifier.learn(features, labels, names)
         return Learned(
             names=names,
             photos=counts,
             notes=data.notes_on(names, counts),
             memory_before=memory,
-            memory_after=nbytes(head.state()),
-            classes=tuple(self.known),
-            pictures={"features.png": figures.space(scene, self.remembered())},
+            memory_after=nbytes(classifier.head.state()),
+            classes=tuple(classifier.known),
+            pictures={"features.png": draw_space(scene, self.model.remembered())},
         )
 
     def learned_state(self) -> dict[str, Tensor]:
-        """All that later predictions and sessions need of the classes known now."""
-        head = {f"head.{key}": value for key, value in self.head().state().items()}
-        return {**head, "new_means": self.new_means}
+        """Everything that later predictions and sessions need of the classes known now."""
+        return self.classifier.state()
 
     def restore_learned(self, tensors: dict[str, Tensor], classes: tuple[str, ...]) -> None:
         """Take a version back: `learned_state` and the names of its classes."""
-        means, dim = tensors.get("new_means"), self.model.encoder.dim
-        wanted = (len(classes) - self.cfg.data.base, dim)
-        if means is None or means.shape != wanted or means.dtype != torch.float64:
-            raise ValueError(
-                f"the version lists {len(classes)} classes but does not hold a mean of each"
-            )
-        state = {k.removeprefix("head."): v for k, v in tensors.items() if k.startswith("head.")}
-        self.head().restore(state)
-        self.new_means, self.known = means.clone(), list(classes)
+        self.classifier.restore(tensors, classes)
 
-    def means_known(self) -> Float[Tensor, "class dim"]:
-        """Mean feature of every class known now (float64)."""
-        return torch.cat([self.model.means.cpu(), self.new_means])
+    def write_predictions(self, inputs: Path, out: Path, options: PredictOptions) -> list[Path]:
+        """Name classes of a picture, or of all pictures of a folder: table, sheet, page."""
+        used = self.data_used()
+        trained = Trained(type(self).__name__, used.name, used.kind, self.notes())
+        return predict.predict_files(self.classifier, inputs, out, options, trained)
 
-    def predict(self, inputs: Path, out: Path) -> list[Path]:
-        """Classes of a picture, or of each picture of a folder: table, sheet of pictures."""
-        return predict.predict_files(self, inputs, out)
-
-    def answers(self, features: Float[Tensor, "image dim"]) -> tuple[Tensor, Tensor]:
-        """Probability of each known class [image, class], and whether a picture is unknown."""
-        found = self.head().logits(features).softmax(1)
-        away = distances(features, self.means_known(), self.model.covariance.cpu())
-        limit = torch.quantile(self.model.distances.cpu(), self.options.unknown / 100)
-        return found, (away > limit) & (self.options.unknown < 100)
-
-    def pictures(self, out: Path) -> dict[Path, str]:
-        """Accuracy over the sessions, what is confused, and the space of features."""
-        return figures.report_pictures(self, out)
+    # --- what a page says ----------------------------------------------------------------------
 
     def data_used(self) -> DataUsed:
         """The data of this configuration."""
@@ -398,27 +340,37 @@ class Ldc(System[Config]):
         return data.notes(self.cfg)
 
     def labels(self) -> dict[str, str]:
-        """Titles of columns."""
-        return {"average": "average of sessions", "points": "PD (points)", "relative": "PD (%)"}
+        """Titles of the headline, and of columns whose names say little."""
+        return {
+            "final/mean/overall": "overall accuracy after the last session",
+            "final/mean/harmonic": "harmonic mean of base and new accuracy after the last session",
+            "average": "average of sessions",
+            "points": "PD: first session less last",
+            "relative": "PD of the first session",
+            "base as base": "base as another base class",
+            "novel as novel": "new as another new class",
+            "base as novel": "base as new",
+            "novel as base": "new as base",
+        }
 
     def claims(self) -> list[Claim[Config]]:
-        """What the paper says, on one encoder a seed."""
+        """The paper's claims, on one encoder a seed."""
         return comparison.claims(SMALL)
 
     # --- files of others -----------------------------------------------------------------------
 
     def export(self) -> Export:
         """Encoder and the current class vectors: normalised pictures to cosine logits."""
-        state = self.head().state()
+        state = self.classifier.head.state()
         if "vectors" not in state:
             raise ValueError(f"head {self.cfg.head} has no class vectors; cosine heads export")
         size = self.images.view.size
         example = torch.randn(2, 3, size, size, generator=generator("export"))
-        module = Exported(self.model.cpu().eval(), state["vectors"], self.space)
+        module = Exported(self.model.cpu().eval(), state["vectors"], self.classifier.space)
         return Export(module, (example,), ("images",), ("logits",))
 
     @classmethod
-    def convert(cls, source: Path) -> tuple[System[Config], Any]:
+    def convert(cls, source: Path) -> tuple[Ldc, Any]:
         """Read a checkpoint of CEC, LDC or code built on CEC; sizes follow from its shapes."""
         state = official.read_official(source)
         size = official.size_of(state)

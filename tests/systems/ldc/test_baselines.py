@@ -34,7 +34,7 @@ def free_lunch(seed: int = 0, samples: int = 40, k: int = 2) -> baselines.FreeLu
     return baselines.FreeLunch(base_of(BETA), seed, BETA, k, samples=samples, base_samples=samples)
 
 
-HEADS: dict[str, Callable[[], baselines.Peer]] = {
+HEADS: dict[str, Callable[[], baselines.Baseline]] = {
     "ncm": lambda: baselines.Ncm(base_of()),
     "ncm centred": lambda: baselines.Ncm(base_of(), centred=True),
     "lda": lambda: baselines.Lda(base_of()),
@@ -47,7 +47,7 @@ TEST = pictures(range(10), 8, 4)
 
 
 @pytest.fixture(params=HEADS)
-def make(request) -> Callable[[], baselines.Peer]:
+def make(request) -> Callable[[], baselines.Baseline]:
     return HEADS[request.param]
 
 

@@ -1,4 +1,4 @@
-"""All heads through all sessions, from one set of features (spec sec. 1, 8)."""
+"""All heads through all sessions, from one set of features."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from tenfold.core.divide import divided
 from tenfold.metrics import fewshot
 
 from .data import Encoded
@@ -18,7 +19,7 @@ from .heads import Head
 
 @dataclass(frozen=True)
 class Course:
-    """What a head is put through: sessions of new classes, for several draws of their photos."""
+    """Sessions of new classes that a head is put through, for several draws of their photos."""
 
     base: int
     way: int
@@ -34,7 +35,16 @@ class Outcome:
     predictions: Int[Tensor, "session image"]
     """Over the classes seen, after the base session and after each further one."""
     nbytes: int
-    """What the head keeps after the last session."""
+    """Bytes that the head keeps after the last session."""
+
+
+@dataclass(frozen=True)
+class Details:
+    """Material of an evaluation's pictures, of the run's own head."""
+
+    course: Course
+    outcomes: tuple[Outcome, ...]
+    """One a draw."""
 
 
 @torch.no_grad()
@@ -54,16 +64,20 @@ def nbytes(state: Mapping[str, Tensor]) -> int:
 
 
 def scores(outcome: Outcome, course: Course) -> dict[str, float]:
-    """All numbers of one draw; spec sec. 8."""
+    """Compute the numbers of one draw.
+
+    Accuracy a session is over all classes seen by then (CEC's protocol); after the last session,
+    harmonic mean (TEEN) and confusion of base and new classes.
+    """
     labels, base = course.test.labels, course.base
     sessions = fewshot.session_accuracies(outcome.predictions, labels, base, course.way)
-    found = {f"accuracy/by session/{i}": float(x) for i, x in enumerate(sessions)}
+    numbers = {f"accuracy/by session/{i}": float(x) for i, x in enumerate(sessions)}
     last = outcome.predictions[-1]
     base_score = fewshot.base_accuracy(last, labels, base)
-    found |= {"final/mean/overall": float(sessions[-1]), "final/mean/base": base_score}
+    numbers |= {"final/mean/overall": float(sessions[-1]), "final/mean/base": base_score}
     if len(sessions) > 1:
         novel = fewshot.novel_accuracy(last, labels, base)
-        found |= {
+        numbers |= {
             "final/mean/novel": novel,
             "final/mean/harmonic": fewshot.harmonic_accuracy(base_score, novel),
             "final/mean/average": fewshot.average_accuracy(sessions),
@@ -72,22 +86,38 @@ def scores(outcome: Outcome, course: Course) -> dict[str, float]:
         }
         wrong = asdict(fewshot.confusion(last, labels, base))
         for key in ("base_as_base", "base_as_novel", "novel_as_base", "novel_as_novel"):
-            found[f"confusion/last session/{key.replace('_', ' ')}"] = wrong[key]
-    found["memory/last session/kB"] = outcome.nbytes / 1000
-    return found
+            numbers[f"confusion/last session/{key.replace('_', ' ')}"] = wrong[key]
+    numbers["memory/last session/kB"] = outcome.nbytes / 1000
+    return numbers
 
 
 def summary(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Mean over the draws of every number, and of the final ones the spread."""
-    found = {key: fmean(one[key] for one in each) for key in each[0]}
+    numbers = {key: fmean(one[key] for one in each) for key in each[0]}
     if len(each) > 1:
-        for key in [key for key in found if key.startswith("final/mean/")]:
+        for key in [key for key in numbers if key.startswith("final/mean/")]:
             spread = stdev(one[key] for one in each)
-            found[key.replace("final/mean/", "spread/over draws/")] = spread
-    return found
+            numbers[key.replace("final/mean/", "spread/over draws/")] = spread
+    return numbers
 
 
-def measure(make: Callable[[], Head], course: Course) -> tuple[dict[str, float], list[Outcome]]:
-    """A head's numbers over all draws, and the outcome of each."""
-    outcomes = [take(make, course, draw) for draw in range(len(course.draws))]
-    return summary([scores(outcome, course) for outcome in outcomes]), outcomes
+def evaluate(heads: Mapping[str, tuple[Callable[[], Head], Course]]) -> dict[str, list[Outcome]]:
+    """Put every head through every draw of its course; the processes of a job share the work.
+
+    Args:
+        heads: Name -> what makes the head at the end of its base session, and its course.
+
+    Returns:
+        Name -> the outcome of each draw, in order.
+    """
+    jobs = [(name, draw) for name, (_, one) in heads.items() for draw in range(len(one.draws))]
+
+    def work(index: int) -> Outcome:
+        name, draw = jobs[index]
+        return take(*heads[name], draw)
+
+    measured = zip(jobs, divided(len(jobs), work, "heads"), strict=True)
+    outcomes: dict[str, list[Outcome]] = {name: [] for name in heads}
+    for (name, _), outcome in measured:
+        outcomes[name].append(outcome)
+    return outcomes
