@@ -77,6 +77,16 @@ class Ensemble:
         return upper, surface
 
 
+def divided_members(members: int, batch: int, processes: int) -> list[list[list[int]]]:
+    """Rank -> groups of members that are carried forward together; some ranks may have none.
+
+    The groups are the same for any number of processes; the unperturbed member is one by itself.
+    """
+    every = list(range(members))
+    groups = [every[:1], *(every[first : first + batch] for first in range(1, members, batch))]
+    return [groups[rank::processes] for rank in range(processes)]
+
+
 class Rollout:
     """States of a forecast, hour by hour: read back if they are written, else computed.
 
@@ -85,8 +95,7 @@ class Rollout:
 
     Members are carried forward in groups. The unperturbed one goes alone: rounding may depend on
     the size of a batch, and it shall be the single forecast bit for bit. Under `torchrun` each
-    process has groups of its own (group i is of process i modulo their number), so that the
-    numbers are those of one process.
+    process has groups of its own, so the numbers are those of one process.
     """
 
     def __init__(
@@ -105,9 +114,7 @@ class Rollout:
         self._kept: dict[int, Members] = {}
         """Hour -> states of this process's members that a later call starts from."""
         self._world = dist.current()
-        members = list(range(ensemble.members))
-        groups = [members[:1], *(members[i : i + batch] for i in range(1, len(members), batch))]
-        shares = [groups[rank :: self._world.size] for rank in range(self._world.size)]
+        shares = divided_members(ensemble.members, batch, self._world.size)
         self._groups = shares[self._world.rank]
         self._owned = [[member for group in share for member in group] for share in shares]
         """Rank -> its members, in the order of its states."""
