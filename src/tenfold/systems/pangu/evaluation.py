@@ -23,8 +23,8 @@ from .noise import Noise, perturbation
 BATCH = 16
 """Starts that are carried forward together."""
 Fields = Float[Tensor, "*lead field lat lon"]
-Scores = dict[str, Float[Tensor, "start field"]]
-"""Score and lead time ("rmse/24h") -> its value for every start and field."""
+Scores = dict[str, Tensor]
+"""Score and lead time ("rmse/24h") -> its value (start, field) for every start that has a truth."""
 
 
 def reachable(cfg: Config) -> tuple[int, ...]:

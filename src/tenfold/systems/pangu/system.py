@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -338,7 +338,7 @@ class PanguWeather(System[Config]):
         return write_official(self.forecaster, out)
 
     @classmethod
-    def convert(cls, source: Path) -> tuple[Self, Any]:
+    def convert(cls, source: Path) -> tuple[PanguWeather, Any]:
         """Read official ONNX files: one, or a folder of several lead times."""
         from .onnx.network import convert_folder
         from .onnx.run import config_of, names_beside, take_over
@@ -348,7 +348,7 @@ class PanguWeather(System[Config]):
         return system, take_over(system.forecaster, official)
 
     @classmethod
-    def open(cls, source: Path) -> Self:
+    def open(cls, source: Path) -> PanguWeather:
         """Official ONNX files as they are, run by onnxruntime, for `predict` alone."""
         from .onnx.run import open_official
 
