@@ -26,7 +26,7 @@ from tenfold.systems.pangu.windows import Windows, pad_end
 KINDS = (torch.float64, torch.float32)
 FORWARD = {torch.float64: 1e-5, torch.float32: 2e-3}
 SMALL = {torch.float64: 1e-5, torch.float32: 1e-4}
-"""Absolute tolerances (spec sec. 14)."""
+"""Absolute tolerances."""
 
 
 def shapes(case: Case) -> dict[str, list[int]]:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tenfold.viz import lead_time, maps
-from tenfold.viz.map_axes import _earth, near, place
+from tenfold.viz.map_axes import _earth, map_axes, near
 from tenfold.viz.maps import Style, style_of
 
 LAT, LON = np.linspace(84, -84, 15), np.arange(24) * 15.0
@@ -65,7 +65,7 @@ def test_styles_lead_from_si_units_to_those_of_forecasters():
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_a_map_is_a_picture_of_its_theme(theme):
-    where = place(LAT, LON)
+    where = map_axes(LAT, LON)
     image = opened(maps.field_map(wave(), where, style_of("z500"), theme=theme))
     assert image.format == "PNG" and image.width == 1296 and image.height < 900
     corner = image.convert("L").getpixel((2, 2))
@@ -76,7 +76,7 @@ def test_a_map_is_a_picture_of_its_theme(theme):
 
 @pytest.mark.parametrize("fill", [np.nan, np.inf, 0.0, 5e4])
 def test_awkward_fields_are_drawn(fill):
-    where = place(LAT, LON)
+    where = map_axes(LAT, LON)
     for style in (Style(), style_of("z500"), style_of("u10")):
         assert maps.field_map(np.full((15, 24), fill), where, style).startswith(b"\x89PNG")
     holes = wave()
@@ -90,7 +90,7 @@ def test_panels_share_a_scale_and_say_the_weighted_rmse(monkeypatch):
     truth[0] = np.nan
     figures, _ = drawn(
         monkeypatch,
-        lambda: maps.panels(forecast, truth, place(LAT, LON), style_of("z500"), title="24 h"),
+        lambda: maps.panels(forecast, truth, map_axes(LAT, LON), style_of("z500"), title="24 h"),
     )
     first, second, third = figures[0].axes[:3]
     assert first.get_title("left") == "24 h forecast" and second.get_title("left") == "truth"
@@ -106,7 +106,7 @@ def test_panels_share_a_scale_and_say_the_weighted_rmse(monkeypatch):
 def test_ensemble_shows_mean_and_unbiased_spread(monkeypatch):
     members = np.stack([np.full((15, 24), 280.0 + k) for k in (-2, 0, 2)]) + LON / 1000
     figures, _ = drawn(
-        monkeypatch, lambda: maps.ensemble(members, place(LAT, LON), style_of("t2m"), title="t2m")
+        monkeypatch, lambda: maps.ensemble(members, map_axes(LAT, LON), style_of("t2m"), title="t2m")
     )
     mean, spread, _, bar = figures[0].axes
     assert mean.get_title("left") == "t2m mean of 3 members"
@@ -115,14 +115,14 @@ def test_ensemble_shows_mean_and_unbiased_spread(monkeypatch):
 
 
 def test_differences_of_a_constant_field_are_white(monkeypatch):
-    figures, _ = drawn(monkeypatch, lambda: maps.panels(wave(), wave(), place(LAT, LON)))
+    figures, _ = drawn(monkeypatch, lambda: maps.panels(wave(), wave(), map_axes(LAT, LON)))
     assert figures[0].axes[2].get_title("left").startswith("forecast − truth, RMSE 0")
 
 
 def test_regions_keep_their_shape_and_label_degrees(monkeypatch):
-    where = place(np.linspace(60, 20, 9), np.linspace(-140, -52.5, 12))
-    assert not where.is_global and place(LAT, LON).is_global
-    assert not place(LAT, LON[:-1]).is_global
+    where = map_axes(np.linspace(60, 20, 9), np.linspace(-140, -52.5, 12))
+    assert not where.is_global and map_axes(LAT, LON).is_global
+    assert not map_axes(LAT, LON[:-1]).is_global
     figures, _ = drawn(monkeypatch, lambda: maps.field_map(np.random.rand(9, 12), where))
     axes = figures[0].axes[0]
     assert axes.get_xlim() == (-140, -52.5) and axes.get_ylim() == (20, 60)
@@ -147,13 +147,13 @@ def test_longitudes_are_read_in_any_convention(degrees, words):
 def test_coast_of_a_land_mask_lies_at_its_half_and_crosses_the_edge():
     land = np.zeros((15, 24))
     land[5:9, [23, 0, 1]] = 1.0  # over the edge of the map, 345 to 15 degrees
-    lines = place(LAT, LON, land).coast
+    lines = map_axes(LAT, LON, land).coast
     points = np.concatenate(lines)
     assert points[:, 0].max() == 360 and points[:, 0].min() == 0
     inside = points[(points[:, 0] > 16) & (points[:, 0] < 344)]
     assert set(np.round(inside[:, 0], 6)) <= {22.5, 337.5}
     assert points[:, 1].max() == pytest.approx((LAT[4] + LAT[5]) / 2)
-    assert place(LAT, LON).coast == ()
+    assert map_axes(LAT, LON).coast == ()
 
 
 def test_coast_of_the_earth_is_asked_in_its_own_convention(monkeypatch):
@@ -166,26 +166,26 @@ def test_coast_of_the_earth_is_asked_in_its_own_convention(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "landcheck", SimpleNamespace(LandCheck=LandCheck))
     axis = np.linspace(250, 350, 21)
-    points = np.concatenate(place(np.linspace(40, -40, 17), axis).coast)
+    points = np.concatenate(map_axes(np.linspace(40, -40, 17), axis).coast)
     assert min(asked)[0] >= -180 and max(asked)[0] <= 180
     np.testing.assert_allclose(points.min(0), (280, 0), atol=1)
     np.testing.assert_allclose(points.max(0), (320, 30), atol=1)
-    globe = np.concatenate(place(LAT, LON).coast)  # the land lies at 280 to 320 degrees
+    globe = np.concatenate(map_axes(LAT, LON).coast)  # the land lies at 280 to 320 degrees
     np.testing.assert_allclose(globe.min(0), (280, 0), atol=1)
     land = np.zeros((17, 21))
-    assert place(np.linspace(40, -40, 17), axis, land, earth=False).coast == ()
+    assert map_axes(np.linspace(40, -40, 17), axis, land, earth=False).coast == ()
 
 
 def test_the_real_package_knows_the_earth(monkeypatch):
     monkeypatch.delitem(sys.modules, "landcheck")
     pytest.importorskip("landcheck")
-    points = np.concatenate(place([-10.0, -45.0], [110.0, 160.0]).coast)
+    points = np.concatenate(map_axes([-10.0, -45.0], [110.0, 160.0]).coast)
     assert np.abs(points - (153.6, -28.6)).sum(1).min() < 0.5  # Australia's easternmost point
 
 
 def test_near_turns_by_whole_circles():
     np.testing.assert_allclose(near(np.array([1.0, 190.0, 350.0]), 0.0), [1, -170, -10])
-    turned, values = place(LAT, LON).rolled(np.tile(LON, (15, 1)), 180.0 + 90)
+    turned, values = map_axes(LAT, LON).rolled(np.tile(LON, (15, 1)), 180.0 + 90)
     assert turned.longitudes[0] == 90 and (np.diff(turned.longitudes) == 15).all()
     np.testing.assert_array_equal(values[0], turned.longitudes % 360)
     assert turned.is_global
@@ -197,7 +197,7 @@ def test_a_track_over_the_date_line_is_one_line(monkeypatch):
     msl = 101000 + wave() / 50
     figures, picture = drawn(
         monkeypatch,
-        lambda: maps.track_map({"storm": track, "model": other}, msl=msl, where=place(LAT, LON)),
+        lambda: maps.track_map({"storm": track, "model": other}, msl=msl, where=map_axes(LAT, LON)),
     )
     axes = figures[0].axes[0]
     low, high = axes.get_xlim()
@@ -212,7 +212,7 @@ def test_a_track_over_the_date_line_is_one_line(monkeypatch):
 
 def test_animation_has_a_frame_an_hour_in_one_scale():
     frames = np.stack([wave(turn) for turn in (0, 10, 20)])
-    where, style = place(LAT, LON), style_of("z500")
+    where, style = map_axes(LAT, LON), style_of("z500")
     one = opened(maps.animation(frames, [0, 6, 12], where, style, fps=5, width=4))
     assert (one.format, one.n_frames, one.info["duration"]) == ("GIF", 3, 200)
     two = opened(maps.animation(frames, [0, 6, 12], where, style, truth=frames, width=4))
@@ -241,7 +241,7 @@ def test_error_and_plume_over_lead_time(monkeypatch):
 
 
 def test_bad_input_says_what_is_wrong():
-    where = place(LAT, LON)
+    where = map_axes(LAT, LON)
     field = wave()
     frames = np.stack([field, field])
     for words, call in {
@@ -253,10 +253,10 @@ def test_bad_input_says_what_is_wrong():
         "1 to 240 frames": lambda: maps.animation(frames[:0], [], where),
         "finite positions": lambda: maps.track_map({"a": [(np.nan, 0.0, 0, 990.0)]}),
         r"tracks: \['a'\]": lambda: maps.track_map({"a": []}),
-        "monotone latitudes": lambda: place([10.0, 20, 15], LON),
-        "rising longitudes": lambda: place(LAT, LON[::-1]),
-        "within 360 degrees": lambda: place(LAT, [0.0, 200, 400]),
-        "do not lie": lambda: place(LAT, LON, np.zeros((24, 15))),
+        "monotone latitudes": lambda: map_axes([10.0, 20, 15], LON),
+        "rising longitudes": lambda: map_axes(LAT, LON[::-1]),
+        "within 360 degrees": lambda: map_axes(LAT, [0.0, 200, 400]),
+        "do not lie": lambda: map_axes(LAT, LON, np.zeros((24, 15))),
         "'a': 2 values for 1 hours": lambda: lead_time.error_over_lead({"a": ([1], [1.0, 2.0])}),
         "members: 2 values for 3 hours": lambda: lead_time.plume([0, 6, 12], np.ones((4, 2))),
     }.items():

@@ -77,6 +77,27 @@ class World:
             dist.all_gather_object(found, value)
         return found
 
+    def to_first(self, value: Any) -> list[Any]:
+        """A value of every process, in order of rank, on the first; nothing on the others.
+
+        For what is large: `gather_objects` sends everything to everyone.
+        """
+        if self.size == 1:
+            return [value]
+        found: list[Any] | None = [None] * self.size if self.is_first else None
+        with watched("gather to the first process", "all"):
+            dist.gather_object(value, found)
+        return found or []
+
+    def from_first(self, values: list[Any]) -> Any:
+        """Its own of the values, one a process, that the first has; the others give any list."""
+        if self.size == 1:
+            return values[0]
+        own: list[Any] = [None]
+        with watched("scatter from the first process", "all"):
+            dist.scatter_object_list(own, values if self.is_first else None)
+        return own[0]
+
     def require_same(self, what: dict[str, Any]) -> None:
         """Raise on every process, naming ranks and fields, unless all hold the same values.
 

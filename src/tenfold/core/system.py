@@ -49,6 +49,8 @@ class Evaluation:
     """Of baselines that need no training of their own: name -> metrics."""
     details: Any = None
     """What the system's `pictures` draws from: curves, confusion matrices, boxes."""
+    notes: tuple[str, ...] = ()
+    """What a reader of these numbers must know beyond the system's `notes`."""
 
 
 class System(Generic[C]):

@@ -3,7 +3,8 @@
 Fields are (..., lat, lon) and every score has the leading axes (...); an ensemble has its members
 first. `weights` are those of `latitude_weights`. `valid` says which points count (all, if None);
 what invalid points hold, NaN too, changes nothing, and where no point is valid a score is NaN. NaN
-at a valid point gives NaN: it is never left out in silence. Source: spec section 5.
+at a valid point gives NaN: it is never left out in silence. RMSE, ACC and relative quantile
+error are those of the Pangu-Weather paper (arXiv 2211.02556); those of ensembles the usual ones.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 Degrees = float | np.ndarray
 
 EARTH_KM = 6371.0
-"""Radius of the Earth (spec section 9)."""
+"""Radius of the Earth (ours)."""
 SAME_HOUR = 1e-6
 LEVELS = 50
 """Quantiles of the relative quantile error (paper)."""

@@ -75,7 +75,7 @@ def claim(
         "environment": checkpoint.read_json(folder / "environment.json"),
         "data": last["data"],
         "better": cls.better,
-        "units": cls.units,
+        "units": last["units"],
         "labels": last["labels"],
         "budget": _budget(steps),
         "notes": [*notes, *dict.fromkeys(c.setting for c in claims if c.setting)],

@@ -115,7 +115,7 @@ def conclude(
     pictures = folder / "pictures"
     captions = {p.name: text for p, text in system.pictures(evaluation, pictures).items()}
     checkpoint.write_json(pictures / "captions.json", captions)
-    data = asdict(system.data_used())
+    data, notes = asdict(system.data_used()), [*system.notes(), *evaluation.notes]
     result = {
         "system": name,
         "recipe": recipe,
@@ -131,14 +131,14 @@ def conclude(
         "units": system.units,
         "main": system.headline,
         "labels": system.labels(),
-        "notes": system.notes(),
+        "notes": notes,
     }
     checkpoint.write_json(folder / "result.json", result)
     card = {
         **card_info(folder),
         "paper": asdict(system.paper),
         "intended": system.intended,
-        "limits": system.notes(),
+        "limits": notes,
         "licence": "MIT for the code; for the weights, the terms of the data they learned from",
     }
     write_model_card(folder, card)

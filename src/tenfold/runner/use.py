@@ -30,7 +30,7 @@ def evaluate(path: Path, split: str, device: Device = "auto") -> dict[str, Any]:
             "data": {"name": data.name, "kind": data.kind, "note": data.note},
             "metrics": found.metrics,
             "baselines": found.baselines,
-            "notes": system.notes(),
+            "notes": [*system.notes(), *found.notes],
             "labels": system.labels(),
             "main": system.headline,
         }

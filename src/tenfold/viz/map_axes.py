@@ -1,4 +1,4 @@
-"""Where weather fields lie: axes of a map, and the coast there, with nothing to download."""
+"""Axes of a map on which fields lie, and the coast there, with nothing to download."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SAMPLES = 70_000
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where fields lie, and the coast there; made by `place`."""
+class MapAxes:
+    """Latitudes and longitudes of fields, and the coast there; made by `map_axes`."""
 
     latitudes: Float[np.ndarray, "lat"]
     longitudes: Float[np.ndarray, "lon"]
@@ -36,11 +36,11 @@ class Place:
             return self.longitudes, values
         return np.append(self.longitudes, self.longitudes[0] + 360), np.c_[values, values[:, :1]]
 
-    def rolled(self, values: np.ndarray, centre: Number) -> tuple[Place, np.ndarray]:
+    def rolled(self, values: np.ndarray, centre: Number) -> tuple[MapAxes, np.ndarray]:
         """The same with longitudes within 180 degrees of `centre`, rising again."""
         x = near(self.longitudes, centre)
         order = np.argsort(x)
-        return Place(self.latitudes, x[order], self.coast), values[:, order]
+        return MapAxes(self.latitudes, x[order], self.coast), values[:, order]
 
 
 def near(longitudes: np.ndarray, centre: Number) -> np.ndarray:
@@ -48,18 +48,25 @@ def near(longitudes: np.ndarray, centre: Number) -> np.ndarray:
     return (longitudes - centre + 180) % 360 - 180 + centre
 
 
-def place(
+def map_axes(
     latitudes: Sequence[Number] | np.ndarray,
     longitudes: Sequence[Number] | np.ndarray,
     land: np.ndarray | None = None,
     earth: bool = True,
-) -> Place:
-    """A grid, with its coast if one can be had.
+) -> MapAxes:
+    """Axes of a grid, with its coast if one can be had.
 
-    `land` is a mask (lat, lon) in 0..1. If `earth` is true (fields of the real Earth) and the
-    package landcheck is installed (Natural Earth at about 7 km), the coast is drawn from that, in
-    any convention of longitudes; else it is the mask's contour of a half, else there is none.
-    Raises ValueError unless both axes are monotone with two points or more, longitudes rising.
+    Args:
+        latitudes: Degrees north, rising or falling.
+        longitudes: Degrees east in any convention, rising.
+        land: Share of land (lat, lon), 0 to 1.
+        earth: Whether fields are of the real Earth. Then, if the package landcheck is installed
+            (Natural Earth at about 7 km), the coast is drawn from that; else it is the contour of
+            a half of `land`, else there is none.
+
+    Raises:
+        ValueError: An axis is not monotone or has fewer than two points, or `land` has another
+            shape.
     """
     y, x = (np.array(axis, dtype=float) for axis in (latitudes, longitudes))
     steps = np.diff(y)
@@ -69,17 +76,17 @@ def place(
         raise ValueError(
             f"a map needs 2 or more rising longitudes within 360 degrees, got {x.tolist()[:6]} ..."
         )
-    bare = Place(y, x)
+    bare = MapAxes(y, x)
     if land is not None:
         check(land, bare)
     if earth:
         right = x[0] + 360 if bare.is_global else x[-1]
-        found = _earth(float(y.min()), float(y.max()), float(x[0]), float(right))
-        if found is not None:
-            return Place(y, x, found)
+        coast = _earth(float(y.min()), float(y.max()), float(x[0]), float(right))
+        if coast is not None:
+            return MapAxes(y, x, coast)
     if land is None:
         return bare
-    return Place(y, x, _outline(bare.closed(land)[0], y, bare.closed(land)[1]))
+    return MapAxes(y, x, _outline(bare.closed(land)[0], y, bare.closed(land)[1]))
 
 
 @lru_cache(maxsize=8)
@@ -111,8 +118,8 @@ def _outline(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray
     return tuple(np.asarray(line) for line in generator.lines(0.5))
 
 
-def check(values: np.ndarray, where: Place, extra: int = 0) -> None:
-    """Raise ValueError unless fields, after `extra` axes, have the shape of the place."""
+def check(values: np.ndarray, where: MapAxes, extra: int = 0) -> None:
+    """Raise ValueError unless fields, after `extra` axes, lie on these axes."""
     shape = (len(where.latitudes), len(where.longitudes))
     if values.ndim != 2 + extra or values.shape[extra:] != shape:
         raise ValueError(

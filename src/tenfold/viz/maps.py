@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from .map_axes import Place, check, near
+from .map_axes import MapAxes, check, near
 from .plots import INK, Format, Number, Theme, animation_gif, canvas, colour, encoded, legend_below
 
 Field = Float[np.ndarray, "lat lon"]
@@ -121,7 +121,7 @@ def _frame(axes: Any, x: tuple[float, float], y: tuple[float, float], ground: st
     axes.grid(visible=False)
 
 
-def _coast(axes: Any, where: Place, ink: str = "#16191c", halo: str = "#ffffffa0") -> None:
+def _coast(axes: Any, where: MapAxes, ink: str = "#16191c", halo: str = "#ffffffa0") -> None:
     """Coast in every convention of longitudes; the halo keeps it visible on dark colours."""
     from matplotlib.collections import LineCollection
     from matplotlib.patheffects import withStroke
@@ -134,7 +134,7 @@ def _coast(axes: Any, where: Place, ink: str = "#16191c", halo: str = "#ffffffa0
 
 
 def _map(
-    axes: Any, shown: np.ndarray, where: Place, levels: np.ndarray, style: Style, theme: Theme
+    axes: Any, shown: np.ndarray, where: MapAxes, levels: np.ndarray, style: Style, theme: Theme
 ) -> Any:
     """A filled map with isolines and coast, in the unit shown; what a colour bar needs."""
     x, values = where.closed(shown)
@@ -152,15 +152,15 @@ def _map(
 
 
 def _bar(figure: Any, filled: Any, axes: Any, unit: str) -> None:
-    place = {"orientation": "horizontal", "pad": 0.03, "shrink": 0.9, "aspect": 45 * len(axes)}
-    bar = figure.colorbar(filled, ax=axes, **place)
+    layout = {"orientation": "horizontal", "pad": 0.03, "shrink": 0.9, "aspect": 45 * len(axes)}
+    bar = figure.colorbar(filled, ax=axes, **layout)
     bar.set_label(unit, fontsize=9)
     bar.ax.tick_params(labelsize=8, length=3)
     bar.ax.locator_params(nbins=9)
     figure.get_layout_engine().set(h_pad=0.08)
 
 
-def _height(where: Place, width: Number) -> float:
+def _height(where: MapAxes, width: Number) -> float:
     """Height in inches of a map of a width."""
     x = where.closed(np.zeros((len(where.latitudes), len(where.longitudes))))[0]
     y = where.latitudes
@@ -171,7 +171,7 @@ def _height(where: Place, width: Number) -> float:
 
 def field_map(
     values: Field,
-    where: Place,
+    where: MapAxes,
     style: Style = PLAIN,
     *,
     title: str = "",
@@ -186,7 +186,7 @@ def field_map(
 def panels(
     forecast: Field,
     truth: Field,
-    where: Place,
+    where: MapAxes,
     style: Style = PLAIN,
     *,
     title: str = "",
@@ -212,7 +212,7 @@ def panels(
 
 def ensemble(
     members: Float[np.ndarray, "member lat lon"],
-    where: Place,
+    where: MapAxes,
     style: Style = PLAIN,
     *,
     title: str = "",
@@ -235,7 +235,7 @@ def ensemble(
 
 def _row(
     fields: Sequence[tuple[np.ndarray, str, Style]],
-    where: Place,
+    where: MapAxes,
     theme: Theme,
     fmt: Format,
     width: Number,
@@ -263,7 +263,7 @@ def _row(
 def animation(
     frames: Float[np.ndarray, "time lat lon"],
     hours: Sequence[Number] | np.ndarray,
-    where: Place,
+    where: MapAxes,
     style: Style = PLAIN,
     *,
     truth: Float[np.ndarray, "times lat lon"] | None = None,
@@ -302,7 +302,7 @@ def track_map(
     tracks: Mapping[str, Track],
     *,
     msl: Field | None = None,
-    where: Place | None = None,
+    where: MapAxes | None = None,
     members: Sequence[str] = (),
     title: str = "",
     theme: Theme = "light",
@@ -357,7 +357,7 @@ def _window(x: np.ndarray, y: np.ndarray) -> tuple[tuple[float, float], tuple[fl
     return (float(middle - half), float(middle + half)), (float(low), float(high))
 
 
-def _isobars(axes: Any, where: Place, shown: np.ndarray, theme: Theme) -> None:
+def _isobars(axes: Any, where: MapAxes, shown: np.ndarray, theme: Theme) -> None:
     x, values = where.closed(shown)
     levels = np.arange(800, 1120, 4)
     drawn = axes.contour(

@@ -130,7 +130,7 @@ def test_json_gives_the_same_bits_back():
 
 
 def test_fields_of_another_order_of_levels_find_their_place():
-    """The official graph keeps its levels from 50 to 1000 hPa (spec section 2)."""
+    """The official graph keeps its levels from 50 to 1000 hPa (zhaoshan2/pangu-pytorch)."""
     found = statistics(Held(weather(5)), range(5))
     backwards = dict(reversed(found.by_field().items()))
     again = Statistics.from_fields(backwards, GRID, 5)

@@ -24,11 +24,13 @@ from tenfold.data.weather.grid import Grid
 from tenfold.generated.waves import WaveStates, default_grid, write_netcdf
 from tenfold.runner.weights import construct
 from tenfold.systems.pangu import PanguWeather, data
-from tenfold.systems.pangu.config import Config, Data
+from tenfold.systems.pangu.config import Config, Data, PredictOptions
 from tenfold.systems.pangu.data import Archive
-from tenfold.systems.pangu.evaluation import Evaluation
-from tenfold.systems.pangu.forecast import Forecast, Forecasting
+from tenfold.systems.pangu.evaluation import Verification
+from tenfold.systems.pangu.forecast import Forecast
+from tenfold.systems.pangu.inputs import read_inputs
 from tenfold.systems.pangu.noise import Noise, member_noise
+from tenfold.systems.pangu.predict import write_states
 
 pytestmark = pytest.mark.usefixtures("generated_only")
 GRID = Grid(surface=("msl",), latitudes=(10.0, 0.0, -10.0), longitudes=(0.0, 120.0, 240.0))
@@ -182,7 +184,7 @@ def test_every_pair_once_an_epoch(count: int, batch: int) -> None:
     """All of them where batches go in evenly; else one batch's rest waits for the next epoch."""
     made = archive(plain(count, split=np.zeros(count)), batch, holdout_days=0.0)
     pairs = made.training_chains(24, 2)
-    steps = made.steps_per_epoch(24, 2)
+    steps = made.epochs(24, 2).steps
     assert len(pairs) == count - 8 and steps == max(1, len(pairs) // batch)
     orders = []
     for epoch in range(2):
@@ -291,10 +293,11 @@ def test_scores_equal_a_plain_loop() -> None:
     words += ["--evaluation.every", "5", "--evaluation.members", "3"]
     words += ["--evaluation.ensemble-every", "2"]
     system = drawn(config("pangu", "demo", [*options("pangu"), *words]))
-    found = system.evaluate("test")
-    baselines = system.baselines("test")
+    evaluation = system.evaluate("test")
+    found, baselines = evaluation.metrics, evaluation.baselines
     assert {key.split("/")[2] for key in found} == {"6h", "30h"}
     assert any(note == "not reached by these models: 7 h" for note in system.notes())
+    assert evaluation.notes == ("no start of the test split has a state 132 h later in its block",)
     waves, grid, normal = WaveStates(), system.cfg.grid, system.climatology()
     weights = np.cos(np.deg2rad(grid.latitudes))[:, None] * np.ones(grid.shape)
 
@@ -363,9 +366,9 @@ def test_scores_equal_a_plain_loop() -> None:
 
 
 def perturbed(system: PanguWeather, index: int, member: int) -> tuple[np.ndarray, np.ndarray]:
-    """A test state with a member's noise, as the spec has it."""
+    """A test state with a member's noise, as drawn for predictions, too."""
     upper, surface = WaveStates().read(index)
-    above, below = system.deviations()
+    above, below = system.forecaster.deviations()
     count = above.size
     shape = (count + len(below), *system.cfg.grid.shape)
     # 16 x 32 points: the finest of three octaves needs a point a cell
@@ -380,7 +383,7 @@ def test_starts_of_long_lead_times_are_among_those_of_short_ones() -> None:
     system = construct(PanguWeather, config("pangu", "demo", [*options("pangu"), *words]))
     assert isinstance(system, PanguWeather)
     measured = SimpleNamespace(cfg=system.cfg, archive=system.archive)
-    starts = {h: set(Evaluation.starts(measured, "test", h)) for h in (6, 18, 60)}  # type: ignore[arg-type]
+    starts = {h: set(Verification.starts(measured, "test", h)) for h in (6, 18, 60)}  # type: ignore[arg-type]
     assert starts[60] < starts[18] <= starts[6]
     assert len(starts[6]) == 15 == len(WaveStates().split[WaveStates().split == 2]) // 4
 
@@ -435,10 +438,14 @@ def test_missing_corners(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     system = tenfold.load(folder)
     assert isinstance(system, PanguWeather)
     corners = np.isnan(states.read(0)[1][0])
-    assert np.array_equal(system.missing(), corners) and corners.sum() == 18
-    system.options = Forecasting(start="20", hours=12, members=2, point="31,281")
-    forecast = Forecast(system, file)
-    forecast.run(tmp_path / "forecast.nc")
+    assert np.array_equal(system.forecaster.missing_points(), corners) and corners.sum() == 18
+
+    def asked(path: Path, **words: Any) -> Forecast:
+        options, model = PredictOptions(**words), system.forecaster
+        return Forecast(model, options, read_inputs(path, model, system.cfg.grid, options))
+
+    forecast = asked(file, start="20", hours=12, members=2, point="31,281")
+    write_states(forecast, tmp_path / "forecast.nc", "a test")
     import xarray
 
     with xarray.open_dataset(tmp_path / "forecast.nc", engine="h5netcdf") as made:
@@ -448,18 +455,16 @@ def test_missing_corners(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert not corners[row, column] and (row, column) == (11, 15)
     assert all(math.isfinite(float(score["rmse"])) for score in forecast.outcome.scores)
     with pytest.raises(ValueError, match="--point 0,0 is .* km from the nearest point"):
-        system.options = Forecasting(point="0,0")
-        Forecast(system, file)
-    system.options = Forecasting(start="20", hours=6)
-    assert {7, 8} >= set(Forecast(system, file).at)  # 50 N, 10 E is not there: the middle
+        asked(file, point="0,0")
+    assert {7, 8} >= set(asked(file, start="20", hours=6).at)  # 50 N, 10 E is not there: the middle
     with xarray.open_dataset(file, engine="h5netcdf") as old:
         more = old.load()
     more["msl"].values[21, 0, 0] = np.nan
     more["z"].values[20] = more["z"].values[20, :, :1, :1]
     more.to_netcdf(tmp_path / "more.nc", engine="h5netcdf")
-    start = Forecast(system, tmp_path / "more.nc").rollout.start  # z is there in the corners, too
+    # z is there in the corners, too
+    start = asked(tmp_path / "more.nc", start="20", hours=6).rollout.start
     assert (np.isnan(start.upper) == corners).all()
-    system.options = Forecasting(start="21", hours=6)
     with pytest.raises(ValueError, match=r"msl of state 21 .*missing at 1 points .*latitude 60"):
-        system.predict(tmp_path / "more.nc", tmp_path / "out")
+        system.predict(tmp_path / "more.nc", tmp_path / "out", PredictOptions(start="21", hours=6))
     assert not (tmp_path / "out").exists()

@@ -68,7 +68,7 @@ def in_small_parts(patch: pytest.MonkeyPatch) -> None:
 def by_definition(
     module: EarthAttention, x: torch.Tensor, shifted: bool, table: torch.Tensor | None
 ) -> torch.Tensor:
-    """Attention of all tokens to all, those of other windows excluded (spec sec. 3.3 to 3.6)."""
+    """Attention of all tokens to all, those of other windows excluded."""
     windows, heads = module.windows, module.heads
     batch, *size, channels = x.shape
     padded = x.new_zeros(batch, *windows.padded, channels)

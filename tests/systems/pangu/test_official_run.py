@@ -12,8 +12,10 @@ from tiny import weather
 
 import tenfold
 from tenfold import cli
-from tenfold.systems.pangu.forecast import Forecasting
-from tenfold.systems.pangu.onnx.run import GRID_FILE, OfficialRun
+from tenfold.systems.pangu import PanguWeather
+from tenfold.systems.pangu.config import PredictOptions
+from tenfold.systems.pangu.forecaster import Forecaster, ForecastModel
+from tenfold.systems.pangu.onnx.run import GRID_FILE, OnnxForecaster
 
 xarray = pytest.importorskip("xarray")
 
@@ -28,8 +30,8 @@ def official(made, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def forecast(run: Path, folder: Path, members: int) -> dict[str, np.ndarray]:
     system = tenfold.load(run)
-    system.options = Forecasting(hours=48, members=members, animate=False)
-    system.predict(weather(folder), folder / "out")
+    options = PredictOptions(hours=48, members=members, animate=False)
+    system.predict(weather(folder), folder / "out", options)
     with xarray.open_dataset(folder / "out/forecast.nc", engine="h5netcdf") as data:
         return {name: v.values for name, v in data.data_vars.items() if v.ndim > 2}
 
@@ -73,17 +75,19 @@ def _state():
     return torch.from_numpy(upper)[None], torch.from_numpy(surface)[None]
 
 
-def test_official_files_are_not_evaluated(official) -> None:
-    run = tenfold.load(official)
-    assert isinstance(run, OfficialRun) and (official / GRID_FILE).exists()
-    with pytest.raises(ValueError, match="tenfold convert pangu"):
-        run.evaluate("test")
+def test_official_files_are_not_evaluated(made, official) -> None:
+    run, ours = tenfold.load(official), tenfold.load(made("pangu"))
+    assert type(run) is PanguWeather and (official / GRID_FILE).exists()
+    assert isinstance(run.model, OnnxForecaster) and isinstance(ours.model, Forecaster)
+    assert all(isinstance(one.model, ForecastModel) for one in (run, ours))
+    assert run.notes() and run.headline == ours.headline
+    for refused in (lambda: run.evaluate("test"), run.export, lambda: next(run.stages())):
+        with pytest.raises(ValueError, match="tenfold convert pangu"):
+            refused()
 
 
 def test_other_statistics_are_not_mixed(made, official, tmp_path) -> None:
     """Two lead times that normalise differently cannot share one set of statistics."""
-    from tenfold.systems.pangu.onnx.network import convert_folder
-    from tenfold.systems.pangu.onnx.run import converted, names_beside
     from tenfold.systems.pangu.onnx.writer import write_onnx
 
     shutil.copytree(official, tmp_path / "two")
@@ -96,4 +100,4 @@ def test_other_statistics_are_not_mixed(made, official, tmp_path) -> None:
     statistics[1] *= 1.5
     write_onnx(tmp_path / "two/pangu_weather_6.onnx", forecaster.networks["24"], statistics)
     with pytest.raises(ValueError, match="other statistics"):
-        converted(convert_folder(tmp_path / "two", names_beside(tmp_path / "two")))
+        PanguWeather.convert(tmp_path / "two")

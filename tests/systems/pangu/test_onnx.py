@@ -67,7 +67,7 @@ def test_there_and_back(tmp_path, cfg, where, bias, counter, opset) -> None:
 
 
 def test_the_names_are_the_official_ones(tmp_path) -> None:
-    """With the official depths, names and numbers are those of the 24 h file (spec sec. 6)."""
+    """With the official depths, names and numbers are those of the 24 h file (pangu-pytorch)."""
     made, path = case(replace(SMALL, depths=(2, 6, 6, 2))), tmp_path / "a.onnx"
     write_onnx(path, made.network, made.statistics)
     names = {i.name for i in onnx.load(str(path)).graph.initializer}

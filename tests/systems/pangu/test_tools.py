@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from tenfold.metrics.weather import Position
 from tenfold.systems.pangu import aggregation as plans
 from tenfold.systems.pangu import cyclone
-from tenfold.systems.pangu.cyclone import Thresholds, Tracker
+from tenfold.systems.pangu.config import Thresholds
+from tenfold.systems.pangu.cyclone import Tracker
 from tenfold.systems.pangu.noise import Noise, fractal, member_noise, perturbation
 
 PAPER = (1, 3, 6, 24)

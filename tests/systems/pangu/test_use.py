@@ -24,16 +24,19 @@ import tenfold
 from tenfold import cli
 from tenfold.generated.waves import WaveStates, write_netcdf
 from tenfold.runner.weights import construct, save_weights
-from tenfold.systems.pangu import PanguWeather, products
-from tenfold.systems.pangu.cyclone import Thresholds, minima, read_track
-from tenfold.systems.pangu.forecast import Forecast, Forecasting
+from tenfold.systems.pangu import PanguWeather, figures
+from tenfold.systems.pangu.config import PredictOptions, Thresholds
+from tenfold.systems.pangu.cyclone import minima, read_track
+from tenfold.systems.pangu.forecast import Forecast
 from tenfold.systems.pangu.forecaster import Forecaster
+from tenfold.systems.pangu.inputs import read_inputs
+from tenfold.systems.pangu.predict import write_states
 from tenfold.systems.pangu.recipes import SMALL
 
 pytestmark = pytest.mark.usefixtures("generated_only")
 ANY_LOW = Thresholds(radius_km=1300.0, vorticity=-1.0, wind=-1.0)
 """Generated waves have lows but no storms."""
-PLAIN = Forecasting(fields=("msl",), animate=False)
+PLAIN = PredictOptions(fields=("msl",), animate=False)
 """Few pictures."""
 
 
@@ -58,7 +61,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def system(folder: Path) -> PanguWeather:
     found = tenfold.load(folder)
     assert isinstance(found, PanguWeather)
-    found.options = PLAIN
     return found
 
 
@@ -67,6 +69,19 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty generated states, of days that belong to no training."""
     path = tmp_path_factory.mktemp("states") / "states.nc"
     return write_netcdf(path, WaveStates(), np.arange(92, 112))
+
+
+def forecast_of(system: PanguWeather, states: Path, options: PredictOptions) -> Forecast:
+    """What `predict` makes of a file, before anything is computed."""
+    grid, model = system.cfg.grid, system.forecaster
+    return Forecast(model, options, read_inputs(states, model, grid, options))
+
+
+def run(system: PanguWeather, states: Path, options: PredictOptions, path: Path) -> Forecast:
+    """The forecast, its states written to `path`."""
+    forecast = forecast_of(system, states, options)
+    write_states(forecast, path, "a test")
+    return forecast
 
 
 def values(path: Path, name: str = "z") -> np.ndarray:
@@ -128,17 +143,13 @@ def test_a_killed_forecast_goes_on_to_the_same_bytes(
     system: PanguWeather, states: Path, tmp_path: Path, write, members, hours, every, calls
 ) -> None:
     """Also where states between outputs (6, 18, ... h of every 12) must be made again."""
-    system.options = replace(
-        PLAIN, start="0", hours=hours, every=every, members=members, write=write
-    )
+    asked = replace(PLAIN, start="0", hours=hours, every=every, members=members, write=write)
     broken, whole = (tmp_path / f"{name}.{write}" for name in ("broken", "whole"))
-    killed(lambda: Forecast(system, states).run(broken), calls)
+    killed(lambda: run(system, states, asked, broken), calls)
     before = values(broken, "finished")
     assert 0 < before.sum() < len(before) and values(broken).shape[0] == len(before)
-    again = Forecast(system, states)
-    again.run(broken)
-    unbroken = Forecast(system, states)
-    unbroken.run(whole)
+    again = run(system, states, asked, broken)
+    unbroken = run(system, states, asked, whole)
     assert bytes_of(broken) == bytes_of(whole)
     assert not list(tmp_path.glob(".*"))
     assert values(whole, "finished").all() and np.isfinite(values(whole)).all()
@@ -153,37 +164,38 @@ def test_every_state_is_made_once_and_few_stay_in_memory(
     monkeypatch.setattr(
         system.forecaster, "step", lambda u, s, lead: (made.append(lead), (u, s))[1]
     )
+    kept: list[int] = []
+    collect = Forecast.collect
+
+    def counted(self: Forecast, hour: int, members: Any) -> None:
+        kept.append(len(self.rollout._kept))
+        collect(self, hour, members)
+
+    monkeypatch.setattr(Forecast, "collect", counted)
     for hours, every in ((54, 18), (8760, 8760)):
-        system.options = replace(PLAIN, start="0", hours=hours, every=every)
         made.clear()
-        forecast = Forecast(system, states)
-        most = 0
-        for call in forecast.rollout.run(tmp_path / f"{hours}.nc", {}):
-            most = max(most, len(forecast.rollout._kept))
-            assert call[0] in forecast.rollout.hours
+        asked = replace(PLAIN, start="0", hours=hours, every=every)
+        forecast = run(system, states, asked, tmp_path / f"{hours}.nc")
         assert len(made) == len(forecast.rollout.calls)
-        assert most <= 2
+    assert len(kept) > 4 and max(kept) <= 2
 
 
 def test_another_forecast_is_not_written_over(
     system: PanguWeather, states: Path, tmp_path: Path
 ) -> None:
     first = replace(PLAIN, start="0", hours=12, members=2)
-    system.options = first
-    system.predict(states, tmp_path)
+    system.predict(states, tmp_path, first)
     before = bytes_of(tmp_path)
     for change, words in (
         ({"seed": 1}, "noise_seed"), ({"members": 3}, "member"), ({"start": "1"}, "initial_state"),
         ({"amplitude": 0.1}, "noise_amplitude"), ({"hours": 18}, "lead|step|time"),
     ):  # fmt: skip
-        system.options = replace(first, **change)
         with pytest.raises(ValueError, match=f"holds another forecast: .*({words})"):
-            system.predict(states, tmp_path)
+            system.predict(states, tmp_path, replace(first, **change))
     with torch.no_grad():
         next(system.model.parameters()).add_(1)
-    system.options = first
     with pytest.raises(ValueError, match="holds another forecast: .*weights"):
-        system.predict(states, tmp_path)
+        system.predict(states, tmp_path, first)
     assert bytes_of(tmp_path) == before
 
 
@@ -191,8 +203,8 @@ def test_the_seed_of_a_single_forecast_is_no_difference(
     system: PanguWeather, states: Path, tmp_path: Path
 ) -> None:
     for seed in (0, 1):
-        system.options = replace(PLAIN, start="0", hours=6, seed=seed)
-        Forecast(system, states).run(tmp_path / "forecast.nc")
+        asked = replace(PLAIN, start="0", hours=6, seed=seed)
+        run(system, states, asked, tmp_path / "forecast.nc")
 
 
 def test_members(
@@ -208,9 +220,9 @@ def test_members(
 
     monkeypatch.setattr(system.forecaster, "step", rounded)
     for members, batch in ((1, 4), (5, 1), (5, 3), (5, 4)):
-        system.options = replace(PLAIN, start="0", hours=30, members=members, batch=batch)
         path = tmp_path / f"{members}-{batch}.nc"
-        Forecast(system, states).run(path)
+        asked = replace(PLAIN, start="0", hours=30, members=members, batch=batch)
+        run(system, states, asked, path)
         found[members, batch] = {name: values(path, name) for name in ("z", "t", "msl", "u10")}
     for name, single in found[1, 4].items():
         many = [found[5, batch][name] for batch in (1, 3, 4)]
@@ -238,13 +250,13 @@ def test_tracks(
 ) -> None:
     drawn: dict[str, Any] = {}
     monkeypatch.setattr(
-        products, "track_map", lambda tracks, **kw: (drawn.update(kw, tracks=tracks), b"map")[1]
+        figures, "track_map", lambda tracks, **kw: (drawn.update(kw, tracks=tracks), b"map")[1]
     )
     lat, lon = low_of(92)
-    system.options = replace(
+    asked = replace(
         PLAIN, start="0", hours=24, members=3, track=f"{lat},{lon}", tracker=ANY_LOW, amplitude=0.01
     )
-    written = system.predict(states, tmp_path)
+    written = system.predict(states, tmp_path, asked)
     names = {path.name for path in written}
     assert {"tracks.csv", "tracks.geojson", "tracks.txt", "tracks.png"} <= names
     tracks = {
@@ -264,7 +276,7 @@ def test_tracks(
     assert np.array_equal(drawn["msl"], values(tmp_path / "forecast.nc", "msl")[step, 0])
     assert set(drawn["tracks"]) == {name for name in tracks if len(tracks[name]) > 1}
     row = np.abs(np.array(system.cfg.grid.latitudes) - lat).argmin()
-    assert Forecast(system, states).outcome.point[0] == system.cfg.grid.latitudes[row]
+    assert forecast_of(system, states, asked).outcome.point[0] == system.cfg.grid.latitudes[row]
 
 
 def test_a_storm_that_is_lost_at_once(
@@ -273,7 +285,7 @@ def test_a_storm_that_is_lost_at_once(
     """No legend for a track of one point; isobars of the start; a reference that begins later."""
     drawn: dict[str, Any] = {}
     monkeypatch.setattr(
-        products, "track_map", lambda tracks, **kw: (drawn.update(kw, tracks=tracks), b"map")[1]
+        figures, "track_map", lambda tracks, **kw: (drawn.update(kw, tracks=tracks), b"map")[1]
     )
     monkeypatch.setattr(
         system.forecaster, "step", lambda u, s, lead: (u, torch.full_like(s, 101325.0))
@@ -281,10 +293,10 @@ def test_a_storm_that_is_lost_at_once(
     lat, lon = low_of(92)
     best = tmp_path / "best.csv"
     best.write_text("hour,lat,lon\n12,10,20\n18,11,21\n")
-    system.options = replace(
+    asked = replace(
         PLAIN, start="0", hours=18, track=f"{lat},{lon}", tracker=ANY_LOW, reference=str(best)
     )
-    system.predict(states, tmp_path / "out")
+    system.predict(states, tmp_path / "out", asked)
     assert set(drawn["tracks"]) == {"reference", "analysis"}
     assert drawn["title"] == "isobars +0 h, 2001-01-24 00 UTC"
     text = (tmp_path / "out/tracks.txt").read_text()
@@ -296,11 +308,11 @@ def test_a_storm_that_is_lost_at_once(
 
 
 def test_page_and_scores(system: PanguWeather, states: Path, tmp_path: Path) -> None:
-    system.options = Forecasting(
+    asked = PredictOptions(
         start="2001-01-24T06", hours=30, every=6, members=3, fields=("z500", "u10"), point="20,40"
     )
     out = tmp_path / "out"
-    written = system.predict(states, out)
+    written = system.predict(states, out, asked)
     assert sorted(out.iterdir()) == sorted(written)
     page = (out / "forecast.html").read_text()
     assert "Forecast from 2001-01-24 06 UTC" in page and "trained on generated data" in page
@@ -343,8 +355,7 @@ def test_a_single_state(system: PanguWeather, states: Path, tmp_path: Path, date
         return data.isel(time=[0]) if dated else data.isel(time=0).drop_vars("time")
 
     file = edited(states, tmp_path / "one.nc", one)
-    system.options = replace(PLAIN, hours=12)
-    written = system.predict(file, tmp_path / "out")
+    written = system.predict(file, tmp_path / "out", replace(PLAIN, hours=12))
     names = {path.name for path in written}
     assert names == {"forecast.nc", "plan.txt", "map-msl.png", "forecast.html"}
     page = (tmp_path / "out/forecast.html").read_text()
@@ -355,9 +366,9 @@ def test_a_single_state(system: PanguWeather, states: Path, tmp_path: Path, date
 
 def test_where_values_over_time_are_taken(system: PanguWeather, states: Path) -> None:
     grid = system.cfg.grid
-    assert Forecast(system, states).outcome.point == (grid.latitudes[3], grid.longitudes[1])
-    system.options = replace(PLAIN, point="-33,-70")
-    lat, lon = Forecast(system, states).outcome.point
+    outcome = forecast_of(system, states, PLAIN).outcome
+    assert outcome.point == (grid.latitudes[3], grid.longitudes[1])
+    lat, lon = forecast_of(system, states, replace(PLAIN, point="-33,-70")).outcome.point
     assert abs(lat + 33) < 6 and abs(lon - 290) < 6
 
 

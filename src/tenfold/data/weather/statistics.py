@@ -60,7 +60,7 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Mean and standard deviation of every field over all times and points (spec section 2)."""
+    """Mean and standard deviation of every field over all times and points."""
 
     upper: tuple[str, ...]
     levels: tuple[int, ...]

@@ -67,10 +67,13 @@ def fewest(hours: int, models: Iterable[int]) -> tuple[int, ...] | None:
 def chain(hours: int, models: Iterable[int], shortest: bool = False) -> tuple[int, ...]:
     """Models that make a lead time of so many hours, in the order of their calls, longest first.
 
-    By the paper's greedy rule (spec section 7), which needs the fewest calls whenever each lead
-    time divides the next longer one, as 1, 3, 6, 24 do. For other sets it may end early (30 h by
-    24 and 10): then the chain is `fewest`. It may also need more calls than necessary (30 h by 24,
-    10 and 1: 7 for 3); `shortest` takes `fewest` there too. Error: no chain, naming hours near by.
+    By the paper's greedy rule, hierarchical temporal aggregation, which needs the fewest calls
+    whenever each lead time divides the next longer one, as 1, 3, 6, 24 do. For other sets it may
+    end early (30 h by 24 and 10): then the chain is `fewest`. It may also need more calls than
+    necessary (30 h by 24, 10 and 1: 7 for 3); `shortest` takes `fewest` there too.
+
+    Raises:
+        ValueError: There is no chain; the message names hours near by that have one.
     """
     leads = checked(models)
     if not 1 <= hours <= LIMIT:
@@ -108,9 +111,12 @@ def near(hours: int, models: Iterable[int], count: int = 2) -> list[int]:
 def hourly(hours: int, models: Iterable[int], every: int = 1) -> tuple[Call, ...]:
     """Calls that make the states every so many hours up to `hours`, sources before what needs them.
 
-    The state of an hour comes from the longest model that divides it (spec section 7); where none
+    The state of an hour comes from the longest model that divides it (pseudocode); where none
     does, from the last call of its `chain` (ours). States that only others need are among the
-    calls, with `output` false. Error: an hour without a chain, naming hours near by.
+    calls, with `output` false.
+
+    Raises:
+        ValueError: An hour has no chain; the message names hours near by that have one.
     """
     leads = checked(models)
     if not 1 <= every <= hours <= LIMIT:

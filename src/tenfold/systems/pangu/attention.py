@@ -27,8 +27,7 @@ a GPU's memory."""
 def position_index(window: Size) -> Int[Tensor, "token token"]:
     """Row of the compact table for (query, key).
 
-    Absolute in level and latitude, relative in longitude (spec sec. 3.5; pseudocode
-    `_construct_index`).
+    Absolute in level and latitude, relative in longitude (pseudocode, `_construct_index`).
     """
     wz, wh, ww = window
     z, h, x = (a.flatten() for a in torch.meshgrid(*map(torch.arange, window), indexing="ij"))

@@ -1,13 +1,20 @@
-"""Configuration of Pangu-Weather; every default is the paper's, with its source."""
+"""Configuration of Pangu-Weather: training, evaluation, `predict`; each value with its source."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from tenfold.core.loop import Loop
 from tenfold.core.optim import Optim
 from tenfold.data.weather.grid import Grid
+from tenfold.metrics.weather import EARTH_KM
+
+MAX_HOURS = 24 * 365
+"""Longest forecast that `predict` makes."""
+MAX_MEMBERS = 1000
+"""Largest ensemble that `predict` makes."""
 
 
 @dataclass(frozen=True)
@@ -164,3 +171,115 @@ class Config:
             raise ValueError(f"rollout must be at least 2 calls, got {self.rollout}")
         if self.finetune_steps < 0 or self.steps < 0:
             raise ValueError("steps and finetune_steps must not be negative")
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """When a pressure minimum is the storm; values as remembered from the paper."""
+
+    radius_km: float = 445.0
+    """How far the storm moves from one state to the next at most (paper: 6 hours)."""
+    vorticity: float = 5e-5
+    """Relative vorticity in 1/s that must be exceeded, cyclonic in either hemisphere (paper)."""
+    vorticity_radius_km: float = 278.0
+    """Distance from the minimum within which it must be (paper)."""
+    vorticity_level: int = 850
+    """Pressure level in hPa of the winds it comes from, for who picks the fields (paper)."""
+    wind: float = 8.0
+    """Wind speed at 10 m in m/s that must be exceeded over land (paper)."""
+    wind_radius_km: float = 278.0
+    """Distance from the minimum within which it must be, and of the wind reported (paper)."""
+    land: float = 0.5
+    """Share of land above which a point is over land. (ours)"""
+    thickness: bool = False
+    """Whether an extratropical storm needs a thickness maximum (paper: yes; goldens: no)."""
+    thickness_radius_km: float = 278.0
+    """Distance from the minimum within which that maximum must be (paper)."""
+    thickness_latitude: float = 30.0
+    """Degrees from the equator beyond which a storm counts as extratropical. (ours)"""
+    thickness_levels: tuple[int, int] = (850, 200)
+    """Pressure levels in hPa between which the thickness is, for who picks the fields (paper)."""
+    refine: bool = False
+    """Whether position and pressure come from parabolas through the grid's minimum. (ours)"""
+    patience: int = 2
+    """How many states in a row may lack pressure; each widens the search by `radius_km`. (ours)"""
+
+    def __post_init__(self) -> None:
+        for name in ("radius_km", "vorticity_radius_km", "wind_radius_km", "thickness_radius_km"):
+            if not 0 < getattr(self, name) <= math.pi * EARTH_KM:
+                raise ValueError(f"{name} is {getattr(self, name)} km. Give 1 to 20000.")
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Options of `predict`: how long, how many members, what to follow and to draw.
+
+    Example:
+        system.predict("states.nc", "out", PredictOptions(hours=120, members=10))
+    """
+
+    hours: int = 72
+    """Length of the forecast."""
+    every: int = 0
+    """Hours between the states that are written; 0 is the shortest lead time of the models."""
+    start: str = "last"
+    """State to start from: last, first, its number from 0, or its time such as 1996-01-07T06."""
+    members: int = 1
+    """Members of the ensemble, the first unperturbed; 1 is a single forecast."""
+    amplitude: float = 0.2
+    """Size of the first octave of the noise, in standard deviations (pseudocode)."""
+    seed: int = 0
+    """The same seed gives the same members."""
+    track: str = ""
+    """LAT,LON of a low at the start, which is then followed: tracks.csv, tracks.geojson, a map."""
+    reference: str = ""
+    """CSV of the best track (hour,lat,lon,...) with which tracks are compared."""
+    tracker: Thresholds = Thresholds()
+    """When a pressure minimum is the storm."""
+    fields: tuple[str, ...] = ()
+    """Fields to draw, such as z500 t2m; empty draws some usual ones."""
+    point: str = ""
+    """LAT,LON whose values over time are drawn; empty takes the storm, 50 N, 10 E if that is on the
+    grid, or the grid's middle."""
+    write: Literal["nc", "zarr"] = "nc"
+    """Format of the forecast's file."""
+    batch: int = 4
+    """Members that are carried forward together: more is faster, and needs more memory."""
+    animate: bool = True
+    """Draw the first field as an animation."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.hours <= MAX_HOURS:
+            raise ValueError(f"--hours must be in 1..{MAX_HOURS}, got {self.hours}")
+        if not 1 <= self.members <= MAX_MEMBERS:
+            raise ValueError(f"--members must be in 1..{MAX_MEMBERS}, got {self.members}")
+        if self.batch < 1 or self.every < 0:
+            raise ValueError("--batch must be at least 1 and --every not negative")
+        if self.seed < 0 or not (math.isfinite(self.amplitude) and self.amplitude >= 0):
+            raise ValueError(
+                f"--seed {self.seed} and --amplitude {self.amplitude:g} must be finite and not "
+                "negative"
+            )
+        if self.reference and not self.track:
+            raise ValueError("--reference needs --track LAT,LON: where the storm is at the start")
+        for name in ("track", "point"):
+            if getattr(self, name):
+                parse_lat_lon(getattr(self, name), f"--{name}")
+
+
+def parse_lat_lon(text: str, option: str) -> tuple[float, float]:
+    """Latitude and longitude in degrees from "LAT,LON"; south and west are negative.
+
+    Raises:
+        ValueError: It is no such text; the message names `option`.
+    """
+    try:
+        lat, lon = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(
+            f"{option} is {text!r}; give LAT,LON in degrees such as 31.25,-85 "
+            f"(with a negative latitude: {option}=-20,60)"
+        ) from error
+    if not (abs(lat) <= 90 and abs(lon) <= 360):
+        raise ValueError(f"{option} is {text!r}; latitudes are within 90, longitudes within 360")
+    return lat, lon

@@ -10,7 +10,6 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,46 +18,11 @@ from jaxtyping import Bool, Float
 
 from tenfold.metrics.weather import EARTH_KM, Position, great_circle_km
 
+from .config import Thresholds
+
 COLUMNS = ("storm", "hour", "lat", "lon", "msl_pa", "wind_m_s", "vorticity_1_s", "skipped")
 LIMIT = 100_000_000
 """Bytes of a track file: more is no file of tracks."""
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """When a pressure minimum is the storm. Values of the paper as remembered: spec section 9."""
-
-    radius_km: float = 445.0
-    """How far the storm moves from one state to the next at most (paper: 6 hours)."""
-    vorticity: float = 5e-5
-    """Relative vorticity in 1/s that must be exceeded, cyclonic in either hemisphere (paper)."""
-    vorticity_radius_km: float = 278.0
-    """Distance from the minimum within which it must be (paper)."""
-    vorticity_level: int = 850
-    """Pressure level in hPa of the winds it comes from, for who picks the fields (paper)."""
-    wind: float = 8.0
-    """Wind speed at 10 m in m/s that must be exceeded over land (paper)."""
-    wind_radius_km: float = 278.0
-    """Distance from the minimum within which it must be, and of the wind reported (paper)."""
-    land: float = 0.5
-    """Share of land above which a point is over land. (ours)"""
-    thickness: bool = False
-    """Whether an extratropical storm needs a thickness maximum (paper: yes; goldens: no)."""
-    thickness_radius_km: float = 278.0
-    """Distance from the minimum within which that maximum must be (paper)."""
-    thickness_latitude: float = 30.0
-    """Degrees from the equator beyond which a storm counts as extratropical. (ours)"""
-    thickness_levels: tuple[int, int] = (850, 200)
-    """Pressure levels in hPa between which the thickness is, for who picks the fields (paper)."""
-    refine: bool = False
-    """Whether position and pressure come from parabolas through the grid's minimum. (ours)"""
-    patience: int = 2
-    """How many states in a row may lack pressure; each widens the search by `radius_km`. (ours)"""
-
-    def __post_init__(self) -> None:
-        for name in ("radius_km", "vorticity_radius_km", "wind_radius_km", "thickness_radius_km"):
-            if not 0 < getattr(self, name) <= math.pi * EARTH_KM:
-                raise ValueError(f"{name} is {getattr(self, name)} km. Give 1 to 20000.")
 
 
 def check_grid(
@@ -90,7 +54,7 @@ def vorticity(
     """Relative vorticity in 1/s of winds in m/s, float64: dv/dx - d(u cos lat)/dy / cos lat.
 
     Centred differences, one-sided at the edges, for uneven rows too; 0 in rows at a pole, where it
-    has no value; NaN beside a missing point. Spec section 9.
+    has no value; NaN beside a missing point.
     """
     check_grid(lat, lon, periodic)
     u, v = u.astype(np.float64), v.astype(np.float64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from jaxtyping import Float32, Int, Shaped
 from torch import Tensor
 
 from tenfold.core import dist
-from tenfold.core.seed import generator
+from tenfold.core.epochs import Epochs
 from tenfold.core.system import DataUsed
 from tenfold.data import catalog
 from tenfold.data.weather.grid import Grid
@@ -47,16 +47,16 @@ def find(data: Data) -> Path | None:
     if data.name == "files":
         if not data.path:
             raise ValueError("data.name is files; say where they are: --data.path FILE_OR_FOLDER")
-        found: Path | None = Path(data.path).expanduser()
+        path: Path | None = Path(data.path).expanduser()
     else:
-        found = catalog.find(data.name, data.path)
-    if found is None:
+        path = catalog.find(data.name, data.path)
+    if path is None:
         return None
     file = data.file or FILES.get(data.name, "")
-    found = found / file if file and found.is_dir() else found
-    if not found.exists():
-        raise FileNotFoundError(f"{found} does not exist; see data.path and data.file")
-    return found
+    path = path / file if file and path.is_dir() else path
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; see data.path and data.file")
+    return path
 
 
 def open_data(data: Data) -> AnyStates:
@@ -134,14 +134,14 @@ class Archive:
     @cached_property
     def states(self) -> AnyStates:
         """The states, checked against the grid of the configuration."""
-        found = open_data(self.cfg.data)
+        states = open_data(self.cfg.data)
         for name in ("upper", "levels", "surface", "constants", "latitudes", "longitudes", "step"):
-            if getattr(found.grid, name) != getattr(self.cfg.grid, name):
+            if getattr(states.grid, name) != getattr(self.cfg.grid, name):
                 raise ValueError(
-                    f"the data's {name} are {getattr(found.grid, name)}, but this run has "
+                    f"the data's {name} are {getattr(states.grid, name)}, but this run has "
                     f"{getattr(self.cfg.grid, name)}; give data on the run's grid"
                 )
-        return found
+        return states
 
     @cached_property
     def split(self) -> Int[np.ndarray, " time"]:
@@ -165,13 +165,13 @@ class Archive:
         """Complete states of a split, in time order."""
         if name not in SPLITS:
             raise ValueError(f"unknown split {name!r}; known: {', '.join(SPLITS)}")
-        found = np.flatnonzero((self.split == SPLITS[name]) & self.states.complete)
-        if not len(found):
+        indices = np.flatnonzero((self.split == SPLITS[name]) & self.states.complete)
+        if not len(indices):
             raise ValueError(
                 f"no state is in the {name} split of {used(self.cfg.data).name}; "
                 f"set data.{name}, FIRST:LAST, to times that the files have"
             )
-        return found
+        return indices
 
     def chains(self, name: str, hours: Sequence[int]) -> Int[np.ndarray, "chain state"]:
         """Indices of states `hours` apart from a start, all in one split without a gap between.
@@ -184,8 +184,8 @@ class Archive:
         ahead = np.array([0, *hours]) // self.cfg.grid.step
         whole = np.zeros(len(self.split), bool)
         whole[self.indices(name)] = True
-        found = starts[:, None] + ahead
-        return found[whole[found].all(1)]
+        chains = starts[:, None] + ahead
+        return chains[whole[chains].all(1)]
 
     def read(self, index: int) -> State:
         """One state in SI units; kept in memory if all states fit in data.cache_gib."""
@@ -199,42 +199,36 @@ class Archive:
 
     def stack(self, indices: Sequence[int] | np.ndarray) -> tuple[Tensor, Tensor]:
         """States as tensors with a batch axis, SI units."""
-        found = [self.read(int(i)) for i in indices]
-        return (
-            torch.from_numpy(np.stack([upper for upper, _ in found])),
-            torch.from_numpy(np.stack([surface for _, surface in found])),
-        )
+        upper, surface = zip(*(self.read(int(i)) for i in indices), strict=True)
+        return torch.from_numpy(np.stack(upper)), torch.from_numpy(np.stack(surface))
 
     def training_chains(self, lead: int, calls: int) -> Int[np.ndarray, "chain state"]:
         """A start and the states after 1 .. `calls` lead times, for every start of training."""
-        if (lead, calls) in self._chains:
-            return self._chains[lead, calls]
-        found = self.chains("train", [lead * n for n in range(1, calls + 1)])
-        if not len(found):
-            raise ValueError(
-                f"no training state has another one {calls} x {lead} h later in its block; "
-                "choose shorter leads or longer blocks"
-            )
-        self._chains[lead, calls] = found
-        return found
+        if (lead, calls) not in self._chains:
+            chains = self.chains("train", [lead * n for n in range(1, calls + 1)])
+            if not len(chains):
+                raise ValueError(
+                    f"no training state has another one {calls} x {lead} h later in its block; "
+                    "choose shorter leads or longer blocks"
+                )
+            self._chains[lead, calls] = chains
+        return self._chains[lead, calls]
+
+    def epochs(self, lead: int, calls: int) -> Epochs:
+        """Order of the chains; fewer than a batch are repeated within it."""
+        cfg, count = self.cfg, len(self.training_chains(lead, calls))
+        return Epochs(count, cfg.data.batch_size, cfg.seed, f"{lead}h x {calls}", repeats=True)
 
     def batch(self, index: int, lead: int, calls: int) -> dict[str, Tensor]:
         """Micro-batch `index` of a stage, this process's rows: states (batch, call, ...)."""
-        size = self.cfg.data.batch_size
-        chains = self.training_chains(lead, calls)
-        epoch, place = divmod(index, self.steps_per_epoch(lead, calls))
-        order = _order(self.cfg.seed, f"{lead}h x {calls}", epoch, len(chains))
-        rows = order[(np.arange(place * size, (place + 1) * size) % len(chains))]
-        chosen = chains[rows[dist.current().share(size)]]
+        rows = self.epochs(lead, calls).rows(index)
+        share = dist.current().share(len(rows))
+        chosen = self.training_chains(lead, calls)[rows[share]]
         upper, surface = self.stack(chosen.flatten())
         return {
             "upper": upper.unflatten(0, chosen.shape),
             "surface": surface.unflatten(0, chosen.shape),
         }
-
-    def steps_per_epoch(self, lead: int, calls: int) -> int:
-        """Batches in a pass over the pairs; fewer pairs than a batch are repeated within it."""
-        return max(1, len(self.training_chains(lead, calls)) // self.cfg.data.batch_size)
 
 
 def _by_dates(times: Shaped[np.ndarray, " time"], data: Data) -> Int[np.ndarray, " time"]:
@@ -267,8 +261,3 @@ def _by_dates(times: Shaped[np.ndarray, " time"], data: Data) -> Int[np.ndarray,
 def _blocks(split: Int[np.ndarray, " time"]) -> list[Int[np.ndarray, " block"]]:
     """Runs of neighbours in the same split."""
     return np.split(np.arange(len(split)), np.flatnonzero(np.diff(split)) + 1)
-
-
-@lru_cache(maxsize=8)
-def _order(seed: int, stage: str, epoch: int, count: int) -> Int[np.ndarray, " count"]:
-    return torch.randperm(count, generator=generator(seed, "order", stage, epoch)).numpy()

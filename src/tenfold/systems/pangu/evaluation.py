@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tenfold.core.divide import divided
 from tenfold.data.weather.climatology import Climatology
 from tenfold.metrics import weather
 
@@ -23,25 +23,26 @@ from .noise import Noise, perturbation
 BATCH = 16
 """Starts that are carried forward together."""
 Fields = Float[Tensor, "*lead field lat lon"]
-Scores = dict[str, list[Tensor]]
+Scores = dict[str, Tensor]
+"""Score and lead time ("rmse/24h") -> its value (start, field) for every start that has a truth."""
 
 
 def reachable(cfg: Config) -> tuple[int, ...]:
     """Those hours of evaluation.hours that a chain of the models makes from the data's step."""
-    found = []
+    reached = []
     for hours in sorted(set(cfg.evaluation.hours)):
         try:
             chain(hours, cfg.leads)
         except ValueError:
             continue
         if hours % cfg.grid.step == 0:
-            found.append(hours)
-    if not found:
+            reached.append(hours)
+    if not reached:
         raise ValueError(
             f"models of {cfg.leads} h reach none of evaluation.hours {cfg.evaluation.hours} "
             f"in steps of {cfg.grid.step} h"
         )
-    return tuple(found)
+    return tuple(reached)
 
 
 def calls_to(hours: Iterable[int], leads: Sequence[int]) -> tuple[Call, ...]:
@@ -61,20 +62,33 @@ def as_fields(upper: Tensor, surface: Tensor) -> Fields:
     return torch.cat([upper.flatten(-4, -3), surface], -3)
 
 
-class Evaluation:
-    """Scores of a run on one split, field by field and lead by lead."""
+@dataclass(frozen=True)
+class Verified:
+    """What was measured on a split."""
+
+    split: str
+    scores: dict[str, dict[str, float]]
+    """Name ("models", "persistence", "climatology") -> flat metrics, "rmse/z500/24h"."""
+    remarks: tuple[str, ...]
+    """What a reader of the scores must know."""
+
+
+class Verification:
+    """Scores of a run on one split, field by field and lead by lead.
+
+    Under `torchrun` each process carries its share of the starts forward; scores are put in the
+    order of the starts before means are taken.
+    """
 
     def __init__(
         self, cfg: Config, archive: Archive, forecaster: Forecaster, climatology: Climatology
     ) -> None:
         self.cfg, self.archive, self.forecaster = cfg, archive, forecaster
         self.climatology = climatology
-        self.device = forecaster.upper_mean.device
+        self.device = forecaster.device
         self.weights = weather.latitude_weights(torch.tensor(cfg.grid.latitudes)).to(self.device)
         self.valid = ~forecaster.missing if bool(forecaster.missing.any()) else None
         self.levels = weather.quantile_levels()
-        self.remarks: list[str] = []
-        """What a reader of the scores must know."""
 
     def starts(self, split: str, hours: int) -> np.ndarray:
         """Index of every chosen start with a state `hours` later in its block.
@@ -83,8 +97,8 @@ class Evaluation:
         one, and leads can be compared.
         """
         chosen = self.archive.indices(split)[:: self.cfg.evaluation.every]
-        found = self.archive.chains(split, [hours])[:, 0]
-        return found[np.isin(found, chosen)]
+        starts = self.archive.chains(split, [hours])[:, 0]
+        return starts[np.isin(starts, chosen)]
 
     def fields(self, indices: Sequence[int] | np.ndarray) -> Fields:
         """States of the archive as fields."""
@@ -98,83 +112,105 @@ class Evaluation:
         surface = torch.from_numpy(np.stack([s[1] for s in states]))
         return as_fields(upper, surface).float().to(self.device)
 
-    def scores(self, split: str) -> dict[str, dict[str, float]]:
-        """Metrics of the models, of persistence and of the climatology: name -> flat metrics."""
-        hours = reachable(self.cfg)
-        step, calls = self.cfg.grid.step, calls_to(hours, self.cfg.leads)
-        have = {h: set(self.starts(split, h).tolist()) for h in hours}
-        self.remarks = [
+    def run(self, split: str) -> Verified:
+        """Measure the models, persistence and the climatology."""
+        have = {h: set(self.starts(split, h).tolist()) for h in reachable(self.cfg)}
+        remarks = [
             f"no start of the {split} split has a state {h} h later in its block"
-            for h in hours
-            if not have[h]
+            for h, starts in have.items()
+            if not starts
         ]
-        hours = tuple(h for h in hours if have[h])
-        if not hours:
+        have = {h: starts for h, starts in have.items() if starts}
+        if not have:
             raise ValueError(
                 f"no start of the {split} split has a state {min(reachable(self.cfg))} h later in "
                 "its block; give the split more times, or lower evaluation.every"
             )
-        found: dict[str, Scores] = defaultdict(lambda: defaultdict(list))
         starts = np.array(sorted(set.union(*have.values())))
-        for first in range(0, len(starts), BATCH):
-            batch = starts[first : first + BATCH]
-            upper, surface = (part.to(self.device) for part in self.archive.stack(batch))
-            states = {0: (upper, surface)}
-            for call in calls:
-                if call.hour > max(hours):
-                    break
-                states[call.hour] = self.forecaster.step(*states[call.source], call.model)
-            for h in hours:
-                rows = [n for n, start in enumerate(batch.tolist()) if start in have[h]]
-                if not rows:
-                    continue
-                at = batch[rows] + h // step
-                truth, normal = self.fields(at), self.normal(at)
-                made = as_fields(*states[h])[rows]
-                self._add(found["models"], h, made, truth, normal)
-                now = as_fields(upper, surface)[rows]
-                self._add(found["persistence"], h, now, truth, normal)
-                self._add(found["climatology"], h, normal, truth, normal)
+        batches = [starts[first : first + BATCH] for first in range(0, len(starts), BATCH)]
+        parts = divided(len(batches), lambda i: self._batch(batches[i], have), "evaluation")
+        raw = {name: _joined([part[name] for part in parts]) for name in parts[0]}
         if self.cfg.evaluation.members:
-            self._ensembles(found["models"], split, hours)
-        flat = {name: self._flat(scores) for name, scores in found.items()}
-        lost = [key for key in flat["persistence"] if key not in flat["models"]]
+            raw["models"] |= self._ensembles(split, tuple(have))
+        scores = {name: self._flat(each) for name, each in raw.items()}
+        lost = [key for key in scores["persistence"] if key not in scores["models"]]
         if lost:
-            self.remarks.append(
+            remarks.append(
                 f"NOT FINITE, so without a number: {len(lost)} scores of the models, such as "
                 f"{lost[0]}; the forecasts diverge"
             )
-        return flat
+        return Verified(split, scores, tuple(remarks))
 
-    def _add(self, to: Scores, hours: int, made: Fields, truth: Fields, normal: Fields) -> None:
+    def _batch(self, batch: np.ndarray, have: dict[int, set[int]]) -> dict[str, Scores]:
+        """Scores of forecasts from a few starts; `have`: hours -> starts with a truth then."""
+        upper, surface = (part.to(self.device) for part in self.archive.stack(batch))
+        states = {0: (upper, surface)}
+        for call in calls_to(reachable(self.cfg), self.cfg.leads):
+            if call.hour > max(have):
+                break
+            states[call.hour] = self.forecaster.step(*states[call.source], call.model)
+        now = as_fields(upper, surface)
+        scores: dict[str, Scores] = {"models": {}, "persistence": {}, "climatology": {}}
+        for h, starts in have.items():
+            rows = [n for n, start in enumerate(batch.tolist()) if start in starts]
+            if not rows:
+                continue
+            at = batch[rows] + h // self.cfg.grid.step
+            truth, normal = self.fields(at), self.normal(at)
+            made = {
+                "models": as_fields(*states[h])[rows],
+                "persistence": now[rows],
+                "climatology": normal,
+            }
+            for name, fields in made.items():
+                scores[name] |= self._scores(h, fields, truth, normal)
+        return scores
+
+    def _scores(self, hours: int, made: Fields, truth: Fields, normal: Fields) -> Scores:
         weights, valid = self.weights, self.valid
-        to[f"rmse/{hours}h"].append(weather.rmse(made, truth, weights, valid))
-        to[f"acc/{hours}h"].append(weather.acc(made, truth, normal, weights, valid))
-        to[f"bias/{hours}h"].append(weather.bias(made, truth, weights, valid))
-        to[f"rqe/{hours}h"].append(weather.rqe(made, truth, self.levels, valid))
+        scores = {
+            "rmse": weather.rmse(made, truth, weights, valid),
+            "acc": weather.acc(made, truth, normal, weights, valid),
+            "bias": weather.bias(made, truth, weights, valid),
+            "rqe": weather.rqe(made, truth, self.levels, valid),
+        }
+        return {f"{name}/{hours}h": values.cpu() for name, values in scores.items()}
 
-    def _ensembles(self, to: Scores, split: str, hours: tuple[int, ...]) -> None:
-        """Ensembles from every so manieth start that has a truth at the last hour."""
-        settings, step = self.cfg.evaluation, self.cfg.grid.step
+    def _ensembles(self, split: str, hours: tuple[int, ...]) -> Scores:
+        """Scores of ensembles from every so manieth start that has a truth at the last hour."""
+        settings = self.cfg.evaluation
         calls = calls_to(hours, self.cfg.leads)
         noise = Noise(amplitude=settings.amplitude, tileable=self.cfg.grid.periodic)
         noise = fitting(noise, self.cfg.grid.shape)
         shape = (len(self.cfg.grid.fields), *self.cfg.grid.shape)
-        for start in self.starts(split, hours[-1])[:: settings.ensemble_every].tolist():
+        starts = self.starts(split, hours[-1])[:: settings.ensemble_every].tolist()
+
+        def measured(number: int) -> Scores:
+            start = starts[number]
             drawn = perturbation(shape, settings.members, self.cfg.seed + start, noise)
             states = {0: self._perturbed(start, drawn.to(self.device))}
             for call in calls:
                 states[call.hour] = self.forecaster.step(*states[call.source], call.model)
+            scores: Scores = {}
             for h in hours:
-                truth = self.fields([start + h // step])[0]
-                made = as_fields(*states[h])
-                weights, valid = self.weights, self.valid
-                to[f"crps/{h}h"].append(weather.crps(made, truth, weights, valid, fair=True)[None])
-                mean = weather.ensemble_mean_rmse(made, truth, weights, valid)
-                to[f"ensemble rmse/{h}h"].append(mean[None])
-                single = weather.rmse(made[0], truth, weights, valid)
-                to[f"unperturbed rmse/{h}h"].append(single[None])
-                to[f"spread/{h}h"].append(weather.spread(made, weights, valid)[None])
+                truth = self.fields([start + h // self.cfg.grid.step])[0]
+                scores |= self._ensemble_scores(h, as_fields(*states[h]), truth)
+            return scores
+
+        return _joined(divided(len(starts), measured, "ensembles"))
+
+    def _ensemble_scores(
+        self, hours: int, members: Float[Tensor, "member field lat lon"], truth: Fields
+    ) -> Scores:
+        """Scores of one ensemble; a start axis of length 1 leads."""
+        weights, valid = self.weights, self.valid
+        scores = {
+            "crps": weather.crps(members, truth, weights, valid, fair=True),
+            "ensemble rmse": weather.ensemble_mean_rmse(members, truth, weights, valid),
+            "unperturbed rmse": weather.rmse(members[0], truth, weights, valid),
+            "spread": weather.spread(members, weights, valid),
+        }
+        return {f"{name}/{hours}h": values[None].cpu() for name, values in scores.items()}
 
     def _perturbed(
         self, start: int, noise: Float[Tensor, "member field lat lon"]
@@ -187,7 +223,7 @@ class Evaluation:
 
     def _flat(self, scores: Scores) -> dict[str, float]:
         """Means over starts: "rmse/z500/24h"; the ratio of mean spread to mean error as well."""
-        means = {key: torch.cat(values).double().mean(0) for key, values in scores.items()}
+        means = {key: values.double().mean(0) for key, values in scores.items()}
         for key in [k for k in means if k.startswith("spread/")]:
             hours = key.split("/")[1]
             means[f"spread over error/{hours}"] = means[key] / means[f"ensemble rmse/{hours}"]
@@ -198,6 +234,12 @@ class Evaluation:
                 if np.isfinite(value):  # the climatology has no anomaly to correlate
                     flat[f"{group}/{name}/{hours}"] = float(value)
         return flat
+
+
+def _joined(parts: Sequence[Scores]) -> Scores:
+    """Scores of all starts, in the order of the parts; not every part has every lead time."""
+    keys = dict.fromkeys(key for part in parts for key in part)
+    return {key: torch.cat([part[key] for part in parts if key in part]) for key in keys}
 
 
 def fitting(noise: Noise, shape: tuple[int, int]) -> Noise:

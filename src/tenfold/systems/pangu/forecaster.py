@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -23,19 +24,43 @@ Surface = Float[Tensor, "batch field lat lon"]
 
 
 @runtime_checkable
-class Stepper(Protocol):
-    """What carries states forward; our networks, or official ONNX files."""
+class ForecastModel(Protocol):
+    """Carries states forward, and knows what a forecast needs besides; SI units."""
 
     @property
     def leads(self) -> tuple[int, ...]:
         """Lead times in hours."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where `step` takes states, and gives them."""
+
     def step(self, upper: Upper, surface: Surface, lead: int) -> tuple[Upper, Surface]:
-        """States `lead` hours later; SI units in and out, missing points NaN."""
+        """States `lead` hours later; missing points NaN."""
+
+    def missing_points(self) -> Bool[np.ndarray, "lat lon"]:
+        """Points without a value at any time."""
+
+    def deviations(
+        self,
+    ) -> tuple[Float[np.ndarray, "variable level"], Float[np.ndarray, " field"]]:
+        """Standard deviation of each upper and surface field: the unit of an ensemble's noise."""
+
+    def land_share(self) -> Float[np.ndarray, "lat lon"] | None:
+        """Share of land, 0 to 1, where it is known."""
+
+    def digest(self) -> str:
+        """Text that tells these weights from others."""
 
 
 class Forecaster(nn.Module):
-    """A network for each lead time, and the statistics that normalise all of them."""
+    """A network for each lead time, and the statistics that normalise all of them.
+
+    Example:
+        forecaster = tenfold.load("runs/pangu-small").forecaster
+        upper, surface = forecaster.step(upper, surface, lead=24)  # SI units in and out
+        network = forecaster.networks["24"]                        # normalised fields in and out
+    """
 
     upper_mean: Tensor
     upper_std: Tensor
@@ -59,6 +84,34 @@ class Forecaster(nn.Module):
     def leads(self) -> tuple[int, ...]:
         """Lead times in hours."""
         return tuple(int(lead) for lead in self.networks)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.missing.device
+
+    def missing_points(self) -> Bool[np.ndarray, "lat lon"]:
+        """Points without a value at any time."""
+        missing: np.ndarray = self.missing.cpu().numpy()
+        return missing
+
+    def deviations(
+        self,
+    ) -> tuple[Float[np.ndarray, "variable level"], Float[np.ndarray, " field"]]:
+        """Standard deviation of each upper and surface field, SI units."""
+        return self.upper_std.cpu().numpy(), self.surface_std.cpu().numpy()
+
+    def land_share(self) -> Float[np.ndarray, "lat lon"] | None:
+        """Share of land, 0 to 1, where it is among the constant maps."""
+        share: np.ndarray = self.land.cpu().numpy()
+        return share if LAND in self.grid.constants else None
+
+    def digest(self) -> str:
+        """Text that tells these weights from others."""
+        digest = hashlib.blake2b(digest_size=8)
+        for name, tensor in self.state_dict().items():
+            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def set_statistics(self, statistics: Statistics) -> None:
         """Take the means and standard deviations that normalise."""
@@ -109,12 +162,21 @@ class Forecaster(nn.Module):
 
     @torch.no_grad()
     def step(self, upper: Upper, surface: Surface, lead: int) -> tuple[Upper, Surface]:
-        """States `lead` hours later; SI units in and out, missing points NaN."""
+        """States `lead` hours later; SI units in and out, missing points NaN.
+
+        Args:
+            upper: Variables on levels, in the order of `grid.upper` and `grid.levels`.
+            surface: Variables on one level, in the order of `grid.surface`.
+            lead: One of `leads`, in hours.
+
+        Returns:
+            Upper and surface fields of the later time, float32, of the same shapes.
+        """
         made = self.networks[str(lead)](*self.normalised(upper, surface))
         return self.physical(*made)
 
 
-class Trainee(nn.Module):
+class TrainingModel(nn.Module):
     """One network with its loss over one or more calls in a row: what the loop trains."""
 
     upper_weights: Tensor

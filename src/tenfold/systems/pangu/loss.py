@@ -29,7 +29,7 @@ def weighted_mae(
     weights: tuple[Float[Tensor, " variable"], Float[Tensor, " field"]],
     present: Float[Tensor, "lat lon"] | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
-    """mean(w |error|) over upper fields plus 0.25 times that over surface fields (spec sec. 4).
+    """mean(w |error|) over upper fields plus 0.25 times that over surface fields (pseudocode).
 
     Fields are normalised: upper (batch, variable, level, lat, lon), surface (batch, field, lat,
     lon). No weight of latitude. `present` is 0 where points are missing at every time, else 1.

@@ -1,4 +1,8 @@
-"""Pangu-Weather's network: a 3D Earth-specific transformer on normalised fields (spec sec. 3)."""
+"""Pangu-Weather's network: a 3D Earth-specific transformer on normalised fields.
+
+After the official pseudocode (198808xc/Pangu-Weather, `pseudocode.py`), whose class is named where
+it has one. Where it cannot run or disagrees with the official ONNX files, the files count.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +22,15 @@ from .tokenwise import EPS, finish
 from .windows import MASK_VALUE, Order, Size, Windows, pad_end, window_order
 
 DROP_PATH_ENTRIES = 8
-"""Rates of DropPath rise over this many entries; layers 1, 4 take the first (spec sec. 3.9)."""
+"""Rates of DropPath rise over this many entries; layers 1, 4 take the first two, layers 2, 3 the
+other six (pseudocode, `drop_list`)."""
 
 Volume = Float[Tensor, "batch level lat lon channel"]
 Coarse = Float[Tensor, "batch level half_lat half_lon double"]
 
 
 class EarthAttention(nn.Module):
-    """Attention in windows with an Earth-specific, a relative or no bias (spec sec. 3.5)."""
+    """Attention in windows with an Earth-specific, a relative or no bias (`EarthAttention3D`)."""
 
     def __init__(self, dim: int, heads: int, windows: Windows, bias: str) -> None:
         super().__init__()
@@ -80,7 +85,7 @@ def _precision(x: Tensor) -> torch.dtype:
 
 
 class EarthBlock(nn.Module):
-    """Attention and MLP, each normalised after it and added: post-norm (spec sec. 3.3)."""
+    """Attention and MLP, each normalised after it and added: post-norm (`EarthSpecificBlock`)."""
 
     def __init__(self, dim: int, heads: int, windows: Windows, cfg: Model, drop: float) -> None:
         super().__init__()
@@ -149,7 +154,7 @@ class Layer(nn.Module):
 
 
 class DownSample(nn.Module):
-    """Halve latitude and longitude, double the channels (spec sec. 3.7)."""
+    """Halve latitude and longitude, double the channels (`DownSample`)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -164,7 +169,7 @@ class DownSample(nn.Module):
 
 
 class UpSample(nn.Module):
-    """Double latitude and longitude, halve the channels (spec sec. 3.7)."""
+    """Double latitude and longitude, halve the channels (`UpSample`)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -180,7 +185,7 @@ class UpSample(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Patches of fields to tokens: plane 0 is the surface, the rest are levels (spec sec. 3.1)."""
+    """Patches of fields to tokens: plane 0 is the surface, the rest levels (`PatchEmbedding`)."""
 
     def __init__(self, upper: int, surface: int, dim: int, patch: Size, flat: bool) -> None:
         super().__init__()
@@ -205,7 +210,7 @@ class PatchEmbed(nn.Module):
 
 
 class PatchRecover(nn.Module):
-    """Tokens to fields: plane 0 gives the surface, the rest the levels (spec sec. 3.8)."""
+    """Tokens to fields: plane 0 gives the surface, the rest the levels (`PatchRecovery`)."""
 
     def __init__(
         self, upper: int, surface: int, dim: int, patch: Size, flat: bool, pixel_bias: bool
@@ -261,7 +266,7 @@ class Pangu(nn.Module):
         variables, fields, dim = len(grid.upper), len(grid.surface), cfg.dim
         extra = int(cfg.height_channel)
         rows, columns = (-(-n // p) * p for n, p in zip((lat, lon), patch[1:], strict=True))
-        # padded: the official weights come with maps whose padding is not zero (spec sec. 2)
+        # padded: the official weights come with maps whose padding is not zero (ONNX)
         self.register_buffer("surface_constants", torch.zeros(len(grid.constants), rows, columns))
         self.register_buffer("upper_constants", torch.zeros(extra, self.levels, lat, lon))
         self.embed = PatchEmbed(variables + extra, fields + len(grid.constants), dim, patch, flat)
@@ -325,7 +330,7 @@ def _spread(rates: list[float], depth: int) -> list[float]:
 
 
 def _initialise(module: nn.Module) -> None:
-    """Truncated normal weights of 0.02, biases 0 (spec sec. 4)."""
+    """Truncated normal weights of 0.02, biases 0 (zhaoshan2/pangu-pytorch)."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

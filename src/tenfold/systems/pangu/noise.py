@@ -102,7 +102,8 @@ def perlin(
     """Perlin noise of gradients (cos along latitude, sin along longitude), about -1 to 1, float64.
 
     The lattice covers `whole` rows and columns, of which the first `shape` are made (default: all).
-    Interpolation is a product of two axes, so all fields are four matrix products. Spec section 8.
+    Interpolation is a product of two axes, so all fields are four matrix products. Equal to
+    perlin-numpy, which the pseudocode uses.
     """
     whole = whole or shape
     device = directions.device
@@ -118,7 +119,7 @@ def perlin(
 def covered(shape: tuple[int, int], noise: Noise) -> tuple[int, int]:
     """Rows and columns that the lattice covers: the grid, padded so that cells have whole points.
 
-    721 rows become 768 (spec section 8). Columns of tileable noise stay: cropping would break the
+    721 rows become 768. Columns of tileable noise stay: cropping would break the
     tile, so there a cell may have a fraction of a point.
     """
     finest = noise.cells()[-1]

@@ -50,8 +50,8 @@ SMALL = replace(
     leads=(24, 6),
     epochs=20,
 )
-"""A core, a quarter of an hour: the simulated set, 5 levels on 32 x 64. Rate and schedule are those
-of the specification, not tuned."""
+"""A core, a quarter of an hour: the simulated set, 5 levels on 32 x 64. Rate and schedule
+were chosen beforehand, not tuned."""
 DAY = replace(SMALL, leads=(24,), evaluation=replace(SMALL.evaluation, members=0))
 SIX = replace(DAY, leads=(6,))
 DAY_OFFICIAL = replace(DAY, model=replace(DAY.model, residual=False))

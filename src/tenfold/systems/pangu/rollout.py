@@ -1,29 +1,40 @@
-"""A forecast from one state, written as it goes and continued where it was left."""
+"""A forecast from one state, hour by hour; knows no file."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float32
 
+from tenfold.core import dist
 from tenfold.core.log import Bar
-from tenfold.data.weather.forecast_file import ForecastFile
 from tenfold.data.weather.grid import Grid
 
 from .aggregation import Call, hourly
-from .forecaster import Stepper
+from .forecaster import ForecastModel
 from .noise import Noise, member_noise
 
 Members = tuple[
     Float32[np.ndarray, "member variable level lat lon"],
     Float32[np.ndarray, "member field lat lon"],
 ]
+
+
+@runtime_checkable
+class Written(Protocol):
+    """States of the forecast that are safe already, from the first hour on; a file, say."""
+
+    @property
+    def done(self) -> int:
+        """Hours that are there."""
+
+    def read(self, step: int) -> Members:
+        """All members at one of these hours, counted from 0, exactly as they were made."""
 
 
 @dataclass(frozen=True)
@@ -51,76 +62,92 @@ class Ensemble:
     seed: int = 0
     """Seed of the noise."""
 
-    def initial(self, start: Start) -> Members:
-        """The members' first states."""
+    def initial(self, start: Start, chosen: Sequence[int]) -> Members:
+        """First states of some of the members."""
         many = self.upper_std.size
-        upper = np.repeat(start.upper[None], self.members, 0)
-        surface = np.repeat(start.surface[None], self.members, 0)
+        upper = np.repeat(start.upper[None], len(chosen), 0)
+        surface = np.repeat(start.surface[None], len(chosen), 0)
         shape = (many + len(self.surface_std), *start.grid.shape)
-        for member in range(1, self.members):
+        for row, member in enumerate(chosen):
+            if member == 0:
+                continue
             drawn = member_noise(shape, member, self.seed, self.noise).numpy()
-            upper[member] += drawn[:many].reshape(upper[0].shape) * self.upper_std[..., None, None]
-            surface[member] += drawn[many:] * self.surface_std[:, None, None]
+            upper[row] += drawn[:many].reshape(upper[0].shape) * self.upper_std[..., None, None]
+            surface[row] += drawn[many:] * self.surface_std[:, None, None]
         return upper, surface
+
+
+def divided_members(members: int, batch: int, processes: int) -> list[list[list[int]]]:
+    """Rank -> groups of members that are carried forward together; some ranks may have none.
+
+    The groups are the same for any number of processes; the unperturbed member is one by itself.
+    """
+    every = list(range(members))
+    groups = [every[:1], *(every[first : first + batch] for first in range(1, members, batch))]
+    return [groups[rank::processes] for rank in range(processes)]
 
 
 class Rollout:
     """States of a forecast, hour by hour: read back if they are written, else computed.
 
-    Every state passes through float32 in SI units, as it is in the file, so a forecast that was
+    Every state passes through float32 in SI units, as it is in a file, so a forecast that was
     interrupted goes on with exactly the numbers it would have had.
+
+    Members are carried forward in groups. The unperturbed one goes alone: rounding may depend on
+    the size of a batch, and it shall be the single forecast bit for bit. Under `torchrun` each
+    process has groups of its own, so the numbers are those of one process.
     """
 
     def __init__(
         self,
-        stepper: Stepper,
+        model: ForecastModel,
         start: Start,
         ensemble: Ensemble,
         hours: int,
         every: int,
         batch: int,
-        device: torch.device,
     ) -> None:
-        self.stepper, self.start, self.ensemble = stepper, start, ensemble
-        self.batch, self.device = batch, device
-        self.calls = {call.hour: call for call in hourly(hours, stepper.leads, every)}
+        self.model, self.start, self.ensemble = model, start, ensemble
+        self.calls = {call.hour: call for call in hourly(hours, model.leads, every)}
         self.hours = (0, *(h for h, call in self.calls.items() if call.output))
         self._last_use = {call.source: hour for hour, call in self.calls.items()}
         self._kept: dict[int, Members] = {}
-        """Hour -> states that a later call starts from."""
+        """Hour -> states of this process's members that a later call starts from."""
+        self._world = dist.current()
+        shares = divided_members(ensemble.members, batch, self._world.size)
+        self._groups = shares[self._world.rank]
+        self._owned = [[member for group in share for member in group] for share in shares]
+        """Rank -> its members, in the order of its states."""
 
     def digest(self) -> str:
-        """What tells this forecast's start from another's."""
-        found = hashlib.blake2b(digest_size=8)
+        """Text that tells this forecast's start from another's."""
+        digest = hashlib.blake2b(digest_size=8)
         for part in (self.start.upper, self.start.surface):
-            found.update(np.ascontiguousarray(part).tobytes())
-        return found.hexdigest()
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
 
-    def run(self, path: Path, attributes: dict[str, str]) -> Iterator[tuple[int, Members]]:
-        """Write what is missing of the forecast; yields every hour and its states, in order."""
-        grid = written(self.start.grid)
-        attributes = {**attributes, "initial_state": self.digest()}
-        members = self.ensemble.members
-        with ForecastFile.create_or_continue(
-            path, grid, self.start.time, self.hours, members, attributes
-        ) as file:
-            bar = Bar("forecast", len(self.hours), file.done, True)
-            try:
-                for number, hour in enumerate(self.hours):
-                    if number < file.done:
-                        states = file.read(number)
-                    else:
-                        states = self._state(hour, file)
-                        file.write(number, *states)
-                        bar.update(number + 1, f"{hour} h")
-                    yield hour, states
-            finally:
-                bar.close()
+    def run(self, written: Written | None) -> Iterator[tuple[int, Members | None]]:
+        """Every hour and the states of all members, in order.
 
-    def _state(self, hour: int, file: ForecastFile) -> Members:
-        """The members at an hour, from the nearest earlier state that is known."""
-        way: list[int] = []
-        while (states := self._known(hour, file)) is None:
+        Only the first process is given `written`, and gets states; it must write each before it
+        takes the next. The other processes must take all hours, too: they make their members.
+        """
+        done: int = self._world.gather(0 if written is None else written.done)[0]
+        bar = Bar("forecast", len(self.hours), done, self._world.is_first)
+        try:
+            for number, hour in enumerate(self.hours):
+                if number < done:
+                    yield hour, None if written is None else written.read(number)
+                else:
+                    yield hour, self._together(self._state(number, written))
+                    bar.update(number + 1, f"{hour} h")
+        finally:
+            bar.close()
+
+    def _state(self, number: int, written: Written | None) -> Members:
+        """This process's members at an hour, from the nearest earlier state that is known."""
+        hour, way = self.hours[number], []
+        while (states := self._known(hour, number, written)) is None:
             way.append(hour)
             hour = self.calls[hour].source
         for hour in reversed(way):
@@ -132,34 +159,55 @@ class Rollout:
         return states
 
     def _needed(self, made: int, now: int) -> bool:
-        """Whether states stay in memory: of those that the file gives back only the last ones."""
-        in_file = made in self.hours and made != now
-        return self._last_use.get(made, 0) > now and not in_file
+        """Whether states stay in memory: of those that a file gives back only the last ones.
 
-    def _known(self, hour: int, file: ForecastFile) -> Members | None:
-        """The members at an hour if they need not be computed."""
+        With many processes, which would have to send them around, all that a call starts from.
+        """
+        given_back = self._world.size == 1 and made in self.hours and made != now
+        return self._last_use.get(made, 0) > now and not given_back
+
+    def _known(self, hour: int, number: int, written: Written | None) -> Members | None:
+        """This process's members at an hour, if they need not be computed.
+
+        All before hour `number` are written. All processes come to the same branch.
+        """
         if hour in self._kept:
             return self._kept[hour]
-        if hour in self.hours and (number := self.hours.index(hour)) < file.done:
-            return file.read(number)
-        return self.ensemble.initial(self.start) if hour == 0 else None
+        if hour in self.hours and (earlier := self.hours.index(hour)) < number:
+            return self._apart(None if written is None else written.read(earlier))
+        if hour == 0:
+            self._kept[0] = self.ensemble.initial(self.start, self._owned[self._world.rank])
+        return self._kept.get(hour)
 
     def _step(self, states: Members, call: Call) -> Members:
-        """Carry all members forward, a few at a time.
-
-        The first goes alone: rounding may depend on the size of a batch, and it shall be the single
-        forecast bit for bit.
-        """
-        made: list[Members] = []
-        edges = [0, *range(1, len(states[0]), self.batch), len(states[0])]
-        for first, end in pairwise(edges):
-            part = [torch.from_numpy(s[first:end]).to(self.device) for s in states]
-            upper, surface = self.stepper.step(part[0], part[1], call.model)
+        """Carry this process's members forward, a group at a time."""
+        made: list[Members] = [(states[0][:0], states[1][:0])]
+        first = 0
+        for group in self._groups:
+            rows = slice(first, first + len(group))
+            part = [torch.from_numpy(s[rows]).to(self.model.device) for s in states]
+            upper, surface = self.model.step(part[0], part[1], call.model)
             made.append((upper.float().cpu().numpy(), surface.float().cpu().numpy()))
+            first = rows.stop
         return np.concatenate([m[0] for m in made]), np.concatenate([m[1] for m in made])
 
+    def _together(self, own: Members) -> Members | None:
+        """States of all members, in their order, on the first process."""
+        if self._world.size == 1:
+            return own
+        self._world.barrier(patient=True)  # groups are not equally many
+        shares = self._world.to_first(own)
+        if not shares:
+            return None
+        order = np.argsort([member for owned in self._owned for member in owned])
+        upper, surface = (np.concatenate(parts)[order] for parts in zip(*shares, strict=True))
+        return upper, surface
 
-def written(grid: Grid) -> Grid:
-    """The grid as a file names its fields: a surface field called as an upper one gets a suffix."""
-    surface = tuple(f"{n}_surface" if n in grid.upper else n for n in grid.surface)
-    return replace(grid, surface=surface)
+    def _apart(self, states: Members | None) -> Members:
+        """Each process's members of what the first has."""
+        if self._world.size == 1:
+            assert states is not None
+            return states
+        shares = [] if states is None else [(states[0][o], states[1][o]) for o in self._owned]
+        own: Members = self._world.from_first(shares)
+        return own

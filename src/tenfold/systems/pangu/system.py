@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tenfold.core import dist
 from tenfold.core.capabilities import Export
 from tenfold.core.claim import Claim, Variant
 from tenfold.core.seed import generator
 from tenfold.core.stage import Stage
-from tenfold.core.system import DataUsed, Paper, System
+from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from tenfold.data.weather.climatology import Climatology, default_harmonics, fit_climatology
+from tenfold.data.weather.grid import Grid
+from tenfold.data.weather.names import QUANTITIES
 from tenfold.data.weather.statistics import statistics
+from tenfold.viz.predictions import Trained
 
-from . import data, products
-from .config import Config
-from .evaluation import Evaluation, as_fields, calls_to, reachable
-from .forecast import Forecasting
-from .forecaster import LAND, Forecaster, Stepper, Trainee
+from . import data
+from .config import Config, PredictOptions
+from .evaluation import Verification, Verified, reachable
+from .figures import report_pictures
+from .forecast import shown
+from .forecaster import Forecaster, ForecastModel, TrainingModel
 from .model import Pangu
+from .predict import predict
 from .recipes import DAY, DAY_OFFICIAL, RECIPES, SIX, SIX_OFFICIAL
 
 VALIDATION_BATCH = 16
 VALIDATION_STATES = 64
 """States that validation during training reads, at most."""
 HEADLINE_HOURS = 24
-SHOWN = ("z500", "t850", "t2m", "msl")
-"""Fields that a page shows first, of those that there are."""
+IN_UNITS = ("rmse", "bias", "crps", "spread", "ensemble rmse", "unperturbed rmse")
+"""Groups of metrics in the unit of the field."""
 
 
 class PanguWeather(System[Config]):
@@ -63,8 +67,7 @@ class PanguWeather(System[Config]):
         "unperturbed rmse": "lower",
     }
     units: ClassVar[dict[str, str]] = {
-        **dict.fromkeys(("rmse", "bias", "crps", "spread"), "SI"),
-        **dict.fromkeys(("ensemble rmse", "unperturbed rmse"), "SI"),
+        **dict.fromkeys(IN_UNITS, "SI"),  # of each field: see `__init__`
         "acc": "1",
         "rqe": "1",
         "spread over error": "1",
@@ -79,9 +82,10 @@ class PanguWeather(System[Config]):
         "Research on data-driven forecasts. Models trained on the simulated or generated sets here "
         "say nothing of real weather. Not for warnings, or decisions about safety."
     )
-    options = Forecasting()
+    options = PredictOptions()
 
-    def __init__(self, cfg: Config) -> None:
+    def __init__(self, cfg: Config, model: nn.Module | None = None) -> None:
+        """Build networks for the configuration; or take `model`, a `ForecastModel`, as it is."""
         super().__init__(cfg)
         if not cfg.grid.latitudes:
             raise ValueError("the configuration has no grid; use PanguWeather.complete(cfg)")
@@ -93,12 +97,13 @@ class PanguWeather(System[Config]):
                 )
         hours = reachable(cfg)
         at = HEADLINE_HOURS if HEADLINE_HOURS in hours else hours[0]
-        self.headline = [f"rmse/{name}/{at}h" for name in self.shown()]
-        self.model = Forecaster(cfg)
+        self.headline = [f"rmse/{name}/{at}h" for name in shown(cfg.grid)]
+        self.units = {  # type: ignore[misc]  # the fields are those of the data
+            **type(self).units,
+            **{f"{g}/{f}": unit for g in IN_UNITS for f, unit in field_units(cfg.grid).items()},
+        }
+        self.model = Forecaster(cfg) if model is None else model
         self.archive = data.Archive(cfg)
-        self.scores: dict[str, dict[str, dict[str, float]]] = {}
-        """Split -> name -> metrics, of what was evaluated."""
-        self.remarks: list[str] = []
 
     @classmethod
     def complete(cls, cfg: Config) -> Config:
@@ -107,8 +112,16 @@ class PanguWeather(System[Config]):
 
     @property
     def forecaster(self) -> Forecaster:
-        """The networks behind SI units."""
-        assert isinstance(self.model, Forecaster)
+        """The networks behind SI units.
+
+        Raises:
+            ValueError: The system runs official files as they are.
+        """
+        if not isinstance(self.model, Forecaster):
+            raise ValueError(
+                "official files are evaluated, trained and exported after "
+                "`tenfold convert pangu FILES`"
+            )
         return self.model
 
     # --- training -------------------------------------------------------------------------------
@@ -125,15 +138,14 @@ class PanguWeather(System[Config]):
                 "block; give data.test more times, or choose shorter evaluation.hours"
             )
         states = archive.states
-        found = statistics(states, archive.indices("train"))
-        forecaster.set_statistics(found)
+        forecaster.set_statistics(statistics(states, archive.indices("train")))
         forecaster.set_maps(states.missing, states.constants())
         for lead in cfg.leads:
-            yield self._fit(lead, 1, cfg.steps or cfg.epochs * archive.steps_per_epoch(lead, 1))
+            yield self._stage(lead, 1, cfg.steps or cfg.epochs * archive.epochs(lead, 1).steps)
             if cfg.finetune_steps:
-                yield self._fit(lead, cfg.rollout, cfg.finetune_steps)
+                yield self._stage(lead, cfg.rollout, cfg.finetune_steps)
 
-    def _fit(self, lead: int, calls: int, steps: int) -> Stage:
+    def _stage(self, lead: int, calls: int, steps: int) -> Stage:
         network = self.forecaster.networks[str(lead)]
         assert isinstance(network, Pangu)
         optim, name = self.cfg.optim, f"{lead}h"
@@ -145,7 +157,7 @@ class PanguWeather(System[Config]):
             validate = partial(self._validate, lead=lead, calls=calls)
         return Stage(
             name=name,
-            model=Trainee(network, self.forecaster.missing),
+            model=TrainingModel(network, self.forecaster.missing),
             batches=partial(self._batch, lead=lead, calls=calls),
             steps=steps,
             optim=optim,
@@ -169,11 +181,11 @@ class PanguWeather(System[Config]):
         chains = self.archive.chains("validation", [lead * n for n in range(1, calls + 1)])
         return chains[:: -(-len(chains) // VALIDATION_STATES)] if len(chains) else None
 
-    def _validate(self, trainee: nn.Module, lead: int, calls: int) -> dict[str, float]:
+    def _validate(self, training_model: nn.Module, lead: int, calls: int) -> dict[str, float]:
         """The training loss on held-out states."""
-        assert isinstance(trainee, Trainee)
+        assert isinstance(training_model, TrainingModel)
         chains = self._validation_chains(lead, calls)
-        total, device = 0.0, next(trainee.parameters()).device
+        total, device = 0.0, next(training_model.parameters()).device
         for first in range(0, len(chains), VALIDATION_BATCH):
             part = chains[first : first + VALIDATION_BATCH]
             upper, surface = self.archive.stack(part.flatten())
@@ -183,7 +195,7 @@ class PanguWeather(System[Config]):
                     "surface": surface.unflatten(0, part.shape),
                 }
             )
-            loss = trainee({name: value.to(device) for name, value in batch.items()})["loss"]
+            loss = training_model({name: value.to(device) for name, value in batch.items()})["loss"]
             total += float(loss) * len(part)
         return {"loss": total / len(chains)}
 
@@ -192,89 +204,57 @@ class PanguWeather(System[Config]):
     def climatology(self) -> Climatology:
         """The usual state at a time of the year, from training states or evaluation.climatology."""
         name = self.cfg.evaluation.climatology
-        if name and Path(name).exists():
-            return Climatology.load(Path(name), self.cfg.grid)
+        if name and not Path(name).exists() and dist.current().is_first:
+            self._fitted().save(Path(name))
+        if not name:
+            return self._fitted()
+        dist.current().barrier(patient=True)
+        return Climatology.load(Path(name), self.cfg.grid)
+
+    def _fitted(self) -> Climatology:
         indices = self.archive.indices("train")
         harmonics = default_harmonics(self.archive.states.times[indices])
-        found = fit_climatology(self.archive.states, indices.tolist(), harmonics)
-        if name:
-            found.save(Path(name))
-        return found
+        return fit_climatology(self.archive.states, indices.tolist(), harmonics)
 
-    def evaluate(self, split: str) -> dict[str, float]:
-        """Scores by field and lead time; with evaluation.members those of ensembles, too."""
+    def evaluate(self, split: str = "test") -> Evaluation:
+        """Measure forecasts from the states of a split by field and lead time.
+
+        With evaluation.members ensembles are measured, too. Baselines are persistence (the start
+        is the forecast) and the climatology of the training states.
+
+        Args:
+            split: "test" or "validation".
+
+        Returns:
+            "rmse/z500/24h" -> value in SI units, so "bias" and where members are asked for
+            "crps", "spread", "ensemble rmse" and "unperturbed rmse"; "acc", "rqe" and
+            "spread over error" are ratios. `details` is a `Verified`.
+
+        Raises:
+            ValueError: No start of the split has a state so much later, there is no such split, or
+                the system runs official files as they are.
+        """
+        forecaster = self.forecaster.eval()
+        verified = Verification(self.cfg, self.archive, forecaster, self.climatology()).run(split)
+        baselines = {name: verified.scores[name] for name in ("persistence", "climatology")}
+        return Evaluation(verified.scores["models"], baselines, verified, verified.remarks)
+
+    def write_predictions(self, inputs: Path, out: Path, options: PredictOptions) -> list[Path]:
+        """Forecast from a state of a file: NetCDF or Zarr, maps, scores, tracks.
+
+        A folder is one series of states. Under `torchrun` the members of an ensemble are divided.
+        """
         self.model.eval()
-        measured = Evaluation(self.cfg, self.archive, self.forecaster, self.climatology())
-        self.scores[split], self.remarks = measured.scores(split), measured.remarks
-        found = self.scores[split]["models"]
-        if not any(key in found for key in self.headline):  # the test blocks are too short
-            last = next(reversed([key for key in found if key.startswith("rmse/")]))
-            self.headline = [f"rmse/{name}/{last.split('/')[-1]}" for name in self.shown()]
-        return found
+        assert isinstance(self.model, ForecastModel)
+        used = self.data_used()
+        trained = Trained(self.paper.title, used.name, used.kind)
+        return predict(inputs, out, self.model, self.cfg.grid, options, trained)
 
-    def baselines(self, split: str) -> dict[str, dict[str, float]]:
-        """Persistence and the climatology of the training states."""
-        if split not in self.scores:
-            self.evaluate(split)
-        return {name: self.scores[split][name] for name in ("persistence", "climatology")}
-
-    def predict(self, inputs: Path, out: Path) -> list[Path]:
-        """Forecast from a state of a file: NetCDF or Zarr, maps, scores, tracks."""
-        return products.predict_file(self, inputs, out)
-
-    def pictures(self, out: Path) -> dict[Path, str]:
-        """Error over lead time, and one forecast beside the truth."""
-        return products.report_pictures(self, out)
-
-    # --- what a forecast is made with ------------------------------------------------------------
-
-    def stepper(self) -> Stepper:
-        """What carries states forward."""
-        return self.forecaster.eval()
-
-    def device(self) -> torch.device:
-        """Where states are carried forward."""
-        return self.forecaster.missing.device
-
-    def missing(self) -> np.ndarray:
-        """Points without a value at any time, bool (lat, lon)."""
-        found: np.ndarray = self.forecaster.missing.cpu().numpy()
-        return found
-
-    def deviations(self) -> tuple[np.ndarray, np.ndarray]:
-        """Standard deviations of upper (variable, level) and surface (field,) fields."""
-        above, below = self.forecaster.upper_std, self.forecaster.surface_std
-        return above.cpu().numpy(), below.cpu().numpy()
-
-    def land(self) -> np.ndarray | None:
-        """Share of land (lat, lon), where the run knows it."""
-        if LAND not in self.cfg.grid.constants:
-            return None
-        found: np.ndarray = self.forecaster.land.cpu().numpy()
-        return found
-
-    def digest(self) -> str:
-        """What tells these weights from others."""
-        found = hashlib.blake2b(digest_size=8)
-        for name, tensor in self.model.state_dict().items():
-            found.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-        return found.hexdigest()
-
-    def example(self, hours: int) -> tuple[int, np.ndarray, np.ndarray]:
-        """Of the first test start: its index, the fields so many hours later, and the truth."""
-        start, end = self.archive.chains("test", [hours])[0].tolist()
-        upper, surface = self.archive.stack([start])
-        states = {0: (upper.to(self.device()), surface.to(self.device()))}
-        for call in calls_to([hours], self.cfg.leads):
-            states[call.hour] = self.forecaster.step(*states[call.source], call.model)
-        made = as_fields(*states[hours])[0].cpu().numpy()
-        truth = as_fields(*self.archive.stack([end]))[0].numpy()
-        return start, made, truth
-
-    def shown(self) -> list[str]:
-        """Fields that a page shows first."""
-        names = self.cfg.grid.fields
-        return [name for name in SHOWN if name in names] or list(names[:2])
+    def draw_pictures(self, evaluation: Evaluation, out: Path) -> dict[Path, str]:
+        """Draw error over lead time, and one forecast beside the truth."""
+        assert isinstance(evaluation.details, Verified)
+        forecaster, earth = self.forecaster.eval(), self.data_used().kind != "generated"
+        return report_pictures(evaluation.details, forecaster, self.archive, earth, out)
 
     def data_used(self) -> DataUsed:
         """The data of this configuration."""
@@ -294,7 +274,6 @@ class PanguWeather(System[Config]):
         ]
         if left := sorted(set(cfg.evaluation.hours) - set(hours)):
             lines.append(f"not reached by these models: {', '.join(map(str, left))} h")
-        lines += self.remarks
         if cfg.evaluation.members:
             lines.append(
                 f"ensembles: {cfg.evaluation.members} members, noise of "
@@ -304,13 +283,25 @@ class PanguWeather(System[Config]):
             )
         return lines
 
+    def labels(self) -> dict[str, str]:
+        """Titles of lead times, and of the errors that a page shows first."""
+        hours = reachable(self.cfg)
+        return {
+            **{f"{h}h": f"{h} h" for h in hours},
+            **{
+                f"rmse/{name}/{h}h": f"error (RMSE) of {name} after {h} h"
+                for name in shown(self.cfg.grid)
+                for h in hours
+            },
+        }
+
     def claims(self) -> list[Claim[Config]]:
         """Fewer, longer steps beat many short ones: the paper's temporal aggregation."""
         setting = (
             "20 passes over the pairs of states for either network, same size, batch and rate "
             "(there are more pairs 6 h apart: 7 % more steps); 24 h is one call of the one and "
             "four of the other. Weights: the best on the last two days of each training block. "
-            "Rate and schedule are the specification's; nothing was tuned on the test blocks"
+            "Rate and schedule were chosen beforehand; nothing was tuned on the test blocks"
         )
         heads = [
             ("residual head", Variant("24 h steps", DAY), Variant("6 h steps", SIX)),
@@ -344,19 +335,28 @@ class PanguWeather(System[Config]):
         """Every network as an ONNX file of the official layout, checked by running it."""
         from .onnx.run import write_official
 
-        return write_official(self, out)
+        return write_official(self.forecaster, out)
 
     @classmethod
-    def convert(cls, source: Path) -> tuple[System[Config], Any]:
+    def convert(cls, source: Path) -> tuple[PanguWeather, Any]:
         """Read official ONNX files: one, or a folder of several lead times."""
         from .onnx.network import convert_folder
-        from .onnx.run import converted, names_beside
+        from .onnx.run import config_of, names_beside, take_over
 
-        return converted(convert_folder(source, names_beside(source)))
+        official = convert_folder(source, names_beside(source))
+        system = cls(config_of(official))
+        return system, take_over(system.forecaster, official)
 
     @classmethod
-    def open(cls, source: Path) -> System[Config]:
-        """Official ONNX files as they are, run by onnxruntime."""
-        from .onnx.run import OfficialRun
+    def open(cls, source: Path) -> PanguWeather:
+        """Official ONNX files as they are, run by onnxruntime, for `predict` alone."""
+        from .onnx.run import open_official
 
-        return OfficialRun(source)
+        return cls(*open_official(source))
+
+
+def field_units(grid: Grid) -> dict[str, str]:
+    """Unit of each field of a grid whose variable is known: z500 -> m2/s2."""
+    upper = {f"{name}{level}": name for name in grid.upper for level in grid.levels}
+    variables = {**upper, **{name: name for name in grid.surface}}
+    return {f: QUANTITIES[name].unit for f, name in variables.items() if name in QUANTITIES}

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 HIDDEN_BYTES = 1 << 22
 """Size of the part of an MLP's hidden layer that is worked on at once: about a core's cache."""
 EPS = 1e-5
-"""Of every LayerNorm (spec sec. 3)."""
+"""Of every LayerNorm (the official ONNX files)."""
 
 
 def finish(

@@ -18,7 +18,7 @@ Size = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Windows:
-    """How a volume of tokens is cut into windows (spec sec. 3.3, 3.4, 3.6).
+    """How a volume of tokens is cut into windows (pseudocode, `EarthSpecificBlock`).
 
     Latitude is padded at its southern end to a multiple of the window. Longitude is periodic: it
     must be a multiple, is rolled without a mask, and all its windows share one bias. In a region
@@ -200,7 +200,7 @@ def _masks(windows: Windows, device: torch.device) -> list[Tensor | None]:
 
 
 def _thirds(length: int, window: int) -> Int[Tensor, " length"]:
-    """0 before the last window, 1 in its first part, 2 in its last half (spec sec. 3.6)."""
+    """0 before the last window, 1 in its first part, 2 in its last half (pseudocode)."""
     place = torch.arange(length)
     if window == 1:  # not shifted
         return torch.zeros_like(place)
@@ -208,7 +208,7 @@ def _thirds(length: int, window: int) -> Int[Tensor, " length"]:
 
 
 def pad_end(x: Float[Tensor, "*fields"], multiples: tuple[int, ...]) -> Float[Tensor, "*padded"]:
-    """Zeros at the ends of the last axes, up to a multiple of each (spec sec. 3.1)."""
+    """Zeros at the ends of the last axes, up to a multiple of each, as the official files pad."""
     pads: list[int] = []
     for axis in range(len(multiples)):
         pads += [0, -x.shape[-1 - axis] % multiples[-1 - axis]]

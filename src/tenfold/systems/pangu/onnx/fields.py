@@ -1,7 +1,7 @@
 """Between physical fields and the network in a Pangu-Weather graph: statistics and constant maps.
 
-The official graph stores its statistics in an order of its own and flips the levels around them
-(spec sec. 2), so the walk keeps track of which axis is which and of every flip.
+The official graph stores its statistics in an order of its own and flips the levels around them,
+so the walk keeps track of which axis is which and of every flip.
 """
 
 from __future__ import annotations

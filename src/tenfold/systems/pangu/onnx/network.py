@@ -32,7 +32,7 @@ NAMES = Grid(
     surface=("msl", "u10", "v10", "t2m"),
     constants=("land", "soil", "topography"),
 )
-"""Fields of the official files (spec sec. 2); the files themselves hold no names."""
+"""Fields of the official files (official README); the files themselves hold no names."""
 INPUTS = (UPPER, SURFACE)
 """Names in the files, as `OUTPUTS`."""
 LEAD = re.compile(r"^(?:.*[^0-9])?(\d{1,4})h?\.onnx$")

@@ -1,4 +1,4 @@
-"""The official Pangu-Weather ONNX files under our keys (spec sec. 6).
+"""The official Pangu-Weather ONNX files under our keys.
 
 Only a few of the file's names mean anything, and the numbers in the others differ from file to
 file, so tensors are found by walking the graph: the order of the layers in it is fixed.

@@ -10,11 +10,11 @@ from tenfold.weights.onnx_file import OnnxFile, Stored
 Triple = tuple[int, int, int]
 """Level, latitude, longitude."""
 MASK_VALUE = -100.0
-"""Added to the attention of tokens that only the roll made neighbours (spec sec. 3.6)."""
+"""Added to the attention of tokens that only the roll made neighbours (pseudocode)."""
 
 
 def position_index(window: Triple) -> Int[np.ndarray, "token token"]:
-    """Row of the compact table for (query, key) (spec sec. 3.5)."""
+    """Row of the compact table for (query, key) (pseudocode, `_construct_index`)."""
     wz, wh, ww = window
     z, h, x = (a.ravel() for a in np.meshgrid(*map(np.arange, window), indexing="ij"))
     level, row = z[:, None] + wz * z, h[:, None] + wh * h
@@ -35,7 +35,7 @@ def window_types(tokens: Triple, window: Triple) -> int:
 
 
 def shift_mask(tokens: Triple, window: Triple) -> Float[np.ndarray, "type token token"]:
-    """-100 where query and key of a shifted window lie apart; longitude is periodic (sec. 3.6)."""
+    """-100 where query and key of a shifted window lie apart; longitude is periodic."""
     (wz, wh, ww), z = window, tokens[0]
     rows = -(-tokens[1] // wh) * wh
     ids = 3 * _thirds(z, wz)[:, None] + _thirds(rows, wh)

@@ -16,7 +16,7 @@ BOTH = 3
 RECOVERED = 4
 """Mark of values behind patch recovery."""
 EPS = 1e-5
-"""Of every LayerNorm (spec sec. 3)."""
+"""Of every LayerNorm (the official files)."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Our Pangu-Weather network as an ONNX file that is laid out as the official ones (spec sec. 6)."""
+"""Our Pangu-Weather network as an ONNX file that is laid out as the official ones."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class _Writer:
         return size[0] * size[1] * size[2]
 
     def _embed_upper(self, variables: int) -> tuple[str, str]:
-        """Normalised with the levels from above down, as the official graph does (spec sec. 2)."""
+        """Normalised with the levels from above down, as the official graph does."""
         graph, (pz, ph, pw) = self.graph, self.cfg.patch
         size = (self.levels, self.lat, self.lon)
         x = graph.reshape("input", (1, variables, 1, *size))

@@ -1,0 +1,89 @@
+"""Under `torchrun`, evaluations and forecasts equal those of one process, byte for byte."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from systems.pangu import processes_worker
+from tiny import config, options
+
+from tenfold.data.weather.forecast_file import MARKER
+from tenfold.data.weather.forecast_store import Netcdf
+from tenfold.generated.waves import WaveStates, write_netcdf
+from tenfold.runner.weights import construct, save_weights
+from tenfold.systems.pangu import PanguWeather
+from tenfold.systems.pangu.rollout import divided_members
+
+pytestmark = pytest.mark.usefixtures("generated_only")
+WORDS = ["--leads", "24", "6", "--evaluation.hours", "6", "30", "--evaluation.every", "2"]
+WORDS += ["--evaluation.members", "3", "--evaluation.ensemble-every", "8"]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Contents by name, the page without the time at which it was written."""
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    page = found["forecast.html"]
+    return {**found, "forecast.html": re.sub(rb"written [-\d]+ [\d:]+", b"", page)}
+
+
+def unfinished(whole: Path, folder: Path, done: int) -> None:
+    """The file of a forecast that was killed after so many states."""
+    folder.mkdir()
+    file = folder / "forecast.nc"
+    file.write_bytes((whole / "forecast.nc").read_bytes())
+    store = Netcdf(file)
+    for name, array in store.found.items():
+        if len(array.dims) > 2 or name == MARKER:
+            for step in range(done, array.shape[0]):
+                store.put(name, step, np.zeros(array.shape[1:]))
+    store.flush()
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    """Groups of members [0], [1, 2], [3] for two processes; one forecast goes on after 18 h."""
+    cfg = config("pangu", "demo", [*options("pangu"), *WORDS])
+    system = construct(PanguWeather, cfg)
+    next(iter(system.stages()))
+    run, states = tmp_path / "run.safetensors", tmp_path / "states.nc"
+    save_weights(run, "pangu", system)
+    write_netcdf(states, WaveStates(), np.arange(92, 98))
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir(), two.mkdir()
+    processes_worker.work(run, states, one)
+    unfinished(one / "whole", two / "continued", 3)
+    worker = str(Path(processes_worker.__file__))
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        + [worker, str(run), str(states), str(two)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"},
+    )
+    assert done.returncode == 0, done.stderr
+    table = (one / "evaluation.txt").read_text()
+    assert "crps" in table and (two / "evaluation.txt").read_text() == table
+    assert (two / "evaluation-of-another.txt").read_text() == ""
+    for name in ("whole", "single"):
+        assert files(one / name) == files(two / name)
+    assert files(one / "whole") == files(two / "continued")
+    assert {"scores.csv", "plume-msl.png", "forecast.nc"} <= set(files(one / "whole"))
+
+
+@pytest.mark.parametrize(
+    ("members", "batch", "processes", "shares"),
+    [
+        (6, 2, 1, [[[0], [1, 2], [3, 4], [5]]]),
+        (6, 2, 2, [[[0], [3, 4]], [[1, 2], [5]]]),
+        (2, 4, 3, [[[0]], [[1]], []]),
+        (1, 4, 2, [[[0]], []]),
+    ],
+)
+def test_members_are_divided_by_groups(members: int, batch: int, processes: int, shares) -> None:
+    assert divided_members(members, batch, processes) == shares
