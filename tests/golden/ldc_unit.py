@@ -8,7 +8,13 @@ from torch import Tensor
 
 from golden.harness import Case, close
 from golden.ldc_fill import fill, given
-from tenfold.systems.ldc.calibration_unit import Unit, UnitTrainingModel, draw, factor, matching_loss
+from tenfold.systems.ldc.calibration_unit import (
+    Unit,
+    UnitTrainingModel,
+    draw,
+    factor,
+    matching_loss,
+)
 from tenfold.systems.ldc.config import Calibration
 from tenfold.systems.ldc.heads import Base
 from tenfold.systems.ldc.rehearsal import Rehearsal
