@@ -159,8 +159,8 @@ def write_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> N
 def _write_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> None:
     if not parts and world.size == 1:
         return
-    # torch's own distributed checkpoint, but in safetensors: its default index is a pickle; imported
-    # here since it takes a second, and few runs have divided models
+    # torch's own distributed checkpoint, but in safetensors: its default index is a pickle.
+    # Imported here since it takes a second, and few runs have divided models.
     import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 

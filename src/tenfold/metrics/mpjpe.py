@@ -28,7 +28,8 @@ def mpjpe(
 ) -> Float[Tensor, " frames"]:
     """Error of each frame: mean over batch and joints of the distance, in the unit of the inputs.
 
-    Not the mean up to that frame, which some papers report. Source: the official `main_*.py` of SPGSN, test loop.
+    Not the mean up to that frame, which some papers report. Source: test loop of the
+    official `main_3d.py`.
     """
     return torch.linalg.vector_norm(pred - truth, dim=-1).mean(dim=(0, 2))
 

@@ -50,7 +50,7 @@ def forward_kinematics(
     offsets: Float[np.ndarray, "joints 3"],
     parents: Sequence[int],
 ) -> Float[np.ndarray, "frames joints 3"]:
-    """Positions of all joints by the rule of the CMU and Human3.6M benchmarks (official `fkl_torch`).
+    """Positions of all joints by the benchmarks' rule (official `fkl_torch`).
 
     Columns are 3 translations, which are not used, then 3 exponential map values a joint. Children
     of joint 0 are treated as roots, so positions are hip-centred and hip-aligned.
