@@ -260,7 +260,7 @@ def test_a_damaged_version_is_refused_with_the_way_out(run: Path, damage: str) -
         add(run, n, *"abc"[:n])
     spoil, words = DAMAGES[damage]
     spoil(run / "learned/0003.safetensors")
-    store = Versions(run)
+    store = Versions(run, f"tenfold learn '{run}' --to")
     for act in (store.read, store.undo):
         with pytest.raises(ValueError) as caught:
             act()

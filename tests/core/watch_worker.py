@@ -74,7 +74,7 @@ def verb(words: list[str]) -> None:
     what = args.what
     if what == "same-mistake-early":
         mistake()
-    with dist.started("cpu", limit=args.limit) as world:
+    with dist.started("cpu", limit=args.limit, knob="--layout.timeout") as world:
         if what == "same-mistake":
             time.sleep(0.3 * here)
             mistake()

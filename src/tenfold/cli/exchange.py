@@ -41,7 +41,7 @@ def export(rest: list[str]) -> None:
         system = load(system_class(name), run)
         if to == "official":
             if not isinstance(system, ExportsOfficial):
-                raise refusal(name, "export --to official")
+                raise refusal(name, "export official files")
             folder = weights.parent / "official" if out == Path() else out
             for path in system.export_official(folder):
                 print(path)
@@ -50,7 +50,7 @@ def export(rest: list[str]) -> None:
         target = weights.with_name(name + suffix) if out == Path() else out
         if part or any(size):
             if not isinstance(system, ExportsParts):
-                raise refusal(name, "export --part")
+                raise refusal(name, "export a part")
             what = system.export_part(part, size)
         elif isinstance(system, Exports):
             what = system.export()

@@ -75,15 +75,14 @@ def learn(rest: list[str]) -> None:
 
 
 def _versions(run: Path) -> Versions:
-    from tenfold.core.versions import Versions
-    from tenfold.runner.weights import weights_of
+    from tenfold.runner.weights import versions_of, weights_of
 
     weights_of(run)
     if not run.is_dir():
         raise ValueError(
             f"{run} is a file; versions lie beside the weights: give the run folder {run.parent}"
         )
-    return Versions(run)
+    return versions_of(run)
 
 
 def _learn(versions: Versions, folder: Path, name: str) -> None:

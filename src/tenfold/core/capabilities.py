@@ -80,10 +80,10 @@ class Learns(Protocol):
 
 CAPABILITIES: dict[str, type] = {
     "export": Exports,
-    "export --part": ExportsParts,
-    "export --to official": ExportsOfficial,
+    "export a part": ExportsParts,
+    "export official files": ExportsOfficial,
     "convert": Converts,
-    "predict with official files": RunsOfficial,
+    "run official files": RunsOfficial,
     "learn": Learns,
 }
 """Verb -> what a system must have for it."""

@@ -154,12 +154,13 @@ def started(
     wish: Literal["auto", "cpu", "cuda"] = "auto",
     minutes: float | None = None,
     limit: float = 600.0,
+    knob: str = "",
 ) -> Iterator[World]:
     """Join the process group that `torchrun` announces, if any; all leave it together.
 
     After `limit` seconds in one watched operation the watch names who is not there and ends the
-    job. `minutes` is how long torch itself lets any collective wait, by default a little longer.
-    What the body raises on one process ends all of them.
+    job; `knob` is how a user changes that limit. `minutes` is how long torch itself lets any
+    collective wait, by default a little longer. What the body raises on one process ends all of them.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = pick_device(wish, local_rank)
@@ -172,7 +173,7 @@ def started(
         return
     patience = timedelta(seconds=limit + 30 if minutes is None else 60 * minutes)
     rank = int(os.environ["RANK"])
-    with watchdog.over(rank, size, limit):
+    with watchdog.over(rank, size, limit, knob):
         watchdog.meet()  # some may start later
         with watched("joining of the process group", "all"):
             dist.init_process_group(

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,10 +109,13 @@ def check_name(name: str) -> None:
 
 
 class Versions:
-    """The versions of one run folder; one object serves one thread."""
+    """The versions of one run folder; one object serves one thread.
 
-    def __init__(self, run: Path) -> None:
-        self.run = run
+    `command` is what a user types before the number of a version to go to it; errors say it.
+    """
+
+    def __init__(self, run: Path, command: str = "") -> None:
+        self.run, self.command = run, command
         self.folder = run / "learned"
         self._pointer = self.folder / "current.json"
         self._holds_lock = False
@@ -139,7 +141,7 @@ class Versions:
                 raise ValueError(f"version {number!r}")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
-                f"{self._pointer} does not name a version ({error!r}); {self._command('--to N')} "
+                f"{self._pointer} does not name a version ({error!r}); {self._to('N')} "
                 f"writes it anew, with N of {self._known()}"
             ) from error
         return number
@@ -305,12 +307,10 @@ class Versions:
         """How to leave a version that cannot be used: the newest sound one before it."""
         before = [n for n in reversed(self._numbers()) if n < number]
         sound = next((n for n in before if not self._row(n, False).problem), 0)
-        return (
-            f"{self._command(f'--to {sound}')} goes back to version {sound}; then delete the file"
-        )
+        return f"{self._to(sound)} goes back to version {sound}; then delete the file"
 
-    def _command(self, flag: str) -> str:
-        return f"`tenfold learn {shlex.quote(str(self.run))} {flag}`"
+    def _to(self, number: int | str) -> str:
+        return f"`{self.command} {number}`" if self.command else f"go({number})"
 
     def _known(self) -> str:
         return ", ".join(str(n) for n in (0, *self._numbers()))

@@ -130,13 +130,14 @@ def _agent_hosts() -> bool:
 
 
 @contextlib.contextmanager
-def over(rank: int, size: int, limit: float) -> Iterator[None]:
+def over(rank: int, size: int, limit: float, knob: str = "") -> Iterator[None]:
     """Watch while the body runs, and leave it together with all other processes.
 
-    What the body raises is told to all; `told` of it says whether someone has printed it.
+    What the body raises is told to all; `told` of it says whether someone has printed it. `knob` is
+    how a user changes the limit.
     """
     global _current, _started
-    _current = Watch(rank, size, limit)
+    _current = Watch(rank, size, limit, knob)
     _current.start()
     try:
         yield
@@ -186,8 +187,8 @@ def _terminate(signum: int, frame: Any) -> None:
 class Watch:
     """The watching thread of one process; its store is not the process group's, which may block."""
 
-    def __init__(self, rank: int, size: int, limit: float) -> None:
-        self.rank, self.size, self.limit = rank, size, limit
+    def __init__(self, rank: int, size: int, limit: float, knob: str = "") -> None:
+        self.rank, self.size, self.limit, self.knob = rank, size, limit, knob
         self.store = job_store("watch", timedelta(seconds=START))
         self.beat = self.meetings = 0
         self.posted = 0.0
@@ -471,9 +472,10 @@ class Watch:
         posts = self._posts()
         lines = [head, *self._states(posts, missing)]
         if code == HUNG:
+            by = f" ({self.knob})" if self.knob else ""
             lines.append(
-                f"  gave up after {self.limit:.0f} s; if it was only slow, allow more time "
-                "(--layout.timeout), else look at the process that is not there"
+                f"  gave up after {self.limit:.0f} s; if it was only slow, allow more time{by}, "
+                "else look at the process that is not there"
             )
         self._claim("\n".join(lines), code, missing)
         here = socket.gethostname()

@@ -68,7 +68,7 @@ def train(
     Returns the result as in `result.json`. What is wrong with the configuration or the data is
     raised before anything is written or deleted.
     """
-    with dist.started(cfg.loop.device, limit=_time_limit(cfg)) as world:
+    with dist.started(cfg.loop.device, limit=_time_limit(cfg), knob="--layout.timeout") as world:
         cfg = cls.complete(cfg)
         identity = {"system": name, "recipe": recipe, "config": to_json(cfg)}
         world.require_same({**identity, "fresh": fresh, "folder": str(folder), **_code()})

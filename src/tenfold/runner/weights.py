@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,11 @@ def official_of(path: Path) -> str:
     return next((n for n, entry in SYSTEMS.items() if entry.opens and entry.opens in endings), "")
 
 
+def versions_of(run: Path) -> Versions:
+    """The versions of a run folder; their errors say the command that leads out."""
+    return Versions(run, f"tenfold learn {shlex.quote(str(run))} --to")
+
+
 def load(cls: type[AnySystem], path: Path) -> AnySystem:
     """A system ready for `predict`, from a run folder, a weights file or an official file."""
     if official_of(path):
@@ -94,7 +100,7 @@ def load(cls: type[AnySystem], path: Path) -> AnySystem:
     except RuntimeError as error:  # torch lists every key on a line of its own
         raise ValueError(f"{file} does not fit its own configuration: {error}") from error
     system.model.eval()
-    tensors, version = Versions(file.parent).read()  # of what was learned after the training
+    tensors, version = versions_of(file.parent).read()  # of what was learned after the training
     if version is not None:
         assert isinstance(system, Learns)
         system.restore_learned(tensors, version.classes)

@@ -47,7 +47,7 @@ SYSTEMS = {
         "global weather forecasts: 3D Earth-specific transformer, ensembles, cyclone tracks",
         "pangu_atmos",
         1.0,
-        ("export", "export --to official", "convert", "predict with official files"),
+        ("export", "export official files", "convert", "run official files"),
         opens=".onnx",
     ),
     "ldc": Entry(
@@ -62,7 +62,7 @@ SYSTEMS = {
         "pre-training of backbone and feature pyramid together; classify, segment, detect",
         "tiny_imagenet_20",
         1.0,
-        ("export", "export --part", "convert"),
+        ("export", "export a part", "convert"),
     ),
 }
 """Name -> where its class is; nothing is imported until it is asked for."""
