@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -50,7 +50,7 @@ class Converts(Protocol):
     """Reads official checkpoints."""
 
     @classmethod
-    def convert(cls, source: Path) -> tuple[Self, Any]:
+    def convert(cls, source: Path) -> tuple[Any, Any]:
         """A system with the checkpoint's weights, and the account of every key."""
 
 
@@ -59,7 +59,7 @@ class RunsOfficial(Protocol):
     """Predicts with official files as they are, without converting them."""
 
     @classmethod
-    def open(cls, source: Path) -> Self:
+    def open(cls, source: Path) -> Any:
         """A system that predicts with the file, or with the folder of files."""
 
 
