@@ -110,7 +110,7 @@ Schedule = Literal["1f1b", "gpipe", "interleaved", "looped-bfs", "zero-bubble", 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the model lies on the processes; the data-parallel size is what remains of the world."""
+    """Layout of the model on the processes; the data-parallel size is what remains of the world."""
 
     pp: int = 1
     """Pipeline stages, P: processes the layers are divided among."""
@@ -154,7 +154,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Data:
-    """Which text, and how it becomes tokens."""
+    """Text of a run, and its tokenizer."""
 
     name: Literal["textmix", "files", "python"] = "textmix"
     """textmix: four domains; files: your own text; python: sources of the standard library."""
