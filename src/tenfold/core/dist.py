@@ -160,7 +160,7 @@ def started(
 
     After `limit` seconds in one watched operation the watch names who is not there and ends the
     job; `knob` is how a user changes that limit. `minutes` is how long torch itself lets any
-    collective wait, by default a little longer. What the body raises on one process ends all of them.
+    collective wait, by default a little longer. What the body raises on one process ends all.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = pick_device(wish, local_rank)

@@ -1,4 +1,5 @@
-"""Run by torchrun on 4 processes: train on (2,1,2), stop, go on in copies on other layouts.
+"""Run by torchrun on 4 processes: train on (2,1,2), stop, go on in copies on other layouts, and
+measure: each process its share of the text.
 
 python reshard.py FOLDER           trains and continues (see test_resume.py)
 """
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import torch
 
-from tenfold.core import dist, loop
+from tenfold.core import checkpoint, dist, loop
 from tenfold.core.optim import Optim
 from tenfold.core.stage import Stage
+from tenfold.runner.weights import save_weights
 from tenfold.systems.ppmoe import Ppmoe
 from tenfold.systems.ppmoe.config import Config, Data, Layout, Model
 
@@ -42,7 +44,7 @@ class Killed(RuntimeError):
 def config(layout: Layout, replicas: int) -> Config:
     """The same run on a layout: as many micro-batches of as many rows over all replicas."""
     return Config(
-        MODEL, layout, Data(name="python"), OPTIM, STEPS, batch=2 * replicas,
+        MODEL, layout, Data(name="python", eval_windows=4), OPTIM, STEPS, batch=2 * replicas,
         loop=loop.Loop(accumulate=CHUNKS // replicas, save_every=SAVED, workers=0, device="cpu"),
     )  # fmt: skip
 
@@ -61,7 +63,8 @@ class Chunked(Ppmoe):
         return {"tokens": torch.from_numpy(rows), "seed": torch.tensor(0)}
 
     def stages(self) -> Iterator[Stage]:
-        stage = next(super().stages())
+        stages = super().stages()
+        stage = next(stages)
         inner, stage.batches = stage.after_step, self.rows
 
         def after(step: int) -> None:
@@ -71,16 +74,27 @@ class Chunked(Ppmoe):
 
         stage.after_step = after
         yield stage
+        yield from stages
 
 
 def train(run: Path, layout: Layout, replicas: int, world: dist.World, kill: bool = False) -> None:
-    """Train in `run`, from its checkpoint if there is one."""
+    """Train in `run`, from its checkpoint if there is one; write what all processes measure."""
     system = Chunked(config(layout, replicas))
     system.kill = kill
     try:
         loop.train(system.stages(), system.cfg.loop, world, run, 0)
     except Killed:
         world.barrier()
+        return
+    weights = run / "weights.safetensors"
+    if world.is_first:
+        save_weights(weights, "ppmoe", system)
+    world.barrier(patient=True)
+    if not world.is_first:
+        system.model.load_state_dict(checkpoint.read_tensors(weights), assign=True)
+    measured = world.gather(system.evaluate("test").metrics)
+    if world.is_first:
+        checkpoint.write_json(run / "measured.json", measured)
 
 
 def main() -> None:

@@ -106,7 +106,7 @@ def test_grouped_products_equal_one_after_another(monkeypatch: pytest.MonkeyPatc
 
 
 def slow_places(experts: torch.Tensor, probs: torch.Tensor, priority: str) -> list[list[int]]:
-    """Queues built pair by pair, as the spec says it in words."""
+    """Queues built pair by pair: by probability, or first choices in token order, then second."""
     tokens, top_k = experts.shape
     pairs = [(t, j) for j in range(top_k) for t in range(tokens)]
     if priority == "prob":

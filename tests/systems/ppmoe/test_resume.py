@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from systems.ppmoe import reshard as work
 from tiny import options
 
+import tenfold
 from tenfold.core import checkpoint, dist
 
 HERE = dist.World(0, 1, torch.device("cpu"))
@@ -29,7 +30,8 @@ def torchrun(processes: int, script: list[str], *more: str) -> subprocess.Comple
 
 def test_a_checkpoint_goes_on_on_any_layout(tmp_path: Path) -> None:
     """Saved after 3 steps on (2,1,2): two more steps, optimiser state and all, are the same on
-    (1,1,1), (1,2,2) with ZeRO, (4,1,1), with all-to-all, and on a V-shaped schedule."""
+    (1,1,1), (1,2,2) with ZeRO, (4,1,1), with all-to-all, and on a V-shaped schedule. What the
+    processes then measure together is what one measures with their weights."""
     done = torchrun(4, [work.__file__, str(tmp_path)])
     assert done.returncode == 0, done.stderr[-3000:]
     steps = [p.name for p in (tmp_path / "stopped/checkpoints/train").glob("step-*")]
@@ -40,6 +42,10 @@ def test_a_checkpoint_goes_on_on_any_layout(tmp_path: Path) -> None:
     work.train(tmp_path / "1-1-1", work.Layout(), 1, HERE)
     names = [*work.LAYOUTS, "1-1-1"]
     found = {n: checkpoint.read_whole(tmp_path / n / "checkpoints/train/final") for n in names}
+    for name in names:
+        measured = checkpoint.read_json(tmp_path / name / "measured.json")
+        alone = tenfold.load(tmp_path / name / "weights.safetensors").evaluate("test").metrics
+        assert measured == [alone] * (1 if name == "1-1-1" else 4), name
     before = checkpoint.read_whole(tmp_path / "stopped/checkpoints/train/step-000000003")
     reference = found.pop("2-1-2")
     assert len(reference) > 30

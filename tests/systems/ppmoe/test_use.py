@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +14,13 @@ from torch import Tensor
 
 from tenfold.core.seed import generator
 from tenfold.data.text.tokens import BpeTokenizer, ByteTokenizer, TokenWindows
-from tenfold.systems.ppmoe import predict
-from tenfold.systems.ppmoe.config import Model
-from tenfold.systems.ppmoe.generate import Sampling, pick, stream, text_of
+from tenfold.systems.ppmoe import figures, predict
+from tenfold.systems.ppmoe.config import Model, PredictOptions
+from tenfold.systems.ppmoe.generate import pick, stream, text_of
 from tenfold.systems.ppmoe.model import Gpt, initialise
 from tenfold.systems.ppmoe.parallel import Group
+from tenfold.systems.ppmoe.routing_page import VISIBLE, routing_page
+from tenfold.viz.predictions import Trained, output_name
 
 SEQ = 16
 
@@ -43,7 +45,7 @@ def ids(text: str | bytes) -> Tensor:
 
 
 def continued(model: Gpt, prompt: Tensor, sample: int = 0, **fields: object) -> list[int]:
-    return list(stream(model, prompt, Sampling(**fields), sample))  # type: ignore[arg-type]
+    return list(stream(model, prompt, PredictOptions(**fields), sample))  # type: ignore[arg-type]
 
 
 @torch.no_grad()
@@ -103,7 +105,7 @@ def test_seed_and_sample_decide() -> None:
 
 def test_it_streams_and_leaves_gradients_on() -> None:
     model = tiny()
-    tokens = stream(model, ids("abc"), Sampling(tokens=1000))
+    tokens = stream(model, ids("abc"), PredictOptions(tokens=1000))
     assert len(list(itertools.islice(tokens, 3))) == 3
     assert torch.is_grad_enabled()
 
@@ -120,8 +122,8 @@ def test_nucleus() -> None:
     draw = generator("nucleus")
 
     def shares(**fields: float) -> np.ndarray:
-        sampling = Sampling(**fields)  # type: ignore[arg-type]
-        drawn = [pick(logits, sampling, draw) for _ in range(3000)]
+        options = PredictOptions(**fields)  # type: ignore[arg-type]
+        drawn = [pick(logits, options, draw) for _ in range(3000)]
         return np.bincount(drawn, minlength=5) / 3000
 
     near = {"atol": 0.03, "rtol": 0}
@@ -155,7 +157,7 @@ def test_weights_that_are_broken_are_said_to_be() -> None:
 )
 def test_sampling_is_checked(fields: dict, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        Sampling(**fields)
+        PredictOptions(**fields)
 
 
 def test_an_empty_prompt_is_refused() -> None:
@@ -173,7 +175,7 @@ def test_characters_come_whole() -> None:
     assert list(text_of(iter([97, 256, 0xAC]), bpe)) == ["a", "€"]
 
 
-# Pictures ------------------------------------------------------------------------------------
+# Figures -------------------------------------------------------------------------------------
 
 
 def test_expert_load_is_what_the_router_says() -> None:
@@ -182,7 +184,7 @@ def test_expert_load_is_what_the_router_says() -> None:
         "words": torch.randint(97, 123, (5, 12), generator=generator("a")),
         "digits": torch.randint(48, 58, (3, 16), generator=generator("b")),
     }
-    load = predict.expert_load(model, windows, batch=2)
+    load = figures.expert_load(model, windows, batch=2)
     assert model.training and model.routed is None
     assert list(load) == ["words", "digits"]
     model.eval()
@@ -195,18 +197,19 @@ def test_expert_load_is_what_the_router_says() -> None:
         counted = [torch.bincount(e.flatten(), minlength=4) / e.numel() for e in seen]
         np.testing.assert_allclose(shares, torch.stack(counted), rtol=1e-6)
     with pytest.raises(ValueError, match="words has no tokens"):
-        predict.expert_load(model, {"words": torch.zeros(0, 4, dtype=torch.int64)})
+        figures.expert_load(model, {"words": torch.zeros(0, 4, dtype=torch.int64)})
 
 
 def test_windows_are_whole_and_from_all_over() -> None:
     text = {"long": np.arange(200, dtype=np.uint8), "short": np.arange(5, dtype=np.uint8)}
-    found = predict.some_windows(TokenWindows(text, 8), most=3)
+    found = figures.some_windows(TokenWindows(text, 8), most=3)
     assert found["long"][:, 0].tolist() == [0, 96, 184]  # windows 0, 12, 23 of 24 whole ones
     assert found["short"].tolist() == [[0, 1, 2, 3, 4]]
 
 
 def page(model: Gpt, content: str | bytes, **more: object) -> str:
-    return predict.routing_page(model, ByteTokenizer(), ids(content), **more)  # type: ignore[arg-type]
+    routed = predict.routed_text(model, ids(content), **more)  # type: ignore[arg-type]
+    return routing_page(routed, ByteTokenizer())
 
 
 def spans(text: str) -> list[tuple[str, str, str]]:
@@ -223,7 +226,7 @@ def test_hostile_text_stays_text() -> None:
     assert set(re.findall(r"<(/?\w+)", body)) == made
     assert "\x1b" not in text
     script = BpeTokenizer([(60, 115), (256, 62)])  # "<s>", one token
-    text = predict.routing_page(tiny(vocab=258), script, torch.tensor([257, 97]))
+    text = routing_page(predict.routed_text(tiny(vocab=258), torch.tensor([257, 97])), script)
     assert "<s>" not in text and "&lt;s&gt;" in text
     assert "<script" not in page(model, "<script>alert") and "src=" not in text
 
@@ -262,54 +265,104 @@ def test_pages_that_cannot_be_made() -> None:
         page(tiny(), "ab", layers=[0])
 
 
-def system(model: Gpt, **sampling: object) -> SimpleNamespace:
-    text = {d: np.frombuffer(t * 60, np.uint8) for d, t in (("es", b"que no "), ("en", b"of the "))}
-    return SimpleNamespace(
-        model=model,
-        tokenizer=ByteTokenizer(),
-        options=Sampling(**{"tokens": 40, **sampling}),  # type: ignore[arg-type]
-        windows=lambda split: TokenWindows(text, SEQ),
-        bits={"es": 2.0, "en": 3.0},
-        baselines=lambda split: {"guess": {"bits/es/per byte": 4.0, "bits/en/per byte": 4.5}},
-    )
+TEXT = {d: np.frombuffer(t * 60, np.uint8) for d, t in (("es", b"que no "), ("en", b"of the "))}
 
 
-def test_report_pictures(tmp_path: Path) -> None:
-    made = predict.report_pictures(system(tiny(layers=8)), tmp_path)
-    names = [f"expert-load-{i}.png" for i in (1, 5, 7)] + ["bits-per-byte.png"]
-    assert [path.name for path in made] == names
+def test_load_figures(tmp_path: Path) -> None:
+    windows = TokenWindows(TEXT, SEQ)
+    made = figures.load_figures(tiny(layers=8), windows, "test", tmp_path)
+    assert [path.name for path in made] == [f"expert-load-{i}.png" for i in (1, 5, 7)]
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in made)
     caption = made[tmp_path / "expert-load-7.png"]
     assert re.search(
         r"\d\.\d\d times the mean .* es \d+% \(\d, \d\), en \d+% \(\d, \d\)\.", caption
     )
-    dense = system(tiny(kind="dense"))
-    assert [p.name for p in predict.report_pictures(dense, tmp_path)] == ["bits-per-byte.png"]
-    dense.bits = {}
-    assert predict.report_pictures(dense, tmp_path) == {}
-    one = system(tiny(experts=1))
-    assert "100% (0)" in predict.report_pictures(one, tmp_path)[tmp_path / "expert-load-1.png"]
+    assert figures.load_figures(tiny(kind="dense"), windows, "test", tmp_path) == {}
+    one = figures.load_figures(tiny(experts=1), windows, "test", tmp_path)
+    assert "100% (0)" in one[tmp_path / "expert-load-1.png"]
+
+
+def test_bits_figure(tmp_path: Path) -> None:
+    guess = {"bits/es/per byte": 4.0, "bits/en/per byte": 4.5}
+    made = figures.bits_figure({"es": 2.0, "en": 3.0}, {"guess": guess}, "validation", tmp_path)
+    (path, caption), *more = made.items()
+    assert path.name == "bits-per-byte.png" and path.read_bytes()[:4] == b"\x89PNG" and not more
+    assert "each domain's validation text" in caption
+
+
+def predicted(model: Gpt, file: Path, out: Path, **fields: object) -> list[Path]:
+    options = PredictOptions(**{"tokens": 40, **fields})  # type: ignore[arg-type]
+    if not file.is_dir():
+        return predict.predict_file(model, ByteTokenizer(), file, out, options)
+    trained = Trained("toy", "words", "real", ["a note"])
+    return predict.predict_folder(model, ByteTokenizer(), file, out, options, trained)
 
 
 def test_predict_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, out = tmp_path / "prompt.txt", tmp_path / "out"
     file.write_text("x" * 100 + "¿qué\x1b?\n", encoding="utf-8")
     model = tiny()
-    files = predict.predict_file(system(model, samples=2), file, out)
+    files = predicted(model, file, out, samples=2)
     assert [f.name for f in files] == ["continuation-1.txt", "continuation-2.txt", "routing.html"]
     assert {f.name for f in out.iterdir()} == {f.name for f in files}
     texts = [f.read_bytes().decode() for f in files[:2]]
     drawn = continued(model, ids(file.read_bytes()), tokens=40)
     assert texts[0] == bytes(drawn).decode(errors="replace") != texts[1]
     shown, told = capsys.readouterr()
-    assert "--- continuation 1 of 2\n" + "x" * 53 + "¿qué\u241b?\n" in shown
-    assert texts[0].translate(predict.VISIBLE) in shown and "\x1b" not in shown
+    assert shown.startswith("--- continuation 1 of 2\n" + "x" * 53 + "¿qué\u241b?\n")
+    assert shown.count("\n--- continuation 2 of 2\nxxx") == 1 and shown.endswith("\n")
+    assert texts[0].translate(VISIBLE) in shown and "\x1b" not in shown
     assert re.fullmatch(r"80 tokens in \d+\.\d s, \d+ a second\n", told)
-    again = predict.predict_file(system(model, quiet=True), file, tmp_path / "again")
+    again = predicted(model, file, tmp_path / "again", quiet=True)
     assert again[0].read_bytes() == files[0].read_bytes()
     assert capsys.readouterr().out == ""
-    dense = predict.predict_file(system(tiny(kind="dense"), quiet=True), file, out)
+    dense = predicted(tiny(kind="dense"), file, out, quiet=True)
     assert [f.name for f in dense] == ["continuation-1.txt"]
+
+
+def test_predict_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every file gets what it gets alone, under a name of its own; the unreadable are listed."""
+    texts, out = tmp_path / "texts", tmp_path / "texts/out"
+    for name, content in {
+        "a.txt": b"one\ntwo", "a.md": b"=1+1", "c/a.txt": "año\x1b".encode(),
+        "\udcff<i>.txt": b"odd", "broken.txt": b"\x89PNG\r\n", ".hidden": b"no", "empty.txt": b"",
+        "out/old.txt": b"a result",
+    }.items():  # fmt: skip
+        (texts / name).parent.mkdir(parents=True, exist_ok=True)
+        (texts / name).write_bytes(content)
+    model = tiny()
+    files = predicted(model, texts, out, samples=2)
+    assert capsys.readouterr().out == ""  # nothing is shown as it is written
+    ends = ["continuation-1.txt", "continuation-2.txt", "routing.html"]
+    odd = output_name(Path("\udcff<i>.txt"))
+    names = [f"{name}-{end}" for name in ("a.md", "a.txt", "c/a.txt", odd) for end in ends]
+    assert [f.relative_to(out).as_posix() for f in files] == [
+        *names, "predictions.csv", "predictions.html",
+    ]  # fmt: skip
+    assert {f for f in out.rglob("*") if f.is_file()} == {*files, out / "old.txt"}
+    alone = predicted(model, texts / "c/a.txt", tmp_path / "alone", samples=2, quiet=True)
+    for one in alone:
+        assert one.read_bytes() == (out / f"c/a.txt-{one.name}").read_bytes()
+    rows = list(csv.reader((out / "predictions.csv").open(encoding="utf-8")))
+    assert rows[0] == ["file", "ends with", "goes on", "written to", "problem"]
+    assert [row[0] for row in rows[1:]] == [
+        "a.md", "a.txt", "broken.txt", "c/a.txt", "empty.txt", "\ufffd<i>.txt",
+    ]  # fmt: skip
+    assert rows[1][1] == "'=1+1" and rows[2][1] == "one ↵ two" and rows[4][1] == "año\u241b"
+    assert "at byte 0" in rows[3][4] and "is empty" in rows[5][4]
+    page = (out / "predictions.html").read_text()
+    assert "2 of 6 files cannot be read" in page and "a note" in page
+    assert 'href="c/a.txt-routing.html"' in page
+    assert "<i>" not in page and "\x1b" not in page
+
+
+def test_folders_that_cannot_be_continued(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no file; give a text file"):
+        predicted(tiny(), tmp_path, tmp_path / "out")
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(ValueError, match="none of 1 files can be read; the first: .*is empty"):
+        predicted(tiny(), tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_prompts_that_cannot_be_read(tmp_path: Path) -> None:
@@ -317,15 +370,13 @@ def test_prompts_that_cannot_be_read(tmp_path: Path) -> None:
         file = tmp_path / "prompt.txt"
         file.write_bytes(content)
         with pytest.raises(ValueError, match=says):
-            predict.predict_file(system(tiny(), quiet=True), file, tmp_path / "out")
+            predicted(tiny(), file, tmp_path / "out", quiet=True)
         assert not (tmp_path / "out").exists()
 
     refused(b"", "prompt.txt is empty; give a text")
     refused(b"ab\n\x89PNG\r\n", r"prompt.txt has at byte 3 \(line 2\) the byte 0x89")
     refused("abc".encode("utf-16"), "which is not UTF-8.*iconv -f utf-16")
     refused(b"a" * 2**20 + b"\xff", r"prompt.txt, read from byte 1, has at byte 1048575")
-    with pytest.raises(ValueError, match="is a folder; give a text file"):
-        predict.predict_file(system(tiny()), tmp_path, tmp_path / "out")
 
 
 def test_only_the_end_of_a_long_file_is_read(tmp_path: Path) -> None:

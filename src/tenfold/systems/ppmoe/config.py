@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from tenfold.core.loop import Loop
 from tenfold.core.optim import Optim
+
+MAX_TOKENS = 1_000_000
+MAX_SAMPLES = 100
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ Schedule = Literal["1f1b", "gpipe", "interleaved", "looped-bfs", "zero-bubble", 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the model lies on the processes; the data-parallel size is what remains of the world."""
+    """Layout of the model on the processes; the data-parallel size is what remains of the world."""
 
     pp: int = 1
     """Pipeline stages, P: processes the layers are divided among."""
@@ -150,7 +154,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Data:
-    """Which text, and how it becomes tokens."""
+    """Text of a run, and its tokenizer."""
 
     name: Literal["textmix", "files", "python"] = "textmix"
     """textmix: four domains; files: your own text; python: sources of the standard library."""
@@ -193,3 +197,33 @@ class Config:
         for name in ("steps", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Options of `predict`, which continues a text."""
+
+    tokens: int = 300
+    """Tokens to write."""
+    temperature: float = 0.8
+    """Divides the logits: below 1 is more careful, above 1 more daring, 0 always the likeliest."""
+    top_p: float = 0.95
+    """Draw only from the likeliest tokens that together have this probability; 1 is all."""
+    samples: int = 1
+    """Continuations to write, each in a file of its own."""
+    seed: int = 0
+    """The same seed gives the same text."""
+    quiet: bool = False
+    """Do not show the text in the terminal while it is written."""
+
+    def __post_init__(self) -> None:
+        for name, most in (("tokens", MAX_TOKENS), ("samples", MAX_SAMPLES)):
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must be in 1..{most}, got {getattr(self, name)}")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise ValueError(
+                f"temperature must be 0 (always the likeliest token) or more, "
+                f"got {self.temperature}"
+            )
+        if not 0 <= self.top_p <= 1:
+            raise ValueError(f"top_p is a probability, in 0..1, got {self.top_p}")

@@ -36,8 +36,8 @@ def complete(cfg: Config) -> Config:
     if data.name == "textmix" and not data.path and catalog.find("textmix") is None:
         data = replace(data, name="python")
     if data.tokenizer == "bpe" and not data.bpe:
-        found = corpus(data.name, data.path)
-        parts = [train[:LEARN_FROM].tobytes() for train in found.train.values()]
+        text = corpus(data.name, data.path)
+        parts = [train[:LEARN_FROM].tobytes() for train in text.train.values()]
         data = replace(data, bpe=tokens.BpeTokenizer.train(parts, data.bpe_vocab).to_json())
     vocab = tokens.from_spec(data.tokenizer, data.bpe).vocab
     if cfg.model.vocab not in (0, vocab):
@@ -82,5 +82,5 @@ class Text:
 
 def used(data: Data) -> DataUsed:
     """The data of a configuration, for pages and tables."""
-    found = corpus(data.name, data.path)
-    return DataUsed(found.name, "real", found.note, found.licence)
+    text = corpus(data.name, data.path)
+    return DataUsed(text.name, "real", text.note, text.licence)

@@ -80,8 +80,8 @@ class Pairs:
 
     def collect(self, rows: Tensor) -> Tensor:
         """Rows added at their tokens, where all pairs are computed: a permutation, then a sum."""
-        found = rows.index_select(0, self.inverse)
-        return found if self.top_k == 1 else found.unflatten(0, (-1, self.top_k)).sum(1)
+        pairs = rows.index_select(0, self.inverse)  # back in the order of tokens and choices
+        return pairs if self.top_k == 1 else pairs.unflatten(0, (-1, self.top_k)).sum(1)
 
 
 class _Spread(torch.autograd.Function):

@@ -67,7 +67,7 @@ class _Networks(torch.autograd.Function):
 
 
 def can_group(x: Tensor, weight: Tensor) -> bool:
-    """Whether `grouped_mm` takes these: a GPU, a float type it knows, strides of 16 bytes.
+    """True if `grouped_mm` takes these: a GPU, a float type it knows, strides of 16 bytes.
 
     On a CPU it is no faster than one product an expert, which also adds the bias on the way.
     """

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import codecs
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
@@ -14,47 +12,15 @@ from torch import Tensor
 from tenfold.core.seed import generator
 from tenfold.data.text.tokens import Tokenizer
 
+from .config import PredictOptions
 from .model import Cache, Gpt
-
-MAX_TOKENS = 1_000_000
-MAX_SAMPLES = 100
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How `tenfold predict` continues a text."""
-
-    tokens: int = 300
-    """Tokens to write."""
-    temperature: float = 0.8
-    """Divides the logits: below 1 is more careful, above 1 more daring, 0 always the likeliest."""
-    top_p: float = 0.95
-    """Draw only from the likeliest tokens that together have this probability; 1 is all."""
-    samples: int = 1
-    """Continuations to write, each in a file of its own."""
-    seed: int = 0
-    """The same seed gives the same text."""
-    quiet: bool = False
-    """Do not show the text in the terminal while it is written."""
-
-    def __post_init__(self) -> None:
-        for name, most in (("tokens", MAX_TOKENS), ("samples", MAX_SAMPLES)):
-            if not 1 <= getattr(self, name) <= most:
-                raise ValueError(f"{name} must be in 1..{most}, got {getattr(self, name)}")
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise ValueError(
-                f"temperature must be 0 (always the likeliest token) or more, "
-                f"got {self.temperature}"
-            )
-        if not 0 <= self.top_p <= 1:
-            raise ValueError(f"top_p is a probability, in 0..1, got {self.top_p}")
 
 
 @torch.no_grad()
 def stream(
-    model: Gpt, prompt: Int64[Tensor, " time"], sampling: Sampling, sample: int = 0
+    model: Gpt, prompt: Int64[Tensor, " time"], options: PredictOptions, sample: int = 0
 ) -> Iterator[int]:
-    """Ids of `sampling.tokens` tokens that follow the prompt, each as soon as it is drawn.
+    """Ids of `options.tokens` tokens that follow the prompt, each as soon as it is drawn.
 
     The model is put in eval mode. The same (seed, sample) give the same tokens. Of a prompt longer
     than seq - 1 tokens the end is read. Raises ValueError for an empty prompt, and for weights
@@ -64,13 +30,13 @@ def stream(
         raise ValueError("the prompt is empty; give a text to continue, a single letter will do")
     model.eval()
     seq, device = model.cfg.seq, next(model.parameters()).device
-    draw = generator(sampling.seed, "text", sample)
+    draw = generator(options.seed, "text", sample)
     seen = prompt[-max(seq - 1, 1) :].tolist()
     fresh, cache = seen, Cache({})
-    for _ in range(sampling.tokens):
+    for _ in range(options.tokens):
         logits = model(torch.tensor([fresh], device=device), cache)[0, -1]
         cache.length += len(fresh)
-        token = pick(logits, sampling, draw)
+        token = pick(logits, options, draw)
         yield token
         seen.append(token)
         fresh = [token]
@@ -83,19 +49,19 @@ def stream(
             cache = Cache({})
 
 
-def pick(logits: Float[Tensor, " vocab"], sampling: Sampling, draw: torch.Generator) -> int:
+def pick(logits: Float[Tensor, " vocab"], options: PredictOptions, draw: torch.Generator) -> int:
     """The likeliest token, or one drawn from the nucleus (Holtzman et al. 2020, sec. 3.1)."""
     logits = logits.detach().cpu().double()
     if not logits.isfinite().all():
         raise ValueError("the weights give logits that are not finite; train again or copy anew")
-    if sampling.temperature == 0:
+    if options.temperature == 0:
         return int(logits.argmax())
     # the largest is subtracted first: a tiny temperature must not overflow
-    probs = ((logits - logits.max()) / sampling.temperature).softmax(0)
+    probs = ((logits - logits.max()) / options.temperature).softmax(0)
     probs, order = probs.sort(descending=True, stable=True)
     total = probs.cumsum(0)
     # the fewest tokens that reach top_p, and at least one
-    nucleus = total[: int(torch.searchsorted(total, sampling.top_p)) + 1]
+    nucleus = total[: int(torch.searchsorted(total, options.top_p)) + 1]
     point = torch.rand((), generator=draw, dtype=torch.float64) * nucleus[-1]
     place = int(torch.searchsorted(nucleus, point, right=True))
     return int(order[min(place, len(nucleus) - 1)])  # the product may round up to the end

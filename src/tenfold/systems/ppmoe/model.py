@@ -6,7 +6,8 @@ Parameter names are those of the whole model, so that a part's weights need no r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -81,7 +82,8 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "batch time hidden"]:
         """Attend to this and earlier tokens; with a cache, x are the tokens that follow it."""
         (x,) = copy_in(self.tp, x)
-        # q, k, v blocks; heads contiguous inside each
+        # batch, time, 3 x hidden -> three of batch, head, time, size: q, k, v blocks, heads
+        # contiguous inside each
         q, k, v = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for part in self.qkv(x).chunk(3, -1)
@@ -99,7 +101,7 @@ class Attention(nn.Module):
             mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=x.device)
             mask = mask.tril(start)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=start == 0)
-        return self.proj(y.transpose(1, 2).flatten(2))
+        return self.proj(y.transpose(1, 2).flatten(2))  # the heads side by side again
 
 
 class FeedForward(nn.Module):
@@ -143,7 +145,7 @@ class Block(nn.Module):
         x = x + self.drop(self.attn(self.ln1(x), cache))
         inner, routing = self.ln2(x), None
         if hasattr(self, "moe"):
-            mixed, routing = self.moe(inner.flatten(0, 1), scale)
+            mixed, routing = self.moe(inner.flatten(0, 1), scale)  # tokens of all rows in a line
             added = mixed.view_as(inner)
         else:
             added = self.ffn(inner)
@@ -228,10 +230,24 @@ class Gpt(nn.Module):
         return x
 
 
-def cut_of(key: str) -> tuple[int, int] | None:
-    """How tensor ranks share a parameter: (dimension, blocks of it cut apart); None: all have it.
+@contextmanager
+def listening(model: Gpt, listener: Callable[[int, Routing], None]) -> Iterator[None]:
+    """Call `listener` with each mixture layer's routing, in eval mode and without gradients."""
+    before, trains = model.routed, model.training
+    model.routed = listener
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.routed = before
+        model.train(trains)
 
-    q, k and v are three blocks of the qkv outputs, each cut by itself.
+
+def cut_of(key: str) -> tuple[int, int] | None:
+    """Dimension in which tensor ranks cut a parameter, and in how many blocks, each by itself.
+
+    None: all have the whole. q, k and v are three blocks of the qkv outputs, each cut by itself.
     """
     if ".experts." in key:
         return 0, 1

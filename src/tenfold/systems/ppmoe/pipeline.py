@@ -63,7 +63,7 @@ class Tally:
 
 
 class Part(nn.Module):
-    """What one process holds: one or more runs of consecutive blocks.
+    """Part of the model that one process holds: one or more runs of consecutive blocks.
 
     On a single process that is the whole model.
     """
@@ -184,7 +184,7 @@ class Part(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     @property
@@ -228,7 +228,12 @@ class Part(nn.Module):
 
     @torch.no_grad()
     def _reduce(self) -> None:
-        """Complete the gradients (table of the spec): never-used experts get zeros."""
+        """Complete the gradients; experts that were never used get zeros.
+
+        Parts of a parameter that is cut over tp are complete. What replicas share is averaged over
+        dp; the router of `sync` params is summed over tp (paper sec. 3.3); a tied embedding is the
+        sum of those of the first and the last stage.
+        """
         grid, layout = self.grid, self.cfg.layout
         named = list(self.keyed_parameters())
         for _, p in named:
@@ -348,7 +353,7 @@ class Part(nn.Module):
         if self.grid.all.size == 1:
             return {key_of(name): t for name, t in self.state_dict().items()}
         own = dict(self.whole(name, t) for name, t in self.state_dict().items())
-        first, found = self.grid.all.rank == 0, {}
+        first, weights = self.grid.all.rank == 0, {}
         for key, shaped in like.items():
             holder = self.owner(self._stage_of(key))
             source = holder * self.grid.experts.size
@@ -362,8 +367,8 @@ class Part(nn.Module):
             elif first:
                 dist.recv(value, source)
             if first:
-                found[key] = value.cpu()
-        return found
+                weights[key] = value.cpu()
+        return weights
 
     def _stage_of(self, key: str) -> int:
         words = key.split(".")

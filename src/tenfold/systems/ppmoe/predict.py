@@ -1,335 +1,193 @@
-"""What a person looks at: which expert reads what, bits per byte, and a text that is continued."""
+"""A prediction: prompts are read, continued by the model, and written with who read what."""
 
 from __future__ import annotations
 
-import codecs
-import html
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
-from tenfold.core.checkpoint import write_bytes, write_text
+from tenfold.core import dist
+from tenfold.core.checkpoint import write_text
+from tenfold.core.divide import divided
 from tenfold.data.text import corpus
-from tenfold.data.text.tokens import Tokenizer, TokenWindows
-from tenfold.viz import plots
+from tenfold.data.text.tokens import Tokenizer
+from tenfold.viz.page import Cell, Section, Table, Tile, relative
+from tenfold.viz.predictions import (
+    Trained,
+    output_name,
+    printable,
+    spread,
+    write_predictions,
+    write_table,
+)
 
+from .config import PredictOptions
 from .generate import stream, text_of
-from .model import Gpt
+from .model import Gpt, listening
 from .routing import Routing
+from .routing_page import VISIBLE, LayerRouting, RoutedText, routing_page
 
-if TYPE_CHECKING:
-    from .system import Ppmoe
-
-WINDOWS = 32
-"""Windows of each domain that the report reads."""
 MAX_PROMPT = 2**20
 """Bytes of a prompt file that are read, from its end."""
 MAX_PAGE = 2048
 """Tokens on a page of routing."""
-SHOWN = 60
-"""Characters of the prompt that the terminal shows."""
 SECTIONS = 4
 """Mixture layers on a page of routing."""
-# Control characters act on a terminal, and some turn the reading direction: show, do not obey.
-VISIBLE = {c: 0x2400 + c for c in range(32) if c not in (9, 10)} | {127: 0x2421}
-VISIBLE |= dict.fromkeys(
-    [*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], 0xFFFD
-)
+SHOWN = 60
+"""Characters of the prompt that the terminal shows."""
+EXCERPT = 240
+"""Characters of a text that the table and the page of a folder show."""
+LISTED = 60
+"""Texts that the page of a folder shows, at most; the table has all."""
+
+Show = Callable[[int, str], None]
+"""Takes the parts of continuation n as they are written; first an empty one."""
 
 
-@contextmanager
-def _listening(model: Gpt, listener: Callable[[int, Routing], None]) -> Iterator[None]:
-    """Call `listener` with each mixture layer's routing, in eval mode and without gradients."""
-    before, trains = model.routed, model.training
-    model.routed = listener
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.routed = before
-        model.train(trains)
+def predict_file(
+    model: Gpt, tokenizer: Tokenizer, inputs: Path, out: Path, options: PredictOptions
+) -> list[Path]:
+    """Continue a lone text file; show the text as it is written, unless quiet.
 
-
-def expert_load(
-    model: Gpt, windows: dict[str, Int64[Tensor, "row time"]], batch: int = 32
-) -> dict[str, Float[np.ndarray, "layer expert"]]:
-    """Share of each domain's tokens that each expert of each mixture layer is chosen for.
-
-    `windows` are ids of at most seq tokens a row. With top-k, shares are of the k choices; rows of
-    the result sum to 1. Tokens that a full queue drops are counted too.
+    The file is taken to its last byte: after a line end, the continuation begins a line. Writes
+    continuation-1.txt and so on (without the prompt), and routing.html of a model with experts.
+    Tokens a second go to stderr. The first of several processes does it.
     """
-    layers = {index: row for row, index in enumerate(model.cfg.moe_layers)}
-    device = next(model.parameters()).device
-    shares = {}
-    for domain, tokens in windows.items():
-        if not tokens.numel():
-            raise ValueError(f"{domain} has no tokens to route; give one window or more")
-        counts = torch.zeros(len(layers), model.cfg.experts, dtype=torch.int64)
 
-        def add(index: int, routing: Routing, counts: Tensor = counts) -> None:
-            counts[layers[index]] += routing.counts.cpu()
+    def work(_: int) -> list[Path]:
+        prompt = read_prompt(inputs)
+        shows = not options.quiet
+        show = on_terminal(prompt, options.samples) if shows else silently
+        started = time.perf_counter()
+        made = continued(model, tokenizer, prompt, options, show)
+        if shows:
+            print(flush=True)
+        _tell_rate(options.tokens * options.samples, time.perf_counter() - started)
+        return write(made, tokenizer, out)
 
-        with _listening(model, add):
-            for part in tokens.split(batch):
-                model(part.to(device))
-        shares[domain] = (counts / counts.sum(1, keepdim=True)).double().numpy()
-    return shares
-
-
-def some_windows(
-    windows: TokenWindows, most: int = WINDOWS
-) -> dict[str, Int64[Tensor, "row time"]]:
-    """Up to `most` whole windows of each domain, from all over it."""
-    found = {}
-    for domain in windows.domains:
-        whole = (len(windows.ids[domain]) - 1) // windows.seq  # without a padded last one
-        places = np.unique(np.linspace(0, max(whole - 1, 0), most).round().astype(int)).tolist()
-        rows = np.concatenate([windows.in_order(domain, i, i + 1).tokens for i in places])
-        own = min(windows.seq, len(windows.ids[domain]))  # a domain shorter than a window
-        found[domain] = torch.from_numpy(rows[:, :own])
-    return found
-
-
-def report_pictures(system: Ppmoe, out: Path) -> dict[Path, str]:
-    """For the report: expert load by domain (first, middle, last mixture layer), bits per byte."""
-    captions: dict[Path, str] = {}
-    model = system.model
-    assert isinstance(model, Gpt)
-    layers = model.cfg.moe_layers
-    if layers:
-        load = expert_load(model, some_windows(system.windows("test")))
-        for row in sorted({0, len(layers) // 2, len(layers) - 1}):
-            path = out / f"expert-load-{layers[row]}.png"
-            table = {domain: shares[row] for domain, shares in load.items()}
-            write_bytes(path, _load_plot(table, layers[row]))
-            captions[path] = _load_caption(table, layers[row], model.cfg.top_k)
-    bits = system.bits
-    if bits:
-        table = {"model": bits}
-        for name, metrics in system.baselines("test").items():
-            table[name] = {domain: metrics[f"bits/{domain}/per byte"] for domain in bits}
-        path = out / "bits-per-byte.png"
-        write_bytes(path, plots.bars(table, title="Test text", ylabel="bits per byte"))
-        captions[path] = (
-            "Bits per byte of each domain's test text, beside baselines that only count bytes of "
-            "the training text. Lower is better; text that is not compressed has 8."
-        )
-    return captions
-
-
-def _load_plot(table: dict[str, np.ndarray], layer: int) -> bytes:
-    percent = (100 * np.stack(list(table.values()))).round(1)
-    few = percent.shape[1] <= 16
-    return plots.heatmap(
-        percent,
-        rows=[domain if len(domain) <= 24 else domain[:23] + "…" for domain in table],
-        columns=[str(e) for e in range(percent.shape[1])] if few else (),
-        title=f"Who reads what, block {layer}",
-        xlabel="expert",
-        unit="share of the domain's tokens (%)",
-        size=(5.4, 1.5 + 0.4 * max(len(percent), 3)),
-    )
-
-
-def _load_caption(table: dict[str, np.ndarray], layer: int, top_k: int) -> str:
-    mean = np.stack(list(table.values())).mean(0)
-    pairs = []
-    for domain, shares in table.items():
-        best = np.argsort(-shares, kind="stable")[:2]
-        pairs.append(f"{domain} {shares[best].sum():.0%} ({', '.join(map(str, best))})")
-    each = "" if top_k == 1 else f" Each token has {top_k} experts; shares are of all choices."
-    return (
-        f"Block {layer}: share of each domain's test tokens that the router sends to each expert."
-        f"{each} Over all domains the most loaded expert gets {mean.max() / mean.mean():.2f} times "
-        f"the mean (1 is balanced). The two experts used most: {', '.join(pairs)}."
-    )
-
-
-# A page of routing ---------------------------------------------------------------------------
-
-LIGHT = "#cfe4fa #ffd9b8 #c9ebd3 #f6cfe4 #f4e6a2 #d9d2f5 #bdeaf0 #f9cdc6 #dfe8b4 #e3d3c3".split()
-DARK = "#1d4a73 #7a4312 #1d5a38 #6e2c54 #665808 #473a86 #125963 #7c2f25 #4d5a17 #5a4432".split()
+    return divided(1, work)[0]
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """A mixture layer's decisions on one text."""
+class Record:
+    """The line of a folder's table that is about one file."""
 
-    index: int
-    probs: Float[Tensor, "token expert"]
-    experts: Int64[Tensor, "token choice"]
-    kept: Tensor | None
+    name: str
+    """Path in the folder."""
+    problem: str = ""
+    """Why it could not be read."""
+    end: str = ""
+    """The end of the text."""
+    begin: str = ""
+    """How the first continuation begins."""
+    files: tuple[str, ...] = ()
+    """Files that were written, in the folder of predictions."""
 
 
-def routing_page(
+def predict_folder(
     model: Gpt,
     tokenizer: Tokenizer,
-    ids: Int64[Tensor, " time"],
-    layers: Sequence[int] | None = None,
-    written: int = 0,
-) -> str:
-    """A self-contained HTML page: the text, every token coloured by its expert, a layer a section.
+    inputs: Path,
+    out: Path,
+    options: PredictOptions,
+    trained: Trained,
+) -> list[Path]:
+    """Continue every file of a folder and of the folders in it; the processes share the files.
 
-    `ids`: at most seq tokens, of which the last `written` are the model's. `layers`: mixture
-    blocks to show, at most 4; None spreads them evenly. With top-k the first choice decides the
-    colour. Raises ValueError for a model without experts or a block that has none.
+    Writes what `predict_file` does for each, named after it (`c/a.txt-continuation-1.txt`), then
+    predictions.csv and predictions.html, which list what could not be read.
     """
-    have = model.cfg.moe_layers
-    if not have:
-        raise ValueError("the model is dense: no token is routed; train with model.kind moe")
-    if layers is None:
-        places = np.linspace(0, len(have) - 1, min(SECTIONS, len(have))).round().astype(int)
-        layers = [have[i] for i in places]
-    wrong = [i for i in layers if i not in have]
-    if wrong or not 0 < len(layers) <= SECTIONS:
-        raise ValueError(
-            f"layers {list(layers)}: give 1 to {SECTIONS} of the mixture blocks {have}"
-        )
-    found: dict[int, _Layer] = {}
+    # one list for all: where a process still looks, another may write already
+    files = dist.current().gather_objects(prompt_files(inputs, out))[0]
+    if not files:
+        raise ValueError(f"{inputs} holds no file; give a text file, or a folder of text files")
+    started = time.perf_counter()
 
-    def note(index: int, routing: Routing) -> None:
-        kept = None if routing.keep is None else routing.keep.cpu()
-        found[index] = _Layer(index, routing.probs.cpu(), routing.experts.cpu(), kept)
-
-    with _listening(model, note):
-        model(ids[None].to(next(model.parameters()).device))
-    pieces = _pieces(tokenizer, ids.tolist())
-    sections = "".join(_section(found[i], pieces, written) for i in layers)
-    theirs = f" The frame marks the last {written}, written by the model." if written else ""
-    return PAGE.format(
-        light="".join(f"--e{i}:{c};" for i, c in enumerate(LIGHT)),
-        dark="".join(f"--e{i}:{c};" for i, c in enumerate(DARK)),
-        classes="".join(f".e{i}{{background:var(--e{i})}}" for i in range(len(LIGHT))),
-        intro=f"{len(ids)} tokens, {model.cfg.experts} experts in each of {len(have)} mixture "
-        f"blocks, top-{model.cfg.top_k}.{theirs} Colours belong to one block: expert 3 of one has "
-        "nothing to do with expert 3 of another; shares are of the tokens shown. Hold the pointer "
-        "over a token for its probabilities.",
-        sections=sections,
-    )
-
-
-def _pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[tuple[str, str]]:
-    """(text to show, name) of each token; bytes of a character that is not whole show nothing."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    pieces = []
-    for place, token in enumerate(ids):
-        content = tokenizer.decode([token])
-        shown = decoder.decode(content, final=place == len(ids) - 1)
+    def work(index: int) -> Record:
+        name = files[index]
         try:
-            name = repr(content.decode("utf-8"))
-        except UnicodeDecodeError:
-            name = "bytes " + content.hex(" ")
-        pieces.append((shown.translate(VISIBLE), name))
-    return pieces
-
-
-def _section(layer: _Layer, pieces: list[tuple[str, str]], written: int) -> str:
-    first = layer.experts[:, 0]
-    shares = torch.bincount(first, minlength=layer.probs.shape[1]) / len(first)
-    used = shares.argsort(descending=True, stable=True)[: len(LIGHT)].sort().values.tolist()
-    tint = {expert: f"e{i}" for i, expert in enumerate(used)}
-    legend = [
-        f'<li><b class="{tint[e]}">{e}</b> {float(shares[e]):.0%}</li>' for e in used if shares[e]
-    ]
-    if len(shares) > len(used):
-        legend.append(f'<li><b class="rest">others</b> {1 - float(shares[used].sum()):.0%}</li>')
-    spans = []
-    for place, (shown, name) in enumerate(pieces):
-        if written and place == len(pieces) - written:
-            spans.append('<span class="written">')
-        classes = [tint.get(int(first[place]), "rest")]
-        if not shown:
-            classes.append("part")
-        title = f"{name}: {_odds(layer, place)}"
-        spans.append(
-            f'<span class="{" ".join(classes)}" title="{html.escape(title)}">'
-            f"{html.escape(shown).replace(chr(10), '<i>↵</i>' + chr(10))}</span>"
+            prompt = read_prompt(inputs / name)
+        except (ValueError, OSError) as error:
+            return Record(name, printable(str(error)))
+        made = continued(model, tokenizer, prompt, options, silently)
+        written = write(made, tokenizer, out, f"{output_name(Path(name))}-")
+        return Record(
+            name,
+            end=in_a_line(prompt.decode("utf-8")[-EXCERPT:]),
+            begin=in_a_line(made.texts[0][:EXCERPT]),
+            files=tuple(path.relative_to(out).as_posix() for path in written),
         )
-    if written:
-        spans.append("</span>")
-    return (
-        f"<section><h2>Block {layer.index}</h2><ul>{''.join(legend)}</ul>"
-        f"<pre>{''.join(spans)}</pre></section>\n"
-    )
+
+    records = divided(len(files), work, "texts")
+    good = [one for one in records if not one.problem]
+    if not good:
+        raise ValueError(
+            f"{inputs}: none of {len(records)} files can be read; the first: {records[0].problem}"
+        )
+    table, page = out / "predictions.csv", out / "predictions.html"
+    if dist.current().is_first:
+        _tell_rate(options.tokens * options.samples * len(good), time.perf_counter() - started)
+        write_table(
+            table, ["file", "ends with", "goes on", "written to", "problem"], map(_row, records)
+        )
+        write_predictions(
+            out,
+            inputs,
+            trained,
+            [Section("Texts", tables=[_table(spread(good, LISTED), len(good), out)])],
+            lead=f"{options.tokens} tokens after the end of each text",
+            tiles=[
+                Tile("texts continued", f"{len(good):,}"),
+                Tile("tokens written", f"{options.tokens * options.samples * len(good):,}"),
+            ],
+            count=len(records),
+            problems=[f"{one.name}: {one.problem}" for one in records if one.problem],
+            meaning=_meaning(options),
+        )
+    return [out / file for one in good for file in one.files] + [table, page]
 
 
-def _odds(layer: _Layer, place: int) -> str:
-    """Probabilities of a token's experts, and of the best one that it did not get."""
-    probs, chosen = layer.probs[place], layer.experts[place].tolist()
-    others = [e for e in probs.argsort(descending=True, stable=True).tolist() if e not in chosen]
-    words = [f"expert {e} {float(probs[e]):.0%}" for e in chosen]
-    if layer.kept is not None:
-        words = [
-            w if kept else w + " (dropped: its queue was full)"
-            for w, kept in zip(words, layer.kept[place].tolist(), strict=True)
+# --- read ----------------------------------------------------------------------------------------
+
+
+def prompt_files(folder: Path, out: Path) -> list[str]:
+    """Paths of the files of a folder and of the folders in it, in order; hidden ones do not count.
+
+    Nor does the folder `out`, which holds results and no prompts.
+    """
+    names = []
+    for at, folders, files in os.walk(folder, onerror=_refuse):
+        own = Path(at)
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and (own / name).resolve() != out.resolve()
         ]
-    return ", ".join(words) + "".join(f"; then {e} {float(probs[e]):.0%}" for e in others[:1])
+        names += [
+            (own / name).relative_to(folder)
+            for name in files
+            if not name.startswith(".") and (own / name).is_file()
+        ]
+    return [path.as_posix() for path in sorted(names, key=lambda path: path.parts)]
 
 
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
-style-src 'unsafe-inline'">
-<title>Which expert reads what</title>
-<style>
-:root {{ --ground: #f5f6f8; --card: #ffffff; --ink: #1c2024; --soft: #5b6570; --line: #dde1e6;
-  --rest: #e4e6e9; {light} }}
-@media (prefers-color-scheme: dark) {{ :root {{ --ground: #101316; --card: #191d21;
-  --ink: #e6e9ec; --soft: #9aa5b0; --line: #30363d; --rest: #363c43; {dark} }} }}
-body {{ margin: 0; background: var(--ground); color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }}
-main {{ max-width: 1000px; margin: 0 auto; padding: 1.25rem 1rem 3rem; }}
-h1 {{ font-size: 1.6rem; line-height: 1.25; margin: 0 0 .35rem; }}
-h2 {{ font-size: 1.15rem; margin: 0 0 .5rem; }}
-p {{ color: var(--soft); font-size: .9rem; margin: .3rem 0 1rem; }}
-section {{ background: var(--card); border: 1px solid var(--line); border-radius: 10px;
-  padding: 1rem 1.1rem; margin: 0 0 1rem; }}
-ul {{ display: flex; flex-wrap: wrap; gap: .3rem .9rem; list-style: none; padding: 0;
-  margin: 0 0 .75rem; font-size: .9rem; font-variant-numeric: tabular-nums; }}
-b {{ display: inline-block; min-width: 1.6rem; padding: 0 .35rem; border-radius: 4px;
-  text-align: center; font-weight: 600; }}
-pre {{ margin: 0; white-space: pre-wrap; overflow-wrap: anywhere;
-  font: .9rem/1.75 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }}
-pre span {{ padding: .1rem 0; }}
-pre i {{ color: var(--soft); font-style: normal; }}
-.part {{ padding: .1rem 2px; }}
-.written {{ outline: 2px solid var(--ink); outline-offset: 1px; }}
-.rest {{ background: var(--rest); }}
-{classes}
-</style>
-</head>
-<body><main>
-<h1>Which expert reads what</h1>
-<p>{intro}</p>
-{sections}</main></body>
-</html>
-"""
-
-
-# A file to continue --------------------------------------------------------------------------
+def _refuse(error: OSError) -> None:
+    raise error  # os.walk would leave an unreadable folder out without a word
 
 
 def read_prompt(file: Path) -> bytes:
     """UTF-8 text of a file (plain, .gz or .xz), of a plain one at most the last 1 MiB.
 
-    Raises ValueError for an empty file, a folder, and for what is no text, with its byte and line.
+    Raises ValueError for an empty file, and for what is no text, with its byte and line.
     """
-    if file.is_dir():
-        raise ValueError(f"{file} is a folder; give a text file, whose end is continued")
     source = str(file)
     if file.suffix.lower() in (".gz", ".xz"):
         prompt = corpus.read(file, MAX_PROMPT)
@@ -349,52 +207,100 @@ def read_prompt(file: Path) -> bytes:
     return prompt
 
 
-def predict_file(system: Ppmoe, inputs: Path, out: Path) -> list[Path]:
-    """Continue a text file as `system.options` say, `samples` times.
+# --- predict -------------------------------------------------------------------------------------
 
-    The file is taken to its last byte: after a line end, the continuation begins a line. Writes
-    continuation-1.txt and so on (without the prompt), and routing.html of a model with experts.
-    Shows the text as it is written, unless quiet; tokens a second go to stderr.
+
+@dataclass(frozen=True)
+class Continuation:
+    """The texts that a model wrote after a prompt, and who read the first of them."""
+
+    texts: tuple[str, ...]
+    routed: RoutedText | None
+    """The end of the prompt with the first text; None for a dense model."""
+
+
+def silently(sample: int, part: str) -> None:
+    """Show nothing."""
+
+
+def continued(
+    model: Gpt,
+    tokenizer: Tokenizer,
+    prompt: bytes,
+    options: PredictOptions,
+    show: Show = silently,
+) -> Continuation:
+    """Continue a text `options.samples` times.
+
+    Args:
+        model: The whole model.
+        tokenizer: The one that it was trained with.
+        prompt: UTF-8 text.
+        options: Tokens to write, and how they are drawn.
+        show: Is given the text as it is written.
+
+    Raises:
+        ValueError: The prompt is empty, or the weights give no finite logits.
     """
-    model, options = system.model, system.options
-    assert isinstance(model, Gpt)
-    prompt = read_prompt(inputs)
-    ids = torch.from_numpy(system.tokenizer.encode(prompt).astype(np.int64))
-    written: list[Path] = []
+    ids = torch.from_numpy(tokenizer.encode(prompt).astype(np.int64))
+    texts: list[str] = []
     first: list[int] = []
-    started = time.perf_counter()
     for sample in range(options.samples):
-        if not options.quiet:
-            if options.samples > 1:
-                print(f"--- continuation {sample + 1} of {options.samples}")
-            _show(prompt.decode("utf-8")[-SHOWN:])
+        show(sample, "")
         drawn: list[int] = []
         parts = []
-        for part in text_of(_kept(stream(model, ids, options, sample), drawn), system.tokenizer):
+        for part in text_of(_kept(stream(model, ids, options, sample), drawn), tokenizer):
             parts.append(part)
-            if not options.quiet:
-                _show(part)
-        if not options.quiet:
-            print(flush=True)
+            show(sample, part)
+        texts.append("".join(parts))
         first = first or drawn
-        written.append(out / f"continuation-{sample + 1}.txt")
-        write_text(written[-1], "".join(parts))
-    seconds = time.perf_counter() - started
-    count = options.tokens * options.samples
-    print(
-        f"{count} tokens in {seconds:.1f} s, {count / max(seconds, 1e-9):.0f} a second",
-        file=sys.stderr,
-    )
-    if model.cfg.moe_layers:
-        most = min(model.cfg.seq, MAX_PAGE)
-        # a long continuation leaves the prompt half of the window: the text goes over into it
-        tail = ids[-max(most - len(first), most // 2, 1) :]
-        first = first[: most - len(tail)]
-        whole = torch.cat([tail, torch.tensor(first, dtype=torch.int64)])
-        written.append(out / "routing.html")
-        page = routing_page(model, system.tokenizer, whole, written=len(first))
-        write_text(written[-1], page)
-    return written
+    if not model.cfg.moe_layers:
+        return Continuation(tuple(texts), None)
+    most = min(model.cfg.seq, MAX_PAGE)
+    # a long continuation leaves the prompt half of the window: the text goes over into it
+    tail = ids[-max(most - len(first), most // 2, 1) :]
+    first = first[: most - len(tail)]
+    whole = torch.cat([tail, torch.tensor(first, dtype=torch.int64)])
+    return Continuation(tuple(texts), routed_text(model, whole, written=len(first)))
+
+
+def routed_text(
+    model: Gpt,
+    ids: Int64[Tensor, " time"],
+    layers: Sequence[int] | None = None,
+    written: int = 0,
+) -> RoutedText:
+    """Ask the routers who takes each token of a text.
+
+    Args:
+        model: The whole model.
+        ids: At most seq tokens, of which the last `written` are the model's.
+        layers: Mixture blocks to ask, at most 4; None spreads them evenly.
+        written: Tokens at the end that the model wrote.
+
+    Raises:
+        ValueError: The model has no experts, or one of the blocks has none.
+    """
+    have = model.cfg.moe_layers
+    if not have:
+        raise ValueError("the model is dense: no token is routed; train with model.kind moe")
+    if layers is None:
+        places = np.linspace(0, len(have) - 1, min(SECTIONS, len(have))).round().astype(int)
+        layers = [have[i] for i in places]
+    wrong = [i for i in layers if i not in have]
+    if wrong or not 0 < len(layers) <= SECTIONS:
+        raise ValueError(
+            f"layers {list(layers)}: give 1 to {SECTIONS} of the mixture blocks {have}"
+        )
+    decided: dict[int, LayerRouting] = {}
+
+    def note(index: int, routing: Routing) -> None:
+        kept = None if routing.keep is None else routing.keep.cpu()
+        decided[index] = LayerRouting(index, routing.probs.cpu(), routing.experts.cpu(), kept)
+
+    with listening(model, note):
+        model(ids[None].to(next(model.parameters()).device))
+    return RoutedText(ids, written, tuple(decided[i] for i in layers), len(have))
 
 
 def _kept(ids: Iterator[int], drawn: list[int]) -> Iterator[int]:
@@ -403,8 +309,86 @@ def _kept(ids: Iterator[int], drawn: list[int]) -> Iterator[int]:
         yield token
 
 
-def _show(part: str) -> None:
+# --- write ---------------------------------------------------------------------------------------
+
+
+def write(made: Continuation, tokenizer: Tokenizer, out: Path, prefix: str = "") -> list[Path]:
+    """Write the texts, and the page of who read what, under names that begin with `prefix`."""
+    written = []
+    for number, text in enumerate(made.texts, 1):
+        written.append(out / f"{prefix}continuation-{number}.txt")
+        write_text(written[-1], text)
+    if made.routed is not None:
+        written.append(out / f"{prefix}routing.html")
+        write_text(written[-1], routing_page(made.routed, tokenizer))
+    return written
+
+
+def on_terminal(prompt: bytes, samples: int) -> Show:
+    """Print the end of the prompt, and each part of what follows, at once."""
+
+    def show(sample: int, part: str) -> None:
+        if part:
+            _print(part)
+            return
+        if sample:
+            print()
+        if samples > 1:
+            print(f"--- continuation {sample + 1} of {samples}")
+        _print(prompt.decode("utf-8")[-SHOWN:])
+
+    return show
+
+
+def _print(part: str) -> None:
     """Print at once; what the terminal cannot show becomes a question mark."""
     encoding = sys.stdout.encoding or "utf-8"
     part = part.translate(VISIBLE).encode(encoding, "replace").decode(encoding)
     print(part, end="", flush=True)
+
+
+def _tell_rate(count: int, seconds: float) -> None:
+    print(
+        f"{count} tokens in {seconds:.1f} s, {count / max(seconds, 1e-9):.0f} a second",
+        file=sys.stderr,
+    )
+
+
+def in_a_line(text: str) -> str:
+    """The text without line ends, and without what would act on a terminal or a page."""
+    return text.translate(VISIBLE | {9: 32}).replace("\n", " ↵ ")
+
+
+def _row(one: Record) -> list[str]:
+    return [printable(one.name), one.end, one.begin, printable("; ".join(one.files)), one.problem]
+
+
+def _table(shown: Sequence[Record], count: int, out: Path) -> Table:
+    """Where each text ended and how it goes on; names lead to the page of routing, or the text."""
+    here = out / "predictions.html"
+    rows = [
+        [
+            Cell(printable(one.name), href=relative(out / one.files[-1], here)),
+            Cell(f"… {one.end[-EXCERPT // 2 :]}"),
+            Cell(one.begin),
+        ]
+        for one in shown
+    ]
+    note = (
+        f"{len(shown)} of {count:,} texts; predictions.csv has all." if count > len(shown) else ""
+    )
+    return Table("", ["file", "ends with", "goes on"], rows, note, text=True)
+
+
+def _meaning(options: PredictOptions) -> list[str]:
+    drawn = (
+        "always the likeliest token"
+        if options.temperature == 0
+        else f"temperature {options.temperature:g}, top-p {options.top_p:g}, seed {options.seed}"
+    )
+    return [
+        f"Tokens are drawn one after another ({drawn}). The same options give the same text, "
+        "whether a file is continued alone or in a folder.",
+        "The model writes what is likely after the text that it was trained on. What it says may "
+        "be wrong.",
+    ]

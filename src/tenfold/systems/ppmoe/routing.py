@@ -1,4 +1,4 @@
-"""Which experts a token goes to: softmax, top-k, capacity, balance and z losses (paper sec. 3.2).
+"""The router, which chooses experts for tokens: softmax, top-k, capacity, losses (paper sec. 3.2).
 
 The paper leaves capacity, losses and ties open; they follow GShard, Switch and ST-MoE.
 """
@@ -19,7 +19,7 @@ from .config import Model
 
 @dataclass(frozen=True)
 class Routing:
-    """What the router decided for n tokens, k experts each."""
+    """Decisions of the router for n tokens, k experts each."""
 
     logits: Float[Tensor, "token expert"]
     probs: Float[Tensor, "token expert"]

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Int64
 from torch import Tensor, nn
 
 from tenfold.core import dist
@@ -17,20 +16,23 @@ from tenfold.core.capabilities import Export
 from tenfold.core.claim import Claim, Variant
 from tenfold.core.optim import decay_groups
 from tenfold.core.stage import Backward, Losses, Stage
-from tenfold.core.system import DataUsed, Paper, System
+from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from tenfold.data.text.tokens import TokenWindows
+from tenfold.viz.predictions import Trained
 
-from . import data, predict
-from .config import Config
+from . import data
+from .config import Config, PredictOptions
+from .evaluation import Details, evaluate
 from .export import exportable
-from .generate import Sampling
+from .figures import bits_figure, load_figures
 from .model import Gpt
 from .parallel import Grid, make_grid
 from .pipeline import Part, Tally
+from .predict import predict_file, predict_folder
 from .recipes import DENSE, RECIPES, SMALL, TOP2
 from .zero import Zero
 
-EVAL_ROWS = 32
+SPLITS = ("test", "validation")
 VALIDATION_WINDOWS = 32
 """Windows of each domain that validation during training reads, at most."""
 
@@ -56,13 +58,13 @@ class Ppmoe(System[Config]):
     units: ClassVar[dict[str, str]] = {"bits": "bits a byte"}
     headline: list[str] = ["bits/mean/per byte"]
     task = "mixture-of-experts language models: experts in the tensor group, pipelines, a planner"
-    accepts = "a UTF-8 text file, plain, .gz or .xz; its end is continued"
+    accepts = "a UTF-8 text file, plain, .gz or .xz, or a folder of them; the end is continued"
     intended = (
         "Research on training mixtures of experts. The small models write text that is wrong and "
         "may repeat what they were trained on. Not for production of text that people rely on."
     )
     resumable: ClassVar[tuple[str, ...]] = (*System.resumable, "layout")
-    options = Sampling()
+    options = PredictOptions()
 
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
@@ -79,11 +81,9 @@ class Ppmoe(System[Config]):
         if dist.current().size == 1:
             self.part = Part(cfg, Grid())
             self.model = self.part.parts[0]
-        else:  # each process will hold its part; the whole is put together at the end, on the first
+        else:  # each process will train its part; the whole is read from the weights file
             with torch.device("meta"):
                 self.model = Gpt(cfg.model)
-        self.bits: dict[str, float] = {}
-        """Bits per byte of each domain, of what was evaluated last."""
 
     @classmethod
     def complete(cls, cfg: Config) -> Config:
@@ -142,7 +142,7 @@ class Ppmoe(System[Config]):
             self.model.load_state_dict(whole)
 
     def _account(self, tally: Tally) -> dict[str, Tensor]:
-        """What to log of a step: the loss and its terms, and what the routers did."""
+        """Quantities to log of a step: the loss and its terms, and what the routers did."""
         model, ce = self.cfg.model, tally.ce
         if not model.moe_layers:
             return {"loss": ce}
@@ -164,79 +164,74 @@ class Ppmoe(System[Config]):
         windows = self.windows("validation")
         bits = []
         for domain in windows.domains:
-            found = windows.in_order(domain, 0, VALIDATION_WINDOWS)
-            rows = -(-len(found.tokens) // replica.size) * replica.size
+            held_out = windows.in_order(domain, 0, VALIDATION_WINDOWS)
+            rows = -(-len(held_out.tokens) // replica.size) * replica.size
             # every replica the same number of rows: experts may lie on other replicas
-            order = np.arange(rows) % len(found.tokens)
-            counts = (np.arange(rows) < len(found.tokens))[:, None] & found.mask[order]
+            order = np.arange(rows) % len(held_out.tokens)
+            counts = (np.arange(rows) < len(held_out.tokens))[:, None] & held_out.mask[order]
             own = replica.share(rows)
-            tokens = torch.from_numpy(found.tokens[order][own]).to(replica.device)
+            tokens = torch.from_numpy(held_out.tokens[order][own]).to(replica.device)
             losses = module.token_losses(tokens).double()
             nats = (losses * torch.from_numpy(counts[own]).to(replica.device)).sum()
             total = float(module.grid.dp.sum_(nats))
-            bits.append(total / math.log(2) / float(found.bytes.sum()))
+            bits.append(total / math.log(2) / float(held_out.bytes.sum()))
         return {"bits": float(np.mean(bits))}
 
     # --- results --------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def evaluate(self, split: str) -> dict[str, float]:
-        """Bits per byte of each domain and their mean; every byte but the first predicted once."""
-        self.model.eval()
-        windows = self.windows(split)
-        device = next(self.model.parameters()).device
-        self.bits = {}
-        for domain in windows.domains:
-            nats, size = 0.0, 0
-            count = windows.count(domain)
-            last = min(self.cfg.data.eval_windows or count, count)
-            for first in range(0, last, EVAL_ROWS):
-                found = windows.in_order(domain, first, min(first + EVAL_ROWS, last))
-                tokens = torch.from_numpy(found.tokens).to(device)
-                losses = self._token_losses(tokens)
-                nats += float(losses[torch.from_numpy(found.mask).to(device)].double().sum())
-                size += int(found.bytes.sum())
-            self.bits[domain] = nats / math.log(2) / size
-        return _flat(self.bits)
+    def evaluate(self, split: str = "test") -> Evaluation:
+        """Measure bits per byte of each domain and their mean, beside counts of bytes.
 
-    def _token_losses(self, tokens: Int64[Tensor, "row time"]) -> Tensor:
-        logits = self.model(tokens[:, :-1]).float()
-        return nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
+        Args:
+            split: "test" or "validation".
 
-    def baselines(self, split: str) -> dict[str, dict[str, float]]:
-        """Byte frequencies, and frequencies of a byte after the one before it, of the training."""
-        train, found = self.corpus.train, getattr(self.corpus, split)
-        if self.cfg.data.eval_windows and self.cfg.data.tokenizer == "byte":  # the same text
-            end = self.cfg.data.eval_windows * self.cfg.model.seq + 1
-            found = {domain: part[:end] for domain, part in found.items()}
-        single, double = np.ones(256), np.full((256, 256), 0.1)
-        for part in train.values():
-            single += np.bincount(part, minlength=256)
-            pairs = part[:-1].astype(np.int64) * 256 + part[1:]
-            double += np.bincount(pairs, minlength=65536).reshape(256, 256)
-        ones = -np.log2(single / single.sum())
-        twos = -np.log2(double / double.sum(1, keepdims=True))
-        return {
-            "byte frequencies": _flat({d: float(ones[x[1:]].mean()) for d, x in found.items()}),
-            "pairs of bytes": _flat(
-                {d: float(twos[x[:-1], x[1:]].mean()) for d, x in found.items()}
-            ),
-        }
+        Returns:
+            Metrics "bits/<domain>/per byte" and "bits/mean/per byte", the same of the baselines
+            "byte frequencies" and "pairs of bytes", and what `pictures` draws.
 
-    def predict(self, inputs: Path, out: Path) -> list[Path]:
-        """Continue a text, streaming to the terminal; writes the text and its routing as a page."""
-        return predict.predict_file(self, inputs, out)
+        Raises:
+            ValueError: There is no such split.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"there is no split {split!r}; known: {', '.join(SPLITS)}")
+        return evaluate(self._whole(), self.cfg, self.corpus, self.windows(split), split)
 
-    def pictures(self, out: Path) -> dict[Path, str]:
-        """Which experts each domain's tokens go to, and bits per byte by domain."""
-        return predict.report_pictures(self, out)
+    def write_predictions(self, inputs: Path, out: Path, options: PredictOptions) -> list[Path]:
+        """Continue a text, or every text of a folder; write the texts and who read what."""
+        model = self._whole()
+        if not inputs.is_dir():
+            return predict_file(model, self.tokenizer, inputs, out, options)
+        trained = Trained("PPMoE", self.cfg.data.name, "real", [self.intended])
+        return predict_folder(model, self.tokenizer, inputs, out, options, trained)
+
+    def draw_pictures(self, evaluation: Evaluation, out: Path) -> dict[Path, str]:
+        """Draw the experts that each domain's tokens go to, and bits per byte by domain."""
+        details = evaluation.details
+        if not isinstance(details, Details):
+            raise ValueError(
+                f"an evaluation of PPMoE has details to draw, got {details!r}: give what "
+                "system.evaluate returned"
+            )
+        split = details.split
+        load = load_figures(self._whole(), self.windows(split), split, out)
+        return load | bits_figure(details.bits, evaluation.baselines, split, out)
+
+    def _whole(self) -> Gpt:
+        """The network, which training divides among processes; each then needs the whole."""
+        assert isinstance(self.model, Gpt)
+        if any(p.is_meta for p in self.model.parameters()):
+            raise ValueError(
+                "this process holds a part of the model only; open the whole with "
+                "tenfold.load(RUN) once its weights are written"
+            )
+        return self.model
 
     def data_used(self) -> DataUsed:
         """The text of this configuration."""
         return data.used(self.cfg.data)
 
     def notes(self) -> list[str]:
-        """What was measured, and how the layers were laid out."""
+        """Notes on the measure, and on how the layers were laid out."""
         cfg = self.cfg
         first, on_textmix = cfg.data.eval_windows, cfg.data.name == "textmix"
         lines = [
@@ -261,8 +256,8 @@ class Ppmoe(System[Config]):
         return lines
 
     def labels(self) -> dict[str, str]:
-        """Title of the only column."""
-        return {"per byte": "bits per byte"}
+        """Titles of the only column and of the headline."""
+        return {"per byte": "bits per byte", self.headline[0]: "bits per byte, mean over domains"}
 
     def claims(self) -> list[Claim[Config]]:
         """Experts lower the loss at equal compute (top-1: as many products as the dense network).
@@ -293,8 +288,3 @@ class Ppmoe(System[Config]):
     def export(self) -> Export:
         """Tokens to logits, as a dense network: every expert on every token, weighted by gates."""
         return exportable(self.model, self.cfg.model)
-
-
-def _flat(bits: dict[str, float]) -> dict[str, float]:
-    found = {f"bits/{domain}/per byte": value for domain, value in bits.items()}
-    return found | {"bits/mean/per byte": float(np.mean(list(bits.values())))}

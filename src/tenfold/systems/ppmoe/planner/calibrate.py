@@ -78,7 +78,7 @@ def calibrate(shape: Shape, micro_batch_size: int = 4, seconds: float = 25.0) ->
         with torch.random.fork_rng():
             torch.manual_seed(0)
             share = seconds / 8
-            found = {
+            timings = {
                 "matmul": _matmul(shape, micro_batch_size, share),
                 "block": _block(shape, micro_batch_size, 2 * share),
                 "experts": _experts(shape, micro_batch_size, share),
@@ -87,33 +87,33 @@ def calibrate(shape: Shape, micro_batch_size: int = 4, seconds: float = 25.0) ->
             }
     finally:
         torch.set_num_threads(threads)
-    found |= _links(shape, micro_batch_size, seconds=2.5 * share)
-    return _rates(shape, micro_batch_size, found)
+    timings |= _links(shape, micro_batch_size, seconds=2.5 * share)
+    return _rates(shape, micro_batch_size, timings)
 
 
-def _rates(shape: Shape, micro_batch_size: int, found: dict[str, Timing]) -> Calibration:
+def _rates(shape: Shape, micro_batch_size: int, timings: dict[str, Timing]) -> Calibration:
     """Rates from seconds; the counts are the cost model's."""
     n, h, k = micro_batch_size * shape.seq, shape.hidden, shape.top_k
     block = PASSES * (24 * n * h * h + 4 * n * shape.seq * h)
-    gemm = block / found["block"][0]
+    gemm = block / timings["block"][0]
     products = PASSES * 16 * n * h * h * k / gemm
-    call = max(0.0, found["experts"][0] - products) / (PASSES * shape.experts)
+    call = max(0.0, timings["experts"][0] - products) / (PASSES * shape.experts)
     small, large = _link_bytes(shape, micro_batch_size)
     return Calibration(
         gemm_flops=gemm,
         expert_call_s=call,
         # Of two processes, an all-reduce moves 2 (2 - 1) / 2 of the buffer, an all-to-all half.
-        allreduce_bytes_per_s=small / found["allreduce"][0],
-        gradient_bytes_per_s=large / found["gradient"][0],
-        alltoall_bytes_per_s=small / 2 / found["alltoall"][0],
-        optimizer_bytes_per_s=OPTIMIZER_TRAFFIC * NUMBERS / found["optimizer"][0],
-        matmul_flops=8 * n * h * h / found["matmul"][0],
-        copy_bytes_per_s=2.0 * 4 * NUMBERS / found["copy"][0],
+        allreduce_bytes_per_s=small / timings["allreduce"][0],
+        gradient_bytes_per_s=large / timings["gradient"][0],
+        alltoall_bytes_per_s=small / 2 / timings["alltoall"][0],
+        optimizer_bytes_per_s=OPTIMIZER_TRAFFIC * NUMBERS / timings["optimizer"][0],
+        matmul_flops=8 * n * h * h / timings["matmul"][0],
+        copy_bytes_per_s=2.0 * 4 * NUMBERS / timings["copy"][0],
         cores=os.cpu_count() or 1,
         memory_bytes=float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
         shape=shape,
         micro_batch_size=micro_batch_size,
-        spread={name: timing[1] for name, timing in found.items()},
+        spread={name: timing[1] for name, timing in timings.items()},
         environment=log.environment(World(0, 1, torch.device("cpu"))),
     )
 
@@ -220,8 +220,8 @@ def _links(shape: Shape, b: int, seconds: float) -> dict[str, Timing]:
                 if process.is_alive():
                     process.kill()
                     process.join()
-        found: dict[str, Any] = checkpoint.read_json(Path(folder) / "links.json")
-    return {name: (float(a), float(s)) for name, (a, s) in found.items()}
+        timings: dict[str, Any] = checkpoint.read_json(Path(folder) / "links.json")
+    return {name: (float(a), float(s)) for name, (a, s) in timings.items()}
 
 
 def _link_process(rank: int, folder: str, small: int, large: int, seconds: float) -> None:
@@ -236,7 +236,7 @@ def _link_process(rank: int, folder: str, small: int, large: int, seconds: float
         "gradient": lambda: dist.all_reduce(many),
         "alltoall": lambda: dist.all_to_all_single(got, few),
     }
-    found = {}
+    timings = {}
     for name, run in runs.items():
         dist.barrier()
         start = time.perf_counter()
@@ -250,8 +250,8 @@ def _link_process(rank: int, folder: str, small: int, large: int, seconds: float
             start = time.perf_counter()
             run()
             taken.append(time.perf_counter() - start)
-        found[name] = _summary(taken[2:])
+        timings[name] = _summary(taken[2:])
     if rank == 0:
-        checkpoint.write_json(Path(folder) / "links.json", found)
+        checkpoint.write_json(Path(folder) / "links.json", timings)
     dist.barrier()
     dist.destroy_process_group()

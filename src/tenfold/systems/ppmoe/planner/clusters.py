@@ -1,4 +1,4 @@
-"""What a user names: models, devices and clusters of them, or this machine as it was measured."""
+"""Models, devices and clusters that a user names, or this machine as it was measured."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ every second block has experts are ours), and a model that trains on a laptop (o
 
 @dataclass(frozen=True)
 class Device:
-    """What a data sheet says of a device and of the node it is sold in."""
+    """Data sheet of a device and of the node it is sold in."""
 
     flops: float
     """Dense FLOP/s of the tensor cores in fp16 or bf16 (data sheet)."""
@@ -140,7 +140,7 @@ class Calibration:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """What `calibration.json` holds."""
+        """Content of `calibration.json`."""
         return asdict(self)
 
     @classmethod
@@ -202,13 +202,13 @@ def parse_cluster(text: str, shape: Shape, calibration: Calibration | None = Non
             f"the calibration is of this machine, not of {text}; use --cluster local, or leave the "
             "calibration away"
         )
-    found = re.fullmatch(r"(\d+)x(\d+)x([A-Za-z0-9]+-\d+G)", text)
-    if not found:
+    parts = re.fullmatch(r"(\d+)x(\d+)x([A-Za-z0-9]+-\d+G)", text)
+    if not parts:
         raise ValueError(
             f"--cluster {text!r} is not NODESxGPUSxKIND-MEMORY such as 4x8xV100-32G, nor local; "
             f"kinds: {', '.join(DEVICES)}"
         )
-    nodes, gpus, kind = int(found[1]), int(found[2]), found[3]
+    nodes, gpus, kind = int(parts[1]), int(parts[2]), parts[3]
     if nodes < 1 or gpus < 1:
         raise ValueError(f"--cluster {text} has no device; give at least 1x1x{kind}")
     if kind not in DEVICES:

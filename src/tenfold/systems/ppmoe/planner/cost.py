@@ -91,7 +91,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Placement:
-    """How a model lies on P x D x T devices and how a step's batch is cut."""
+    """Placement of a model on P x D x T devices, and the cut of a step's batch."""
 
     kind: Kind
     """dense: the backbone without experts; ppmoe: experts over T; dpmoe: over D (and T)."""
@@ -130,7 +130,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Extensions:
-    """What the plain model leaves out; the defaults leave it out too. (ours)"""
+    """Effects that the plain model leaves out; the defaults leave them out too. (ours)"""
 
     imbalance: float = 1.0
     """Load of the fullest expert rank over the mean: a factor on expert products and all-to-alls"""
@@ -157,7 +157,7 @@ PLAIN = Extensions()
 
 @dataclass(frozen=True)
 class Cost:
-    """What one step costs; seconds and bytes."""
+    """Costs of one step, in seconds and bytes."""
 
     dense_gemm: float
     """Seconds a stage and micro-batch: products outside experts, forward and backward."""

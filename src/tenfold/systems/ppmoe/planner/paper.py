@@ -173,25 +173,25 @@ def rows() -> list[Row]:
 
 def _shares(at: Settings) -> list[Row]:
     """Shares of a forward pass; the paper does not say which model its PPMoE shares are of."""
-    found = []
+    shares = []
     for name, c, moe, sent in (
         ("143B DPMoE", at.large_dpmoe, 82.6, 65.5),
         ("143B DPMoE, u = 8", at.large_copies, 82.6, 65.5),
     ):
         total, exchange, experts = _forward(c)
-        found.append(Row(f"{name}: MoE, forward", 100 * (exchange + experts) / total, "%", moe,
-                         tag="P"))  # fmt: skip
-        found.append(Row(f"{name}: all-to-all, forward", 100 * exchange / total, "%", sent,
-                         tag="P"))  # fmt: skip
+        shares.append(Row(f"{name}: MoE, forward", 100 * (exchange + experts) / total, "%", moe,
+                          tag="P"))  # fmt: skip
+        shares.append(Row(f"{name}: all-to-all, forward", 100 * exchange / total, "%", sent,
+                          tag="P"))  # fmt: skip
     for name, c in (("6.7B PPMoE", at.small_ppmoe), ("143B PPMoE", at.large_ppmoe)):
         total, _, experts = _forward(c)
         # One all-reduce in four belongs to a mixture layer: every second FFN, half of all sums.
         moe_sum = c.allreduce / 2 / 4
-        found.append(Row(f"{name}: MoE, forward", 100 * (experts + moe_sum) / total, "%", 38.2,
-                         tag="N"))  # fmt: skip
-        found.append(Row(f"{name}: communication, forward", 100 * c.allreduce / 2 / total, "%",
-                         20.7, tag="N"))  # fmt: skip
-    return found
+        shares.append(Row(f"{name}: MoE, forward", 100 * (experts + moe_sum) / total, "%", 38.2,
+                          tag="N"))  # fmt: skip
+        shares.append(Row(f"{name}: communication, forward", 100 * c.allreduce / 2 / total, "%",
+                          20.7, tag="N"))  # fmt: skip
+    return shares
 
 
 def _forward(c: Cost) -> tuple[float, float, float]:
@@ -225,10 +225,10 @@ SWEEPS = (
 
 def swept() -> dict[str, dict[str, dict[str, float]]]:
     """Input -> value -> ratio -> its size; values in the middle are the base."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    sizes: dict[str, dict[str, dict[str, float]]] = {}
     for sweep in SWEEPS:
         for value in sweep.values:
             ratios = settings(replace(Knobs(), **{sweep.field: value})).ratios()
             kept = {name: ratios[name] for name in sweep.ratios}
-            found.setdefault(sweep.what, {})[f"{value:g}"] = kept
-    return found
+            sizes.setdefault(sweep.what, {})[f"{value:g}"] = kept
+    return sizes

@@ -13,7 +13,7 @@ from .clusters import GIB, Calibration
 from .cost import COMMUNICATION, Shape, parameters
 from .search import (
     METHODS,
-    Found,
+    Candidate,
     Plan,
     Point,
     Sensitivity,
@@ -34,9 +34,9 @@ class Table:
 
 def tables_of(made: Plan, points: Sequence[Point]) -> list[Table]:
     """All tables of a plan, in reading order."""
-    found = [methods_table(made), terms_table(made), memory_table(made), losers_table(made)]
-    found.append(sensitivity_table(sensitivities(made)))
-    return [*found, curve_table(points)] if points else found
+    tables = [methods_table(made), terms_table(made), memory_table(made), losers_table(made)]
+    tables.append(sensitivity_table(sensitivities(made)))
+    return [*tables, curve_table(points)] if points else tables
 
 
 def methods_table(made: Plan) -> Table:
@@ -58,7 +58,7 @@ def methods_table(made: Plan) -> Table:
 
 
 def terms_table(made: Plan) -> Table:
-    """What a step of the best layout is spent on."""
+    """Times that a step of the best layout is spent on."""
     step = made.best.cost.step
     terms = made.best.cost.terms()
     rows = [[n, f"{1e3 * s:.2f}", f"{s / step:.1%}"] for n, s in terms.items() if s]
@@ -97,12 +97,12 @@ def _gib(count: float) -> str:
     return f"{count / GIB:.3g}"
 
 
-def _competes(made: Plan, one: Found) -> bool:
+def _competes(made: Plan, one: Candidate) -> bool:
     return not made.shape.experts or one.method != "dense"
 
 
 def sensitivity_table(rows: Sequence[Sensitivity]) -> Table:
-    """What each uncertain constant decides."""
+    """Changes of the plan by each uncertain constant."""
     lines = [
         [
             r.constant,
@@ -134,7 +134,7 @@ def curve_table(points: Sequence[Point]) -> Table:
 
 
 def heading(made: Plan) -> list[str]:
-    """What was planned, and what was looked at."""
+    """Lines that say what was planned, and what was looked at."""
     dense, moe = sum(parameters(made.shape, dense=True)), sum(parameters(made.shape))
     size = f"{moe / 1e9:.3g} B parameters, backbone {dense / 1e9:.3g} B"
     gone = ", ".join(f"{count} by {part}" for part, count in sorted(made.discarded().items()))
@@ -153,33 +153,33 @@ def _words(shape: Shape) -> str:
 
 
 def notes(made: Plan) -> list[str]:
-    """What stands beside every prediction."""
+    """Reservations that stand beside every prediction."""
     m, place = made.cluster.machine, made.best.place
     if made.cluster.measured:
-        found = ["rates were measured on this machine; what `calibration.json` calls spread is "
+        lines = ["rates were measured on this machine; what `calibration.json` calls spread is "
                  "their uncertainty"]  # fmt: skip
     else:
-        found = [
+        lines = [
             "NOT measured: a prediction by a model whose constants are tuned or assumed. "
             f"{made.cluster.source}. Seconds an expert call ({m.expert_call_s:g}) and all-to-all "
             f"efficiency ({m.a2a_eta:g}) were tuned to the paper's ratios",
         ]
     if not made.extensions.inside_node:
-        found.append(
+        lines.append(
             "an all-to-all inside a node costs nothing in this model; --extensions.inside-node "
             "charges it"
         )
-    found.append(
+    lines.append(
         "not counted: logits, fragmentation, recomputation, uneven stages (embedding and head), "
         "and which stages share a node; DPMoE's experts are spread over as many replicas as "
         "divides them, narrower groups are not searched"
     )
     if place.kind == "dpmoe" and made.shape.experts % (place.tp * place.dp):
-        found.append(
+        lines.append(
             f"the trainer's all-to-all needs experts divisible by TP x DP = {place.tp * place.dp}: "
             "the command is refused"
         )
-    return found
+    return lines
 
 
 def paper_tables() -> list[Table]:
@@ -213,27 +213,27 @@ def paper_json() -> dict[str, Any]:
     }
 
 
-def calibration_table(found: Calibration) -> Table:
-    """What was measured, and how much it scattered."""
-    s = found.spread
+def calibration_table(measured: Calibration) -> Table:
+    """Measured rates, and how much they scattered."""
+    s = measured.spread
     rows: list[tuple[str, str, str, float]] = [
-        ("block, forward and backward", f"{found.gemm_flops / 1e9:.4g}", "GFLOP/s", s["block"]),
-        ("bare matrix product (not used)", f"{found.matmul_flops / 1e9:.4g}", "GFLOP/s",
+        ("block, forward and backward", f"{measured.gemm_flops / 1e9:.4g}", "GFLOP/s", s["block"]),
+        ("bare matrix product (not used)", f"{measured.matmul_flops / 1e9:.4g}", "GFLOP/s",
          s["matmul"]),
-        ("an expert call", f"{1e6 * found.expert_call_s:.4g}", "us", s["experts"]),
-        ("all-reduce of activations", f"{found.allreduce_bytes_per_s / 1e9:.4g}", "GB/s",
+        ("an expert call", f"{1e6 * measured.expert_call_s:.4g}", "us", s["experts"]),
+        ("all-reduce of activations", f"{measured.allreduce_bytes_per_s / 1e9:.4g}", "GB/s",
          s["allreduce"]),
-        ("all-reduce of gradients", f"{found.gradient_bytes_per_s / 1e9:.4g}", "GB/s",
+        ("all-reduce of gradients", f"{measured.gradient_bytes_per_s / 1e9:.4g}", "GB/s",
          s["gradient"]),
-        ("all-to-all of activations", f"{found.alltoall_bytes_per_s / 1e9:.4g}", "GB/s",
+        ("all-to-all of activations", f"{measured.alltoall_bytes_per_s / 1e9:.4g}", "GB/s",
          s["alltoall"]),
-        ("AdamW", f"{found.optimizer_bytes_per_s / 1e9:.4g}", "GB/s", s["optimizer"]),
-        ("memory copy (not used)", f"{found.copy_bytes_per_s / 1e9:.4g}", "GB/s", s["copy"]),
+        ("AdamW", f"{measured.optimizer_bytes_per_s / 1e9:.4g}", "GB/s", s["optimizer"]),
+        ("memory copy (not used)", f"{measured.copy_bytes_per_s / 1e9:.4g}", "GB/s", s["copy"]),
     ]  # fmt: skip
     lines = [[name, value, unit, f"{spread:.0%}"] for name, value, unit, spread in rows]
     return Table(
-        f"this machine, one thread a process, {found.cores} cores; {found.micro_batch_size} "
-        f"sequences of {_words(found.shape)}",
+        f"this machine, one thread a process, {measured.cores} cores; {measured.micro_batch_size} "
+        f"sequences of {_words(measured.shape)}",
         ("what", "median", "unit", "spread (IQR/median)"),
         lines,
     )
@@ -271,12 +271,12 @@ def plan_json(made: Plan, points: Sequence[Point]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _one(found: Found) -> dict[str, Any]:
-    c = found.cost
+def _one(candidate: Candidate) -> dict[str, Any]:
+    c = candidate.cost
     return {
-        "method": found.method,
-        "layout": asdict(found.place),
-        "tokens_per_s_per_gpu": found.rate,
+        "method": candidate.method,
+        "layout": asdict(candidate.place),
+        "tokens_per_s_per_gpu": candidate.rate,
         "memory_bytes": c.memory,
         "state_bytes": c.state_bytes,
         "activation_bytes": c.activation_bytes,
@@ -304,7 +304,7 @@ def pareto_png(made: Plan) -> bytes:
     )
 
 
-def _x(one: Found) -> float:
+def _x(one: Candidate) -> float:
     return one.cost.memory / GIB
 
 
@@ -314,7 +314,7 @@ def _kind(made: Plan) -> str:
 
 def curve_pngs(made: Plan, points: Sequence[Point]) -> dict[str, bytes]:
     """Rate per device and in all over the size of the cluster, a file name each."""
-    found = {}
+    drawings = {}
     for file, in_all in (("curve.png", False), ("curve-total.png", True)):
         groups = {}
         for method in CURVE:
@@ -325,7 +325,7 @@ def curve_pngs(made: Plan, points: Sequence[Point]) -> dict[str, bytes]:
                     [x * y if in_all else y for x, y in rates],
                 )
         each = made.batch // made.cluster.world
-        found[file] = plots.scatter(
+        drawings[file] = plots.scatter(
             groups,
             joined=list(groups),
             title=f"{made.cluster.name.partition('x')[2]}, {each} sequences a GPU ({_kind(made)})",
@@ -335,4 +335,4 @@ def curve_pngs(made: Plan, points: Sequence[Point]) -> dict[str, bytes]:
             log=in_all,
             size=(6.4, 4.2),
         )
-    return found
+    return drawings

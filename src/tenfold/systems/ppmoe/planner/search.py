@@ -1,4 +1,4 @@
-"""Which layout trains a model fastest on a cluster, by the cost model; no torch."""
+"""Search for the layout that trains a model fastest on a cluster, by the cost model; no torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ The dense backbone is a yardstick: it competes only where the model asked for is
 
 
 @dataclass(frozen=True)
-class Found:
+class Candidate:
     """A layout with its cost."""
 
     method: str
@@ -37,7 +37,7 @@ class Found:
 
     @property
     def larger_part(self) -> str:
-        """What needs most of its memory."""
+        """The part that needs most of its memory."""
         state = self.cost.state_bytes > self.cost.activation_bytes
         return "weights and optimiser" if state else "activations"
 
@@ -60,9 +60,9 @@ class Plan:
     extensions: Extensions
     memory_share: float
     """Share of a device's memory that a layout may use."""
-    fitting: tuple[Found, ...]
+    fitting: tuple[Candidate, ...]
     """Layouts that fit, the fastest first."""
-    misfits: tuple[Found, ...]
+    misfits: tuple[Candidate, ...]
     """Layouts that do not, the fastest first."""
     virtual: int = 1
     """Virtual stages that were allowed."""
@@ -73,42 +73,42 @@ class Plan:
         return self.cluster.memory_bytes * self.memory_share
 
     @property
-    def competing(self) -> list[Found]:
+    def competing(self) -> list[Candidate]:
         """Those that train the model asked for; the dense backbone of a mixture is not one."""
         return [f for f in self.fitting if not self.shape.experts or f.method != "dense"]
 
     @property
-    def best(self) -> Found:
+    def best(self) -> Candidate:
         """The fastest layout that fits."""
         return self.competing[0]
 
-    def best_of(self, method: str) -> Found | None:
+    def best_of(self, method: str) -> Candidate | None:
         """The fastest fitting layout of a method."""
         return next((f for f in self.fitting if f.method == method), None)
 
-    def runners_up(self, count: int = 8) -> list[Found]:
+    def runners_up(self, count: int = 8) -> list[Candidate]:
         """The next best, each method, P, T and D once, with the b that suits it best."""
-        seen, found = {_sizes(self.best)}, []
+        seen, chosen = {_sizes(self.best)}, []
         for one in self.competing:
             if _sizes(one) not in seen:
                 seen.add(_sizes(one))
-                found.append(one)
-        return found[:count]
+                chosen.append(one)
+        return chosen[:count]
 
-    def frontier(self) -> list[Found]:
+    def frontier(self) -> list[Candidate]:
         """Layouts than which none is both faster and smaller, from the smallest."""
-        kept: list[Found] = []
+        kept: list[Candidate] = []
         for one in sorted(self.competing, key=lambda f: (f.cost.memory, -f.rate)):
             if not kept or one.rate > kept[-1].rate:
                 kept.append(one)
         return kept
 
     def discarded(self) -> dict[str, int]:
-        """How many layouts do not fit, by the larger part of what they need."""
+        """Counts of the layouts that do not fit, by the larger part of what they need."""
         return dict(Counter(f.larger_part for f in self.misfits))
 
 
-def _sizes(one: Found) -> tuple[str, int, int]:
+def _sizes(one: Candidate) -> tuple[str, int, int]:
     return one.method, one.place.pp, one.place.tp
 
 
@@ -129,13 +129,13 @@ def search(
         raise ValueError(f"--virtual must be at least 1 stage a device, got {virtual}")
     if not 0 < memory_share <= 1:
         raise ValueError(f"--memory-share must be in (0, 1], got {memory_share}")
-    found = [
-        Found(method, place, cost(shape, place, cluster.rates, extensions))
+    candidates = [
+        Candidate(method, place, cost(shape, place, cluster.rates, extensions))
         for method in methods
         if shape.experts or method == "dense"
         for place in placements(shape, cluster, batch, method, virtual)
     ]
-    found.sort(key=lambda f: (-f.rate, f.cost.memory))
+    candidates.sort(key=lambda f: (-f.rate, f.cost.memory))
     limit = cluster.memory_bytes * memory_share
     return Plan(
         shape=shape,
@@ -143,8 +143,8 @@ def search(
         batch=batch,
         extensions=extensions,
         memory_share=memory_share,
-        fitting=tuple(f for f in found if f.cost.memory <= limit),
-        misfits=tuple(f for f in found if f.cost.memory > limit),
+        fitting=tuple(f for f in candidates if f.cost.memory <= limit),
+        misfits=tuple(f for f in candidates if f.cost.memory > limit),
         virtual=virtual,
     )
 
@@ -226,7 +226,7 @@ def divisors(number: int) -> list[int]:
     return sorted({*low, *(number // d for d in low)})
 
 
-def why_it_loses(winner: Found, loser: Found, memory_limit: float) -> str:
+def why_it_loses(winner: Candidate, loser: Candidate, memory_limit: float) -> str:
     """One line: memory, or the term by which the loser's step is longer most."""
     if loser.cost.memory > memory_limit:
         return (
@@ -244,13 +244,13 @@ def why_it_loses(winner: Found, loser: Found, memory_limit: float) -> str:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What one changed constant does to a plan."""
+    """A plan with one constant changed."""
 
     constant: str
     value: str
     rate_of_winner: float
     """Tokens/s/device of the layout that won before."""
-    best: Found
+    best: Candidate
     changed: bool
     """Another layout wins."""
 
@@ -304,7 +304,7 @@ class Point:
 
     gpus: int
     batch: int
-    best: dict[str, Found | None]
+    best: dict[str, Candidate | None]
 
 
 def curve(made: Plan, largest: int = 10_000) -> list[Point]:
@@ -320,17 +320,17 @@ def curve(made: Plan, largest: int = 10_000) -> list[Point]:
     return points
 
 
-def launch_command(made: Plan, found: Found) -> str:
+def launch_command(made: Plan, candidate: Candidate) -> str:
     """The command line that trains this layout; `--batch` is a micro-batch of all replicas."""
-    place, shape = found.place, made.shape
+    place, shape = candidate.place, made.shape
     nodes, node = made.cluster.nodes, made.cluster.machine.gpus_per_node
     words = [f"torchrun --nnodes {nodes} --nproc-per-node {node}"]
     if nodes > 1:
         words.append("--rdzv-backend c10d --rdzv-endpoint HOST:29500")
     words.append("-m tenfold train ppmoe small")
     words.append(f"--layout.pp {place.pp} --layout.tp {place.tp}")
-    if found.method != "dense":
-        copies = found.method == "dpmoe-copies"
+    if candidate.method != "dense":
+        copies = candidate.method == "dpmoe-copies"
         dispatch = "alltoall-copies" if copies else "alltoall" if place.kind == "dpmoe" else "slice"
         words.append(f"--layout.dispatch {dispatch}")
     if place.virtual > 1:
@@ -341,7 +341,7 @@ def launch_command(made: Plan, found: Found) -> str:
     words.append(f"--batch {place.micro_batch_size * place.dp}")
     words.append(f"--model.layers {shape.layers} --model.hidden {shape.hidden}")
     words.append(f"--model.heads {shape.heads} --model.seq {shape.seq}")
-    if found.method == "dense":
+    if candidate.method == "dense":
         words.append("--model.kind dense")
     else:
         words.append(f"--model.experts {shape.experts} --model.top-k {shape.top_k}")

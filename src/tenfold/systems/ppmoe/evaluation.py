@@ -1,0 +1,113 @@
+"""Bits per byte of a split, by domain, and of baselines that only count bytes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from tenfold.core.divide import divided
+from tenfold.core.system import Evaluation
+from tenfold.data.text.corpus import Corpus
+from tenfold.data.text.tokens import TokenWindows
+
+from .config import Config
+from .model import Gpt
+
+BATCH = 32
+"""Windows that are read at a time; with a capacity, who keeps a place depends on them."""
+
+
+@dataclass(frozen=True)
+class Details:
+    """The part of an evaluation that figures need beside its metrics."""
+
+    split: str
+    bits: dict[str, float]
+    """Bits per byte of each domain."""
+
+
+def evaluate(
+    model: Gpt, cfg: Config, corpus: Corpus, windows: TokenWindows, split: str
+) -> Evaluation:
+    """Measure the model and the baselines on the windows of a split."""
+    bits = bits_per_byte(model, windows, cfg.data.eval_windows)
+    return Evaluation(_flat(bits), baselines(cfg, corpus, split), Details(split, bits))
+
+
+@torch.no_grad()
+def bits_per_byte(model: Gpt, windows: TokenWindows, most: int = 0) -> dict[str, float]:
+    """Bits per byte of each domain; every byte but a domain's first is predicted once.
+
+    Args:
+        model: The whole model; it is put in eval mode.
+        windows: Text to predict; the processes share its batches.
+        most: Windows of each domain, from its beginning; 0 reads all.
+
+    Returns:
+        Domain -> sum of the tokens' losses / ln 2 / bytes that they stand for.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    batches = []
+    for domain in windows.domains:
+        count = windows.count(domain)
+        last = min(most or count, count)
+        batches += [(domain, i, min(i + BATCH, last)) for i in range(0, last, BATCH)]
+
+    def measured(index: int) -> tuple[float, int]:
+        """Nats of a batch, and the bytes that they are for."""
+        rows = windows.in_order(*batches[index])
+        losses = token_losses(model, torch.from_numpy(rows.tokens).to(device))
+        nats = float(losses[torch.from_numpy(rows.mask).to(device)].double().sum())
+        return nats, int(rows.bytes.sum())
+
+    nats, size = dict.fromkeys(windows.domains, 0.0), dict.fromkeys(windows.domains, 0)
+    parts = divided(len(batches), measured, "evaluation")
+    for (domain, *_), (own_nats, own_bytes) in zip(batches, parts, strict=True):
+        nats[domain] += own_nats
+        size[domain] += own_bytes
+    return {domain: nats[domain] / math.log(2) / size[domain] for domain in windows.domains}
+
+
+def token_losses(model: Gpt, tokens: Int64[Tensor, "row time"]) -> Float[Tensor, "row target"]:
+    """Cross-entropy in nats of each token but the first."""
+    logits = model(tokens[:, :-1]).float()
+    # cross_entropy wants the classes second: row, time, vocabulary -> row, vocabulary, time
+    return nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
+
+
+def baselines(cfg: Config, corpus: Corpus, split: str) -> dict[str, dict[str, float]]:
+    """Byte frequencies, and frequencies of a byte after the one before it, of the training."""
+    texts = getattr(corpus, split)
+    if cfg.data.eval_windows and cfg.data.tokenizer == "byte":  # the same text
+        end = cfg.data.eval_windows * cfg.model.seq + 1
+        texts = {domain: part[:end] for domain, part in texts.items()}
+    train = list(corpus.train.values())
+
+    def counted(index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Each byte and each pair of bytes in a domain."""
+        part = train[index]
+        pairs = part[:-1].astype(np.int64) * 256 + part[1:]
+        return np.bincount(part, minlength=256), np.bincount(pairs, minlength=65536)
+
+    # every byte has been seen once, every pair a tenth of a time: nothing is impossible
+    single, double = np.ones(256), np.full((256, 256), 0.1)
+    for bytes_seen, pairs_seen in divided(len(train), counted):
+        single += bytes_seen
+        double += pairs_seen.reshape(256, 256)
+    ones = -np.log2(single / single.sum())
+    twos = -np.log2(double / double.sum(1, keepdims=True))
+    return {
+        "byte frequencies": _flat({d: float(ones[x[1:]].mean()) for d, x in texts.items()}),
+        "pairs of bytes": _flat({d: float(twos[x[:-1], x[1:]].mean()) for d, x in texts.items()}),
+    }
+
+
+def _flat(bits: dict[str, float]) -> dict[str, float]:
+    flat = {f"bits/{domain}/per byte": value for domain, value in bits.items()}
+    return flat | {"bits/mean/per byte": float(np.mean(list(bits.values())))}
