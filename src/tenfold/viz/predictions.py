@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,9 @@ from typing import TypeVar
 from .page import Badge, Page, Section, Tile, footer, write_page, write_whole
 
 T = TypeVar("T")
+
+LONGEST = 220
+"""Bytes of a name to which something can be added: file systems allow 255."""
 
 LISTED = 60
 """Files that could not be read that the page names, at most; the table names all."""
@@ -31,6 +36,20 @@ class Trained:
 def printable(text: str) -> str:
     """Text that any file can hold and any reader can show: names of files may be any bytes."""
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+def output_name(relative: Path) -> str:
+    """The name that all results of a file begin with: its path, ending included, below a folder.
+
+    `a.jpg`, `a.png` and `c/a.jpg` are three. What not every system can hold, or would be too long
+    with something added, is replaced, and a digest keeps it apart from others.
+    """
+    name = relative.as_posix()
+    parts = printable(name).split("/")
+    if printable(name) == name and all(len(os.fsencode(part)) <= LONGEST for part in parts):
+        return name
+    digest = hashlib.blake2b(os.fsencode(name), digest_size=4).hexdigest()
+    return "/".join(part[: LONGEST // 4] for part in parts) + f"~{digest}"
 
 
 def safe_cell(text: str) -> str:
