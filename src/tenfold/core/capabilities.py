@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from .system import System
 from .versions import Learned
 
 
@@ -50,7 +51,7 @@ class Converts(Protocol):
     """Reads official checkpoints."""
 
     @classmethod
-    def convert(cls, source: Path) -> tuple[Self, Any]:
+    def convert(cls, source: Path) -> tuple[System[Any], Any]:
         """A system with the checkpoint's weights, and the account of every key."""
 
 
@@ -59,7 +60,7 @@ class RunsOfficial(Protocol):
     """Predicts with official files as they are, without converting them."""
 
     @classmethod
-    def open(cls, source: Path) -> Self:
+    def open(cls, source: Path) -> System[Any]:
         """A system that predicts with the file, or with the folder of files."""
 
 
