@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -377,7 +377,7 @@ class Itpn(System[Config]):
         return export.export_part(self.model, self.cfg, part, size)
 
     @classmethod
-    def convert(cls, source: Path) -> tuple[Self, Converted]:
+    def convert(cls, source: Path) -> tuple[System[Config], Converted]:
         """Read an official file of pre-training or fine-tuning; sizes follow from its shapes.
 
         Returns:
