@@ -62,8 +62,8 @@ def predict_files(
         ValueError: There is no image, a lone one cannot be read, or none of a folder.
     """
     sources = listed(inputs, out)
-    shown = set(spread(range(len(sources)), SHOWN))
-    inside = {row: place for place, row in enumerate(spread(range(len(sources)), draw.SHOWN))}
+    shown = spread(range(len(sources)), SHOWN)
+    inside = {row: place for place, row in enumerate(spread(shown, draw.SHOWN))}
     model.eval()
 
     def work(row: int) -> Record:
