@@ -153,13 +153,13 @@ def sheet(
 
     captions: a line under each row. Small pictures are enlarged without smoothing.
     """
-    fitted = [[_fitted(picture, height) for picture in row] for row in rows]
-    columns = max((len(row) for row in fitted), default=1)
-    widths = [max((row[i].width for row in fitted if i < len(row)), default=1)
+    scaled = [[fitted(picture, height) for picture in row] for row in rows]
+    columns = max((len(row) for row in scaled), default=1)
+    widths = [max((row[i].shape[1] for row in scaled if i < len(row)), default=1)
               for i in range(columns)]  # fmt: skip
     small, head = font(13), 24 if titles else 0
     line = 20 if captions else 0
-    total = (sum(widths) + GAP * (columns + 1), head + GAP + len(fitted) * (height + line + GAP))
+    total = (sum(widths) + GAP * (columns + 1), head + GAP + len(scaled) * (height + line + GAP))
     image = Image.new("RGB", total, PAPER)
     draw = ImageDraw.Draw(image)
     x = GAP
@@ -167,10 +167,10 @@ def sheet(
         draw.text((x, 6), title, fill=INK, font=small)
         x += width + GAP
     y = head + GAP
-    for number, row in enumerate(fitted):
+    for number, row in enumerate(scaled):
         x = GAP
         for picture, width in zip(row, widths, strict=False):
-            image.paste(picture, (x, y))
+            image.paste(Image.fromarray(picture), (x, y))
             x += width + GAP
         if captions:
             draw.text((GAP, y + height + 1), captions[number], fill=INK, font=small)
@@ -184,11 +184,23 @@ def sheet(
     return png(np.asarray(image))
 
 
-def _fitted(picture: Rgb, height: int) -> Image.Image:
+def fitted(picture: Rgb, height: int) -> Rgb:
+    """A picture scaled to a height; a small one is enlarged without smoothing."""
     image = Image.fromarray(picture)
     size = (max(1, round(image.width * height / image.height)), height)
     is_small = image.height * 2 <= height
-    return image.resize(size, Image.Resampling.NEAREST if is_small else Image.Resampling.LANCZOS)
+    how = Image.Resampling.NEAREST if is_small else Image.Resampling.LANCZOS
+    return np.asarray(image.resize(size, how))
+
+
+def row_jpeg(pictures: Sequence[Rgb], height: int) -> bytes:
+    """Pictures beside each other, scaled to a height, as a JPEG: small enough for a page."""
+    parts = [fitted(picture, height) for picture in pictures]
+    gap = np.full((height, GAP, 3), 255, dtype=np.uint8)
+    joined = np.concatenate([part for one in parts for part in (gap, one)][1:], axis=1)
+    content = io.BytesIO()
+    Image.fromarray(joined).save(content, "JPEG", quality=90, subsampling=0)
+    return content.getvalue()
 
 
 def segmentation_sheet(

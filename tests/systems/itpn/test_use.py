@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tiny
 import torch
@@ -24,7 +23,7 @@ from tenfold.systems.itpn.config import Config
 from tenfold.systems.itpn.model import PixelPretraining, level_targets
 from tenfold.systems.itpn.networks import build, network_of, shape_of
 from tenfold.systems.itpn.official import official_keys, resized
-from tenfold.systems.itpn.training_models import FeatureTrainee
+from tenfold.systems.itpn.training_models import FeatureTrainingModel
 
 WORDS = [*tiny.options("itpn"), "--data.name", "scenes", "--steps", "2"]
 
@@ -126,7 +125,7 @@ def test_feature_modelling_has_a_teacher_that_follows() -> None:
     cfg = config("--tasks", "pretrain", "--pretrain.feature-weight", "0.3")
     network = build(cfg, "pretrain")
     assert isinstance(network, PixelPretraining)
-    trainee = FeatureTrainee(network, 0.3, 0.5)
+    trainee = FeatureTrainingModel(network, 0.3, 0.5)
     names = [name for name, _ in trainee.named_parameters()]
     assert names and not [name for name in names if "teacher" in name]
     draw = torch.Generator().manual_seed(0)
@@ -309,26 +308,3 @@ def test_what_cannot_work_is_said_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
 ) -> None:
     assert says in refused(capsys, tmp_path / "never", *words)
-
-
-def test_broken_pictures_in_predict(pretrained: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    tiny.scene(folder)
-    (folder / "broken.jpg").write_bytes(b"\xff\xd8 nothing")
-    system = tenfold.load(pretrained)
-    table = system.predict(folder, tmp_path / "out")[0]
-    rows = table.read_text().splitlines()
-    assert len(rows) == 3 and "broken.jpg" in rows[1]
-    assert "broken.jpg" in (tmp_path / "out/predictions.html").read_text()
-    with pytest.raises(ValueError, match="broken"):
-        system.predict(folder / "broken.jpg", tmp_path / "other")
-
-
-def test_boxes_of_a_picture_lie_in_it() -> None:
-    from tenfold.systems.itpn.predict import whole_box
-
-    system = construct(Itpn, config("--tasks", "localise"))
-    network = network_of(system.model, "localise").eval()
-    box = whole_box(system, network, np.zeros((30, 50, 3), dtype=np.uint8))
-    assert (box >= 0).all() and (box <= [50, 30, 50, 30]).all()

@@ -132,7 +132,7 @@ class Pretrain:
     """Pre-training without labels."""
 
     method: Literal["pixel", "clip"] = "pixel"
-    """pixel: masked pixels (spec sec. 4); clip: a teacher's tokens (sec. 5)."""
+    """pixel: masked pixels (official `itpn_pixel`); clip: a teacher's tokens (`itpn_clip`)."""
     epochs: int = 400
     """Passes over the data (official: 400 or 1600 pixel, 300 or 800 clip)."""
     pyramid: bool = True
@@ -268,6 +268,31 @@ class Dense:
             )
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"dense.layer_decay must be in (0, 1], got {self.layer_decay}")
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Options of `predict`.
+
+    Example:
+        system.predict("holiday", "out", PredictOptions(top=3, score=0.5))
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    top: int = 5
+    """Classes to list for each picture."""
+    score: float = 0.3
+    """Least score of detected objects that are drawn and listed."""
+    seed: int = 0
+    """Seed of the masks of reconstructions."""
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise ValueError(f"--top must be at least 1, got {self.top}")
+        if not 0 <= self.score < 1:
+            raise ValueError(f"--score must be in [0, 1), got {self.score}")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from tenfold.core import dist
+from tenfold.core.epochs import Epochs
 from tenfold.core.seed import generator, seed_of
 from tenfold.core.system import DataUsed
 from tenfold.data import catalog
@@ -169,11 +169,6 @@ def shown(
     return (pixels * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
 
-@lru_cache(maxsize=8)
-def _order(seed: int, what: str, epoch: int, count: int) -> Int[np.ndarray, " count"]:
-    return torch.randperm(count, generator=generator(seed, "order", what, epoch)).numpy()
-
-
 LEAST_SEEN = 0.5
 """Share of an object that a crop must keep in localisation."""
 
@@ -187,27 +182,19 @@ class Feed:
 
     def __init__(self, cfg: Config, task: str, rows: Int[np.ndarray, " row"]) -> None:
         self.cfg, self.task, self.rows = cfg, task, rows
-        size = cfg.data.batch_size
-        if len(rows) < size:
-            raise ValueError(
-                f"{len(rows)} training pictures do not fill one batch of {size}; "
-                "lower data.batch_size"
-            )
+        self.epochs = Epochs(len(rows), cfg.data.batch_size, cfg.seed, task)
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in one pass; a short last one is dropped."""
-        return len(self.rows) // self.cfg.data.batch_size
+        return self.epochs.steps
 
     def at(self, index: int) -> tuple[list[int], list[int]]:
         """(rows of micro-batch `index` of this process, their places in the whole batch)."""
         size = self.cfg.data.batch_size
-        epoch, place = divmod(index, self.steps_per_epoch)
-        order = _order(self.cfg.seed, self.task, epoch, len(self.rows))
         mine = dist.current().share(size)
-        places = list(range(size))[mine]
-        rows = self.rows[order[place * size : (place + 1) * size]][mine]
-        return rows.tolist(), places
+        rows = self.rows[self.epochs.rows(index)][mine]
+        return rows.tolist(), list(range(size))[mine]
 
     def draw(self, index: int, place: int) -> torch.Generator:
         """Randomness of one picture: any number of processes gives the same batch."""
@@ -361,6 +348,3 @@ class DenseBatches:
     def multiple(self) -> int:
         """Sides of a batch of detection are multiples of this: the coarsest map halves twice."""
         return 4 * self.cfg.model.patch_size
-
-
-Batches = Callable[[int], dict[str, Any]]

@@ -11,7 +11,8 @@ from tenfold.nn.hivit import HiViT
 from tenfold.nn.hivit_blocks import PatchMerge
 
 Rule = Literal["finetune", "segment", "detect"]
-"""fine-tuning (spec sec. 6.1), or the official dense rules with their quirks (sec. 9, trap 7)."""
+"""finetune: as official fine-tuning (FINETUNE.md); segment, detect: as the official dense
+configurations, with their quirks."""
 
 
 def scale_and_decay(

@@ -5,32 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 from PIL import Image
 
 from tenfold.viz.overlays import Rgb, draw_objects, enlarged, sheet
 
 GREY = 150
 SHOWN = 8
-"""Pictures of a sheet."""
+"""Images of a sheet of reconstructions or of pyramids."""
+ROW = 140
+"""Height in pixels of such a sheet's rows."""
 
 
-def reconstruction_sheet(
-    pictures: UInt8[np.ndarray, "picture height width 3"],
-    removed: Bool[np.ndarray, "picture unit"],
-    predicted: UInt8[np.ndarray, "picture height width 3"],
-    side: int,
-) -> bytes:
-    """Original, what the network saw, and that with its guess for what was removed."""
-    rows = []
-    for picture, gone, guess in zip(pictures, removed, predicted, strict=True):
-        height, width = picture.shape[:2]
-        grid = gone.reshape(height // side, width // side)
-        hidden = grid.repeat(side, 0).repeat(side, 1)[..., None]
-        seen = np.where(hidden, np.uint8(GREY), picture)
-        rows.append([picture, seen, np.where(hidden, guess, picture), guess])
-    titles = ("original", "what is seen", "with guesses", "guess alone")
-    return sheet(rows, titles, height=140)
+def reconstruction_row(
+    image: Rgb, removed: Bool[np.ndarray, " unit"], guess: Rgb, side: int
+) -> list[Rgb]:
+    """Return an image, what the network saw, that with its guesses, and the guesses alone.
+
+    Args:
+        image: Whole units of `side` pixels in rows and columns.
+        removed: Whether a unit was hidden from the network.
+        guess: What the network makes of all units.
+        side: Pixels of a unit's side.
+    """
+    height, width = image.shape[:2]
+    grid = removed.reshape(height // side, width // side)
+    hidden = grid.repeat(side, 0).repeat(side, 1)[..., None]
+    seen = np.where(hidden, np.uint8(GREY), image)
+    return [image, seen, np.where(hidden, guess, image), guess]
+
+
+def reconstruction_sheet(rows: Sequence[Sequence[Rgb]]) -> bytes:
+    """Draw rows of `reconstruction_row` as a PNG."""
+    return sheet(rows, ("original", "what is seen", "with guesses", "guess alone"), height=ROW)
 
 
 def pca_rgb(features: Float[np.ndarray, "height width channel"]) -> Rgb:
@@ -51,23 +58,18 @@ def pca_rgb(features: Float[np.ndarray, "height width channel"]) -> Rgb:
     return (255 * scaled).round().astype(np.uint8).reshape(*features.shape[:2], 3)
 
 
-def pyramid_sheet(
-    pictures: Sequence[Rgb],
-    levels: Sequence[Sequence[Float[np.ndarray, "_ _ _"]]],
-    strides: Sequence[int],
-) -> bytes:
-    """Each picture beside its pyramid levels as colours, finest first."""
-    rows = []
-    for picture, maps in zip(pictures, levels, strict=True):
-        height, width = picture.shape[:2]
-        shown = [
-            np.asarray(
-                Image.fromarray(pca_rgb(x)).resize((width, height), Image.Resampling.NEAREST)
-            )
-            for x in maps
-        ]
-        rows.append([picture, *shown])
-    return sheet(rows, ("picture", *(f"stride {s}" for s in strides)), height=140)
+def pyramid_row(image: Rgb, levels: Sequence[Float[np.ndarray, "_ _ _"]]) -> list[Rgb]:
+    """Return an image and its pyramid levels, finest first, as colours of its size."""
+    size = (image.shape[1], image.shape[0])
+    nearest = Image.Resampling.NEAREST
+    maps = [Image.fromarray(pca_rgb(level)).resize(size, nearest) for level in levels]
+    return [image, *(np.asarray(one) for one in maps)]
+
+
+def pyramid_sheet(rows: Sequence[Sequence[Rgb]], unit: int) -> bytes:
+    """Draw rows of `pyramid_row` as a PNG; `unit` is the stride of the coarsest level."""
+    strides = (unit // 4, unit // 2, unit)
+    return sheet(rows, ("picture", *(f"stride {s}" for s in strides)), height=ROW)
 
 
 def labels_sheet(pictures: Sequence[Rgb], ranked: Sequence[Sequence[tuple[str, float]]]) -> bytes:

@@ -1,123 +1,208 @@
-"""Measuring: probes of frozen networks, accuracy, boxes, label maps, average precision."""
+"""Measures of every task on a test split; the processes of a job share the batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
+from tenfold.core.divide import divided
 from tenfold.core.seed import generator
-from tenfold.data.images import scene_views, views
+from tenfold.core.system import Evaluation
+from tenfold.data.images import views
 from tenfold.data.images.classification import Photos
 from tenfold.data.images.coco import Instances, Scene
 from tenfold.data.images.segmentation import Segmented
 from tenfold.metrics import ap, iou, probes
-from tenfold.nn import mask_rcnn
 from tenfold.nn.hivit import HiViT
-from tenfold.nn.sliding import slide
 
 from . import data
 from .config import Config
-from .model import ClipPretraining, PixelPretraining
-from .tasks import Detector, Segmenter
+from .inference import detect, label_map
+from .model import Classifier, PixelPretraining
+from .networks import device_of, network_of
+from .tasks import Detector, Localiser, Segmenter
+
+T = TypeVar("T")
 
 BATCH = 200
-"""Pictures that go through a network at once."""
+"""Images that go through a network at once."""
+CHUNKS = 256
+"""Parts of a dense set, at most, that processes share; their counts are whole numbers, so that
+their sum is the same however they are divided."""
 TINY_PIXELS = 16
-"""Side to which pictures are shrunk for the baseline without a network."""
+"""Side to which images are shrunk for the baseline without a network."""
+Metrics = dict[str, float]
 
 
-def device_of(module: nn.Module) -> torch.device:
-    """Where a module lies."""
-    return next(module.parameters()).device
+@dataclass(frozen=True)
+class Details:
+    """What an evaluation saw of the test images, task by task."""
+
+    logits: Float[Tensor, "image class"] | None = None
+    """Of the classifier."""
+    boxes: Float[np.ndarray, "image 4"] | None = None
+    """Of localisation: x0 y0 x1 y1 in pixels."""
+    confusion: Int64[Tensor, "class class"] | None = None
+    """Of segmentation: pixels by true class (row) and predicted class (column)."""
 
 
-def centres(photos: Photos, cfg: Config) -> Iterator[UInt8[Tensor, "batch 3 side side"]]:
-    """Test views of all pictures, a batch at a time."""
+def _batches(count: int, work: Callable[[range], T], title: str = "") -> list[T]:
+    """Results of all batches of BATCH rows, in order; no title where training shows a bar."""
+    starts = range(0, count, BATCH)
+    return divided(len(starts), lambda i: work(range(count)[starts[i] : starts[i] + BATCH]), title)
+
+
+def _chunks(count: int, work: Callable[[int], Tensor]) -> Tensor:
+    """The sum of whole-numbered results of all rows."""
+    parts = np.array_split(np.arange(count), min(count, CHUNKS))
+    totals = divided(len(parts), lambda i: sum(map(work, parts[i].tolist())))
+    total = sum(totals)
+    assert isinstance(total, Tensor)
+    return total
+
+
+def centres(photos: Photos, rows: range, cfg: Config) -> UInt8[Tensor, "image 3 side side"]:
+    """Return the test views of some images."""
     size, share = cfg.model.size, cfg.data.test_crop
-    for start in range(0, len(photos), BATCH):
-        rows = range(start, min(start + BATCH, len(photos)))
-        yield torch.stack([views.centre(photos.picture(i), size, share) for i in rows])
+    return torch.stack([views.centre(photos.picture(i), size, share) for i in rows])
+
+
+def evaluate(model: nn.ModuleDict, cfg: Config, frozen: HiViT | None) -> Evaluation:
+    """Measure all tasks on their test splits.
+
+    Args:
+        model: Networks by task.
+        cfg: Their configuration.
+        frozen: The backbone that tasks start from, to be probed; None leaves probes out.
+
+    Returns:
+        Metrics in percent, but for losses; baselines that need no network; `Details`.
+    """
+    metrics: Metrics = {}
+    baselines: dict[str, Metrics] = {}
+    seen: dict[str, Any] = {}
+
+    def photos(split: str) -> Photos:
+        return data.photographs(cfg.data, split, cfg.seed)
+
+    if frozen is not None:
+        metrics, baselines["pixels, 16 x 16"] = probed(frozen, photos("train"), photos("test"), cfg)
+    for task in cfg.tasks:
+        network = network_of(model, task)
+        if isinstance(network, PixelPretraining):
+            metrics |= reconstruction(network, photos("test"), cfg)
+        elif isinstance(network, Classifier):
+            seen["logits"] = class_logits(network, photos("test"), cfg)
+            metrics |= accuracy(seen["logits"], torch.from_numpy(photos("test").labels))
+        elif isinstance(network, Localiser):
+            seen["boxes"] = boxes(network, photos("test"), cfg)
+            metrics |= overlap(seen["boxes"], photos("test"))
+            baselines["mean box"] = mean_box(photos("train"), photos("test"))
+        elif isinstance(network, Segmenter):
+            train, test = (data.segmented(cfg.data, split) for split in ("train", "test"))
+            numbers, seen["confusion"] = segmentation(network, test, cfg)
+            metrics |= numbers
+            baselines["most frequent class"] = most_frequent(train, test)
+        elif isinstance(network, Detector):
+            metrics |= detection(network, data.instances(cfg.data, "test"), cfg)
+    return Evaluation(metrics, baselines, Details(**seen))
+
+
+# --- probes of a frozen network ------------------------------------------------------------------
 
 
 @torch.inference_mode()
 def features(backbone: HiViT, photos: Photos, cfg: Config) -> Float[Tensor, "image dim"]:
-    """Mean token of the main stage for each picture."""
+    """Return the mean token of the main stage for each image."""
     device, how = device_of(backbone), cfg.data.normalise
     backbone.eval()
-    found = []
-    for pictures in centres(photos, cfg):
-        x = data.normalised(pictures, how).to(device)
-        found.append(backbone.encode(x).tokens.mean(1).float().cpu())
-    return torch.cat(found)
+
+    def work(rows: range) -> Tensor:
+        x = data.normalised(centres(photos, rows, cfg), how).to(device)
+        return backbone.encode(x).tokens.mean(1).float().cpu()
+
+    return torch.cat(_batches(len(photos), work, "features"))
 
 
-def probe(backbone: HiViT, train: Photos, test: Photos, cfg: Config) -> dict[str, float]:
-    """Top-1 of a linear probe and of nearest neighbours on a frozen network (percent)."""
-    x, y = features(backbone, train, cfg).clone(), features(backbone, test, cfg).clone()
-    return _probed(x, y, train, test)
+def pixels(photos: Photos, cfg: Config) -> Float[Tensor, "image value"]:
+    """Return images shrunk to 16 x 16 pixels, which need no network."""
+
+    def work(rows: range) -> Tensor:
+        x = centres(photos, rows, cfg) / 255
+        return nn.functional.interpolate(x, (TINY_PIXELS,) * 2, mode="area").flatten(1)
+
+    return torch.cat(_batches(len(photos), work))
 
 
-def of_pixels(train: Photos, test: Photos, cfg: Config) -> dict[str, float]:
-    """The same without a network: on pictures shrunk to 16 x 16 pixels."""
-    small = [
-        torch.cat([
-            torch.nn.functional.interpolate(x / 255, (TINY_PIXELS,) * 2, mode="area").flatten(1)
-            for x in centres(photos, cfg)
-        ])
-        for photos in (train, test)
-    ]  # fmt: skip
-    return _probed(small[0], small[1], train, test)
+def probed(backbone: HiViT, train: Photos, test: Photos, cfg: Config) -> tuple[Metrics, Metrics]:
+    """Probe a frozen network, and shrunk pixels as its baseline.
 
-
-def _probed(x: Tensor, y: Tensor, train: Photos, test: Photos) -> dict[str, float]:
+    Returns:
+        Top-1 of a linear probe and of nearest neighbours (percent), of both.
+    """
+    sides = [
+        (features(backbone, train, cfg).clone(), features(backbone, test, cfg).clone()),
+        (pixels(train, cfg), pixels(test, cfg)),
+    ]
     labels, truth = (torch.from_numpy(p.labels) for p in (train, test))
     count = len(train.classes)
-    linear = probes.linear_probe(x, labels, y, count)
-    near = probes.neighbours(x, labels, y, count)
-    return {
-        "accuracy/linear probe/top1": probes.top(linear, truth),
-        "accuracy/nearest neighbours/top1": probes.top(near, truth),
-    }
+
+    def work(index: int) -> Metrics:
+        side, is_linear = index // 2, index % 2 == 0
+        x, y = sides[side]
+        if is_linear:
+            logits = probes.linear_probe(x, labels, y, count)
+            return {"accuracy/linear probe/top1": probes.top(logits, truth)}
+        votes = probes.neighbours(x, labels, y, count)
+        return {"accuracy/nearest neighbours/top1": probes.top(votes, truth)}
+
+    own = divided(4, work, "probes")
+    return own[0] | own[1], own[2] | own[3]
+
+
+# --- tasks on photos -----------------------------------------------------------------------------
 
 
 @torch.inference_mode()
-def reconstruction(
-    network: PixelPretraining | ClipPretraining, photos: Photos, cfg: Config
-) -> dict[str, float]:
-    """Loss on test pictures under fixed masks (method pixel)."""
-    if not isinstance(network, PixelPretraining):
-        return {}
+def reconstruction(network: PixelPretraining, photos: Photos, cfg: Config) -> Metrics:
+    """Return the loss of pixels on test images, under masks that are always the same."""
     network.eval()
-    device, total, count = device_of(network), 0.0, 0
-    for number, pictures in enumerate(centres(photos, cfg)):
-        noise = torch.rand(
-            len(pictures), network.shape.units, generator=generator("masks of the test", number)
-        )
-        images = data.normalised(pictures, cfg.data.normalise).to(device)
+    device = device_of(network)
+
+    def work(rows: range) -> float:
+        draw = generator("masks of the test", rows.start // BATCH)
+        noise = torch.rand(len(rows), network.shape.units, generator=draw)
+        images = data.normalised(centres(photos, rows, cfg), cfg.data.normalise).to(device)
         loss = network({"images": images, "noise": noise.to(device)})["loss/pixel"]
-        total, count = total + float(loss) * len(pictures), count + len(pictures)
-    return {"loss/pre-training/pixels": total / count}
+        return float(loss) * len(rows)
+
+    total = 0.0
+    for loss in _batches(len(photos), work, "reconstruction"):
+        total += loss
+    return {"loss/pre-training/pixels": total / len(photos)}
 
 
 @torch.inference_mode()
-def class_logits(network: nn.Module, photos: Photos, cfg: Config) -> Float[Tensor, "image class"]:
-    """Logits of a classifier for test views."""
+def class_logits(network: Classifier, photos: Photos, cfg: Config) -> Float[Tensor, "image class"]:
+    """Return the logits of a classifier for test views."""
     network.eval()
     device, how = device_of(network), cfg.data.normalise
-    parts = [
-        network.logits(data.normalised(x, how).to(device)).float().cpu()  # type: ignore[operator]
-        for x in centres(photos, cfg)
-    ]
-    return torch.cat(parts)
+
+    def work(rows: range) -> Tensor:
+        x = data.normalised(centres(photos, rows, cfg), how).to(device)
+        return network.logits(x).float().cpu()
+
+    return torch.cat(_batches(len(photos), work))
 
 
-def accuracy(logits: Float[Tensor, "image class"], labels: Int64[Tensor, " image"]) -> dict:
-    """Top-1 and top-5 of fine-tuning (percent)."""
+def accuracy(logits: Float[Tensor, "image class"], labels: Int64[Tensor, " image"]) -> Metrics:
+    """Return top-1 and top-5 of fine-tuning (percent)."""
     found = {"accuracy/fine-tuned/top1": probes.top(logits, labels)}
     if logits.shape[1] > 5:
         found["accuracy/fine-tuned/top5"] = probes.top(logits, labels, 5)
@@ -125,23 +210,23 @@ def accuracy(logits: Float[Tensor, "image class"], labels: Int64[Tensor, " image
 
 
 @torch.inference_mode()
-def boxes(network: nn.Module, photos: Photos, cfg: Config) -> Float[np.ndarray, "image 4"]:
-    """Predicted boxes in pixels of each (whole, stretched) test picture."""
+def boxes(network: Localiser, photos: Photos, cfg: Config) -> Float[np.ndarray, "image 4"]:
+    """Return predicted boxes in pixels of each (whole, stretched) test image."""
     network.eval()
-    device, size, found = device_of(network), cfg.model.size, []
-    for start in range(0, len(photos), BATCH):
-        rows = range(start, min(start + BATCH, len(photos)))
-        pictures = [photos.picture(i) for i in rows]
-        whole = [views.view(p, (0, 0, p.shape[1], p.shape[0]), False, size) for p in pictures]
+    device, size = device_of(network), cfg.model.size
+
+    def work(rows: range) -> np.ndarray:
+        images = [photos.picture(i) for i in rows]
+        whole = [views.view(p, (0, 0, p.shape[1], p.shape[0]), False, size) for p in images]
         x = data.normalised(torch.stack(whole), cfg.data.normalise).to(device)
-        shares = network.boxes(x).cpu().numpy()  # type: ignore[operator]
-        sides = np.array([[p.shape[1], p.shape[0]] * 2 for p in pictures])
-        found.append(shares * sides)
-    return np.concatenate(found).astype(np.float32)
+        shares = network.boxes(x).cpu().numpy()
+        return shares * np.array([[p.shape[1], p.shape[0]] * 2 for p in images])
+
+    return np.concatenate(_batches(len(photos), work)).astype(np.float32)
 
 
-def overlap(predicted: np.ndarray, photos: Photos) -> dict[str, float]:
-    """Mean IoU and the share of boxes above 0.5 (percent)."""
+def overlap(predicted: Float[np.ndarray, "image 4"], photos: Photos) -> Metrics:
+    """Return mean IoU and the share of boxes above 0.5 (percent)."""
     assert photos.boxes is not None
     each = iou.box_iou(torch.from_numpy(predicted), torch.from_numpy(photos.boxes)).numpy()
     return {
@@ -150,108 +235,62 @@ def overlap(predicted: np.ndarray, photos: Photos) -> dict[str, float]:
     }
 
 
-def mean_box(train: Photos, test: Photos) -> dict[str, float]:
-    """The baseline of localisation: the training boxes' mean place, whatever the picture."""
+def mean_box(train: Photos, test: Photos) -> Metrics:
+    """Measure the baseline of localisation: the training boxes' mean place, whatever the image."""
     assert train.boxes is not None
 
     def sides(photos: Photos) -> np.ndarray:
-        shapes = [photos.picture(i).shape for i in range(len(photos))]
-        return np.array([[w, h, w, h] for h, w, _ in shapes])
+        def work(rows: range) -> list[list[int]]:
+            shapes = [photos.picture(i).shape for i in rows]
+            return [[w, h, w, h] for h, w, _ in shapes]
+
+        return np.array([side for part in _batches(len(photos), work) for side in part])
 
     mean = (train.boxes / sides(train)).mean(0)
     return overlap((mean * sides(test)).astype(np.float32), test)
 
 
-# --- dense tasks -------------------------------------------------------------------------------
-
-
-def padded(images: Float[Tensor, "batch 3 height width"], multiple: int) -> Tensor:
-    """Sides filled with zeros (the mean colour) up to a multiple."""
-    height, width = images.shape[2:]
-    return nn.functional.pad(images, (0, -width % multiple, 0, -height % multiple))
-
-
-@torch.inference_mode()
-def label_map(
-    network: Segmenter, picture: UInt8[np.ndarray, "height width 3"], cfg: Config
-) -> UInt8[np.ndarray, "height width"]:
-    """Classes of all pixels of a picture of any size."""
-    network.eval()
-    unit, dense = 2 * cfg.model.patch_size, cfg.dense
-    height, width = picture.shape[:2]
-    x = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None]
-    x = data.normalised(x, cfg.data.normalise).to(device_of(network))
-
-    def full(part: Tensor) -> Tensor:
-        logits = network.logits(part).float()
-        return nn.functional.interpolate(logits, part.shape[2:], mode="bilinear")
-
-    if dense.stride:
-        logits = slide(full, x, dense.size, dense.stride, multiple=unit)
-    else:
-        logits = full(padded(x, unit))
-    return logits[0, :, :height, :width].argmax(0).byte().cpu().numpy()
+# --- dense tasks ---------------------------------------------------------------------------------
 
 
 def segmentation(
     network: Segmenter, found: Segmented, cfg: Config
-) -> tuple[dict[str, float], Tensor]:
-    """mIoU and accuracies (percent) on a set, and the confusion matrix."""
+) -> tuple[Metrics, Int64[Tensor, "class class"]]:
+    """Return mIoU and accuracies (percent) on a set, and the confusion matrix."""
     count = len(found.classes)
-    total = torch.zeros(count, count, dtype=torch.int64)
-    for index in range(len(found)):
-        picture, truth = found.scene(index)
-        predicted = torch.from_numpy(label_map(network, picture, cfg))
-        total += iou.confusion(predicted, torch.from_numpy(truth.copy()), count)
-    return {f"iou/segmentation/{k}": v for k, v in iou.scores(total).items()}, total
+
+    def work(index: int) -> Tensor:
+        image, truth = found.scene(index)
+        predicted = torch.from_numpy(label_map(network, image, cfg))
+        return iou.confusion(predicted, torch.from_numpy(truth.copy()), count)
+
+    total = _chunks(len(found), work)
+    return _scores(total), total
 
 
-def most_frequent(cfg: Config) -> dict[str, float]:
-    """The baseline of segmentation: the training split's most frequent class everywhere."""
-    train, test = (data.segmented(cfg.data, split) for split in ("train", "test"))
+def _scores(confusion: Int64[Tensor, "class class"]) -> Metrics:
+    return {f"iou/segmentation/{k}": v for k, v in iou.scores(confusion).items()}
+
+
+def most_frequent(train: Segmented, test: Segmented) -> Metrics:
+    """Measure the baseline of segmentation: the training split's most frequent class everywhere."""
     count = len(test.classes)
-    counts = np.zeros(256, dtype=np.int64)
-    for index in range(len(train)):
-        counts += np.bincount(train.scene(index)[1].ravel(), minlength=256)
-    best = int(counts[:count].argmax())
-    total = torch.zeros(count, count, dtype=torch.int64)
-    for index in range(len(test)):
+
+    def pixels_of(index: int) -> Tensor:
+        labels = torch.from_numpy(train.scene(index)[1].copy())
+        return torch.bincount(labels.flatten(), minlength=256)
+
+    best = int(_chunks(len(train), pixels_of)[:count].argmax())
+
+    def work(index: int) -> Tensor:
         truth = torch.from_numpy(test.scene(index)[1].copy())
-        total += iou.confusion(torch.full_like(truth, best), truth, count)
-    return {f"iou/segmentation/{k}": v for k, v in iou.scores(total).items()}
+        return iou.confusion(torch.full_like(truth, best), truth, count)
 
-
-@dataclass(frozen=True)
-class Seen:
-    """What a detector found in one picture, in its pixels."""
-
-    boxes: Float[np.ndarray, "object 4"]
-    labels: Int64[np.ndarray, " object"]
-    scores: Float[np.ndarray, " object"]
-    masks: np.ndarray | None
-    """Bool [object height width]."""
-
-
-@torch.inference_mode()
-def detect(network: Detector, picture: UInt8[np.ndarray, "height width 3"], cfg: Config) -> Seen:
-    """Objects of a picture of any size."""
-    network.eval()
-    dense, (height, width) = cfg.dense, picture.shape[:2]
-    view, scale = scene_views.test_view(picture, dense.short_sides[-1], dense.longest)
-    x = data.normalised(view[None], cfg.data.normalise).to(device_of(network))
-    sizes = torch.tensor([view.shape[1:]], device=x.device)
-    (found,) = network.detect(padded(x, 4 * cfg.model.patch_size), sizes)
-    boxes = (found.boxes.cpu() / scale).clamp(min=0)
-    boxes[:, 0::2] = boxes[:, 0::2].clamp(max=width)
-    boxes[:, 1::2] = boxes[:, 1::2].clamp(max=height)
-    masks = None
-    if dense.masks:
-        masks = mask_rcnn.paste(found.masks.float().cpu(), boxes, height, width).numpy()
-    return Seen(boxes.numpy(), found.labels.cpu().numpy(), found.scores.cpu().numpy(), masks)
+    return _scores(_chunks(len(test), work))
 
 
 def truth_of(scene: Scene) -> ap.Truth:
-    """A scene as the metric has it, crowds after objects."""
+    """Return a scene as the metric has it, crowds after objects."""
     masks = None
     if scene.masks is not None and scene.ignored_masks is not None:
         masks = np.concatenate([scene.masks, scene.ignored_masks])
@@ -264,16 +303,18 @@ def truth_of(scene: Scene) -> ap.Truth:
     )  # fmt: skip
 
 
-def detection(network: Detector, found: Instances, cfg: Config) -> dict[str, float]:
-    """COCO's average precision of boxes and masks (percent) on a set."""
-    truths, seen = [], []
-    for index in range(len(found)):
+def detection(network: Detector, found: Instances, cfg: Config) -> Metrics:
+    """Return COCO's average precision of boxes and masks (percent) on a set."""
+
+    def work(index: int) -> tuple[ap.Truth, ap.Found]:
         scene = found.scene(index)
-        truths.append(truth_of(scene))
         one = detect(network, scene.picture, cfg)
-        seen.append(ap.Found(one.boxes, one.scores, one.labels, one.masks))
+        return truth_of(scene), ap.Found(one.boxes, one.scores, one.labels, one.masks)
+
+    pairs = divided(len(found), work)
+    truths, seen = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     kinds = ["boxes", "masks"] if cfg.dense.masks else ["boxes"]
-    result: dict[str, float] = {}
+    result: Metrics = {}
     for kind in kinds:
         numbers = ap.average_precision(truths, seen, len(found.classes), kind)  # type: ignore[arg-type]
         result |= {f"ap/{kind}/{name}": value for name, value in numbers.items() if value >= 0}

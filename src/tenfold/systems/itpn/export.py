@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -12,7 +13,6 @@ from torch import Tensor, nn
 
 from tenfold.core.capabilities import Export
 from tenfold.core.seed import generator
-from tenfold.core.system import System
 from tenfold.nn.hivit import HiViT
 from tenfold.nn.position import resize_bias, resize_position
 from tenfold.weights.containers import read_checkpoint
@@ -24,10 +24,7 @@ from .config import Config
 from .networks import network_of
 from .official import official_keys
 from .recipes import RECIPES
-from .tasks import Localiser, Segmenter
-
-if TYPE_CHECKING:
-    from .system import Itpn
+from .tasks import Localiser
 
 LEVELS = ("level4", "level8", "level16", "level32", "level64")
 
@@ -78,15 +75,26 @@ def fixed(backbone: HiViT, grid: tuple[int, int]) -> None:
         backbone.bias_grid = grid
 
 
-def export(system: Itpn, part: str, size: tuple[int, int]) -> Export:
-    """The backbone, or a task's network, for pictures of height and width `size`."""
-    cfg = system.cfg
+def export_part(
+    model: nn.ModuleDict, cfg: Config, part: str = "", size: tuple[int, int] = (0, 0)
+) -> Export:
+    """Take a copy of a network for images of one size.
+
+    Args:
+        model: Networks by task.
+        cfg: Their configuration.
+        part: "backbone" or a task; empty is the last task that can be exported.
+        size: Height and width in pixels; (0, 0) is `model.size`.
+
+    Raises:
+        ValueError: There is no such part.
+    """
     parts = ["backbone", *[task for task in cfg.tasks if task not in ("pretrain", "detect")]]
     part = part or parts[-1]
     if part not in parts:
         raise ValueError(f"this run has no part {part!r} to export; it has {', '.join(parts)}")
     task = cfg.tasks[-1] if part == "backbone" else part
-    network = network_of(system.model, task).cpu().eval()
+    network = deepcopy(network_of(model, task)).cpu().eval()  # its tables are changed
     height, width = size if any(size) else (cfg.model.size, cfg.model.size)
     example = torch.randn(2, 3, height, width, generator=generator("export"))
     fixed(network.backbone, network.backbone.grid_of(example))
@@ -97,13 +105,19 @@ def export(system: Itpn, part: str, size: tuple[int, int]) -> Export:
         module, names = Method(network, "boxes"), ("boxes",)
     else:
         module, names = Method(network, "logits"), ("logits",)
-        if isinstance(network, Segmenter):
-            names = ("logits",)
     return Export(module, (example,), ("images",), names)
 
 
-def convert(cls: type[Itpn], source: Path) -> tuple[System[Config], Converted]:
-    """An official file of pre-training or fine-tuning, as a run of that task."""
+def read_official(source: Path) -> tuple[Config, dict[str, Tensor]]:
+    """Read an official file of pre-training or fine-tuning.
+
+    Returns:
+        The configuration of a run of that task, whose sizes follow from the file's shapes, and the
+        file's tensors.
+
+    Raises:
+        ValueError: It is no file of iTPN, or a backbone without a head.
+    """
     state = read_checkpoint(source)
     layout = official.describe(state)
     cfg = replace(RECIPES["paper"], model=pretrained.model_of(layout))
@@ -125,12 +139,15 @@ def convert(cls: type[Itpn], source: Path) -> tuple[System[Config], Converted]:
         cfg = replace(cfg, pretrain=own)
     if layout.family != "pixel":
         cfg = replace(cfg, data=replace(cfg.data, normalise="half"))
-    system = cls(cfg)
-    network = system.model[cfg.tasks[0]]
-    names_of = official_keys(network)
+    return cfg, state
+
+
+def fill(network: nn.Module, state: dict[str, Tensor]) -> Converted:
+    """Load a task's network with official tensors; returns what became of each."""
+    names = official_keys(network)
     current = network.state_dict()
-    target = {key: tuple(current[name].shape) for key, name in names_of.items()}
+    target = {key: tuple(current[name].shape) for key, name in names.items()}
     account = official.convert(state, target)
-    found = {names_of[key]: value for key, value in account.state.items()}
+    found = {names[key]: value for key, value in account.state.items()}
     network.load_state_dict(found, strict=False)
-    return system, account
+    return account

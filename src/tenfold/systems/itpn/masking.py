@@ -1,4 +1,4 @@
-"""BEiT's block-wise masking, which the CLIP branch uses (spec sec. 5)."""
+"""BEiT's block-wise masking, which the CLIP branch uses."""
 
 from __future__ import annotations
 

@@ -73,7 +73,8 @@ class Decoded:
 
 
 class PixelPretraining(nn.Module):
-    """MAE on HiViT whose decoder sees the sum of all pyramid levels (spec sec. 4).
+    """MAE on HiViT whose decoder sees the sum of all pyramid levels (official
+    `models_itpn_mim.py`).
 
     shape.fpn_dim 0 is the baseline, HiViT-MAE: the decoder is fed by the main stage alone.
     """
@@ -182,7 +183,7 @@ def level_targets(
 
 
 class ClipPretraining(nn.Module):
-    """Regress a teacher's tokens from the pyramid and from inside the main stage (spec sec. 5)."""
+    """Regress a teacher's tokens from the pyramid and from inside the main stage."""
 
     def __init__(self, shape: Shape, teacher_dim: int, *, leak_free: bool = False) -> None:
         super().__init__()
@@ -223,7 +224,8 @@ class ClipPretraining(nn.Module):
         laterals = features
         if self.leak_free:
             # The neck's laterals come from before the masking: without this the main head sees
-            # the very pixels that it must predict (spec sec. 9, trap 1).
+            # the very pixels that it must predict, as it does in the official code
+            # (`itpn_clip/modeling_pretrain.py`).
             seen = (~masked)[:, :, None, None, None].to(features.fine.dtype)
             laterals = Features(features.fine * seen, features.middle * seen, features.tokens)
         levels = self.backbone.pyramid(laterals)

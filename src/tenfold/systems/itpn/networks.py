@@ -86,6 +86,11 @@ def network_of(model: nn.ModuleDict, task: str) -> Any:
     return model[task]
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Return where a module lies."""
+    return next(module.parameters()).device
+
+
 def backbone_of(cfg: Config, given: pretrained.Given) -> HiViT:
     """The network that weights belong to, without a pyramid."""
     model: Model = given.model

@@ -30,7 +30,8 @@ def resized(
 ) -> dict[str, Tensor]:
     """The state with tables of positions as large as the target's, bicubic, as official loaders do.
 
-    Fine-tuning on pixels forgets it (spec sec. 9, trap 5), so that only the stored size loads.
+    The official fine-tuning on pixels looks for `pos_embed`, which its model does not have, so that
+    only the stored size loads there.
     """
     found, has_token = dict(state), "cls_token" in target
     for key, value in state.items():

@@ -50,7 +50,7 @@ PAPER_DETECT = replace(
 NANO = Model(
     size=64, patch_size=8, embed_dim=96, depths=(1, 1, 4), heads=3, fpn_dim=32, fpn_depth=1
 )
-"""Spec sec. 12: 0.6 million parameters with the decoder, for 64-pixel pictures."""
+"""0.6 million parameters with the decoder, for 64-pixel pictures."""
 PLAIN = Finetune(
     epochs=6, localise_epochs=4, layer_decay=0.75, mixup=0.0, cutmix=0.0, erasing=0.0,
     rand_augment=False,

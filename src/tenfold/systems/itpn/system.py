@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,40 +16,44 @@ from tenfold.core.capabilities import Export
 from tenfold.core.claim import Claim
 from tenfold.core.optim import Groups, Optim, decay_groups
 from tenfold.core.stage import Stage
-from tenfold.core.system import DataUsed, Paper, System
+from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from tenfold.data.images.classification import Photos
+from tenfold.nn.hivit import HiViT
+from tenfold.viz.predictions import Trained
 from tenfold.weights.keymap import Converted
 
 from . import claims, data, evaluation, export, figures, predict, pretrained
-from .config import Config, Task
+from .config import Config, PredictOptions, Task
 from .decay import Rule, layered
+from .evaluation import Details
 from .model import Classifier, ClipPretraining, PixelPretraining
-from .networks import build, network_of, shape_of, teacher_of
+from .networks import build, device_of, network_of, shape_of, teacher_of
 from .recipes import RECIPES
-from .tasks import Detector, Localiser, Segmenter
-from .training_models import FeatureTrainee, TokenTrainee
+from .tasks import Detector, Segmenter
+from .training_models import FeatureTrainingModel, TokenTrainingModel
 
+TITLES: dict[Task, dict[str, str]] = {
+    "pretrain": {"pixels": "pixel loss", "loss/pre-training/pixels": "loss of masked pixels"},
+    "classify": {
+        "top1": "top-1", "top5": "top-5",
+        "accuracy/fine-tuned/top1": "top-1 accuracy, fine-tuned",
+    },
+    "localise": {
+        "iou": "mean IoU", "above half": "IoU > 0.5",
+        "overlap/localised/iou": "mean IoU of boxes",
+    },
+    "segment": {"iou/segmentation/mIoU": "mean IoU of classes"},
+    "detect": {"ap/boxes/AP50": "box AP at IoU 0.5", "ap/masks/AP50": "mask AP at IoU 0.5"},
+}  # fmt: skip
+"""Task -> titles of its metrics, and of last parts of their keys."""
+PROBES = {
+    "top1": "top-1", "accuracy/linear probe/top1": "top-1 accuracy, linear probe",
+    "accuracy/nearest neighbours/top1": "top-1 accuracy, nearest neighbours",
+}  # fmt: skip
+"""The same of probes."""
 RULES: dict[Task, Rule] = {
     "classify": "finetune", "localise": "finetune", "segment": "segment", "detect": "detect",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What `predict` may be asked for."""
-
-    top: int = 5
-    """Classes to list for each picture."""
-    score: float = 0.3
-    """Least score of detected objects that are drawn and listed."""
-    seed: int = 0
-    """Seed of the masks of reconstructions."""
-
-    def __post_init__(self) -> None:
-        if self.top < 1:
-            raise ValueError(f"--top must be at least 1, got {self.top}")
-        if not 0 <= self.score < 1:
-            raise ValueError(f"--score must be in [0, 1), got {self.score}")
 
 
 class Itpn(System[Config]):
@@ -78,12 +82,12 @@ class Itpn(System[Config]):
     }  # fmt: skip
     headline: list[str] = ["loss/pre-training/pixels", "overlap/localised/iou"]
     task = "pre-training of backbone and feature pyramid together; classify, segment, detect"
-    accepts = "a picture (JPEG, PNG, WebP, ...) or a folder of pictures"
+    accepts = "a picture (JPEG, PNG, WebP, ...), or a folder of pictures and of such folders"
     intended = (
         "Features for classification, segmentation and detection, and research on pre-training. "
         "Small networks trained here are no match for published ones; not for decisions on people."
     )
-    options: Any = Asked()
+    options: ClassVar[PredictOptions] = PredictOptions()
     model: nn.ModuleDict
 
     def __init__(self, cfg: Config) -> None:
@@ -94,8 +98,6 @@ class Itpn(System[Config]):
         self.model = nn.ModuleDict({task: build(cfg, task) for task in cfg.tasks})
         self.accounts: dict[str, Converted] = {}
         """What became of each tensor that a task started from."""
-        self.found: dict[str, Any] = {}
-        """What the last evaluation saw, for pictures."""
         self._given: pretrained.Given | None = None
         shown = {
             "pretrain": ["accuracy/linear probe/top1", "loss/pre-training/pixels"],
@@ -183,14 +185,14 @@ class Itpn(System[Config]):
             teacher = teacher_of(cfg)
             side = teacher.side(cfg.model.size // cfg.model.patch_size)
             make = partial(batches.tokens, feed, side=side)
-            trainee = TokenTrainee(network, teacher)
-            return Stage("pretrain", trainee, make, steps, optim, groups)
+            tokens = TokenTrainingModel(network, teacher)
+            return Stage("pretrain", tokens, make, steps, optim, groups)
         assert isinstance(network, PixelPretraining)
         make = partial(batches.pixels, feed)
         if not cfg.pretrain.feature_weight:
             return Stage("pretrain", network, make, steps, optim, groups)
         settings = cfg.pretrain
-        features = FeatureTrainee(network, settings.feature_weight, settings.momentum)
+        features = FeatureTrainingModel(network, settings.feature_weight, settings.momentum)
         return Stage(
             "pretrain", features, make, steps, optim, groups,
             after_step=lambda step: features.follow(step, steps),
@@ -264,38 +266,33 @@ class Itpn(System[Config]):
 
     # --- measuring -----------------------------------------------------------------------------
 
-    def evaluate(self, split: str) -> dict[str, float]:
-        """Every task on its test split; probes of the network that tasks start from."""
+    def evaluate(self, split: str = "test") -> Evaluation:
+        """Measure every task on its test split, and probe the network that tasks start from.
+
+        Args:
+            split: "test" alone.
+
+        Returns:
+            Metrics (percent, but for losses); baselines that need no network: shrunk pixels, the
+            mean box, the most frequent class; `Details` of what was seen.
+
+        Raises:
+            ValueError: Another split is asked for.
+
+        Example:
+            accuracy = system.evaluate().metrics["accuracy/fine-tuned/top1"]
+        """
         if split != "test":
             raise ValueError(f"unknown split {split!r}; known: test")
-        cfg = self.cfg
-        found: dict[str, float] = {}
-        photo_tasks = [t for t in cfg.tasks if t in ("pretrain", "classify", "localise")]
-        if photo_tasks and cfg.probes and self.has_labels:
-            backbone = self.begun()
-            found |= evaluation.probe(backbone, self.photos("train"), self.photos("test"), cfg)
-        for task in cfg.tasks:
-            network = self.model[task]
-            if isinstance(network, PixelPretraining | ClipPretraining):
-                found |= evaluation.reconstruction(network, self.photos("test"), cfg)
-            elif isinstance(network, Classifier):
-                photos = self.photos("test")
-                logits = evaluation.class_logits(network, photos, cfg)
-                self.found["logits"] = logits
-                found |= evaluation.accuracy(logits, torch.from_numpy(photos.labels))
-            elif isinstance(network, Localiser):
-                boxes = evaluation.boxes(network, self.photos("test"), cfg)
-                self.found["boxes"] = boxes
-                found |= evaluation.overlap(boxes, self.photos("test"))
-            elif isinstance(network, Segmenter):
-                maps = data.segmented(cfg.data, "test")
-                numbers, self.found["confusion"] = evaluation.segmentation(network, maps, cfg)
-                found |= numbers
-            elif isinstance(network, Detector):
-                found |= evaluation.detection(network, data.instances(cfg.data, "test"), cfg)
-        return found
+        frozen = self.begun() if self._has_probes else None
+        return evaluation.evaluate(self.model, self.cfg, frozen)
 
-    def begun(self) -> Any:
+    @property
+    def _has_probes(self) -> bool:
+        on_photos = any(task in ("pretrain", "classify", "localise") for task in self.cfg.tasks)
+        return on_photos and self.cfg.probes and self.has_labels
+
+    def begun(self) -> HiViT:
         """The backbone that the tasks start from, as it was then."""
         if "pretrain" in self.cfg.tasks:
             return network_of(self.model, "pretrain").backbone
@@ -303,31 +300,21 @@ class Itpn(System[Config]):
         given = self.beginning()
         if given is not None:
             pretrained.begin(backbone, given.state, given.source, self.cfg.allow_missing)
-        return backbone.to(evaluation.device_of(self.model))
-
-    def baselines(self, split: str) -> dict[str, dict[str, float]]:
-        """What no network is needed for: shrunk pixels, the mean box, the most frequent class."""
-        cfg = self.cfg
-        rows: dict[str, dict[str, float]] = {}
-        photo_tasks = [t for t in cfg.tasks if t in ("pretrain", "classify", "localise")]
-        if photo_tasks and cfg.probes and self.has_labels:
-            pixels = evaluation.of_pixels(self.photos("train"), self.photos("test"), cfg)
-            rows["pixels, 16 x 16"] = pixels
-        if "localise" in cfg.tasks:
-            rows["mean box"] = evaluation.mean_box(self.photos("train"), self.photos("test"))
-        if "segment" in cfg.tasks:
-            rows["most frequent class"] = evaluation.most_frequent(cfg)
-        return rows
+        return backbone.to(device_of(self.model))
 
     # --- use -----------------------------------------------------------------------------------
 
-    def predict(self, inputs: Path, out: Path) -> list[Path]:
-        """Labels, boxes, masks, reconstructions and features of a picture or a folder of them."""
-        return predict.predict_files(self, inputs, out)
+    def write_predictions(self, inputs: Path, out: Path, options: Any) -> list[Path]:
+        """Write labels, boxes, masks, reconstructions and features of an image or a folder."""
+        used = self.data_used()
+        trained = Trained(type(self).__name__, used.name, used.kind, self.notes())
+        return predict.predict_files(self.model, self.cfg, inputs, out, options, trained)
 
-    def pictures(self, out: Path) -> dict[Path, str]:
-        """What each task does with test pictures."""
-        return figures.report_pictures(self, out)
+    def draw_pictures(self, evaluation: Evaluation, out: Path) -> dict[Path, str]:
+        """Draw what each task does with test images."""
+        if not isinstance(evaluation.details, Details):
+            raise ValueError("the evaluation is none of this system: its details are no Details")
+        return figures.draw_figures(self.model, self.cfg, evaluation.details, self.options, out)
 
     def data_used(self) -> DataUsed:
         """The data of this configuration."""
@@ -342,8 +329,7 @@ class Itpn(System[Config]):
             lines.append(f"tasks start from {own or 'random weights'}")
         if "pretrain" in cfg.tasks:
             lines += self._pretraining_notes()
-        photo_tasks = [t for t in cfg.tasks if t in ("pretrain", "classify", "localise")]
-        if photo_tasks and cfg.probes and self.has_labels:
+        if self._has_probes:
             lines.append("probes see the frozen network that tasks start from: its mean token")
         if "localise" in cfg.tasks:
             lines.append("localised: the box of a picture's one object; a task of ours")
@@ -364,11 +350,9 @@ class Itpn(System[Config]):
         return [f"teacher {settings.teacher}, range {settings.teacher_range}; {laterals}"]
 
     def labels(self) -> dict[str, str]:
-        """Titles of columns."""
-        return {
-            "top1": "top-1", "top5": "top-5", "iou": "mean IoU", "above half": "IoU > 0.5",
-            "pixels": "pixel loss",
-        }  # fmt: skip
+        """Titles of the metrics of this run's tasks."""
+        titles = {key: title for task in self.cfg.tasks for key, title in TITLES[task].items()}
+        return {**titles, **PROBES} if self._has_probes else titles
 
     def claims(self) -> list[Claim[Config]]:
         """The pyramid's worth: scratch, HiViT-MAE, iTPN."""
@@ -377,14 +361,31 @@ class Itpn(System[Config]):
     # --- files of others -----------------------------------------------------------------------
 
     def export(self) -> Export:
-        """The run's last task."""
-        return export.export(self, "", (0, 0))
+        """Take the network of the run's last task."""
+        return export.export_part(self.model, self.cfg)
 
     def export_part(self, part: str, size: tuple[int, int]) -> Export:
-        """Backbone, or a task's network, for pictures of a size."""
-        return export.export(self, part, size)
+        """Take the backbone, or a task's network, for images of one size.
+
+        Args:
+            part: "backbone" or a task; empty is the last task that can be exported.
+            size: Height and width in pixels; (0, 0) is `model.size`.
+
+        Raises:
+            ValueError: The run has no such part.
+        """
+        return export.export_part(self.model, self.cfg, part, size)
 
     @classmethod
     def convert(cls, source: Path) -> tuple[System[Config], Converted]:
-        """Read an official file of pre-training or fine-tuning; sizes follow from its shapes."""
-        return export.convert(cls, source)
+        """Read an official file of pre-training or fine-tuning; sizes follow from its shapes.
+
+        Returns:
+            A system, and what became of each tensor.
+
+        Raises:
+            ValueError: It is no file of iTPN, or a backbone without a head.
+        """
+        cfg, state = export.read_official(source)
+        system = cls(cfg)
+        return system, export.fill(system.model[cfg.tasks[0]], state)

@@ -23,7 +23,7 @@ from .config import Dense
 
 
 class Localiser(nn.Module):
-    """The box of a picture's one object, from all levels of the pyramid (ours; spec sec. 12).
+    """The box of a picture's one object, from all levels of the pyramid (ours).
 
     Each level is averaged over cells x cells parts of the picture; two linear layers give the
     corners as shares of the picture's sides.
@@ -61,7 +61,7 @@ class Localiser(nn.Module):
 
 
 class Segmenter(nn.Module):
-    """UPerHead on the four maps of pyramid and stages, with an auxiliary head (spec sec. 6.2)."""
+    """UPerHead, and an auxiliary head, on four maps of pyramid and stages (official `seg`)."""
 
     def __init__(self, shape: Shape, dense: Dense, num_classes: int) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Segmenter(nn.Module):
 
 
 class Detector(nn.Module):
-    """Mask R-CNN on the five maps of the pyramid, without another neck (spec sec. 6.2)."""
+    """Mask R-CNN on the five maps of the pyramid, without another neck (official `det`)."""
 
     def __init__(self, shape: Shape, dense: Dense, num_classes: int, seed: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the loop trains in pre-training: a network, with a teacher beside it that is not."""
+"""Models that the loop trains in pre-training: a network, and beside it a teacher that rests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tenfold.nn.hivit import HiViT
 from .model import ClipPretraining, PixelPretraining, level_targets
 
 
-class FeatureTrainee(nn.Module):
+class FeatureTrainingModel(nn.Module):
     """Pixel pre-training with the paper's feature modelling; the teacher is a moving average.
 
     The average starts as a copy. It is kept out of `parameters`, so nothing trains or divides it.
@@ -46,7 +46,7 @@ class FeatureTrainee(nn.Module):
         torch._foreach_lerp_(theirs, own, 1 - momentum)
 
 
-class TokenTrainee(nn.Module):
+class TokenTrainingModel(nn.Module):
     """The CLIP branch, whose frozen teacher makes the targets."""
 
     def __init__(self, network: ClipPretraining, teacher: nn.Module) -> None:

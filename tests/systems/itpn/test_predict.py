@@ -1,0 +1,211 @@
+"""Predictions of iTPN for folders: names of results, what is held in memory, what pages say."""
+
+from __future__ import annotations
+
+import csv
+import json
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+from tenfold.core.system import Evaluation
+from tenfold.generated import scenes
+from tenfold.runner.weights import construct
+from tenfold.systems.itpn import Itpn, inference, predict
+from tenfold.systems.itpn.config import Config, PredictOptions
+from tenfold.systems.itpn.networks import network_of
+
+CLASSES = ("background", *scenes.NAMES)
+ALL = ("pretrain", "classify", "localise", "segment", "detect")
+
+
+def config(*tasks: str) -> Config:
+    """Small untrained networks of some tasks."""
+    words = [*tiny.options("itpn"), "--data.name", "scenes", "--tasks", "pretrain"]
+    words += ["--dense.head-dim", "8", "--dense.size", "64", "--dense.short-sides", "64"]
+    cfg = tiny.config("itpn", "demo", [*words, "--dense.fc-dim", "16"])
+    return replace(cfg, tasks=tasks, classes=CLASSES)
+
+
+@pytest.fixture(scope="module")
+def system() -> Itpn:
+    return construct(Itpn, config(*ALL))
+
+
+def photo(path: Path, number: int = 0, scale: int = 1) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(scenes.scene("own", number).picture)
+    image.resize((80 * scale, 60 * scale)).save(path)
+    return path
+
+
+def table(out: Path) -> list[dict[str, str]]:
+    with (out / "predictions.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_file_has_results_of_its_own(system: Itpn, tmp_path: Path) -> None:
+    names = ["a.jpg", "a.png", "c/a.jpg"]
+    for number, name in enumerate(names):
+        photo(tmp_path / "photos" / name, number)
+    out = tmp_path / "out"
+    written = system.predict(str(tmp_path / "photos"), str(out))
+    assert len(set(written)) == len(written)
+    assert sorted(written) == sorted(path for path in out.rglob("*") if path.is_file())
+    for name in names:
+        for kind in ("labels", "overlay", "objects"):
+            with Image.open(out / f"{name}-{kind}.png") as image:
+                assert image.size[0] in (80, 240)  # objects are drawn on an enlarged copy
+    assert [row["file"] for row in table(out)] == names
+    assert written[-1].name == "predictions.html"
+
+
+def test_a_lone_file_keeps_its_short_names(system: Itpn, tmp_path: Path) -> None:
+    written = system.predict(photo(tmp_path / "a.jpg"), tmp_path / "out")
+    names = {path.name for path in written}
+    assert {"a-labels.png", "a-overlay.png", "a-objects.png", "objects.json"} <= names
+    assert {"labels.png", "boxes.png", "segmentation.png", "objects.png", "pyramid.png"} <= names
+
+
+def test_what_was_predicted_before_is_not_predicted(tmp_path: Path) -> None:
+    segmenter = construct(Itpn, config("segment"))
+    photos = photo(tmp_path / "photos/a.jpg").parent
+    for _ in range(2):
+        segmenter.predict(photos, photos / "out")
+        assert [row["file"] for row in table(photos / "out")] == ["a.jpg"]
+    with pytest.raises(ValueError, match="would lie among the pictures of .*another --out"):
+        segmenter.predict(photos, photos)
+    with pytest.raises(ValueError, match="holds no picture but those of"):
+        segmenter.predict(photos / "out", photos / "out/..")
+
+
+def test_what_cannot_be_read_is_listed(system: Itpn, tmp_path: Path) -> None:
+    photos = photo(tmp_path / "photos/c/a.jpg").parents[1]
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8 nothing")
+    (photos / "=now.png").write_bytes(b"")
+    system.predict(photos, tmp_path / "out")
+    rows = {row["file"]: row["problem"] for row in table(tmp_path / "out")}
+    assert list(rows) == ["'=now.png", "broken.jpg", "c/a.jpg"]
+    assert "broken.jpg is not a picture" in rows["broken.jpg"] and not rows["c/a.jpg"]
+    page = (tmp_path / "out/predictions.html").read_text()
+    assert "2 of 3 files cannot be read" in page and "c/a.jpg: " in page
+    with pytest.raises(ValueError, match="broken"):
+        system.predict(photos / "broken.jpg", tmp_path / "never")
+    (photos / "c/a.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match="none of 3 pictures can be read"):
+        system.predict(photos, tmp_path / "never")
+    assert not (tmp_path / "never").exists()
+
+
+def test_one_image_is_in_memory_at_a_time(
+    system: Itpn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More photos than the page shows; small ones and ones that the page shows reduced."""
+    monkeypatch.setattr(predict, "SHOWN", 4)
+    for number in range(9):
+        photo(tmp_path / f"photos/{number:02}.png", number, 6 if number % 3 == 0 else 1)
+    read: Callable[[Path], np.ndarray] = predict.read_picture
+    answer = predict.answer
+    alive: list[weakref.ref] = []
+    most = 0
+
+    def held() -> int:
+        return sum(one() is not None for one in alive)
+
+    def counted(path: Path) -> np.ndarray:
+        nonlocal most
+        most = max(most, held())  # of those that were read before
+        image = read(path).copy()
+        alive.append(weakref.ref(image))
+        return image
+
+    def answered(*words: object) -> inference.Answer:
+        found = answer(*words)  # type: ignore[arg-type]
+        large = (found.labels, None if found.objects is None else found.objects.masks)
+        alive.extend(weakref.ref(one) for one in large if one is not None)
+        return found
+
+    monkeypatch.setattr(predict, "read_picture", counted)
+    monkeypatch.setattr(predict, "answer", answered)
+    system.predict(tmp_path / "photos", tmp_path / "out", PredictOptions(score=0.1))
+    assert len(alive) == 27 and most == 0 and held() == 0
+
+
+def test_the_page_shows_images_of_all_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "SHOWN", 3)
+    localiser = construct(Itpn, config("localise"))
+    for number in range(6):
+        photo(tmp_path / f"photos/{'ab'[number // 3]}/{number}.png", number)
+    localiser.predict(tmp_path / "photos", tmp_path / "out")
+    assert len(table(tmp_path / "out")) == 6
+    page = (tmp_path / "out/predictions.html").read_text()
+    shown = [name for name in (row["file"] for row in table(tmp_path / "out")) if name in page]
+    assert shown == ["a/0.png", "a/2.png", "b/5.png"]
+
+
+def test_objects_are_as_the_network_found_them(system: Itpn, tmp_path: Path) -> None:
+    """Masks of weak objects are not made, those of the others are the same."""
+    image = np.asarray(Image.open(photo(tmp_path / "a.png")))
+    network = network_of(system.model, "detect")
+    every = inference.detect(network, image, system.cfg)
+    least = float(np.median(every.scores))
+    some = inference.detect(network, image, system.cfg, least)
+    rows = every.scores >= least
+    assert 0 < rows.sum() < len(rows)
+    assert np.array_equal(some.boxes, every.boxes[rows])
+    assert every.masks is not None and np.array_equal(some.masks, every.masks[rows])
+    system.predict(tmp_path / "a.png", tmp_path / "out", PredictOptions(score=least))
+    listed = json.loads((tmp_path / "out/objects.json").read_text())
+    assert len(listed) == rows.sum()
+    assert list(listed[0])[:3] == ["image_id", "file_name", "category"]
+    assert listed[0]["segmentation"]["size"] == [60, 80]
+
+
+def test_boxes_lie_in_the_image(system: Itpn) -> None:
+    network = network_of(system.model, "localise").eval()
+    box = inference.whole_box(network, np.zeros((30, 50, 3), dtype=np.uint8), system.cfg)
+    assert (box >= 0).all() and (box <= [50, 30, 50, 30]).all()
+
+
+def test_a_mask_follows_from_the_seed_and_the_place(system: Itpn, tmp_path: Path) -> None:
+    source = photo(tmp_path / "a.png")
+    sheets = []
+    for number, seed in enumerate((0, 0, 1)):
+        out = tmp_path / str(number)
+        system.predict(source, out, PredictOptions(seed=seed))
+        sheets.append((out / "reconstruction.png").read_bytes())
+    assert sheets[0] == sheets[1] != sheets[2]
+
+
+def test_wrong_options_are_refused(system: Itpn, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--top must be at least 1, got 0"):
+        PredictOptions(top=0)
+    with pytest.raises(ValueError, match=r"--score must be in \[0, 1\)"):
+        PredictOptions(score=1.0)
+    with pytest.raises(ValueError, match="must be a PredictOptions, got a dict"):
+        system.predict(photo(tmp_path / "a.png"), tmp_path / "out", {"top": 3})
+
+
+def test_figures_need_an_evaluation(system: Itpn, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="evaluate first"):
+        system.pictures(tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="none of this system"):
+        system.pictures(Evaluation({}), tmp_path)
+
+
+def test_export_leaves_the_network_as_it_was(system: Itpn) -> None:
+    before = {key: value.clone() for key, value in system.model.state_dict().items()}
+    what = system.export_part("segment", (96, 128))
+    assert what.inputs[0].shape == (2, 3, 96, 128)
+    after = system.model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
