@@ -312,7 +312,8 @@ def pyramid(system: Itpn, some: Sequence[Rgb]) -> bytes:
         maps = [raster(level, grid)[0].permute(1, 2, 0).float().cpu().numpy() for level in levels]
         rows.append(maps[::-1])
         seen.append(np.asarray(image))
-    return picture.pyramid_sheet(seen, rows, (unit // 4, unit // 2, unit))
+    strides = (unit // 4, unit // 2, unit)[3 - backbone.shape.fpn_levels :]
+    return picture.pyramid_sheet(seen, rows, strides)
 
 
 # --- table and page ----------------------------------------------------------------------------

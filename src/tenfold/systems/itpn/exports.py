@@ -91,7 +91,8 @@ def export(system: Itpn, part: str, size: tuple[int, int]) -> Export:
     fixed(network.backbone, network.backbone.grid_of(example))
     if part == "backbone":
         module: nn.Module = Maps(network.backbone)
-        names = LEVELS if network.backbone.shape.fpn_dim else ("tokens",)
+        shape = network.backbone.shape
+        names = LEVELS[3 - shape.fpn_levels :] if shape.fpn_dim else ("tokens",)
     elif isinstance(network, Localiser):
         module, names = Method(network, "boxes"), ("boxes",)
     else:
@@ -121,7 +122,7 @@ def convert(cls: type[Itpn], source: Path) -> tuple[System[Config], Converted]:
             own = replace(own, decoder_dim=layout.decoder_dim, decoder_depth=layout.decoder_depth)
         else:
             own = replace(own, teacher_dim=layout.teacher_dim)
-        cfg = replace(cfg, pretrain=own)
+        cfg = replace(cfg, pretrain=replace(own, num_outs=3 if layout.fpn_levels > 2 else 2))
     if layout.family != "pixel":
         cfg = replace(cfg, data=replace(cfg.data, normalise="half"))
     system = cls(cfg)
