@@ -119,9 +119,10 @@ def kind_of(spec: dict, system: str, where: str) -> str:
     """The kind of a system's case: as it states, else the one that its contents fit."""
     found = _fitting(spec, system)
     stated = f" and states the kind {spec['kind']!r}" if "kind" in spec else ""
+    fits = " and ".join(found) or "no known kind"
     assert len(found) == 1, (
-        f"{where} is of {'no known kind' if not found else ' and '.join(found)} of {system}{stated}; "
-        f"there are checks for: {', '.join(KINDS[system])}"
+        f"{where} is of {fits} of {system}{stated}; there are checks for: "
+        f"{', '.join(KINDS[system])}"
     )
     return found[0]
 

@@ -86,6 +86,7 @@ def check_encoder(case: Case) -> None:
     for kind in KINDS:
         for memory in FORMATS:
             got = outputs(case, state, kind, memory)
+
             def limits(name: str) -> dict[str, float]:
                 share = GRADIENT if name.startswith("grad_") else FORWARD
                 return {"rtol": 0.0, "atol": share * float(np.abs(case.arrays[name]).max())}

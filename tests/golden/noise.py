@@ -1,4 +1,4 @@
-"""Which gradients are nothing but rounding, so that an Adam step turns them into lr times a sign."""
+"""Which gradients are nothing but rounding, which Adam's first step makes lr times a sign."""
 
 from __future__ import annotations
 

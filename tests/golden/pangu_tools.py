@@ -14,7 +14,6 @@ from tenfold.systems.pangu.aggregation import chain, hourly
 from tenfold.systems.pangu.cyclone import Tracker, great_circle_km, minima, track, vorticity
 from tenfold.systems.pangu.noise import Noise, angles, fractal, perlin
 
-
 TERM = re.compile(r"\s*([+-]?)\s*(?:([\d.]+)\s*\*?\s*)?(N\(\w+\)|[A-Za-z]\w*)?\s*")
 
 

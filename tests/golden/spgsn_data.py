@@ -59,7 +59,7 @@ def from_coeffs(coeffs: np.ndarray, length: int) -> torch.Tensor:
 
 
 def indices(name: str, count: int) -> list[int]:
-    """Which of so many windows an output's name means: the 0, 1 and last of "input_dct_0_1_last"."""
+    """Which of so many windows an output's name means, as 0, 1, last of "input_dct_0_1_last"."""
     words = name.split("_")
     found = [int(w) if w.isdigit() else count - 1 for w in words if w.isdigit() or w == "last"]
     return found or ([0] if "first" in words else [])
