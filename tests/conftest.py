@@ -17,7 +17,10 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--golden", default=None, type=Path, help="folder of golden cases (<system>/*.json)"
+        "--golden",
+        default=None,
+        type=Path,
+        help="folder of golden cases: <system>/*.json, or the *.json of one system",
     )
 
 
@@ -25,6 +28,22 @@ def pytest_configure(config: pytest.Config) -> None:
     import torch
 
     torch.set_num_threads(1)
+    _require_cases(config.getoption("--golden"))
+
+
+def _require_cases(root: Path | None) -> None:
+    """A folder of golden cases that holds none must not look like one whose cases all pass."""
+    if root is None:
+        return
+    from golden.harness import KINDS, cases, unread
+
+    if any(cases(system, root) for system in KINDS):
+        return
+    left = [str(path) for path in unread(root)[:5]] if root.is_dir() else []
+    raise pytest.UsageError(
+        f"--golden {root} holds no golden case of {', '.join(KINDS)}: expected <system>/*.json or "
+        f"*.json in it, {'found ' + ', '.join(left) if left else 'found none'}"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

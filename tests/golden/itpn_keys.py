@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from golden.harness import Case
-from tenfold.nn.hivit import HiViT, Shape
+from golden.itpn_fill import shape_of_layout
+from tenfold.nn.hivit import HiViT
 from tenfold.systems.itpn.model import Classifier, ClipPretraining, PixelPretraining
 from tenfold.systems.itpn.official import official_keys
 from tenfold.systems.itpn.official_layout import Layout, convert, describe
@@ -16,30 +17,9 @@ from tenfold.systems.itpn.official_layout import Layout, convert, describe
 KINDS = {"float32": torch.float32, "int64": torch.int64}
 
 
-def shape_of(layout: Layout) -> Shape:
-    """Our `Shape` of what a file's keys say."""
-    return Shape(
-        embed_dim=layout.embed_dim,
-        depths=layout.depths,
-        num_heads=layout.num_heads,
-        patch_size=layout.patch_size,
-        grid=layout.grid,
-        bias=layout.bias,
-        bias_grid=layout.bias_grid,
-        stem_ratio=layout.stem_ratio,
-        ratio=layout.ratio,
-        layer_scale=0.1 if layout.layer_scale else 0.0,
-        fast=layout.family == "fast",
-        conv_stem=layout.conv_stem,
-        has_class_token=layout.class_token,
-        fpn_dim=layout.fpn_dim,
-        fpn_depth=layout.fpn_depth,
-    )
-
-
 def network_of(layout: Layout) -> nn.Module:
     """The module that such a file is of."""
-    shape = shape_of(layout)
+    shape = shape_of_layout(layout)
     if layout.kind == "finetune":
         return Classifier(replace(shape, fpn_dim=0), layout.num_classes)
     if layout.kind == "dense":
@@ -73,5 +53,4 @@ def check_keys(case: Case) -> None:
     assert wrong.missing == [gone] and wrong.unused == ["surplus"]
 
 
-CHECKS = {"official_keys": check_keys}
-"""First words of a case's name -> its check."""
+CHECKS = {"keys": check_keys}

@@ -28,16 +28,18 @@ def fill(case: Case, key: str, shape) -> Tensor:
     return torch.from_numpy(kinds[rule["kind"]](drawn))
 
 
-def given(case: Case, name: str) -> Tensor:
-    """An input `[name, shape, scale(, note)]`; of the notes only a leading "abs" is applied here.
+def given(case: Case, role: str) -> Tensor:
+    """An input by its role; of the notes only a leading "abs" is applied here.
 
     Other notes say how the tensor that is used is made from this one, which is the check's part.
     """
-    entry = next((i for i in case.spec["inputs"] if i[0] == name), None)
-    if entry is None:
-        raise KeyError(
-            f"case {case.name}: no input {name!r}; it has {[i[0] for i in case.spec['inputs']]}"
-        )
-    drawn = case.rule(name, entry[1], entry[2])
-    absolute = len(entry) > 3 and re.split("[; ]", entry[3])[0] == "abs"
+    entry = case.find(role)
+    drawn = case.value(entry)
+    absolute = re.split("[; ]", entry.note)[0] == "abs"
     return torch.from_numpy(np.abs(drawn) if absolute else drawn)
+
+
+def stated(pattern: str, said: str, default: float) -> float:
+    """A number that a case states in words, such as the `lr (.*)` of "SGD lr 0.1 momentum 0.9"."""
+    found = re.search(pattern.replace("#", r"(\d+(?:\.\d+)?(?:e-?\d+)?)"), said)
+    return float(found[1]) if found else default

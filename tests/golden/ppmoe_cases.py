@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,9 +15,6 @@ from tenfold.core.optim import Optim
 from tenfold.systems.ppmoe.config import Config, Data, Layout, Model
 
 NUMBER = r"(\d*\.?\d+(?:e-?\d+)?)"
-
-SURE = 1e-6
-"""Gradients below this may be rounding noise in float32; Adam's first step is lr * their sign."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +74,9 @@ def weights_of_losses(case: Case) -> tuple[float, float]:
 
 def filled(case: Case) -> dict[str, np.ndarray]:
     """Inputs and weights of a `gate` or `moe_layer` case, without the keys' prefix."""
-    made = {i["key"]: case.input(i["key"]) for i in case.spec["inputs"]}
+    made = {case.role(entry.name): case.value(entry) for entry in case.inputs}
     for key, shape in case.spec["params"]:
-        made[key] = case.rule(key, shape, case.spec["scales"][key])
-    made = {key.split(".", 1)[1]: value for key, value in made.items()}
+        made[case.role(key)] = case.rule(key, shape, case.spec["scales"][key])
     for statement in (case.spec.get("post") or "").split(";"):
         if statement.strip():
             _apply(statement.replace(" ", ""), made)
@@ -189,7 +184,7 @@ def whole_weights(case: Case, dtype: torch.dtype) -> dict[str, torch.Tensor]:
 
 def chunks(case: Case) -> list[torch.Tensor]:
     """The tokens of all dp x M chunks, in order."""
-    (entry,), cfg = case.spec["inputs"], case.spec["config"]
-    seed = zlib.crc32(entry["key"].encode()) & 0xFFFFFFFF
-    tokens = np.random.RandomState(seed).randint(0, cfg["V"], entry["shape"])
+    entry, cfg = case.find("tokens"), case.spec["config"]
+    random = np.random.RandomState(case.seed(entry.name))
+    tokens = random.randint(0, cfg["V"], entry.shape)
     return list(torch.from_numpy(tokens).chunk(cfg["dp"] * cfg["M"]))

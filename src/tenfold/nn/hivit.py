@@ -63,6 +63,8 @@ class Shape:
     """Channels of the pyramid; 0 has none."""
     fpn_depth: int = 2
     """MLP blocks of each step down the pyramid."""
+    fpn_levels: int = 3
+    """Levels of the pyramid, coarsest first: 3, or 2 without the finest."""
     eps: float = 1e-6
     """Of each LayerNorm; detection and segmentation have torch's 1e-5."""
     drop_path: float = 0.0
@@ -144,10 +146,12 @@ class HiViT(nn.Module):
         self.align_dim_16to8 = nn.Linear(dim // 2, out, bias=False)
         self.split_16to8 = PatchSplit(dim, out, eps)
         self.block_16to8 = steps()
-        self.align_dim_8to4 = nn.Linear(dim // 4, out, bias=False)
-        self.split_8to4 = PatchSplit(out, out, eps)
-        self.block_8to4 = steps()
-        self.fpn_modules = nn.ModuleList([Block(out, hidden, eps=eps) for _ in SIDES])
+        if shape.fpn_levels > 2:
+            self.align_dim_8to4 = nn.Linear(dim // 4, out, bias=False)
+            self.split_8to4 = PatchSplit(out, out, eps)
+            self.block_8to4 = steps()
+        levels = range(shape.fpn_levels)
+        self.fpn_modules = nn.ModuleList([Block(out, hidden, eps=eps) for _ in levels])
 
     def grid_of(self, images: Float[Tensor, "batch 3 height width"]) -> Grid:
         """Rows and columns of units; ValueError if the sides are no multiples of a unit."""
@@ -241,12 +245,14 @@ class HiViT(nn.Module):
         return index, None
 
     def pyramid(self, features: Features) -> list[Float[Tensor, "batch unit side side fpn_dim"]]:
-        """The levels of 1, 2 and 4 sub-patches a unit's side, coarsest first."""
+        """The levels of 1, 2 and (if there are three) 4 sub-patches a unit's side."""
         x = features.tokens[:, :, None, None]
         coarse = x if self.align_dim_16tofpn is None else self.align_dim_16tofpn(x)
         middle = self.block_16to8(self.split_16to8(x) + self.align_dim_16to8(features.middle))
-        fine = self.block_8to4(self.split_8to4(middle) + self.align_dim_8to4(features.fine))
-        levels = (coarse, middle, fine)
+        levels = [coarse, middle]
+        if self.shape.fpn_levels > 2:
+            fine = self.split_8to4(middle) + self.align_dim_8to4(features.fine)
+            levels.append(self.block_8to4(fine))
         return [block(level) for block, level in zip(self.fpn_modules, levels, strict=True)]
 
     def detection_maps(
@@ -254,7 +260,8 @@ class HiViT(nn.Module):
     ) -> list[Float[Tensor, "batch fpn_dim rows columns"]]:
         """Five maps, finest first: the pyramid, and twice halved again by average pooling.
 
-        Strides are 4, 8, 16, 32, 64 for patch_size 16. Source: official detection backbones.
+        Strides are 4, 8, 16, 32, 64 for patch_size 16; a pyramid of two levels has no 4. Source:
+        official detection backbones.
         """
         grid = self.grid_of(images)
         maps = [raster(level, grid) for level in self.pyramid(self.encode(images))[::-1]]

@@ -8,6 +8,8 @@ from typing import Literal
 from tenfold.core.loop import Loop
 from tenfold.core.optim import Optim
 
+from .masking import blocks_of
+
 Task = Literal["pretrain", "classify", "localise", "segment", "detect"]
 SETS: dict[str, tuple[Task, ...]] = {
     "imagenet": ("pretrain", "classify"),
@@ -138,6 +140,10 @@ class Pretrain:
     pyramid: bool = True
     """Train the pyramid with the backbone; False is the baseline HiViT-MAE, whose decoder sees the
     main stage alone (pixel)."""
+    num_outs: Literal[2, 3] = 3
+    """Levels of the pyramid that are trained, coarsest first: 3, or 2 without the finest, which
+    then starts at random in later tasks. The official classes also name 1, which does not run
+    (`pyramid` False is what it would be), and for clip 4 and 5, which are as 3."""
     mask_ratio: float = 0.75
     """Share of units that are removed (pixel)."""
     decoder_dim: int = 512
@@ -165,12 +171,20 @@ class Pretrain:
     pixels of the units that it must predict."""
     masked_share: float = 0.38
     """Share of units that are masked in blocks (clip; official: 75 of 196)."""
+    max_mask_patches_per_block: int = 0
+    """Units that one block may add to a mask (clip; the official code's option of this name); 0
+    sets no limit but what is left to mask (official default)."""
 
     def __post_init__(self) -> None:
         if not 0 < self.mask_ratio < 1 or not 0 < self.masked_share < 1:
             raise ValueError(
                 f"pretrain.mask_ratio {self.mask_ratio} and masked_share {self.masked_share} must "
                 "be between 0 and 1"
+            )
+        if self.max_mask_patches_per_block < 0:
+            raise ValueError(
+                "pretrain.max_mask_patches_per_block must not be negative, got "
+                f"{self.max_mask_patches_per_block}; 0 sets no limit"
             )
         if self.decoder_dim % 16 or self.decoder_dim % self.decoder_heads:
             raise ValueError(
@@ -349,6 +363,14 @@ class Config:
         need += ["pretrain"] if "pretrain" in self.tasks and self.pretrain.pyramid else []
         if need and not self.model.fpn_dim:
             raise ValueError(f"task {need[0]} needs a pyramid; set model.fpn_dim")
+        if "pretrain" in self.tasks and self.pretrain.method == "clip":
+            units, own = self.model.size // self.model.patch_size, self.pretrain
+            made = blocks_of(units, own.masked_share, own.max_mask_patches_per_block)
+            if 0 < made.most < made.least:
+                raise ValueError(
+                    f"pretrain.max_mask_patches_per_block {made.most} is less than the smallest "
+                    f"block, {made.least} units of the {made.count} to mask; raise it, or 0"
+                )
         if not 0 <= self.warmup_share < 1 or self.steps < 0:
             raise ValueError(
                 f"warmup_share {self.warmup_share} must be in [0, 1), steps {self.steps} at least 0"

@@ -26,7 +26,7 @@ from tenfold.data.images.segmentation import Segmented
 from tenfold.generated import scenes
 
 from .config import SETS, Config, Data
-from .masking import Blockwise
+from .masking import blocks_of
 
 CONSTANTS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -237,8 +237,8 @@ class PhotoBatches:
         rows, places = feed.at(index)
         model, pictures, masks = self.cfg.model, [], []
         units = model.size // model.patch_size
-        count = max(1, round(self.cfg.pretrain.masked_share * units * units))
-        make = Blockwise(units, units, count, max(1, round(16 / 75 * count)))
+        own = self.cfg.pretrain
+        make = blocks_of(units, own.masked_share, own.max_mask_patches_per_block)
         for row, place in zip(rows, places, strict=True):
             pictures.append(self.view(row, feed.draw(index, place))[0])
             random = Random(seed_of(self.cfg.seed, "masks", index, place))

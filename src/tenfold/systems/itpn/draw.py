@@ -68,7 +68,8 @@ def pyramid_row(image: Rgb, levels: Sequence[Float[np.ndarray, "_ _ _"]]) -> lis
 
 def pyramid_sheet(rows: Sequence[Sequence[Rgb]], unit: int) -> bytes:
     """Draw rows of `pyramid_row` as a PNG; `unit` is the stride of the coarsest level."""
-    strides = (unit // 4, unit // 2, unit)
+    levels = len(rows[0]) - 1
+    strides = (unit // 4, unit // 2, unit)[3 - levels :]
     return sheet(rows, ("picture", *(f"stride {s}" for s in strides)), height=ROW)
 
 

@@ -100,7 +100,8 @@ def export_part(
     fixed(network.backbone, network.backbone.grid_of(example))
     if part == "backbone":
         module: nn.Module = Maps(network.backbone)
-        names = LEVELS if network.backbone.shape.fpn_dim else ("tokens",)
+        shape = network.backbone.shape
+        names = LEVELS[3 - shape.fpn_levels :] if shape.fpn_dim else ("tokens",)
     elif isinstance(network, Localiser):
         module, names = Method(network, "boxes"), ("boxes",)
     else:
@@ -136,7 +137,7 @@ def read_official(source: Path) -> tuple[Config, dict[str, Tensor]]:
             own = replace(own, decoder_dim=layout.decoder_dim, decoder_depth=layout.decoder_depth)
         else:
             own = replace(own, teacher_dim=layout.teacher_dim)
-        cfg = replace(cfg, pretrain=own)
+        cfg = replace(cfg, pretrain=replace(own, num_outs=3 if layout.fpn_levels > 2 else 2))
     if layout.family != "pixel":
         cfg = replace(cfg, data=replace(cfg.data, normalise="half"))
     return cfg, state

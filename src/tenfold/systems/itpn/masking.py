@@ -13,6 +13,10 @@ TRIES = 10
 """Rectangles drawn before a mask is left as it is, so that it may have too few units."""
 
 
+SMALLEST = 16 / 75
+"""Units of the smallest rectangle over those to mask (official: 16 of 75 on a 14 x 14 grid)."""
+
+
 @dataclass(frozen=True)
 class Blockwise:
     """Masks made of rectangles on a grid of units."""
@@ -23,20 +27,22 @@ class Blockwise:
     """Units to mask."""
     least: int = 16
     """Units of the smallest rectangle (official: 16 on a 14 x 14 grid)."""
-    aspect: float = 0.3
-    """Smallest height over width; the largest is its inverse."""
+    most: int = 0
+    """Units that one rectangle may add; 0 sets no limit but what is left to mask (official)."""
+    aspects: tuple[float, float] = (0.3, 1 / 0.3)
+    """Smallest and largest height over width of a rectangle."""
 
     def draw(self, random: Random) -> Bool[np.ndarray, "height width"]:
         """One mask; the order of draws is that of the official code."""
         mask = np.zeros((self.height, self.width), dtype=bool)
         while (left := self.count - int(mask.sum())) > 0:
-            if not self._add(mask, left, random):
+            if not self._add(mask, min(left, self.most or left), random):
                 break
         return mask
 
     def _add(self, mask: Bool[np.ndarray, "height width"], most: int, random: Random) -> bool:
         """Mask one more rectangle that adds at most `most` units."""
-        low, high = math.log(self.aspect), math.log(1 / self.aspect)
+        low, high = map(math.log, self.aspects)
         for _ in range(TRIES):
             area = random.uniform(self.least, most)
             aspect = math.exp(random.uniform(low, high))
@@ -50,3 +56,12 @@ class Blockwise:
                 part[:] = True
                 return True
         return False
+
+
+def blocks_of(side: int, share: float, most: int = 0) -> Blockwise:
+    """Masks of a share of side x side units, whose smallest rectangle is as the official one.
+
+    most: units that one rectangle may add; 0 sets no limit.
+    """
+    count = max(1, round(share * side * side))
+    return Blockwise(side, side, count, max(1, round(SMALLEST * count)), most)

@@ -91,7 +91,7 @@ class PixelPretraining(nn.Module):
         self.backbone = HiViT(shape)
         with torch.no_grad():
             self.backbone.absolute_pos_embed.copy_(sincos_2d(shape.embed_dim, *shape.grid)[None])
-        dims = (shape.fpn_dim,) * 3 if shape.fpn_dim else (shape.embed_dim,)
+        dims = (shape.fpn_dim,) * shape.fpn_levels if shape.fpn_dim else (shape.embed_dim,)
         self.levels = len(dims)
         self.decoder_embed = Merge(dims, dim, shape.eps)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
@@ -149,7 +149,7 @@ class PixelPretraining(nn.Module):
         if "features" in batch:
             targets = _rows(batch["features"], removed)
             guessed = torch.cat([head(decoded) for head in self.feature_heads], -1)
-            losses["loss/feature"] = pixel_loss(guessed, targets) * len(SIDES)
+            losses["loss/feature"] = pixel_loss(guessed, targets) * self.levels
             losses["loss"] = losses["loss"] + batch["feature_weight"] * losses["loss/feature"]
         return losses
 
@@ -161,7 +161,7 @@ def _rows(x: Tensor, at: Int64[Tensor, "batch some 1"]) -> Tensor:
 
 def feature_heads(dim: int, shape: Shape) -> nn.ModuleList:
     """From the decoder to each pyramid level of a unit: ours, after the paper's second term."""
-    outs = [side**2 * shape.fpn_dim for side in SIDES]
+    outs = [side**2 * shape.fpn_dim for side in SIDES[: shape.fpn_levels]]
     heads = [nn.Sequential(nn.LayerNorm(dim, eps=shape.eps), nn.Linear(dim, o)) for o in outs]
     return nn.ModuleList(heads)
 
@@ -177,8 +177,9 @@ def level_targets(
     levels = teacher.pyramid(teacher.encode(images))
     normal = [nn.functional.layer_norm(x.float(), x.shape[-1:]) for x in levels]
     # each level counts the same: a level of k*k sub-patches has k*k times the values
-    total = sum(SIDES[i] ** 2 for i in range(len(levels)))
-    weights = [(total / (len(SIDES) * side**2)) ** 0.5 for side in SIDES]
+    sides = SIDES[: len(levels)]
+    total = sum(side**2 for side in sides)
+    weights = [(total / (len(sides) * side**2)) ** 0.5 for side in sides]
     return torch.cat([w * x.flatten(2) for w, x in zip(weights, normal, strict=True)], -1)
 
 
@@ -196,7 +197,7 @@ class ClipPretraining(nn.Module):
             )
         self.backbone = HiViT(shape)
         dim = shape.embed_dim
-        self.decoder_embed = Merge((shape.fpn_dim,) * 3, dim, shape.eps)
+        self.decoder_embed = Merge((shape.fpn_dim,) * shape.fpn_levels, dim, shape.eps)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.norm = nn.LayerNorm(dim, eps=shape.eps)
         self.norm_cls = nn.LayerNorm(dim, eps=shape.eps)

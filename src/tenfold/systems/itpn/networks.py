@@ -47,6 +47,8 @@ def shape_of(cfg: Config, task: Task) -> Shape:
     )
     if task == "classify" or (task == "pretrain" and not cfg.pretrain.pyramid):
         shape = replace(shape, fpn_dim=0)
+    if task == "pretrain":
+        shape = replace(shape, fpn_levels=cfg.pretrain.num_outs)
     if task == "pretrain" and cfg.pretrain.method == "pixel":
         shape = replace(shape, drop_path=0.0)
     if task in ("segment", "detect"):

@@ -46,6 +46,8 @@ class Layout:
     conv_stem: bool
     fpn_dim: int = 0
     fpn_depth: int = 1
+    fpn_levels: int = 3
+    """Of the pyramid if there is one: 2 has no finest level."""
     decoder_dim: int = 0
     decoder_depth: int = 0
     teacher_dim: int = 0
@@ -88,7 +90,7 @@ def describe(state: Mapping[str, Tensor]) -> Layout:
     if absent:
         raise ValueError(f"the file lacks {', '.join(absent)}")
     bias, bias_grid, heads = _bias(state, main, has_token)
-    fpn = state["split_8to4.norm.weight"].shape[0] if "split_8to4.norm.weight" in state else 0
+    fpn = state["align_dim_16to8.weight"].shape[0] if "align_dim_16to8.weight" in state else 0
     kind: Literal["pretrain", "finetune", "dense"] = "dense"
     if "mask_token" in state:
         kind = "pretrain"
@@ -116,7 +118,8 @@ def describe(state: Mapping[str, Tensor]) -> Layout:
         class_token=has_token,
         conv_stem=state[needed[0]].ndim == 4 or not fast,
         fpn_dim=fpn,
-        fpn_depth=len(_numbers(state, r"block_8to4\.(\d+)\.")) or 1,
+        fpn_depth=len(_numbers(state, r"block_16to8\.(\d+)\.")) or 1,
+        fpn_levels=2 if fpn and "split_8to4.norm.weight" not in state else 3,
         decoder_dim=state["decoder_pred.weight"].shape[1] if has_decoder else 0,
         decoder_depth=len(_numbers(state, r"decoder_blocks\.(\d+)\.")),
         teacher_dim=state["lm_head.weight"].shape[0] if "lm_head.weight" in state else 0,

@@ -27,6 +27,8 @@ SHAPED = (
 """Fields of the model that follow from the weights it starts from."""
 NECK = ("align_dim_", "split_", "block_16to8", "block_8to4", "fpn_modules")
 """Beginnings of the pyramid's names."""
+FINEST = ("align_dim_8to4", "split_8to4", "block_8to4", "fpn_modules.2")
+"""Beginnings of the names of its finest level."""
 ASIDE = (
     "decoder_", "mask_token", "lm_head.", "lm_cls_head.", "norm.", "norm_cls.", "cls_pt_layers.",
     "fc_norm.", "head.",
@@ -124,7 +126,8 @@ def begin(
     """Load a backbone; ValueError lists whatever is missing or unused and should not be.
 
     What may differ: a task without a pyramid leaves one unused, bias tables start at zero where the
-    source has none, and of a source without any pyramid (HiViT-MAE) a new one starts at random.
+    source has none, and of a source without any pyramid (HiViT-MAE) a new one starts at random, as
+    does the finest level of one pre-trained without it.
     """
     names = official_keys(backbone)
     state = backbone.state_dict()
@@ -148,6 +151,8 @@ def begin(
     fresh = [k for k in account.missing if "position_bias" in k or ".rel_pos_" in k]
     if needs_neck and not has_neck:
         fresh += [k for k in account.missing if is_neck(k)]
+    elif needs_neck and not any(key.startswith(FINEST) for key in given):
+        fresh += [k for k in account.missing if k.startswith(FINEST)]
     account.missing = [key for key in account.missing if key not in fresh]
     account.ignored += ignored + [(key, "not in the source: starts anew") for key in fresh]
     if not allow_missing:

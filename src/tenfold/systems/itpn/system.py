@@ -230,6 +230,7 @@ class Itpn(System[Config]):
             logits = evaluation.class_logits(network, photos, self.cfg)
             found = evaluation.accuracy(logits, torch.from_numpy(photos.labels))
             return {"top1": found["accuracy/fine-tuned/top1"]}
+        assert isinstance(network, Localiser)
         found = evaluation.overlap(evaluation.boxes(network, photos, self.cfg), photos)
         return {"iou": found["overlap/localised/iou"]}
 

@@ -1,0 +1,135 @@
+"""The kinds of golden cases, told by what a case says of itself and never by its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+Mark = Callable[[dict], bool]
+
+
+def _says(*kinds: str) -> dict[str, Mark]:
+    """Kinds of a system whose cases name them."""
+    return {kind: lambda spec, kind=kind: spec.get("kind") == kind for kind in kinds}
+
+
+def _config(spec: dict) -> dict:
+    config = spec.get("config")
+    return config if isinstance(config, dict) else {}
+
+
+def _has(*names: str) -> Mark:
+    """Whether all these options are in the configuration."""
+    return lambda spec: all(name in _config(spec) for name in names)
+
+
+def _outputs(spec: dict) -> set[str]:
+    """Names of the outputs that a case lists, without the part that is stored of them."""
+    listed = spec.get("outputs") or []
+    names = [entry[0] if isinstance(entry, list) else entry for entry in listed]
+    return set() if isinstance(listed, str) else {name.partition(":")[0] for name in names}
+
+
+def _gives(pattern: str) -> Mark:
+    """Whether an output of such a name is listed."""
+    return lambda spec: any(re.fullmatch(pattern, name) for name in _outputs(spec))
+
+
+def _source(spec: dict, part: str) -> str:
+    source = spec.get("source")
+    return source.get(part) or "" if isinstance(source, dict) else ""
+
+
+def _weights(spec: dict, pattern: str) -> bool:
+    return any(re.search(pattern, key) for key, *_ in spec.get("params") or [])
+
+
+def _matches_epochs(spec: dict) -> bool:
+    """Cases of LDC's unit in training."""
+    return "epochs" in _config(spec) and "classes" in _config(spec)
+
+
+def _is_schedule(name: str, value: object) -> bool:
+    """An entry of iTPN's learning rates: options, or a table's arguments with options last."""
+    options = value[-1] if isinstance(value, list) and value else value
+    return not name.startswith("epochs") and isinstance(options, dict) and any(
+        key.startswith("warmup") for key in options
+    )  # fmt: skip
+
+
+KINDS: dict[str, dict[str, Mark]] = {
+    "spgsn": _says(
+        "model", "filters", "dct", "lr", "fk_cmu", "fk_h36m", "cmu_windows", "cmu_mpjpe",
+        "h36m_sampling", "h36m_reader", "3dpw_reader",
+    ),
+    "ppmoe": _says("gate", "moe_layer", "lm_step", "cost_model"),
+    "ldc": {
+        "encoder": _has("feature_dim", "base_class"),
+        "protocol": lambda spec: "datasets" in spec,
+        "biased_sampling": lambda spec: (
+            _weights(spec, r"^layer_6\.") and not _has("T")(spec) and not _matches_epochs(spec)
+            and not _has("epochs_new")(spec)
+        ),
+        "pcu_recurrence": lambda spec: _has("T", "D")(spec) and not _matches_epochs(spec),
+        "dis_match": lambda spec: _has("D")(spec) and _matches_epochs(spec),
+        "session_update": _has("epochs_new", "way", "shot"),
+        "ncm_metrics": _has("novel_shots", "sessions"),
+        "free_lunch_dc": _has("alpha", "beta", "k"),
+    },
+    "pangu": {
+        "bias": _gives("position_index|expanded_bias.*"),
+        "windows": _has("shape_BZHWC"),
+        "block": _has("padded_ZHW", "res_ZHW"),
+        "resample": _has("res_down_ZHW"),
+        "patch": _has("upper_channels_in", "patch"),
+        "forward": _has("depths", "levels", "lat", "lon"),
+        "metrics": _has("shape_VHW"),
+        "schedule": _has("hours"),
+        "perlin": _has("octaves", "res"),
+        "tracker": _gives(".*_(track|true|(vort|msl)_step.*)"),
+    },
+    "itpn": {
+        "keys": lambda spec: "keys" in spec and "n_trainable" in spec,
+        "masks": _has("num_masking_patches"),
+        "schedules": lambda spec: any(_is_schedule(*item) for item in _config(spec).items()),
+        "groups": lambda spec: any(isinstance(v, dict) and "groups" in v for v in spec.values()),
+        "dense_groups": lambda spec: "groups" in spec and _has("layer_decay_rate")(spec),
+        "sincos": lambda spec: isinstance(_config(spec).get("cases"), list),
+        "table": _has("grid_from", "grid_to"),
+        "pixel_pretrain": _has("mask_ratio"),
+        "clip_pretrain": lambda spec: (
+            _has("teacher_dim")(spec) or _source(spec, "cls") == "iTPNClipDistill"
+        ) and "keys" not in spec,
+        "teacher": _has("output_dim", "width"),
+        "visible": _has("n_keep"),
+        "levels": _gives(r"in\d+x\d+_level\d+"),
+        "classifier": _gives("logits|pooled|features|ce_loss|pos_embed_resized"),
+    },
+}  # fmt: skip
+"""System -> kind of case -> whether a case is of it."""
+
+
+def _fitting(spec: dict, system: str) -> list[str]:
+    marks = KINDS[system]
+    stated = spec.get("kind")
+    return [stated] if stated in marks else [kind for kind, mark in marks.items() if mark(spec)]
+
+
+def kind_of(spec: dict, system: str, where: str) -> str:
+    """The kind of a system's case: as it states, else the one that its contents fit."""
+    found = _fitting(spec, system)
+    stated = f" and states the kind {spec['kind']!r}" if "kind" in spec else ""
+    fits = " and ".join(found) or "no known kind"
+    assert len(found) == 1, (
+        f"{where} is of {fits} of {system}{stated}; there are checks for: "
+        f"{', '.join(KINDS[system])}"
+    )
+    return found[0]
+
+
+def system_of(spec: dict) -> str:
+    """The system of a case that lies in no system's folder; empty if none or several fit."""
+    if spec.get("system") in KINDS:
+        return spec["system"]
+    found = [system for system in KINDS if _fitting(spec, system)]
+    return found[0] if len(found) == 1 else ""
