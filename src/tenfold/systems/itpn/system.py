@@ -29,7 +29,7 @@ from .evaluation import Details
 from .model import Classifier, ClipPretraining, PixelPretraining
 from .networks import build, device_of, network_of, shape_of, teacher_of
 from .recipes import RECIPES
-from .tasks import Detector, Segmenter
+from .tasks import Detector, Localiser, Segmenter
 from .training_models import FeatureTrainingModel, TokenTrainingModel
 
 TITLES: dict[Task, dict[str, str]] = {
