@@ -68,6 +68,7 @@ def page(name: str) -> str:
     """The page of one system."""
     cls = system_class(name)
     paper, recipes = cls.paper, cls.recipes
+    file, alt = picture(name)
     lines = [
         f"# {name}: {cls.task}",
         "",
@@ -79,6 +80,7 @@ def page(name: str) -> str:
         f"- Use: {cls.intended}",
         f"- Read the code: `src/tenfold/systems/{name}/` (its README says how we differ).",
         "",
+        *([f"![{alt}](../pictures/{file})", ""] if file else []),
         *guide(name),
         "## Results",
         "",
@@ -140,7 +142,7 @@ def setting(found: dict[str, Any]) -> str:
 
 def claims_table(found: dict[str, Any], sentences: bool) -> list[str]:
     """A row a claim: the metric, the method, the baseline, their difference, the verdict."""
-    head = "metric | method | baseline | difference [95 %] | verdict |"
+    head = f"metric | method | baseline | difference [95{NO_BREAK}%] | verdict |"
     marks = "---|--:|--:|--:|---|"
     lines = [f"| claim | {head}", f"|---|{marks}"] if sentences else [f"| {head}", f"|{marks}"]
     for claim in found["claims"]:
