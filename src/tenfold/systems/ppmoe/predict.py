@@ -43,8 +43,8 @@ SECTIONS = 4
 """Mixture layers on a page of routing."""
 SHOWN = 60
 """Characters of the prompt that the terminal shows."""
-EXCERPT = 240
-"""Characters of a text that the table and the page of a folder show."""
+EXCERPT = 120
+"""Characters before and after the end of a text that the table and the page of a folder show."""
 LISTED = 60
 """Texts that the page of a folder shows, at most; the table has all."""
 
@@ -121,7 +121,7 @@ def predict_folder(
         written = write(made, tokenizer, out, f"{output_name(Path(name))}-")
         return Record(
             name,
-            end=in_a_line(prompt.decode("utf-8")[-EXCERPT:]),
+            end=in_a_line(end_of(prompt, EXCERPT)),
             begin=in_a_line(made.texts[0][:EXCERPT]),
             files=tuple(path.relative_to(out).as_posix() for path in written),
         )
@@ -149,7 +149,7 @@ def predict_folder(
                 Tile("tokens written", f"{options.tokens * options.samples * len(good):,}"),
             ],
             count=len(records),
-            problems=[f"{one.name}: {one.problem}" for one in records if one.problem],
+            problems=[one.problem for one in records if one.problem],
             meaning=_meaning(options),
         )
     return [out / file for one in good for file in one.files] + [table, page]
@@ -335,7 +335,7 @@ def on_terminal(prompt: bytes, samples: int) -> Show:
             print()
         if samples > 1:
             print(f"--- continuation {sample + 1} of {samples}")
-        _print(prompt.decode("utf-8")[-SHOWN:])
+        _print(end_of(prompt, SHOWN))
 
     return show
 
@@ -354,6 +354,11 @@ def _tell_rate(count: int, seconds: float) -> None:
     )
 
 
+def end_of(prompt: bytes, most: int) -> str:
+    """The last characters of a text, at most so many."""
+    return prompt.decode("utf-8")[-most:]
+
+
 def in_a_line(text: str) -> str:
     """The text without line ends, and without what would act on a terminal or a page."""
     return text.translate(VISIBLE | {9: 32}).replace("\n", " ↵ ")
@@ -369,8 +374,8 @@ def _table(shown: Sequence[Record], count: int, out: Path) -> Table:
     rows = [
         [
             Cell(printable(one.name), href=relative(out / one.files[-1], here)),
-            Cell(f"… {one.end[-EXCERPT // 2 :]}"),
-            Cell(one.begin),
+            Cell(one.end, code=True),
+            Cell(one.begin, code=True),
         ]
         for one in shown
     ]

@@ -201,7 +201,7 @@ def _link_bytes(shape: Shape, b: int) -> tuple[int, int]:
 def _links(shape: Shape, b: int, seconds: float) -> dict[str, Timing]:
     """Collectives between two local processes on gloo; they are killed if they do not answer."""
     small, large = _link_bytes(shape, b)
-    limit = 30.0 + 3 * seconds  # starting two interpreters on a busy machine takes a while
+    limit = 90.0 + 3 * seconds  # starting two interpreters on a busy machine takes a while
     with tempfile.TemporaryDirectory() as folder:
         spawned = mp.start_processes(
             _link_process, args=(folder, small // 4, large // 4, seconds / 3), nprocs=2,
@@ -228,7 +228,7 @@ def _link_process(rank: int, folder: str, small: int, large: int, seconds: float
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2,
-        timeout=timedelta(seconds=30),
+        timeout=timedelta(seconds=90),
     )  # fmt: skip
     few, many, got = torch.zeros(small), torch.zeros(large), torch.zeros(small)
     runs: dict[str, Callable[[], object]] = {
