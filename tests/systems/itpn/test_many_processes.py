@@ -8,8 +8,8 @@ from pathlib import Path
 import forked
 import pytest
 import tiny
-import use_worker
 from PIL import Image
+from systems.itpn import use_worker
 
 from tenfold import cli
 from tenfold.generated import scenes
