@@ -339,7 +339,7 @@ def test_predict(spgsn: Path, call: Call, tmp_path: Path) -> None:
     file = walker_npz(tmp_path)
     code, out, _ = call("predict", spgsn, file, "--out", tmp_path / "out")
     assert code == 0
-    assert [Path(p) for p in out.split()] == sorted((tmp_path / "out").iterdir())
+    assert sorted(map(Path, out.split())) == sorted((tmp_path / "out").iterdir())
     assert_wrong(call("predict", spgsn, tmp_path / "no.npz"), "no.npz", "does not exist")
 
 

@@ -164,6 +164,7 @@ def test_loss_by_hand() -> None:
     assert mpjpe_loss(exact, target, basis).item() == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.slow  # every fast run exports the full network, see test_every_system
 @pytest.mark.parametrize("name", ["full", "parts only", "gcn", "mlp"])
 def test_export_equals_eager(name, tmp_path) -> None:
     import onnxruntime
@@ -183,6 +184,7 @@ def test_export_equals_eager(name, tmp_path) -> None:
         torch.testing.assert_close(torch.from_numpy(got), want)
 
 
+@pytest.mark.slow  # every fast run exports the full network, see test_every_system
 @pytest.mark.parametrize("name", ["full", "scattering only"])
 def test_prepared_exports(name) -> None:
     prepared = prepare(made(VARIANTS[name]))

@@ -16,6 +16,7 @@ import torch
 import tenfold
 from tenfold.core.seed import generator
 from tenfold.core.system import Evaluation
+from tenfold.data.motion.clips import Windows
 from tenfold.generated import walker
 from tenfold.systems.spgsn import Spgsn, predict
 from tenfold.systems.spgsn.evaluation import Curves, horizons
@@ -35,10 +36,10 @@ def walk() -> np.ndarray:
     return walker.clips("test", seed=3, num_per_action=1, frames=30)[0].positions
 
 
-@pytest.fixture
-def folder(tmp_path: Path, walk: np.ndarray) -> Path:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, walk: np.ndarray) -> Path:
     """Motions whose names differ in suffix and folder alone, and what is no motion."""
-    folder = tmp_path / "motions"
+    folder = tmp_path_factory.mktemp("use") / "motions"
     (folder / "c").mkdir(parents=True)
     (folder / ".hidden").mkdir()
     np.savez(folder / "a.npz", positions=walk)
@@ -51,6 +52,12 @@ def folder(tmp_path: Path, walk: np.ndarray) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def written(system: Spgsn, folder: Path) -> list[Path]:
+    """What the predictions of the folder are."""
+    return system.predict(str(folder), str(folder.parent / "out"))
+
+
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Predictions without animations and plots, which take most of the time."""
@@ -61,11 +68,8 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- a folder of motions -----------------------------------------------------------------------
 
 
-def test_results_of_a_folder_do_not_overwrite_each_other(
-    system: Spgsn, folder: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    written = system.predict(str(folder), str(out))
+def test_results_of_a_folder_do_not_overwrite_each_other(written: list[Path], folder: Path) -> None:
+    out = folder.parent / "out"
     kinds = ("predicted.npz", "predicted.bvh", "continued.bvh", "animation.gif", "error.png")
     expected = {f"{name}.{kind}" for name in ("a.npz", "a.txt", "c/a.npz") for kind in kinds}
     expected = expected - {"c/a.npz.error.png"} | {"predictions.csv", "predictions.html"}
@@ -88,17 +92,20 @@ def test_results_of_a_folder_do_not_overwrite_each_other(
 
 
 def test_a_folder_gives_what_its_files_give_alone(
-    system: Spgsn, folder: Path, tmp_path: Path
+    system: Spgsn, written: list[Path], folder: Path, tmp_path: Path
 ) -> None:
-    system.predict(folder, tmp_path / "all")
-    system.predict(folder / "c/a.npz", tmp_path / "one")
-    for alone in (tmp_path / "one").iterdir():
-        together = tmp_path / "all/c" / alone.name.replace("a.", "a.npz.", 1)
+    for alone in system.predict(folder / "c/a.npz", tmp_path):
+        together = written[-1].parent / "c" / alone.name.replace("a.", "a.npz.", 1)
         assert together.read_bytes() == alone.read_bytes()
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_predictions_are_not_predicted_from(system: Spgsn, folder: Path) -> None:
+def test_predictions_are_not_predicted_from(
+    system: Spgsn, tmp_path: Path, walk: np.ndarray
+) -> None:
+    folder = tmp_path / "motions"
+    folder.mkdir()
+    np.savez(folder / "a.npz", positions=walk[:12])
     first = system.predict(folder, folder / "out")
     assert system.predict(folder, folder / "out") == first
     with pytest.raises(ValueError, match="another folder with --out"):
@@ -173,20 +180,21 @@ def test_an_evaluation_is_all_that_pictures_need(
 @pytest.mark.usefixtures("no_figures")
 def test_drawn_masks_follow_from_the_seed(system: Spgsn, walk: np.ndarray, tmp_path: Path) -> None:
     """The official way of predicting is random; ours gives the same numbers each time."""
-    cfg = replace(system.cfg, model=replace(system.cfg.model, mask_eval="sample", edge_prob=0.4))
-    sampled = Spgsn(cfg)
-    sampled.model.load_state_dict(system.model.state_dict())
     np.savez(tmp_path / "walk.npz", positions=walk)
+    clips = system.motions.test.clips[:1]
 
-    def measured() -> tuple[Evaluation, bytes]:
-        torch.rand(3)  # others use torch's global state
+    def measured(seed: int) -> tuple[Evaluation, bytes]:
+        model = replace(system.cfg.model, mask_eval="sample", edge_prob=0.4)
+        sampled = Spgsn(replace(system.cfg, model=model, seed=seed))
+        sampled.model.load_state_dict(system.model.state_dict())
+        vars(sampled.motions)["test"] = Windows(clips, sampled.motions.length)
         written = sampled.predict(tmp_path / "walk.npz", tmp_path / "out")
         (npz,) = [p for p in written if p.suffix == ".npz"]
         return sampled.evaluate("test"), npz.read_bytes()
 
-    (first, early), (second, late) = measured(), measured()
-    assert first.metrics == second.metrics and early == late
-    assert first.metrics != system.evaluate("test").metrics
+    (first, early), (again, late), (other, elsewhere) = map(measured, (0, 0, 1))
+    assert first.metrics == again.metrics and early == late
+    assert first.metrics != other.metrics and early != elsewhere
 
 
 def test_headline_and_titles_of_other_frame_rates(system: Spgsn) -> None:
