@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from .core import checkpoint, dist, log, loop
-from .core.config import differences, from_json, to_json
+from .core.config import differences, from_json, to_json, with_defaults
 from .core.seed import seed_everything
 from .core.system import Claim, System
 from .core.versions import Versions
@@ -108,7 +108,7 @@ def load(cls: type[AnySystem], path: Path) -> AnySystem:
 
 
 def _refuse_other_runs(
-    folder: Path, identity: dict[str, Any], fresh: bool, free: tuple[str, ...]
+    folder: Path, identity: dict[str, Any], cfg: Any, fresh: bool, free: tuple[str, ...]
 ) -> None:
     """Raise unless the folder is new, holds this very run, or holds a run to be made fresh.
 
@@ -120,7 +120,12 @@ def _refuse_other_runs(
             f"{folder} is not a run folder (no config.json) and not empty; nothing in it was "
             "touched. Give an empty or new --run.folder."
         )
-    changed = differences(checkpoint.read_json(file), identity) if file.exists() else []
+    changed = []
+    if file.exists():
+        saved = checkpoint.read_json(file)
+        if isinstance(saved, dict):
+            saved |= {"config": with_defaults(saved.get("config", {}), cfg)}
+        changed = differences(saved, identity)
     changed = [d for d in changed if not d.startswith(tuple(f"config.{f}" for f in free))]
     if changed and not fresh:
         raise ValueError(
@@ -159,7 +164,7 @@ def train(
         cfg = cls.complete(cfg)
         identity = {"system": name, "recipe": recipe, "config": to_json(cfg)}
         world.require_same({**identity, "fresh": fresh, "folder": str(folder), **_code()})
-        _refuse_other_runs(folder, identity, fresh, cls.free)
+        _refuse_other_runs(folder, identity, cfg, fresh, cls.free)
         done = folder / "result.json"
         if done.exists() and not fresh:
             return checkpoint.read_json(done)
