@@ -28,22 +28,13 @@ def pytest_configure(config: pytest.Config) -> None:
     import torch
 
     torch.set_num_threads(1)
-    _require_cases(config.getoption("--golden"))
+    if config.getoption("--golden") is not None:
+        from golden.harness import require_cases
 
-
-def _require_cases(root: Path | None) -> None:
-    """A folder of golden cases that holds none must not look like one whose cases all pass."""
-    if root is None:
-        return
-    from golden.harness import KINDS, cases, unread
-
-    if any(cases(system, root) for system in KINDS):
-        return
-    left = [str(path) for path in unread(root)[:5]] if root.is_dir() else []
-    raise pytest.UsageError(
-        f"--golden {root} holds no golden case of {', '.join(KINDS)}: expected <system>/*.json or "
-        f"*.json in it, {'found ' + ', '.join(left) if left else 'found none'}"
-    )
+        try:
+            require_cases(config.getoption("--golden"))
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

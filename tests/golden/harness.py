@@ -210,10 +210,21 @@ def cases(system: str, root: Path | None) -> list[Case]:
 
 
 def unread(root: Path) -> list[Path]:
-    """Cases below `root` that belong to no system: `cases` gives them to none."""
+    """Cases below `root` that `cases` gives to no system."""
     root = root.resolve()
     read = {case.json_path for system in KINDS for case in cases(system, root)}
     return [path for path in sorted(root.rglob("*.json")) if path not in read]
+
+
+def require_cases(root: Path) -> None:
+    """A folder without cases must not look like one whose cases all pass: ValueError."""
+    if any(cases(system, root) for system in KINDS):
+        return
+    left = [str(path) for path in unread(root)[:5]]
+    raise ValueError(
+        f"--golden {root} holds no golden case of {', '.join(KINDS)}: expected <system>/*.json or "
+        f"*.json in it, found {', '.join(left) if left else 'none'}"
+    )
 
 
 def check(case: Case, system: str, checks: Mapping[str, Callable[[Case], None]]) -> None:

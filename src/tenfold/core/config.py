@@ -56,6 +56,17 @@ def from_json(cls: type[T], values: dict[str, Any], where: str = "config") -> T:
     return cls(**{k: _as(hints[k], values[k], f"{where}.{k}") for k in names if k in values})
 
 
+def with_defaults(values: dict[str, Any], cfg: Any) -> dict[str, Any]:
+    """A saved configuration of `cfg`'s kind, with the fields that it was saved without.
+
+    They came later, so that their defaults say what the run did. What cannot be read is kept.
+    """
+    try:
+        return to_json(from_json(type(cfg), values))
+    except ValueError:
+        return values
+
+
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dicts as one dict with dotted names."""
     flat: dict[str, Any] = {}

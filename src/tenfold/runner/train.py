@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from tenfold.core import checkpoint, dist, log, loop
-from tenfold.core.config import differences, to_json
+from tenfold.core.config import differences, to_json, with_defaults
 from tenfold.report.card import card_info, write_model_card
 from tenfold.report.html import write_run_page
 
@@ -21,7 +21,7 @@ from .weights import AnySystem, construct, save_weights
 
 
 def _refuse_other_runs(
-    folder: Path, identity: dict[str, Any], fresh: bool, resumable: tuple[str, ...]
+    folder: Path, identity: dict[str, Any], cfg: Any, fresh: bool, resumable: tuple[str, ...]
 ) -> None:
     """Raise unless the folder is new, holds this very run, or holds a run to be made fresh.
 
@@ -33,7 +33,12 @@ def _refuse_other_runs(
             f"{folder} is not a run folder (no config.json) and not empty; nothing in it was "
             "touched. Give an empty or new --run.folder."
         )
-    changed = differences(checkpoint.read_json(file), identity) if file.exists() else []
+    changed = []
+    if file.exists():
+        saved = checkpoint.read_json(file)
+        if isinstance(saved, dict):
+            saved |= {"config": with_defaults(saved.get("config", {}), cfg)}
+        changed = differences(saved, identity)
     changed = [d for d in changed if not d.startswith(tuple(f"config.{f}" for f in resumable))]
     if changed and not fresh:
         raise ValueError(
@@ -72,7 +77,7 @@ def train(
         cfg = cls.complete(cfg)
         identity = {"system": name, "recipe": recipe, "config": to_json(cfg)}
         world.require_same({**identity, "fresh": fresh, "folder": str(folder), **_code()})
-        _refuse_other_runs(folder, identity, fresh, cls.resumable)
+        _refuse_other_runs(folder, identity, cfg, fresh, cls.resumable)
         done = folder / "result.json"
         if done.exists() and not fresh:
             return checkpoint.read_json(done)
