@@ -108,9 +108,9 @@ def test_one_image_is_in_memory_at_a_time(
     system: Itpn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More photos than the page shows; small ones and ones that the page shows reduced."""
-    monkeypatch.setattr(predict, "SHOWN", 4)
-    for number in range(9):
-        photo(tmp_path / f"photos/{number:02}.png", number, 6 if number % 3 == 0 else 1)
+    monkeypatch.setattr(predict, "SHOWN", 2)
+    for number in range(6):
+        photo(tmp_path / f"photos/{number}.png", number, 4 if number % 3 == 0 else 1)
     read: Callable[[Path], np.ndarray] = predict.read_picture
     answer = predict.answer
     alive: list[weakref.ref] = []
@@ -135,7 +135,7 @@ def test_one_image_is_in_memory_at_a_time(
     monkeypatch.setattr(predict, "read_picture", counted)
     monkeypatch.setattr(predict, "answer", answered)
     system.predict(tmp_path / "photos", tmp_path / "out", PredictOptions(score=0.1))
-    assert len(alive) == 27 and most == 0 and held() == 0
+    assert len(alive) == 18 and most == 0 and held() == 0
 
 
 def test_the_page_shows_images_of_all_folders(
@@ -176,8 +176,8 @@ def test_boxes_lie_in_the_image(system: Itpn) -> None:
     assert (box >= 0).all() and (box <= [50, 30, 50, 30]).all()
 
 
-def test_a_mask_follows_from_the_seed_and_the_place(system: Itpn, tmp_path: Path) -> None:
-    source = photo(tmp_path / "a.png")
+def test_a_mask_follows_from_the_seed_and_the_place(tmp_path: Path) -> None:
+    system, source = construct(Itpn, config("pretrain")), photo(tmp_path / "a.png")
     sheets = []
     for number, seed in enumerate((0, 0, 1)):
         out = tmp_path / str(number)
