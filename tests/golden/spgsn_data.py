@@ -12,14 +12,8 @@ import pytest
 import torch
 
 from golden.harness import Case
-from tenfold.data.motion.clips import (
-    Windows,
-    cmu_mocap,
-    h36m,
-    protocol_starts,
-    protocol_windows,
-    threedpw,
-)
+from tenfold.data.motion import cmu_mocap, h36m, threedpw
+from tenfold.data.motion.clips import Windows, protocol_starts, protocol_windows
 from tenfold.data.motion.kinematics import expmap_to_rotation, forward_kinematics
 from tenfold.data.motion.skeleton import CMU, CMU_OFFSETS, H36M, H36M_OFFSETS, THREEDPW
 from tenfold.metrics.mpjpe import fill_unused, mpjpe, mpjpe_at
