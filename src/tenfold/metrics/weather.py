@@ -298,7 +298,7 @@ def brier(
 
 @dataclass(frozen=True)
 class Position:
-    """Where a storm is at one time; numbers that are not known are NaN."""
+    """Place of a storm at one time; numbers that are not known are NaN."""
 
     hour: float
     """Hours since the start of the forecast."""

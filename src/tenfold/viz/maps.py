@@ -32,7 +32,7 @@ ABSENT: dict[Theme, str] = {"light": "#d5d8dc", "dark": "#4a5058"}
 
 @dataclass(frozen=True)
 class Style:
-    """How a variable is shown; `scale` and `offset` lead from SI to `unit`."""
+    """Look of a variable on a map; `scale` and `offset` lead from SI to `unit`."""
 
     unit: str = ""
     scale: Number = 1.0

@@ -217,7 +217,7 @@ def _standard(level: int) -> float:
 
 
 def _range(name: str, found: Summary, level: int) -> str:
-    """What is wrong with the values of one field, or nothing."""
+    """Faults of the values of one field, or nothing."""
     if name not in LIMITS:
         return ""
     low, high = LIMITS[name]

@@ -335,7 +335,7 @@ def _is_text(text: str) -> bool:
 def _differences(
     plan: list[Variable], attributes: dict[str, str], store: Netcdf | Zarr
 ) -> Iterator[str]:
-    """What of an existing file is not as planned, in words."""
+    """Differences of an existing file from the plan, in words."""
     yield from _unlike("attribute ", store.attributes, attributes)
     wanted = {array.name: array for array in plan}
     for name in sorted(set(store.found) ^ set(wanted)):

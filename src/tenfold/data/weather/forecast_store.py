@@ -1,4 +1,4 @@
-"""How a forecast's arrays lie on disk: in one NetCDF-4 file, or in the folder of a Zarr store.
+"""A forecast's arrays on disk: in one NetCDF-4 file, or in the folder of a Zarr store.
 
 Each store is made whole from a plan (a list of ``Variable``), then takes values step by step, and
 is alike in use; what the arrays mean, their order and locks are the business of ``forecast_file``.

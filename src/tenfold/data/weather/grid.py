@@ -1,4 +1,4 @@
-"""Which weather fields lie on which grid: all that a configuration must know of its data."""
+"""Weather fields and their grid: all that a configuration must know of its data."""
 
 from __future__ import annotations
 

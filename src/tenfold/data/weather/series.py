@@ -17,7 +17,7 @@ BLOCK = 2**24
 
 @dataclass(frozen=True)
 class Layer:
-    """What is read with one call: an upper variable on its levels, or a surface variable."""
+    """Part that is read with one call: an upper variable on its levels, or a surface variable."""
 
     name: str
     levels: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""What one opened weather file offers, by tenfold's names; nothing is read but its axes."""
+"""The offer of one opened weather file, by tenfold's names; nothing is read but its axes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Stored:
 
 @dataclass
 class Part:
-    """What one file offers, by our names."""
+    """Fields that one file offers, by our names."""
 
     path: Path
     horizontal: Horizontal

@@ -32,7 +32,7 @@ class States:
     ) -> None:
         """Made by `weather.open_states`. Reads the first, the middle and the last state."""
         self.path = path
-        """What was opened."""
+        """File or folder that was opened."""
         self.grid = grid
         """Fields and grid, in the order of what `read` returns."""
         self.times: Times = series[0].times
@@ -62,7 +62,7 @@ class States:
 
     @property
     def files(self) -> int:
-        """How many files (or stores) hold the fields."""
+        """Number of files (or stores) that hold the fields."""
         return len({part.path for one in self._of.values() for part in one.parts})
 
     @property

@@ -36,7 +36,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found at a few times."""
+    """Values at a few times."""
 
     times: tuple[int, ...]
     """Their indices."""

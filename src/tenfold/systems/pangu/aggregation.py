@@ -1,4 +1,4 @@
-"""Which models make a lead time, and in which order: hierarchical temporal aggregation.
+"""Hierarchical temporal aggregation: the models that make a lead time, and their order.
 
 Every call adds error, so the longest models go first (paper). Hours are those after the start.
 """
@@ -29,12 +29,12 @@ class Call:
 
 def checked(models: Iterable[int]) -> tuple[int, ...]:
     """Lead times in hours, each once, the longest first; ValueError if none or not positive."""
-    found = tuple(sorted(set(models), reverse=True))
-    if not found or found[-1] < 1 or found[0] > LIMIT:
+    leads = tuple(sorted(set(models), reverse=True))
+    if not leads or leads[-1] < 1 or leads[0] > LIMIT:
         raise ValueError(
-            f"lead times {list(found)} h: give at least one, each from 1 to {LIMIT} whole hours."
+            f"lead times {list(leads)} h: give at least one, each from 1 to {LIMIT} whole hours."
         )
-    return found
+    return leads
 
 
 def greedy(hours: int, models: Iterable[int]) -> tuple[int, ...] | None:
@@ -78,15 +78,15 @@ def chain(hours: int, models: Iterable[int], shortest: bool = False) -> tuple[in
     leads = checked(models)
     if not 1 <= hours <= LIMIT:
         raise ValueError(f"a lead time of {hours} h: give 1 to {LIMIT} whole hours.")
-    found = None if shortest and not nested(leads) else greedy(hours, leads)
-    if found is None:
-        found = fewest(hours, leads)
-    if found is None:
+    calls = None if shortest and not nested(leads) else greedy(hours, leads)
+    if calls is None:
+        calls = fewest(hours, leads)
+    if calls is None:
         raise ValueError(
             f"no chain of models of {_names(leads)} h makes {hours} h. "
             f"Near by they reach {_names(near(hours, leads))} h."
         )
-    return found
+    return calls
 
 
 def nested(leads: Sequence[int]) -> bool:
@@ -139,14 +139,14 @@ def plan_text(hours: int, models: Iterable[int], every: int | None = None) -> st
     leads = checked(models)
     if every is not None:
         return _series_text(hours, leads, every)
-    found = chain(hours, leads)
-    by = "longest first" if found == greedy(hours, leads) else "fewest calls: longest first fails"
+    order = chain(hours, leads)
+    by = "longest first" if order == greedy(hours, leads) else "fewest calls: longest first fails"
     lines = [
-        f"{hours} h by models of {_names(leads)} h: {_calls(found)} ({by})",
+        f"{hours} h by models of {_names(leads)} h: {_calls(order)} ({by})",
         "call  model  from     to",
     ]
     source = 0
-    for index, model in enumerate(found, start=1):
+    for index, model in enumerate(order, start=1):
         lines.append(f"{index:4}  {model:3} h  {source:4} h  {source + model:4} h")
         source += model
     return "\n".join(lines)

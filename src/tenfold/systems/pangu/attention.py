@@ -54,7 +54,7 @@ def pair_index(kind: str, window: Size, device: torch.device) -> Int[Tensor, "to
 
 @dataclass(frozen=True)
 class Plan:
-    """How attention over windows is computed."""
+    """Plan of attention over windows: order of tokens, heads, bias, precision."""
 
     order: Order
     heads: int

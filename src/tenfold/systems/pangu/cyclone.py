@@ -67,15 +67,15 @@ def vorticity(
     cos = np.cos(phi)[:, None]
     poles = np.abs(lat) > 90 - 1e-6
     du = np.gradient(u * cos, phi, axis=0)
-    found = (dv - du) / (EARTH_KM * 1000 * np.where(poles[:, None], 1.0, cos))
-    found[poles] = 0.0
-    return found
+    spin = (dv - du) / (EARTH_KM * 1000 * np.where(poles[:, None], 1.0, cos))
+    spin[poles] = 0.0
+    return spin
 
 
 def minima(
     field: Float[np.ndarray, "lat lon"], periodic: bool = True
 ) -> Bool[np.ndarray, "lat lon"]:
-    """Where a value is below all its eight neighbours.
+    """Points whose value is below all its eight neighbours.
 
     Not in the first and last row, nor column of a region, nor beside a missing point: what lies
     beyond is not known.
@@ -84,10 +84,10 @@ def minima(
     if periodic:
         padded[1:-1, 0], padded[1:-1, -1] = field[:, -1], field[:, 0]
     rows, columns = field.shape
-    found = np.ones(field.shape, dtype=bool)
+    lower = np.ones(field.shape, dtype=bool)
     for i, j in ((i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1)):
-        found &= field < padded[i : i + rows, j : j + columns]
-    return found
+        lower &= field < padded[i : i + rows, j : j + columns]
+    return lower
 
 
 class Tracker:
@@ -159,10 +159,10 @@ class Tracker:
         candidates = np.argwhere(minima(pressure, self.periodic) & (distance <= reach))
         # argwhere goes by rows and columns, and the sort is stable: so ties are won by the first.
         for i, j in candidates[np.argsort(distance[tuple(candidates.T)], kind="stable")]:
-            found = self._judge(hour, (int(i), int(j)), rows, pressure, evidence)
-            if found is not None:
-                self.last, self.missed = (found.lat, found.lon), 0
-                return found
+            position = self._judge(hour, (int(i), int(j)), rows, pressure, evidence)
+            if position is not None:
+                self.last, self.missed = (position.lat, position.lon), 0
+                return position
         self.ended = f"no minimum that is a storm within {reach:g} km at hour {hour:g}"
         return None
 
@@ -235,7 +235,7 @@ def _highest(field: np.ndarray, where: np.ndarray) -> float:
 
 
 def _bottom(before: float, middle: float, after: float) -> tuple[float, float]:
-    """Where the parabola of three even points is lowest, in steps, and how far below the middle."""
+    """Lowest point of the parabola of three even points, in steps, and its depth below the middle."""
     offset = 0.5 * (before - after) / (before - 2 * middle + after)
     return offset, 0.25 * (before - after) * offset
 
@@ -251,14 +251,14 @@ def track(
     `fields` by the names and in the units of `Tracker.step`: msl, u, v, u10, v10, thickness; NaN
     where missing. States after the storm's end are not looked at.
     """
-    found: list[Position] = []
+    positions: list[Position] = []
     for index, hour in enumerate(hours):
         state = {name: field[index] for name, field in fields.items()}
         position = tracker.step(hour, land=land, **state)
-        found += [] if position is None else [position]
+        positions += [] if position is None else [position]
         if tracker.ended:
             break
-    return found
+    return positions
 
 
 def write_csv(file: Path, tracks: Mapping[str, Sequence[Position]]) -> None:
@@ -283,7 +283,7 @@ def read_track(file: Path, storm: str | None = None) -> list[Position]:
         raise FileNotFoundError(f"{file} is not there. Give a CSV file with hour, lat and lon.")
     if file.stat().st_size > LIMIT:
         raise ValueError(f"{file} has more than {LIMIT} bytes. This is no file of tracks.")
-    found: dict[str, list[Position]] = {}
+    tracks: dict[str, list[Position]] = {}
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
             rows = csv.DictReader(text)
@@ -294,18 +294,18 @@ def read_track(file: Path, storm: str | None = None) -> list[Position]:
                 where = f"{file} line {rows.line_num}"
                 hour = _number(row, "hour", 1e6, where)
                 lat, lon = _number(row, "lat", 90.0, where), _number(row, "lon", 360.0, where)
-                before = found.setdefault(row.get("storm") or "", [])
+                before = tracks.setdefault(row.get("storm") or "", [])
                 if before and hour <= before[-1].hour:
                     raise ValueError(f"{where}: hour {hour:g} does not rise. Sort the rows.")
                 before.append(Position(hour, lat, lon))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{file} is no CSV file in UTF-8: {error}.") from error
-    if storm is None and len(found) == 1:
-        return next(iter(found.values()))
-    if storm not in found:
-        names = ", ".join(map(repr, list(found)[:10]))
+    if storm is None and len(tracks) == 1:
+        return next(iter(tracks.values()))
+    if storm not in tracks:
+        names = ", ".join(map(repr, list(tracks)[:10]))
         raise ValueError(f"{file} has storms {names or 'none'}, asked is {storm!r}. Name one.")
-    return found[storm]
+    return tracks[storm]
 
 
 def _number(row: Mapping[str, str | None], name: str, limit: float, where: str) -> float:

@@ -109,7 +109,7 @@ def _fallback(cfg: Config) -> Config:
 
 
 def used(data: Data) -> DataUsed:
-    """What a result rests on, by name and kind."""
+    """Data that a result rests on, by name and kind."""
     if data.name == "waves":
         note = "exact Rossby-Haurwitz waves of our own, not an atmosphere"
         return DataUsed("waves", "generated", note, "MIT")

@@ -64,13 +64,13 @@ def as_fields(upper: Tensor, surface: Tensor) -> Fields:
 
 @dataclass(frozen=True)
 class Verified:
-    """What was measured on a split."""
+    """Scores that were measured on a split."""
 
     split: str
     scores: dict[str, dict[str, float]]
     """Name ("models", "persistence", "climatology") -> flat metrics, "rmse/z500/24h"."""
     remarks: tuple[str, ...]
-    """What a reader of the scores must know."""
+    """Sentences that a reader of the scores must know."""
 
 
 class Verification:

@@ -58,12 +58,12 @@ def _maps(outcome: Outcome, where: MapAxes, out: Path) -> list[Picture]:
 
 
 def _title(outcome: Outcome, name: str, hour: int) -> str:
-    """What is shown, how far ahead, and the time for which it is valid."""
+    """Field, hours ahead, and the time for which it is valid."""
     return ", ".join(word for word in (f"{name} +{hour} h", outcome.when(hour)) if word)
 
 
 def _from(outcome: Outcome, name: str) -> str:
-    """What is shown and when it starts, for pictures of all hours."""
+    """Field and time of the start, for pictures of all hours."""
     return f"{name} from {outcome.when(0)}" if outcome.when(0) else name
 
 

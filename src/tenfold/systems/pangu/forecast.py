@@ -42,7 +42,7 @@ def shown(grid: Grid) -> list[str]:
 
 @dataclass
 class Outcome:
-    """What a forecast leaves for pages and pictures: series and a few fields, not the states."""
+    """Series and a few fields that a forecast leaves for pages and pictures, not its states."""
 
     grid: Grid
     index: int
@@ -128,7 +128,7 @@ class Forecast:
         self._follow(given, every)
 
     def _ensemble(self, grid: Grid) -> Ensemble:
-        """How members differ; a single forecast needs no statistics (perhaps of large files)."""
+        """Noise of the members; a single forecast needs no statistics (perhaps of large files)."""
         members, seed = self.options.members, self.options.seed
         noise = fitting(Noise(self.options.amplitude, tileable=grid.periodic), grid.shape)
         if members == 1:

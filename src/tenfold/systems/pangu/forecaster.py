@@ -33,7 +33,7 @@ class ForecastModel(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where `step` takes states, and gives them."""
+        """Device on which `step` takes states, and gives them."""
 
     def step(self, upper: Upper, surface: Surface, lead: int) -> tuple[Upper, Surface]:
         """States `lead` hours later; missing points NaN."""
@@ -87,7 +87,7 @@ class Forecaster(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.missing.device
 
     def missing_points(self) -> Bool[np.ndarray, "lat lon"]:

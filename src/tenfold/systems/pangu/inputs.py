@@ -19,7 +19,7 @@ from .rollout import Start
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a user gave: a start, the states after it that the files have, perhaps a best track."""
+    """A user's start, the states after it that the files have, perhaps a best track."""
 
     states: States
     index: int

@@ -64,16 +64,18 @@ class EarthAttention(nn.Module):
         bias = x.new_zeros(1, 1, tokens, tokens)
         if self.kind != "none":
             index = pair_index(self.kind, windows.window, x.device)
-            bias = self.bias_table[index].permute(2, 3, 0, 1)
+            bias = self.bias_table[index].permute(2, 3, 0, 1)  # type head query key
         bias = bias.expand(types, heads, -1, -1)[None]
         if shifted:
             mask = windows.mask().to(bias.device)[:, :, None]  # longitudes or 1, type, 1, ...
             bias = bias + mask.to(bias.dtype) * MASK_VALUE
         if len(bias) > 1:  # a region: its columns differ too
             cut = cut.reshape(batch, 1, lon * types, tokens, -1)
+        # q/k/v batch longitude type head token channel
         cut = cut.unflatten(-1, (3, heads, -1)).permute(4, 0, 1, 2, 5, 3, 6)
         q, k, v = cut.reshape(3, -1, cut.shape[3] * heads, tokens, cut.shape[-1]).unbind(0)
         out = F.scaled_dot_product_attention(q, k, v, bias.flatten(0, 2)[None].to(q.dtype))
+        # back to batch longitude type token (head channel)
         out = out.view(batch, lon, types, heads, tokens, -1).transpose(3, 4).flatten(4)
         return windows.join(out, shifted)
 
@@ -164,8 +166,9 @@ class DownSample(nn.Module):
     def forward(self, x: Volume) -> Coarse:
         """Merge 2 x 2 neighbours; an odd southern row (or a region's column) meets zeros."""
         x = F.pad(x, (0, 0, 0, x.shape[3] % 2, 0, x.shape[2] % 2))
+        # batch level lat/2 lon/2 dlat dlon channel
         x = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).transpose(3, 4)
-        return self.linear(self.norm(x.flatten(4)))
+        return self.linear(self.norm(x.flatten(4)))  # 4 dim channels to 2 dim
 
 
 class UpSample(nn.Module):
@@ -180,6 +183,7 @@ class UpSample(nn.Module):
     def forward(self, x: Coarse, size: Size) -> Volume:
         """Shuffle channels to pixels, crop to `size`."""
         x = self.expand(x).unflatten(4, (2, 2, -1))  # batch level lat lon dlat dlon channel
+        # batch level lat dlat lon dlon channel; each pair is one axis of twice the length
         x = x.transpose(3, 4).flatten(4, 5).flatten(2, 3)[:, :, : size[1], : size[2]]
         return self.project(self.norm(x))
 
@@ -200,11 +204,13 @@ class PatchEmbed(nn.Module):
     ) -> Float[Tensor, "batch plane row column channel"]:
         """Tokens; in 2-D attention the surface is added to the one plane of levels."""
         pz, ph, pw = self.patch
+        # a convolution whose stride is its size: batch variable plane pz row ph column pw, then
+        # batch plane row column (variable pz ph pw)
         x = pad_end(upper, self.patch).unflatten(2, (-1, pz)).unflatten(4, (-1, ph))
         x = x.unflatten(6, (-1, pw)).permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
         levels = F.linear(x, self.upper.weight.flatten(1), self.upper.bias)
         y = pad_end(surface, self.patch[1:]).unflatten(2, (-1, ph)).unflatten(4, (-1, pw))
-        y = y.permute(0, 2, 4, 1, 3, 5).flatten(3)
+        y = y.permute(0, 2, 4, 1, 3, 5).flatten(3)  # batch row column (field ph pw)
         ground = F.linear(y, self.surface.weight.flatten(1), self.surface.bias)[:, None]
         return levels + ground if self.flat else torch.cat([ground, levels], 1)
 
@@ -236,10 +242,11 @@ class PatchRecover(nn.Module):
         planes, ground = (x, x[:, 0]) if self.flat else (x[:, 1:], x[:, 0])
         upper = self._pixels(planes, self.upper_weight, self.upper_bias)
         upper = upper.unflatten(-1, self.upper_weight.shape[1:])  # ... variable pz ph pw
+        # batch variable (plane pz) (row ph) (column pw)
         upper = upper.permute(0, 4, 1, 5, 2, 6, 3, 7).flatten(6).flatten(4, 5).flatten(2, 3)
         surface = self._pixels(ground, self.surface_weight, self.surface_bias)
         surface = surface.unflatten(-1, self.surface_weight.shape[1:])
-        surface = surface.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+        surface = surface.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)  # batch field lat lon
         return upper[:, :, :levels, :rows, :columns], surface[:, :, :rows, :columns]
 
     @staticmethod
@@ -249,7 +256,16 @@ class PatchRecover(nn.Module):
 
 
 class Pangu(nn.Module):
-    """One lead time's network, on normalised fields with a batch axis."""
+    """One lead time's network, on normalised fields with a batch axis.
+
+    Args:
+        cfg: Sizes and ablations.
+        grid: Fields and grid; the levels, with the surface, must fill whole windows.
+
+    Example:
+        network = Pangu(Model(dim=48, heads=(3, 6, 6, 3), patch=(2, 2, 2), window=(2, 4, 8)), grid)
+        upper, surface = network(upper, surface)
+    """
 
     surface_constants: Tensor
     upper_constants: Tensor
@@ -291,7 +307,15 @@ class Pangu(nn.Module):
         upper: Float[Tensor, "batch variable level lat lon"],
         surface: Float[Tensor, "batch field lat lon"],
     ) -> tuple[Float[Tensor, "batch variable level lat lon"], Float[Tensor, "batch field lat lon"]]:
-        """The fields one lead time later."""
+        """Make the fields one lead time later.
+
+        Args:
+            upper: Variables on levels, each less its mean, over its standard deviation.
+            surface: Variables on one level, likewise.
+
+        Returns:
+            Upper and surface fields of the same shapes, normalised.
+        """
         given, ground = upper, surface
         if len(self.upper_constants):
             given = torch.cat(
@@ -300,10 +324,10 @@ class Pangu(nn.Module):
         if len(self.surface_constants):
             masks = self.surface_constants.expand(surface.shape[0], -1, -1, -1)
             ground = torch.cat([pad_end(surface, self.embed.patch[1:]), masks], 1)
-        x = self.layer1(self.embed(given, ground))
+        x = self.layer1(self.embed(given, ground))  # batch plane row column dim
         skip, size = x, (x.shape[1], x.shape[2], x.shape[3])
-        x = self.layer3(self.layer2(self.down(x)))
-        x = torch.cat([skip, self.layer4(self.up(x, size))], -1)
+        x = self.layer3(self.layer2(self.down(x)))  # batch plane row/2 column/2 (2 dim)
+        x = torch.cat([skip, self.layer4(self.up(x, size))], -1)  # batch plane row column (2 dim)
         made = self.recover(x, self.levels, *self.grid.shape)
         if self.cfg.residual:
             return upper + made[0], surface + made[1]

@@ -148,7 +148,7 @@ def fractal(
 def member_noise(
     shape: tuple[int, int, int], member: int, seed: int, noise: Noise | None = None
 ) -> Float[Tensor, "fields lat lon"]:
-    """What is added to the normalised fields of one member; member 0 gets zeros (paper), float32.
+    """Noise added to the normalised fields of one member; member 0 gets zeros (paper), float32.
 
     Every field has its own noise (ours; the paper does not say). It follows from seed and member
     alone: members made one at a time, elsewhere or in a larger ensemble are the same.

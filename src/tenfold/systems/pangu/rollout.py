@@ -39,7 +39,7 @@ class Written(Protocol):
 
 @dataclass(frozen=True)
 class Start:
-    """Where a forecast starts."""
+    """State from which a forecast starts, SI units, missing points NaN."""
 
     grid: Grid
     time: np.datetime64
@@ -49,7 +49,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """How members differ at the start."""
+    """Noise that tells members apart at the start."""
 
     members: int
     """Their number, the first unperturbed; 1 is a single forecast."""

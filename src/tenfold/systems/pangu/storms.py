@@ -49,9 +49,9 @@ class Follower:
         thickness = None if high is None or low is None else high - low
         msl = surface[self.grid.surface.index("msl")]
         land = None if self.land is None else self.land.astype(np.float32)
-        found = self.tracker.step(float(hour), msl, u, v, u10, v10, land, thickness)
-        if found is not None:
-            self.positions.append(found)
+        position = self.tracker.step(float(hour), msl, u, v, u10, v10, land, thickness)
+        if position is not None:
+            self.positions.append(position)
 
     def _surface(self, surface: np.ndarray, names: tuple[str, ...]) -> Field | None:
         known = next((name for name in names if name in self.grid.surface), None)
@@ -60,8 +60,8 @@ class Follower:
     def _upper(self, upper: np.ndarray, name: str, level: int) -> Field | None:
         if name not in self.grid.upper or level not in self.grid.levels:
             return None
-        found: Field = upper[self.grid.upper.index(name), self.grid.levels.index(level)]
-        return found
+        field: Field = upper[self.grid.upper.index(name), self.grid.levels.index(level)]
+        return field
 
 
 def per_step(thresholds: Thresholds, hours: int) -> Thresholds:

@@ -1,4 +1,4 @@
-"""What a token does by itself in a block, after attention: projection, norms and MLP.
+"""The part of a block that a token does by itself, after attention: projection, norms, MLP.
 
 A part of the tokens at a time, so that their hidden layer stays in a core's cache, and neither it
 nor what the norms give is ever whole.

@@ -18,7 +18,7 @@ Size = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Windows:
-    """How a volume of tokens is cut into windows (pseudocode, `EarthSpecificBlock`).
+    """Division of a volume of tokens into windows (pseudocode, `EarthSpecificBlock`).
 
     Latitude is padded at its southern end to a multiple of the window. Longitude is periodic: it
     must be a multiple, is rolled without a mask, and all its windows share one bias. In a region
@@ -142,7 +142,7 @@ class Group:
     keys: Int[Tensor, " token"] | None
     """Places in the window of those tokens and then of its padding; None: there is none."""
     mask: Float[Tensor, "size token"] | None
-    """What to add to the scores; padding asks for nothing, but is a key."""
+    """Values to add to the scores; padding asks for nothing, but is a key."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,10 +191,10 @@ def window_order(windows: Windows, shifted: bool, batch: int, device: torch.devi
 
 
 def _masks(windows: Windows, device: torch.device) -> list[Tensor | None]:
-    """What each group of shifted windows adds to its scores; the few different ones are shared."""
+    """Masks that each group of shifted windows adds to its scores; the few different ones are shared."""
     masks = windows.mask().flatten(0, 1).flatten(1)
-    found, which = masks.unique(dim=0, return_inverse=True)
-    values = (found.float() * MASK_VALUE).view(-1, windows.tokens, windows.tokens)
+    kinds, which = masks.unique(dim=0, return_inverse=True)
+    values = (kinds.float() * MASK_VALUE).view(-1, windows.tokens, windows.tokens)
     each = [x.to(device) if x.any() else None for x in values]
     return [each[i] for i in which.tolist()]
 

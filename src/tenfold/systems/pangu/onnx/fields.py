@@ -24,7 +24,7 @@ PASSED = ("Identity", "Cast", "Pad", "Slice", "Transpose", "Reshape", "Unsqueeze
 
 @dataclass(frozen=True)
 class Layout:
-    """Which field axis each axis of a value is ("" for one of length 1), and which are reversed."""
+    """Field axis of each axis of a value ("" for one of length 1), and those that are reversed."""
 
     axes: tuple[str, ...]
     flipped: frozenset[str] = frozenset()
@@ -32,7 +32,7 @@ class Layout:
 
 @dataclass
 class Branch:
-    """What happens to one input before its patches are embedded."""
+    """All that happens to one input before its patches are embedded."""
 
     mean: np.ndarray
     """(variable, level) or (variable), canonical order, as is `std`."""
@@ -57,7 +57,7 @@ def read_branch(
     """
     layout, value = Layout(axes), name
     sizes = dict(zip(axes, file.shapes[name], strict=True))
-    found: dict[str, Any] = {"names": {}}
+    parts: dict[str, Any] = {"names": {}}
     while True:
         users = [n for n in file.users.get(value, []) if toward.get(n.output[0])]
         users = [n for n in users if n.op_type not in ("Shape", "Size")]
@@ -67,19 +67,19 @@ def read_branch(
         after = _moved(file, node, value, node.output[0], layout)
         if after is None and node.op_type in ("Sub", "Div") and node.input[0] == value:
             kind = "mean" if node.op_type == "Sub" else "std"
-            if kind in found:
+            if kind in parts:
                 raise file.error(f"two operations {node.op_type} on the way from {name}")
-            found[kind] = _statistics(file, node.input[1], layout, sizes)
-            found["names"] |= dict.fromkeys(file.origins(node.input[1]), f"{kind} of {name}")
+            parts[kind] = _statistics(file, node.input[1], layout, sizes)
+            parts["names"] |= dict.fromkeys(file.origins(node.input[1]), f"{kind} of {name}")
         elif after is None and node.op_type == "Concat" and node.input[0] == value:
-            if "constants" in found:
+            if "constants" in parts:
                 raise file.error(f"two operations Concat on the way from {name}")
-            found["constants"] = _appended(file, node, layout, axes)
-            found["maps"] = list(node.input[1:])
+            parts["constants"] = _appended(file, node, layout, axes)
+            parts["maps"] = list(node.input[1:])
         elif after is None:
             break
         layout, value = after or layout, node.output[0]
-    if absent := [k for k in ("mean", "std") if k not in found]:
+    if absent := [k for k in ("mean", "std") if k not in parts]:
         raise file.error(
             f"looked for the {' and '.join(absent)} (Sub and Div by constants) on the way from "
             f"{name}, but came to {node.op_type} {node.name}"
@@ -90,7 +90,7 @@ def read_branch(
     if len(shape) != len(layout.axes):
         raise file.error(f"the shape of {value}, made of {name}, is not known")
     padded = tuple(shape[layout.axes.index(a)] for a in axes[1:])
-    return Branch(**found, padded=padded)
+    return Branch(**parts, padded=padded)
 
 
 def read_output(
@@ -108,11 +108,11 @@ def read_output(
             fixed = [i for i in node.input if not data.get(i)]
             if len(fixed) != 1 or (node.op_type == "Mul") == (mean is None):
                 return None
-            found = _statistics(file, fixed[0], layout, sizes)
+            values = _statistics(file, fixed[0], layout, sizes)
             names += file.origins(fixed[0])
             if mean is not None:
-                return mean, found, names
-            mean = found
+                return mean, values, names
+            mean = values
             value = next(i for i in node.input if data.get(i))
             continue
         before = _moved(file, node, value, node.input[0], layout)
@@ -187,26 +187,26 @@ def _reversed_axes(file: OnnxFile, node: Any, rank: int) -> list[int] | None:
 
 def _statistics(file: OnnxFile, name: str, layout: Layout, sizes: Mapping[str, int]) -> np.ndarray:
     """A constant that is broadcast against fields, as (variable, level) or (variable)."""
-    found = file.fold(name)
-    if found is None or found.dtype != np.float32:
+    values = file.fold(name)
+    if values is None or values.dtype != np.float32:
         raise file.error(f"statistics {name} are no constant of float32")
     kept = [a for a in UPPER_AXES[:2] if a in sizes]
-    shape = (1,) * (len(layout.axes) - found.ndim) + found.shape
+    shape = (1,) * (len(layout.axes) - values.ndim) + values.shape
     wrong = [n for a, n in zip(layout.axes, shape, strict=False) if a not in kept and n != 1]
     if len(shape) != len(layout.axes) or wrong:
-        raise file.error(f"statistics {name} of shape {found.shape} are not one number a field")
-    found = found.reshape(shape)
+        raise file.error(f"statistics {name} of shape {values.shape} are not one number a field")
+    values = values.reshape(shape)
     for axis in layout.flipped:
-        found = np.flip(found, layout.axes.index(axis))
+        values = np.flip(values, layout.axes.index(axis))
     order = [layout.axes.index(a) for a in kept]
     rest = [i for i in range(len(shape)) if i not in order]
-    found = found.transpose(*order, *rest).reshape([shape[i] for i in order])
+    values = values.transpose(*order, *rest).reshape([shape[i] for i in order])
     wanted = [sizes[a] for a in kept]
-    if any(n not in (1, w) for n, w in zip(found.shape, wanted, strict=True)):
-        raise file.error(f"statistics {name} are {found.shape}, the fields {tuple(wanted)}")
-    if not np.isfinite(found).all():
+    if any(n not in (1, w) for n, w in zip(values.shape, wanted, strict=True)):
+        raise file.error(f"statistics {name} are {values.shape}, the fields {tuple(wanted)}")
+    if not np.isfinite(values).all():
         raise file.error(f"statistics {name} are not finite")
-    return np.ascontiguousarray(np.broadcast_to(found, wanted))
+    return np.ascontiguousarray(np.broadcast_to(values, wanted))
 
 
 def _appended(file: OnnxFile, node: Any, layout: Layout, axes: tuple[str, ...]) -> np.ndarray:
@@ -218,12 +218,12 @@ def _appended(file: OnnxFile, node: Any, layout: Layout, axes: tuple[str, ...]) 
         raise file.error(f"{node.name} appends something else than constant maps to the variables")
     if any(p.ndim != len(layout.axes) for p in arrays):
         raise file.error(f"maps appended by {node.name} have {arrays[0].ndim} axes")
-    found = np.concatenate(arrays, axis)
+    maps = np.concatenate(arrays, axis)
     for flipped in layout.flipped:
-        found = np.flip(found, layout.axes.index(flipped))
+        maps = np.flip(maps, layout.axes.index(flipped))
     order = [layout.axes.index(a) for a in axes]
-    rest = [i for i in range(found.ndim) if i not in order]
-    sizes = [found.shape[i] for i in order]
-    if not np.isfinite(found).all():
+    rest = [i for i in range(maps.ndim) if i not in order]
+    sizes = [maps.shape[i] for i in order]
+    if not np.isfinite(maps).all():
         raise file.error(f"maps appended by {node.name} are not finite")
-    return np.ascontiguousarray(found.transpose(*order, *rest).reshape(sizes))
+    return np.ascontiguousarray(maps.transpose(*order, *rest).reshape(sizes))

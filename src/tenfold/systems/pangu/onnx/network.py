@@ -113,7 +113,7 @@ def files_of(source: Path) -> dict[int, Path]:
     paths = sorted(source.glob("*.onnx")) if source.is_dir() else [source]
     if not paths:
         raise FileNotFoundError(f"{source} holds no file pangu_weather_<hours>.onnx")
-    found: dict[int, Path] = {}
+    files: dict[int, Path] = {}
     for path in paths:
         match = LEAD.match(path.name)
         hours = int(match[1]) if match else 0
@@ -122,10 +122,10 @@ def files_of(source: Path) -> dict[int, Path]:
                 f"the name of {path} does not say its lead time in hours; rename it to, for "
                 "example, pangu_weather_24.onnx"
             )
-        if hours in found:
-            raise ValueError(f"{found[hours]} and {path} both say {hours} hours; remove one")
-        found[hours] = path
-    return dict(sorted(found.items()))
+        if hours in files:
+            raise ValueError(f"{files[hours]} and {path} both say {hours} hours; remove one")
+        files[hours] = path
+    return dict(sorted(files.items()))
 
 
 def _require_complete(weights: OfficialWeights) -> None:
@@ -230,8 +230,8 @@ class OnnxNetwork:
                 name: np.ascontiguousarray(values.cpu().numpy())
                 for name, values in zip(INPUTS, given, strict=True)
             }
-            found = self._session.run(list(OUTPUTS), feed)
-            for out, values in zip(made, found, strict=True):
+            outputs = self._session.run(list(OUTPUTS), feed)
+            for out, values in zip(made, outputs, strict=True):
                 out[sample] = torch.from_numpy(values)
         return made
 

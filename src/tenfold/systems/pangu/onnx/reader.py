@@ -116,12 +116,12 @@ class _Reader:
         """The output's statistics must be the input's: our systems know only one pair."""
         pairs = (statistics[:2], statistics[2:])
         for name, axes, pair in zip(OUTPUTS, (UPPER_AXES, SURFACE_AXES), pairs, strict=True):
-            found = read_output(self.file, name, axes, self.walk.data)
-            if found is None:
+            again = read_output(self.file, name, axes, self.walk.data)
+            if again is None:
                 raise self.file.error(f"looked for the mean and std of {name}, found neither")
-            if not all(np.array_equal(a, b) for a, b in zip(pair, found[:2], strict=True)):
+            if not all(np.array_equal(a, b) for a, b in zip(pair, again[:2], strict=True)):
                 raise self.file.error(f"the mean or std of {name} is not that of its input")
-            for origin in found[2]:
+            for origin in again[2]:
                 self._ignore(origin, "statistics again, for the output")
         if any((std <= 0).any() for std in (statistics.std_upper, statistics.std_surface)):
             raise self.file.error("a standard deviation is not positive")

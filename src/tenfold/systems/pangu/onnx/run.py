@@ -64,7 +64,7 @@ class OnnxForecaster(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where states lie between calls."""
+        """Device of states between calls."""
         return torch.device("cpu")
 
     def network(self, lead: int) -> OnnxNetwork:

@@ -46,7 +46,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Shapes:
-    """What the walk through the graph found."""
+    """Shapes that the walk through the graph found."""
 
     embeds: list[tuple[int, ...]]
     """Of both embeddings' weights: channels out, channels of a patch in, 1."""
@@ -80,8 +80,8 @@ def find_sizes(
     if height > 1:
         raise file.error(f"{height} constant channels beside the levels; we know 0 or 1")
     volume, area = _cells(file, shapes.embeds, (variables + height, fields + maps))
-    found = _patches(volume, area, (levels, lat, lon), upper.padded, surface.padded)
-    best = _chosen(file, "patch", found, patch, (levels, lat, lon))
+    patches = _patches(volume, area, (levels, lat, lon), upper.padded, surface.padded)
+    best = _chosen(file, "patch", patches, patch, (levels, lat, lon))
     dim = shapes.embeds[0][0]
     a, b, c, d = shapes.depths
     e, f, g, h = (t[1] for t in shapes.tables)
@@ -90,8 +90,8 @@ def find_sizes(
         maps, bool(height), shapes.residual, levels, lat, lon,
     )  # fmt: skip
     fine, coarse = sizes.tokens(False), sizes.tokens(True)
-    found = _windows(fine, coarse, shapes.tables)
-    return replace(sizes, window=_chosen(file, "window", found, window, fine))
+    windows = _windows(fine, coarse, shapes.tables)
+    return replace(sizes, window=_chosen(file, "window", windows, window, fine))
 
 
 def _cells(
@@ -125,33 +125,33 @@ def _patches(
 def _windows(fine: Triple, coarse: Triple, tables: list[tuple[int, ...]]) -> list[Triple]:
     """Windows of so many tokens that have so many types at both resolutions."""
     pairs = tables[0][-1]
-    found = []
+    windows = []
     for wz in (n for n in range(1, fine[0] + 1) if fine[0] % n == 0 and pairs % n == 0):
         for wh in (n for n in range(1, pairs // wz + 1) if pairs // wz % n == 0):
             window = (wz, wh, pairs // wz // wh)
             types = [window_types(t, window) for t in (fine, coarse, coarse, fine)]
             fits = fine[2] % window[2] == 0 and coarse[2] % window[2] == 0
             if fits and types == [t[0] for t in tables]:
-                found.append(window)
-    return found
+                windows.append(window)
+    return windows
 
 
 def _chosen(
-    file: OnnxFile, what: str, found: list[Triple], given: Triple | None, sizes: Triple
+    file: OnnxFile, what: str, fitting: list[Triple], given: Triple | None, sizes: Triple
 ) -> Triple:
     """The only candidate, the given one, or the one that the graph's reshapes spell out."""
     if given is not None:
-        if given not in found:
-            raise file.error(f"{what} {given} does not fit; the file's shapes allow {found}")
+        if given not in fitting:
+            raise file.error(f"{what} {given} does not fit; the file's shapes allow {fitting}")
         return given
-    if len(found) > 1:
-        found = [c for c in found if _is_spelled(file, c, sizes)]
-    if len(found) != 1:
+    if len(fitting) > 1:
+        fitting = [c for c in fitting if _is_spelled(file, c, sizes)]
+    if len(fitting) != 1:
         raise file.error(
-            f"looked for the {what} that fits the file's shapes, found {found or 'none'}; "
+            f"looked for the {what} that fits the file's shapes, found {fitting or 'none'}; "
             f"if it is known, give {what}="
         )
-    return found[0]
+    return fitting[0]
 
 
 def _is_spelled(file: OnnxFile, candidate: Triple, sizes: Triple) -> bool:

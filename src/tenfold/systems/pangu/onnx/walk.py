@@ -67,8 +67,8 @@ class Walk:
         file = self.file
         inputs = [i.name for i in file.graph.input if i.name not in file.initialisers]
         outputs = [o.name for o in file.graph.output]
-        found = {n: file.shapes.get(n, ()) for n in (*inputs, *outputs)}
-        text = ", ".join(f"{name} {shape or 'of no fixed shape'}" for name, shape in found.items())
+        shapes = {n: file.shapes.get(n, ()) for n in (*inputs, *outputs)}
+        text = ", ".join(f"{name} {shape or 'of no fixed shape'}" for name, shape in shapes.items())
         looked = (
             "looked for the inputs input (variables, levels, latitudes, longitudes) and "
             "input_surface (variables, latitudes, longitudes) and the outputs output and "
@@ -76,29 +76,29 @@ class Walk:
         )
         if set(inputs) != {UPPER, SURFACE} or set(outputs) != set(OUTPUTS):
             raise file.error(looked)
-        upper, surface = found[UPPER], found[SURFACE]
+        upper, surface = shapes[UPPER], shapes[SURFACE]
         if len(upper) != 4 or len(surface) != 3 or upper[2:] != surface[1:]:
             raise file.error(looked)
-        if (found[OUTPUTS[0]], found[OUTPUTS[1]]) != (upper, surface):
+        if (shapes[OUTPUTS[0]], shapes[OUTPUTS[1]]) != (upper, surface):
             raise file.error(looked)
 
     def _convolutions(self) -> tuple[list[Any], list[Any]]:
         """Embedding of the levels and the surface, and their recovery: the four convolutions."""
         leads = self.file.marks({OUTPUTS[0]: 1, OUTPUTS[1]: 2}, back=True)
-        found: dict[tuple[str, int], list[Any]] = {}
+        placed: dict[tuple[str, int], list[Any]] = {}
         for node in self.file.nodes:
             if node.op_type == "Conv":
                 mark = self.data.get(node.input[0], 0)
                 key = ("recover", leads.get(node.output[0], 0)) if mark == BOTH else ("embed", mark)
-                found.setdefault(key, []).append(node)
+                placed.setdefault(key, []).append(node)
         wanted = [("embed", 1), ("embed", 2), ("recover", 1), ("recover", 2)]
-        if set(found) != set(wanted) or any(len(nodes) != 1 for nodes in found.values()):
-            counts = {f"{k} {mark}": len(nodes) for (k, mark), nodes in found.items()}
+        if set(placed) != set(wanted) or any(len(nodes) != 1 for nodes in placed.values()):
+            counts = {f"{k} {mark}": len(nodes) for (k, mark), nodes in placed.items()}
             raise self.file.error(
                 "looked for four convolutions, one that embeds each input and one that makes each "
                 f"output, found {counts or 'none'}: not a Pangu-Weather model"
             )
-        nodes = [found[key][0] for key in wanted]
+        nodes = [placed[key][0] for key in wanted]
         for node in nodes:
             weight = self.file.constant(node.input[1])
             if weight is None or len(node.input) < 3 or any(n != 1 for n in weight.dims[2:]):
@@ -188,14 +188,14 @@ class Walk:
                     block.mask = _mask(left)
             blocks.append(block)
         if not blocks:
-            found = left[-1] if left else "the end"
-            raise self.file.error(f"looked for a block of {where}, found {found}")
+            instead = left[-1] if left else "the end"
+            raise self.file.error(f"looked for a block of {where}, found {instead}")
         return blocks
 
     def _take(self, left: list[Step], kind: str, what: str) -> Step:
         if not left or left[-1].kind != kind:
-            found = left[-1] if left else "the end of the network"
-            raise self.file.error(f"looked for {what}, a {kind}, found {found}")
+            instead = left[-1] if left else "the end of the network"
+            raise self.file.error(f"looked for {what}, a {kind}, found {instead}")
         return left.pop()
 
     def _halves(self, blocks: list[Block]) -> list[list[Block]]:
