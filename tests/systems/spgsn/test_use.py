@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, walk: np.ndarray) -> Path:
 
 @pytest.fixture(scope="module")
 def written(system: Spgsn, folder: Path) -> list[Path]:
-    """What the predictions of the folder are."""
+    """Files of the predictions of the folder."""
     return system.predict(str(folder), str(folder.parent / "out"))
 
 

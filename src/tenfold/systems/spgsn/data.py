@@ -107,19 +107,19 @@ class Motions:
         """The clips of a split of the data set, checked against the skeleton."""
         data, folder = self.cfg.data, find(self.cfg.data)
         if folder is None:
-            found = walker.clips(split)
+            clips = walker.clips(split)
         elif data.name == "bvh":
-            found = bvh.read(folder, split, self.length, self.cfg.skeleton.fps, data.mm_per_unit)
+            clips = bvh.read(folder, split, self.length, self.cfg.skeleton.fps, data.mm_per_unit)
         else:
-            found = READERS[data.name](folder, split, length=self.length)
+            clips = READERS[data.name](folder, split, length=self.length)
         joints = len(self.cfg.skeleton.joints)
-        for clip in found:
+        for clip in clips:
             if clip.positions.shape[1] != joints:
                 raise ValueError(
                     f"{clip.name} has {clip.positions.shape[1]} joints, but the skeleton "
                     f"{self.cfg.skeleton.name!r} of this run has {joints}; use one skeleton"
                 )
-        return found
+        return clips
 
     @cached_property
     def _training(self) -> tuple[Windows, Windows | None]:
@@ -167,7 +167,7 @@ class Motions:
 
     @cached_property
     def epochs(self) -> Epochs:
-        """Which training windows make a batch."""
+        """Training windows of each batch."""
         return Epochs(len(self.train), self.cfg.data.batch_size, self.cfg.seed)
 
     def batch(self, index: int) -> dict[str, Tensor | int]:

@@ -33,7 +33,7 @@ from .scattering import (
 COMPARE_WIDTH = 64
 """Features in which two body parts compare their nodes (official code)."""
 ATTENTION_GAIN = 0.1
-"""How much the spectrum attention adds to a channel (official code)."""
+"""Share of a channel that the spectrum attention adds to it (official code)."""
 
 
 def part_nodes(joints: Sequence[int]) -> list[int]:

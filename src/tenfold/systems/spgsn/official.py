@@ -26,10 +26,10 @@ def official_state(checkpoint: object) -> dict[str, Tensor]:
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError("it holds no state_dict of tensors")
-    found = {key.removeprefix(PREFIX): value for key, value in state.items()}
-    if absent := [key for key in NEEDED if key not in found]:
+    tensors = {key.removeprefix(PREFIX): value for key, value in state.items()}
+    if absent := [key for key in NEEDED if key not in tensors]:
         raise ValueError(f"it has no {', '.join(absent)}")
-    return found
+    return tensors
 
 
 def key_map(order: Tensor) -> KeyMap:

@@ -42,7 +42,7 @@ class Prediction:
     observed: Float[np.ndarray, "past joints 3"]
     predicted: Float[np.ndarray, "future joints 3"]
     truth: Float[np.ndarray, "future joints 3"] | None
-    """What came; None where the motion ends with the observed frames."""
+    """True poses after them; None where the motion ends with the observed frames."""
     continued: Float[np.ndarray, "future joints 3"]
     """Frames after the motion's end."""
     spread: Float[np.ndarray, "future joints"] | None
@@ -51,7 +51,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Record:
-    """What the table and the page say of one file."""
+    """Contents of the table and the page on one file."""
 
     file: str
     """Its path in the folder that was given."""
@@ -63,7 +63,7 @@ class Record:
     """The same of repeating the last observed pose."""
     written: tuple[Path, ...] = ()
     problem: str = ""
-    """Why it could not be read."""
+    """Reason why it could not be read."""
 
 
 def predict_motions(

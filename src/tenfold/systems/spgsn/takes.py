@@ -43,7 +43,7 @@ def motion_files(folder: Path, out: Path) -> list[Path]:
             f"predictions cannot be written to {out}, where the motions are: they would be taken "
             "for motions the next time. Give another folder with --out."
         )
-    found = [
+    files = [
         file
         for file in sorted(folder.rglob("*"))
         if file.suffix.lower() in READERS
@@ -51,11 +51,11 @@ def motion_files(folder: Path, out: Path) -> list[Path]:
         and not file.absolute().is_relative_to(out.absolute())
         and file.is_file()
     ]
-    if not found:
+    if not files:
         raise ValueError(
             f"{folder} holds no motion ({' '.join(READERS)}), nor do the folders in it."
         )
-    return dist.current().gather_objects(found)[0]  # all divide the same list
+    return dist.current().gather_objects(files)[0]  # all divide the same list
 
 
 def check_inside(file: Path, folder: Path) -> None:
