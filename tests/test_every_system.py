@@ -297,8 +297,8 @@ def test_predict_takes_names_as_text(name: str, made: Made, tmp_path: Path) -> N
 
 def test_pictures_need_an_evaluation(name: str, made: Made, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="evaluate first"):
-        tenfold.load(made(name)).pictures(str(tmp_path))
-    assert not list(tmp_path.iterdir())
+        tenfold.load(made(name)).pictures(str(tmp_path / "pictures"))
+    assert not (tmp_path / "pictures").exists()
 
 
 def test_a_verb_is_refused_by_who_can_not(name: str, made: Made) -> None:

@@ -345,7 +345,7 @@ def test_predict(spgsn: Path, call: Call, tmp_path: Path) -> None:
 
 def test_predict_by_default_beside_the_weights(copied: Path, call: Call, tmp_path: Path) -> None:
     code, out, _ = call("predict", copied / "weights.safetensors", walker_npz(tmp_path))
-    assert code == 0 and (copied / "predictions/walk/walk.predicted.npz").exists()
+    assert code == 0 and (copied / "predictions/walk.npz/walk.predicted.npz").exists()
 
 
 def test_load_from_python(spgsn: Path, tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 """The command line: one file a verb, each importing what is heavy when it is asked."""
 
-from .app import main
+from .app import VERBS, main
 
-__all__ = ["main"]
+__all__ = ["VERBS", "main"]
