@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import pytest
 
 from golden import ppmoe_model, ppmoe_plan
@@ -58,13 +56,9 @@ def within(evaluation: float = 0.0, **others: float) -> bool:
 def launch(jobs: list[dict], processes: int, folder: Path) -> list[dict]:
     """Run the jobs on so many processes, all in one start."""
     (folder / "jobs.json").write_text(json.dumps(jobs))
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone",
-         "--nproc-per-node", str(processes), str(HERE / "ppmoe_worker.py"),
-         str(folder / "jobs.json"), str(folder / "out.json")],
-        env={**os.environ, "PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    done = forked.torchrun(
+        processes, HERE / "ppmoe_worker.py", folder / "jobs.json", folder / "out.json", timeout=300
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads((folder / "out.json").read_text())
 

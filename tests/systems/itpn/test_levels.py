@@ -183,7 +183,9 @@ def test_without_a_limit_masks_are_those_of_before() -> None:
 
 def test_the_option_reaches_the_masks() -> None:
     pictures = np.zeros((4, 64, 64, 3), dtype=np.uint8)
-    photos = data.classification.of_arrays(pictures, np.zeros(4, dtype=np.int64), ("any",), None, "own")
+    photos = data.classification.of_arrays(
+        pictures, np.zeros(4, dtype=np.int64), ("any",), None, "own"
+    )
     for most in (0, 5):
         cfg = replace(
             CLIP,

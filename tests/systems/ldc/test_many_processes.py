@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import pytest
 from PIL import Image
 
@@ -44,11 +42,7 @@ def test_two_processes_measure_and_predict_as_one(
     (photos / "class 1/2.png").write_bytes(b"no picture")
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
-    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [sys.executable, *start, str(script), str(run), str(photos), str(tmp_path / "two")],
-        capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    done = forked.torchrun(2, script, run, photos, tmp_path / "two")
     assert done.returncode == 0, done.stderr
     monkeypatch.setattr(predict, "BATCH", 3)
     capsys.readouterr()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from systems.pangu import processes_worker
@@ -57,15 +55,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     one.mkdir(), two.mkdir()
     processes_worker.work(run, states, one)
     unfinished(one / "whole", two / "continued", 3)
-    worker = str(Path(processes_worker.__file__))
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        + [worker, str(run), str(states), str(two)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"},
-    )
+    done = forked.torchrun(2, processes_worker.__file__, run, states, two)
     assert done.returncode == 0, done.stderr
     table = (one / "evaluation.txt").read_text()
     assert "crps" in table and (two / "evaluation.txt").read_text() == table

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import pytest
 from systems.ppmoe import verbs
 
@@ -33,17 +31,13 @@ def test_two_processes_give_what_one_gives(made: Callable[[str], Path], tmp_path
         }
 
     one, two = tmp_path / "one", tmp_path / "two"
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for folder, start in ((one, []), (two, torchrun)):
+    for folder, processes in ((one, 1), (two, 2)):
         folder.mkdir()
         job = folder / "commands.json"
         job.write_text(
             json.dumps([[words, str(folder / n)] for n, words in commands(folder).items()])
         )
-        done = subprocess.run(
-            [sys.executable, *start, verbs.__file__, str(job)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
-        )  # fmt: skip
+        done = forked.torchrun(processes, verbs.__file__, job)
         assert done.returncode == 0, done.stderr[-3000:]
     for name in commands(one):
         printed = (one / f"{name}.0").read_text()

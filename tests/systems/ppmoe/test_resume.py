@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -32,7 +33,7 @@ def test_a_checkpoint_goes_on_on_any_layout(tmp_path: Path) -> None:
     """Saved after 3 steps on (2,1,2): two more steps, optimiser state and all, are the same on
     (1,1,1), (1,2,2) with ZeRO, (4,1,1), with all-to-all, and on a V-shaped schedule. What the
     processes then measure together is what one measures with their weights."""
-    done = torchrun(4, [work.__file__, str(tmp_path)])
+    done = forked.torchrun(4, work.__file__, tmp_path, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     steps = [p.name for p in (tmp_path / "stopped/checkpoints/train").glob("step-*")]
     assert steps == ["step-000000003"]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 
@@ -40,14 +38,7 @@ def test_two_processes_measure_and_predict_as_one(
     (folder / "broken.npz").write_bytes(b"no motion")
 
     (tmp_path / "work.py").write_text(WORK)
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*start, str(tmp_path / "work.py"), run, str(folder), str(tmp_path / "two")],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    done = forked.torchrun(2, tmp_path / "work.py", run, folder, tmp_path / "two")
     assert done.returncode == 0, done.stderr
     capsys.readouterr()
     cli.main(["evaluate", run])
