@@ -99,7 +99,7 @@ def evaluate(model: nn.ModuleDict, cfg: Config, frozen: HiViT | None) -> Evaluat
             metrics |= reconstruction(network, photos("test"), cfg)
         elif isinstance(network, Classifier):
             seen["logits"] = class_logits(network, photos("test"), cfg)
-            metrics |= accuracy(seen["logits"], torch.from_numpy(photos("test").labels))
+            metrics |= accuracy(seen["logits"], torch.tensor(photos("test").labels))
         elif isinstance(network, Localiser):
             seen["boxes"] = boxes(network, photos("test"), cfg)
             metrics |= overlap(seen["boxes"], photos("test"))
@@ -150,7 +150,7 @@ def probed(backbone: HiViT, train: Photos, test: Photos, cfg: Config) -> tuple[M
         (features(backbone, train, cfg).clone(), features(backbone, test, cfg).clone()),
         (pixels(train, cfg), pixels(test, cfg)),
     ]
-    labels, truth = (torch.from_numpy(p.labels) for p in (train, test))
+    labels, truth = (torch.tensor(p.labels) for p in (train, test))
     count = len(train.classes)
 
     def work(index: int) -> Metrics:
