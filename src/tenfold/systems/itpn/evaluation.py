@@ -16,7 +16,7 @@ from tenfold.core.seed import generator
 from tenfold.core.system import Evaluation
 from tenfold.data.images import views
 from tenfold.data.images.classification import Photos
-from tenfold.data.images.coco import Instances, Scene
+from tenfold.data.images.coco import SceneSet
 from tenfold.data.images.segmentation import Segmented
 from tenfold.metrics import ap, iou, probes
 from tenfold.nn.hivit import HiViT
@@ -289,27 +289,12 @@ def most_frequent(train: Segmented, test: Segmented) -> Metrics:
     return _scores(_chunks(len(test), work))
 
 
-def truth_of(scene: Scene) -> ap.Truth:
-    """Return a scene as the metric has it, crowds after objects."""
-    masks = None
-    if scene.masks is not None and scene.ignored_masks is not None:
-        masks = np.concatenate([scene.masks, scene.ignored_masks])
-    crowd = np.repeat([False, True], [len(scene.boxes), len(scene.ignored)])
-    return ap.Truth(
-        np.concatenate([scene.boxes, scene.ignored]),
-        np.concatenate([scene.labels, scene.ignored_labels]),
-        crowd, scene.picture.shape[0], scene.picture.shape[1], masks,
-        np.concatenate([scene.areas, scene.ignored_areas]),
-    )  # fmt: skip
-
-
-def detection(network: Detector, found: Instances, cfg: Config) -> Metrics:
+def detection(network: Detector, found: SceneSet, cfg: Config) -> Metrics:
     """Return COCO's average precision of boxes and masks (percent) on a set."""
 
-    def work(index: int) -> tuple[ap.Truth, ap.Found]:
+    def work(index: int) -> tuple[list[ap.Row], list[ap.Row]]:
         scene = found.scene(index)
-        one = detect(network, scene.picture, cfg)
-        return truth_of(scene), ap.Found(one.boxes, one.scores, one.labels, one.masks)
+        return ap.coded(scene.objects), ap.coded(detect(network, scene.picture, cfg))
 
     pairs = divided(len(found), work)
     truths, seen = [pair[0] for pair in pairs], [pair[1] for pair in pairs]

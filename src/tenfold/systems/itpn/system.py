@@ -29,7 +29,7 @@ from .evaluation import Details
 from .model import Classifier, ClipPretraining, PixelPretraining
 from .networks import build, device_of, network_of, shape_of, teacher_of
 from .recipes import RECIPES
-from .tasks import Detector, Segmenter
+from .tasks import Detector, Localiser, Segmenter
 from .training_models import FeatureTrainingModel, TokenTrainingModel
 
 TITLES: dict[Task, dict[str, str]] = {
@@ -230,6 +230,7 @@ class Itpn(System[Config]):
             logits = evaluation.class_logits(network, photos, self.cfg)
             found = evaluation.accuracy(logits, torch.tensor(photos.labels))
             return {"top1": found["accuracy/fine-tuned/top1"]}
+        assert isinstance(network, Localiser)
         found = evaluation.overlap(evaluation.boxes(network, photos, self.cfg), photos)
         return {"iou": found["overlap/localised/iou"]}
 
