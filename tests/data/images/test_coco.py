@@ -149,7 +149,7 @@ def test_wrong_annotations(tmp_path: Path, changes: dict[str, Any], says: str) -
     with pytest.raises(ValueError, match=says):
         opened(folder)
     with pytest.warns(UserWarning, match=f"1 pictures and annotations left out: .*{says}"):
-        assert len(opened(folder, skip_broken=True).scene(0).boxes) == 1
+        assert len(opened(folder, skip_broken=True).scene(0).objects) == 1
 
 
 @pytest.mark.parametrize(
@@ -207,8 +207,8 @@ def test_other_pictures_than_the_file_was_made_for(tmp_path: Path) -> None:
 def test_short_polygons_beside_good_ones(tmp_path: Path) -> None:
     items = [annotation(segmentation=[[1, 2, 3, 4], SQUARE])]
     with pytest.warns(UserWarning, match="1 objects have polygons of too few corners"):
-        masks = opened(write(tmp_path, items)).scene(0).masks
-    whole = opened(write(tmp_path, [annotation()])).scene(0).masks
+        masks = opened(write(tmp_path, items)).scene(0).objects.masks
+    whole = opened(write(tmp_path, [annotation()])).scene(0).objects.masks
     assert masks is not None and whole is not None and (masks == whole).all()
 
 

@@ -228,7 +228,7 @@ def boxes(network: Localiser, photos: Photos, cfg: Config) -> Float[np.ndarray, 
 def overlap(predicted: Float[np.ndarray, "image 4"], photos: Photos) -> Metrics:
     """Return mean IoU and the share of boxes above 0.5 (percent)."""
     assert photos.boxes is not None
-    each = iou.box_iou(torch.from_numpy(predicted), torch.from_numpy(photos.boxes)).numpy()
+    each = iou.box_iou(torch.from_numpy(predicted), torch.tensor(photos.boxes)).numpy()
     return {
         "overlap/localised/iou": 100 * float(each.mean()),
         "overlap/localised/above half": 100 * float((each > 0.5).mean()),
