@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tenfold.metrics import ap
+from tenfold.structures import Instances
 
 
 def box_iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -14,13 +15,13 @@ def box_iou(a: np.ndarray, b: np.ndarray) -> float:
     return shared / (float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - shared)
 
 
-def slow_ap(truth: list[ap.Truth], found: list[ap.Found], label: int, limit: float) -> float:
+def slow_ap(truth: list[Instances], found: list[Instances], label: int, limit: float) -> float:
     """COCO's definition: greedy matching by score, 101 recalls, best precision at or beyond."""
     entries, total = [], 0
     for one, seen in zip(truth, found, strict=True):
-        total += int(((one.labels == label) & ~one.crowd).sum())
-        free = set(np.flatnonzero((one.labels == label) & ~one.crowd))
-        crowds = np.flatnonzero((one.labels == label) & one.crowd)
+        total += int(((one.labels == label) & ~one.is_crowd).sum())
+        free = set(np.flatnonzero((one.labels == label) & ~one.is_crowd))
+        crowds = np.flatnonzero((one.labels == label) & one.is_crowd)
         for i in sorted(np.flatnonzero(seen.labels == label), key=lambda i: -seen.scores[i]):
             best, at = limit, None
             for j in free:
@@ -48,7 +49,14 @@ def _share(box: np.ndarray, crowd: np.ndarray) -> float:
     return float(np.prod(np.maximum(high - low, 0)) / np.prod(box[2:] - box[:2]))
 
 
-def case(seed: int) -> tuple[list[ap.Truth], list[ap.Found]]:
+def average_precision(
+    truth: list[Instances], found: list[Instances], num_classes: int, kind: ap.Kind
+) -> dict[str, float]:
+    coded = [[ap.coded(one) for one in some] for some in (truth, found)]
+    return ap.average_precision(coded[0], coded[1], num_classes, kind)
+
+
+def case(seed: int) -> tuple[list[Instances], list[Instances]]:
     random = np.random.default_rng(seed)
     truth, found = [], []
     for _ in range(4):
@@ -56,10 +64,10 @@ def case(seed: int) -> tuple[list[ap.Truth], list[ap.Found]]:
         boxes = np.concatenate([low, low + random.uniform(10, 40, (5, 2))], 1).astype(np.float32)
         crowd = np.array([False] * 4 + [True])
         labels = random.integers(2, size=5)
-        truth.append(ap.Truth(boxes, labels, crowd, 120, 120))
+        truth.append(Instances(boxes, labels, crowd=crowd))
         moved = (boxes + random.normal(0, 4, boxes.shape)).astype(np.float32)
         scores = random.permutation(5).astype(np.float32) / 5 + random.uniform(0, 0.1)
-        found.append(ap.Found(moved, scores.astype(np.float32), labels))
+        found.append(Instances(moved, labels, scores.astype(np.float32)))
     return truth, found
 
 
@@ -67,10 +75,10 @@ def case(seed: int) -> tuple[list[ap.Truth], list[ap.Found]]:
 def test_equals_its_definition(seed: int) -> None:
     truth, found = case(seed)
     want = [slow_ap(truth, found, label, 0.5) for label in (0, 1)]
-    got = ap.average_precision(truth, found, 2, "boxes")
+    got = average_precision(truth, found, 2, "boxes")
     assert got["AP50"] == pytest.approx(np.mean(want), abs=0.5)
     levels = np.linspace(0.5, 0.95, 10)
-    each = ap.per_class(truth, found, 2, "boxes")
+    each = ap.per_class([ap.coded(t) for t in truth], [ap.coded(f) for f in found], 2, "boxes")
     for label in (0, 1):
         mean = np.mean([slow_ap(truth, found, label, float(level)) for level in levels])
         assert each[label] == pytest.approx(mean, abs=0.5)
@@ -78,35 +86,32 @@ def test_equals_its_definition(seed: int) -> None:
 
 def test_perfect_and_nothing() -> None:
     truth, _ = case(0)
-    perfect = [
-        ap.Found(t.boxes[~t.crowd], np.ones(4, dtype=np.float32), t.labels[~t.crowd]) for t in truth
-    ]
-    assert ap.average_precision(truth, perfect, 2, "boxes")["AP"] == pytest.approx(100)
-    none = ap.Found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
-    assert ap.average_precision(truth, [none] * 4, 2, "boxes")["AP"] == 0
+    perfect = [Instances(t.boxes[:4], t.labels[:4], np.ones(4, dtype=np.float32)) for t in truth]
+    assert average_precision(truth, perfect, 2, "boxes")["AP"] == pytest.approx(100)
+    none = Instances(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    assert average_precision(truth, [none] * 4, 2, "boxes")["AP"] == 0
 
 
 def test_masks_are_what_counts_for_masks() -> None:
     mask = np.zeros((1, 40, 40), dtype=bool)
     mask[0, 5:30, 5:30] = True
     boxes, labels = np.array([[5.0, 5, 30, 30]], np.float32), np.zeros(1, np.int64)
-    truth = [ap.Truth(boxes, labels, np.zeros(1, bool), 40, 40, mask)]
+    truth = [Instances(boxes, labels, masks=mask)]
     half = mask.copy()
     half[0, 17:] = False
     one = np.ones(1, np.float32)
     for shape, want in ((mask, 100), (half, 0)):
-        found = [ap.Found(boxes, one, labels, shape)]
-        assert ap.average_precision(truth, found, 1, "masks")["AP50"] == pytest.approx(want)
-        assert ap.average_precision(truth, found, 1, "boxes")["AP50"] == pytest.approx(100)
+        found = [Instances(boxes, labels, one, shape)]
+        assert average_precision(truth, found, 1, "masks")["AP50"] == pytest.approx(want)
+        assert average_precision(truth, found, 1, "boxes")["AP50"] == pytest.approx(100)
     assert np.array_equal(ap.decode_mask(ap.encode_mask(half[0])), half[0])
 
 
 def test_objects_are_sorted_by_the_area_that_is_given() -> None:
     boxes, labels = np.array([[5.0, 5, 45, 45]], np.float32), np.zeros(1, np.int64)
-    found = [ap.Found(boxes, np.ones(1, np.float32), labels)]
-    nothing = np.zeros(1, bool)
+    found = [Instances(boxes, labels, np.ones(1, np.float32))]
     for areas, size in ((None, "medium"), (np.array([900.0]), "small")):
-        truth = [ap.Truth(boxes, labels, nothing, 60, 60, areas=areas)]
-        numbers = ap.average_precision(truth, found, 1, "boxes")
+        truth = [Instances(boxes, labels, areas=areas)]
+        numbers = average_precision(truth, found, 1, "boxes")
         others = {"small", "medium", "large"} - {size}
         assert numbers[size] == pytest.approx(100) and {numbers[o] for o in others} == {-100}

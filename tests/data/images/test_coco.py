@@ -51,7 +51,7 @@ def changed(folder: Path, key: str, value: Any) -> Path:
     return folder
 
 
-def opened(folder: Path, skip_broken: bool = False) -> coco.Instances:
+def opened(folder: Path, skip_broken: bool = False) -> coco.SceneSet:
     return coco.open_coco(*coco.find_split(folder, "train"), skip_broken)
 
 
@@ -62,12 +62,12 @@ def test_polygons_codes_and_crowds(tmp_path: Path) -> None:
     scene = found.scene(0)
     assert found.classes == ("cat", "dog") and found.category_ids == (3, 9) and found.has_masks
     assert found.file.name == "instances_train.json"
-    assert scene.boxes.tolist() == [[5, 4, 15, 10]] and scene.labels.tolist() == [0]
-    assert scene.masks is not None and abs(int(scene.masks[0].sum()) - 60) <= 4
-    assert scene.areas.tolist() == [60]
-    assert scene.ignored.tolist() == [[4, 2, 5, 5]] and scene.ignored_labels.tolist() == [1]
-    assert scene.ignored_masks is not None and scene.ignored_masks.sum() == 3
-    assert scene.ignored_masks[0, 2:5, 4].all()
+    objects = scene.objects
+    assert objects.is_crowd.tolist() == [False, True] and objects.labels.tolist() == [0, 1]
+    assert objects.boxes.tolist() == [[5, 4, 15, 10], [4, 2, 5, 5]]
+    assert objects.masks is not None and abs(int(objects.masks[0].sum()) - 60) <= 4
+    assert objects.areas is not None and objects.areas[0] == 60
+    assert objects.masks[1].sum() == 3 and objects.masks[1, 2:5, 4].all()
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -82,7 +82,7 @@ def test_both_run_length_codes_are_those_of_pycocotools(tmp_path: Path, seed: in
         annotation(i, segmentation={"size": [20, 30], "counts": code})
         for i, code in enumerate(codes)
     ]
-    masks = opened(write(tmp_path, items)).scene(0).masks
+    masks = opened(write(tmp_path, items)).scene(0).objects.masks
     assert masks is not None and (masks == truth).all()
 
 
@@ -90,12 +90,12 @@ def test_a_picture_without_objects_and_rows(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "b.png", 8, 6)
     other = {"id": 2, "file_name": "b.png", "height": 6, "width": 8}
     found = opened(write(tmp_path, [annotation()], images=[IMAGE, other]))
-    scene = found.at([1]).scene(0)
+    objects = found.at([1]).scene(0).objects
     assert len(found) == 2 and len(found.at([])) == 0 and found.at([1]).file == found.file
-    assert scene.boxes.shape == scene.ignored.shape == (0, 4) and scene.areas.shape == (0,)
-    assert scene.masks is not None and scene.masks.shape == (0, 6, 8)
+    assert objects.boxes.shape == (0, 4) and len(objects.is_crowd) == 0
+    assert objects.masks is not None and objects.masks.shape == (0, 6, 8)
     nothing = opened(write(tmp_path, []))
-    assert not nothing.has_masks and nothing.scene(0).masks is None
+    assert not nothing.has_masks and nothing.scene(0).objects.masks is None
 
 
 def test_layouts(tmp_path: Path) -> None:
@@ -114,15 +114,15 @@ def test_boxes_are_cut_and_empty_ones_left_out(tmp_path: Path) -> None:
     items += [annotation(3, bbox=[40, 3, 5, 5]), annotation(4, bbox=[9, 9, -2, 5])]
     with pytest.warns(UserWarning, match="3 boxes without area left out"):
         found = opened(write(tmp_path, items))
-    assert found.scene(0).boxes.tolist() == [[20, 10, 30, 20]]
+    assert found.scene(0).objects.boxes.tolist() == [[20, 10, 30, 20]]
 
 
 def test_sets_of_boxes_only(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        scene = opened(write(tmp_path, [bare(area=-1), bare(2)])).scene(0)
-    assert scene.masks is None and scene.ignored_masks is None
-    assert scene.areas.tolist() == [60, 60]
+        objects = opened(write(tmp_path, [bare(area=-1), bare(2)])).scene(0).objects
+    assert objects.masks is None and objects.areas is not None
+    assert objects.areas.tolist() == [60, 60]
     with pytest.warns(UserWarning, match="1 objects have no segmentation, .* boxes only"):
         assert not opened(write(tmp_path, [bare(), annotation(2)])).has_masks
 
@@ -149,7 +149,7 @@ def test_wrong_annotations(tmp_path: Path, changes: dict[str, Any], says: str) -
     with pytest.raises(ValueError, match=says):
         opened(folder)
     with pytest.warns(UserWarning, match=f"1 pictures and annotations left out: .*{says}"):
-        assert len(opened(folder, skip_broken=True).scene(0).boxes) == 1
+        assert len(opened(folder, skip_broken=True).scene(0).objects) == 1
 
 
 @pytest.mark.parametrize(
@@ -207,8 +207,8 @@ def test_other_pictures_than_the_file_was_made_for(tmp_path: Path) -> None:
 def test_short_polygons_beside_good_ones(tmp_path: Path) -> None:
     items = [annotation(segmentation=[[1, 2, 3, 4], SQUARE])]
     with pytest.warns(UserWarning, match="1 objects have polygons of too few corners"):
-        masks = opened(write(tmp_path, items)).scene(0).masks
-    whole = opened(write(tmp_path, [annotation()])).scene(0).masks
+        masks = opened(write(tmp_path, items)).scene(0).objects.masks
+    whole = opened(write(tmp_path, [annotation()])).scene(0).objects.masks
     assert masks is not None and whole is not None and (masks == whole).all()
 
 
@@ -287,13 +287,12 @@ def test_real_sets(name: str, split: str, counts: tuple[int, ...]) -> None:
     crowds = sum(o["iscrowd"] for o in objects)
     assert (len(found), len(found.classes), len(objects) - crowds, crowds) == counts
     for index, entry in enumerate(found.entries):
-        scene = found.scene(index)
+        objects = found.scene(index).objects
         own = [o for o in entry.objects if not o["iscrowd"]]
-        assert scene.masks is not None and len(own) == len(scene.masks) == len(scene.areas)
-        assert scene.ignored_masks is not None
+        assert objects.masks is not None and len(own) == int((~objects.is_crowd).sum())
         crowd = [o["segmentation"] for o in entry.objects if o["iscrowd"]]
-        assert all((reference.decode(c) == m).all() for c, m in zip(crowd, scene.ignored_masks,
-                                                                    strict=True))  # fmt: skip
-        for item, found_mask in zip(own, scene.masks, strict=True):
+        for code, found_mask in zip(crowd, objects.masks[objects.is_crowd], strict=True):
+            assert (reference.decode(code) == found_mask).all()
+        for item, found_mask in zip(own, objects.masks[~objects.is_crowd], strict=True):
             codes = reference.frPyObjects(item["segmentation"], entry.height, entry.width)
             assert (reference.decode(reference.merge(codes)) == found_mask).all()

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from tenfold.data.images import augment, scene_views, views
 from tenfold.data.images.rand_augment import CHANGES, rand_augment
+from tenfold.structures import Instances
 
 RATIO = (3 / 4, 4 / 3)
+NONE = np.zeros((0, 4), np.float32)
 
 
 def draw(seed: int = 0) -> torch.Generator:
@@ -76,11 +78,12 @@ def test_masks_and_boxes_follow_the_picture(crop: bool) -> None:
     mask = np.zeros((1, 40, 60), dtype=bool)
     mask[0, 10:30, 20:50] = True
     picture[mask[0]] = 255
-    boxes, ignored = np.array([[20.0, 10, 50, 30]], np.float32), np.zeros((0, 4), np.float32)
+    boxes = np.array([[20.0, 10, 50, 30], [0, 0, 60, 40]], np.float32)
+    masks, crowd = np.concatenate([mask, ~mask]), np.array([False, True])
+    objects = Instances(boxes, np.array([3, 3]), masks=masks, crowd=crowd)
     for seed in range(10):
-        found = scene_views.detection_view(
-            picture, boxes, np.array([3]), mask, ignored, draw(seed), (80, 60), 200, crop
-        )
+        found = scene_views.detection_view(picture, objects, draw(seed), (80, 60), 200, crop)
+        assert found.ignored.shape == (1, 4)
         assert found.labels.tolist() == [3] and found.masks is not None
         bright = found.picture.float().mean(0) > 127
         assert (found.masks[0] != bright).float().mean() < 0.02
@@ -88,32 +91,20 @@ def test_masks_and_boxes_follow_the_picture(crop: bool) -> None:
 
 
 def test_no_objects_and_what_vanishes() -> None:
-    none = np.zeros((0, 4), np.float32)
-    found = scene_views.detection_view(
-        ramp(30, 40),
-        none,
-        np.zeros(0, np.int64),
-        np.zeros((0, 30, 40), bool),
-        none,
-        draw(),
-        (30,),
-        99,
-    )
+    none = Instances(NONE, np.zeros(0, np.int64), masks=np.zeros((0, 30, 40), bool))
+    found = scene_views.detection_view(ramp(30, 40), none, draw(), (30,), 99)
     assert found.boxes.shape == (0, 4)
     speck = np.zeros((1, 30, 40), dtype=bool)
     speck[0, 3, 3] = True
-    box = np.array([[3.0, 3, 4, 4]], np.float32)
-    found = scene_views.detection_view(
-        ramp(30, 40), box, np.array([0]), speck, none, draw(), (16,), 99, False
-    )
+    box = Instances(np.array([[3.0, 3, 4, 4]], np.float32), np.array([0]), masks=speck)
+    found = scene_views.detection_view(ramp(30, 40), box, draw(), (16,), 99, False)
     assert len(found.boxes) == 0
 
 
 def test_collate_pads_to_a_multiple() -> None:
-    none = np.zeros((0, 4), np.float32)
-    labels = np.zeros(0, np.int64)
+    none = Instances(NONE, np.zeros(0, np.int64))
     made = [
-        scene_views.detection_view(ramp(*size), none, labels, None, none, draw(), (20,), 99, False)
+        scene_views.detection_view(ramp(*size), none, draw(), (20,), 99, False)
         for size in ((20, 30), (25, 20))
     ]
     batch, sizes = scene_views.collate(made, 16)

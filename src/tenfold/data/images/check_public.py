@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from ..io.problems import Findings
-from .coco import Instances, find_split, open_coco
+from .coco import SceneSet, find_split, open_coco
 from .decode import class_folders
 from .segmentation import open_segmentation
 
@@ -49,7 +49,7 @@ def check_voc2012(f: Findings) -> None:
         _scenes(f, "voc2012", split, partial(open_segmentation, f.folder, "voc2012", split))
 
 
-def _coco(f: Findings, split: str) -> Instances:
+def _coco(f: Findings, split: str) -> SceneSet:
     return open_coco(*find_split(f.folder, split))
 
 

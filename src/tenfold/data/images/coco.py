@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
+
+from tenfold.structures import Instances
 
 from ..io.problems import some
 from .decode import MAX_BYTES, MAX_PIXELS, inside_of, read_picture
@@ -32,20 +34,11 @@ LONG_OUTLINE = 100
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and its objects."""
+    """A picture and its objects, crowds last."""
 
     picture: UInt8[np.ndarray, "height width 3"]
-    boxes: Float[np.ndarray, "object 4"]
-    """x0 y0 x1 y1 in pixels."""
-    labels: Int64[np.ndarray, " object"]
-    masks: Bool[np.ndarray, "object height width"] | None
-    areas: Float[np.ndarray, " object"]
-    """Pixels, as the file states them (COCO's small, medium and large); else of the box."""
-    ignored: Float[np.ndarray, "region 4"]
-    """Boxes of crowds: not to be found, and not wrong if found."""
-    ignored_labels: Int64[np.ndarray, " region"]
-    ignored_masks: Bool[np.ndarray, "region height width"] | None
-    ignored_areas: Float[np.ndarray, " region"]
+    objects: Instances
+    """Areas are as the file states them (COCO's small, medium and large)."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +53,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Instances:
+class SceneSet:
     """A set of scenes."""
 
     classes: tuple[str, ...]
@@ -80,7 +73,7 @@ class Instances:
         """The pictures' files."""
         return [(entry.file,) for entry in self.entries]
 
-    def at(self, rows: Sequence[int]) -> Instances:
+    def at(self, rows: Sequence[int]) -> SceneSet:
         """The scenes of these rows."""
         entries = tuple(self.entries[i] for i in rows) if self.entries else ()
         held = tuple(self.held[i] for i in rows) if self.held else ()
@@ -99,30 +92,22 @@ class Instances:
                 "for, saved upright if an EXIF note turns them."
             )
         label = {number: i for i, number in enumerate(self.category_ids)}
-        parts = []
-        for crowd in (0, 1):
-            chosen = [o for o in entry.objects if o.get("iscrowd", 0) == crowd]
-            boxes = np.array([_corners(o["bbox"], entry) for o in chosen], dtype=np.float32)
-            labels = np.array([label[o["category_id"]] for o in chosen], dtype=np.int64)
-            masks = _masks(chosen, entry) if self.has_masks else None
-            areas = np.array([_area(o) for o in chosen], dtype=np.float32)
-            parts.append((boxes.reshape(-1, 4), labels, masks, areas))
-        return Scene(picture, *parts[0], *parts[1])
+        chosen = sorted(entry.objects, key=lambda o: o.get("iscrowd", 0))
+        boxes = np.array([_corners(o["bbox"], entry) for o in chosen], dtype=np.float32)
+        objects = Instances(
+            boxes.reshape(-1, 4),
+            np.array([label[o["category_id"]] for o in chosen], dtype=np.int64),
+            masks=_masks(chosen, entry) if self.has_masks else None,
+            areas=np.array([_area(o) for o in chosen], dtype=np.float32),
+            crowd=np.array([o.get("iscrowd", 0) == 1 for o in chosen], dtype=bool),
+        )
+        return Scene(picture, objects)
 
 
-def of_arrays(
-    classes: tuple[str, ...],
-    rows: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
-) -> Instances:
-    """A set in memory, of (picture, boxes, labels, masks)."""
-    none = np.zeros((0, 4), dtype=np.float32)
-    nothing = np.zeros(0, dtype=np.int64)
-    held = []
-    for picture, boxes, labels, masks in rows:
-        areas = masks.sum((1, 2)).astype(np.float32)
-        nowhere = (none, nothing, masks[:0], areas[:0])
-        held.append(Scene(picture, boxes, labels, masks, areas, *nowhere))
-    return Instances(classes, tuple(range(len(classes))), True, (), tuple(held))
+def of_arrays(classes: tuple[str, ...], scenes: Sequence[tuple[np.ndarray, Instances]]) -> SceneSet:
+    """A set in memory, of pictures and their objects, which have masks."""
+    held = tuple(Scene(picture, objects) for picture, objects in scenes)
+    return SceneSet(classes, tuple(range(len(classes))), True, (), held)
 
 
 def find_split(folder: Path, split: str) -> tuple[Path, Path]:
@@ -139,7 +124,7 @@ def find_split(folder: Path, split: str) -> tuple[Path, Path]:
     )
 
 
-def open_coco(annotations: Path, images: Path, skip_broken: bool = False) -> Instances:
+def open_coco(annotations: Path, images: Path, skip_broken: bool = False) -> SceneSet:
     """Open an instance file; whatever does not fit is a ValueError that names it.
 
     With `skip_broken`, pictures that are missing and annotations that do not fit are left out
@@ -179,7 +164,7 @@ def open_coco(annotations: Path, images: Path, skip_broken: bool = False) -> Ins
     for note, count in notes.items():
         if count:
             warnings.warn(f"{annotations}: {count} {note}", stacklevel=2)
-    return Instances(names, ids, has_masks, tuple(entries.values()), file=annotations)
+    return SceneSet(names, ids, has_masks, tuple(entries.values()), file=annotations)
 
 
 def _kept(check: Callable[[Item], T], items: list[Item], broken: list[str] | None) -> list[T]:

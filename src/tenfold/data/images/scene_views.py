@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
+from tenfold.structures import Instances
+
 Picture = UInt8[np.ndarray, "_ _ 3"]
 
 IGNORED = 255
@@ -126,10 +128,7 @@ def test_view(
 
 def detection_view(
     picture: Picture,
-    boxes: Float[np.ndarray, "object 4"],
-    labels: Int64[np.ndarray, " object"],
-    masks: Bool[np.ndarray, "object height width"] | None,
-    ignored: Float[np.ndarray, "region 4"],
+    objects: Instances,
     generator: torch.Generator,
     short_sides: Sequence[int],
     longest: int,
@@ -142,6 +141,7 @@ def detection_view(
     """
     draw = torch.rand(6, generator=generator).tolist()
     height, width = picture.shape[:2]
+    true, crowds = objects.at(~objects.is_crowd), objects.at(objects.is_crowd)
     part = (0, 0, width, height)
     if crop and draw[1] < 0.5:
         wide = max(1, round(width * (0.6 + 0.4 * draw[2])))
@@ -157,10 +157,10 @@ def detection_view(
     )
     limit = np.array([new_width, new_height] * 2, dtype=np.float32)
     origin = np.array([left, top] * 2, dtype=np.float32)
-    moved, crowd = (((b - origin) * factor).clip(0, limit) for b in (boxes, ignored))
+    moved, crowd = (((b - origin) * factor).clip(0, limit) for b in (true.boxes, crowds.boxes))
     shapes = None
-    if masks is not None:
-        x = torch.from_numpy(masks[:, top:bottom, left:right].astype(np.float32))
+    if true.masks is not None:
+        x = torch.from_numpy(true.masks[:, top:bottom, left:right].astype(np.float32))
         shapes = _shrunk(x, new_height, new_width)
     is_flipped = bool(torch.rand((), generator=generator) < 0.5)
     if is_flipped:
@@ -175,7 +175,7 @@ def detection_view(
     return View(
         channels_first(shown),
         found[kept],
-        torch.from_numpy(labels)[kept],
+        torch.from_numpy(true.labels)[kept],
         None if shapes is None else shapes[kept],
         torch.from_numpy(np.ascontiguousarray(crowd)),
     )

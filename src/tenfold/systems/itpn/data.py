@@ -20,10 +20,11 @@ from tenfold.core.system import DataUsed
 from tenfold.data import catalog
 from tenfold.data.images import augment, classification, coco, scene_views, segmentation, views
 from tenfold.data.images.classification import Photos
-from tenfold.data.images.coco import Instances
+from tenfold.data.images.coco import SceneSet
 from tenfold.data.images.rand_augment import rand_augment
 from tenfold.data.images.segmentation import Segmented
 from tenfold.generated import scenes
+from tenfold.structures import Instances
 
 from .config import SETS, Config, Data
 from .masking import blocks_of
@@ -123,15 +124,19 @@ def _drawn_maps(split: str) -> Segmented:
 
 
 @lru_cache(maxsize=8)
-def instances(data: Data, split: str) -> Instances:
+def instances(data: Data, split: str) -> SceneSet:
     """Pictures with boxes and masks of objects."""
     folder = find(data)
     if folder is None:
         made = [scenes.scene(split, i) for i in range(GENERATED[split])]
-        rows = [(one.picture, one.boxes, one.labels, one.masks) for one in made]
-        return coco.of_arrays(scenes.NAMES, rows)
+        return coco.of_arrays(scenes.NAMES, [(one.picture, _objects(one)) for one in made])
     files = coco.find_split(folder, _split_of(data.name, split))
     return coco.open_coco(*files, skip_broken=data.skip_broken)
+
+
+def _objects(drawn: scenes.Drawn) -> Instances:
+    areas = drawn.masks.sum((1, 2)).astype(np.float32)
+    return Instances(drawn.boxes, drawn.labels, masks=drawn.masks, areas=areas)
 
 
 def _split_of(name: str, split: str) -> str:
@@ -331,8 +336,8 @@ class DenseBatches:
             scene = self.set.scene(row)
             found.append(
                 scene_views.detection_view(
-                    scene.picture, scene.boxes, scene.labels, scene.masks, scene.ignored,
-                    feed.draw(index, place), dense.short_sides, dense.longest, crop=dense.crop,
+                    scene.picture, scene.objects, feed.draw(index, place), dense.short_sides,
+                    dense.longest, crop=dense.crop,
                 )
             )  # fmt: skip
         pictures, sizes = scene_views.collate(found, self.multiple)

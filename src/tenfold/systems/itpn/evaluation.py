@@ -16,7 +16,7 @@ from tenfold.core.seed import generator
 from tenfold.core.system import Evaluation
 from tenfold.data.images import views
 from tenfold.data.images.classification import Photos
-from tenfold.data.images.coco import Instances, Scene
+from tenfold.data.images.coco import SceneSet
 from tenfold.data.images.segmentation import Segmented
 from tenfold.metrics import ap, iou, probes
 from tenfold.nn.hivit import HiViT
@@ -99,7 +99,7 @@ def evaluate(model: nn.ModuleDict, cfg: Config, frozen: HiViT | None) -> Evaluat
             metrics |= reconstruction(network, photos("test"), cfg)
         elif isinstance(network, Classifier):
             seen["logits"] = class_logits(network, photos("test"), cfg)
-            metrics |= accuracy(seen["logits"], torch.from_numpy(photos("test").labels))
+            metrics |= accuracy(seen["logits"], torch.tensor(photos("test").labels))
         elif isinstance(network, Localiser):
             seen["boxes"] = boxes(network, photos("test"), cfg)
             metrics |= overlap(seen["boxes"], photos("test"))
@@ -150,7 +150,7 @@ def probed(backbone: HiViT, train: Photos, test: Photos, cfg: Config) -> tuple[M
         (features(backbone, train, cfg).clone(), features(backbone, test, cfg).clone()),
         (pixels(train, cfg), pixels(test, cfg)),
     ]
-    labels, truth = (torch.from_numpy(p.labels) for p in (train, test))
+    labels, truth = (torch.tensor(p.labels) for p in (train, test))
     count = len(train.classes)
 
     def work(index: int) -> Metrics:
@@ -228,7 +228,7 @@ def boxes(network: Localiser, photos: Photos, cfg: Config) -> Float[np.ndarray, 
 def overlap(predicted: Float[np.ndarray, "image 4"], photos: Photos) -> Metrics:
     """Return mean IoU and the share of boxes above 0.5 (percent)."""
     assert photos.boxes is not None
-    each = iou.box_iou(torch.from_numpy(predicted), torch.from_numpy(photos.boxes)).numpy()
+    each = iou.box_iou(torch.from_numpy(predicted), torch.tensor(photos.boxes)).numpy()
     return {
         "overlap/localised/iou": 100 * float(each.mean()),
         "overlap/localised/above half": 100 * float((each > 0.5).mean()),
@@ -289,27 +289,12 @@ def most_frequent(train: Segmented, test: Segmented) -> Metrics:
     return _scores(_chunks(len(test), work))
 
 
-def truth_of(scene: Scene) -> ap.Truth:
-    """Return a scene as the metric has it, crowds after objects."""
-    masks = None
-    if scene.masks is not None and scene.ignored_masks is not None:
-        masks = np.concatenate([scene.masks, scene.ignored_masks])
-    crowd = np.repeat([False, True], [len(scene.boxes), len(scene.ignored)])
-    return ap.Truth(
-        np.concatenate([scene.boxes, scene.ignored]),
-        np.concatenate([scene.labels, scene.ignored_labels]),
-        crowd, scene.picture.shape[0], scene.picture.shape[1], masks,
-        np.concatenate([scene.areas, scene.ignored_areas]),
-    )  # fmt: skip
-
-
-def detection(network: Detector, found: Instances, cfg: Config) -> Metrics:
+def detection(network: Detector, found: SceneSet, cfg: Config) -> Metrics:
     """Return COCO's average precision of boxes and masks (percent) on a set."""
 
-    def work(index: int) -> tuple[ap.Truth, ap.Found]:
+    def work(index: int) -> tuple[list[ap.Row], list[ap.Row]]:
         scene = found.scene(index)
-        one = detect(network, scene.picture, cfg)
-        return truth_of(scene), ap.Found(one.boxes, one.scores, one.labels, one.masks)
+        return ap.coded(scene.objects), ap.coded(detect(network, scene.picture, cfg))
 
     pairs = divided(len(found), work)
     truths, seen = [pair[0] for pair in pairs], [pair[1] for pair in pairs]

@@ -137,12 +137,14 @@ def _detected(network: Detector, cfg: Config, options: PredictOptions, add: Add)
     source, rows = data.instances(cfg.data, "test"), []
     for index in _some(len(source), 6):
         scene = source.scene(index)
+        true = scene.objects.at(~scene.objects.is_crowd)
         seen = detect(network, scene.picture, cfg, options.score)
-        true = [cfg.classes[i] for i in scene.labels]
+        assert seen.scores is not None
+        known = [cfg.classes[label] for label in true.labels]
         pairs = zip(seen.labels, seen.scores, strict=True)
         names = [f"{cfg.classes[label]} {100 * score:.0f}" for label, score in pairs]
         rows.append([
-            overlays.draw_objects(scene.picture, scene.boxes, true, scene.labels, scene.masks),
+            overlays.draw_objects(scene.picture, true.boxes, known, true.labels, true.masks),
             overlays.draw_objects(scene.picture, seen.boxes, names, seen.labels, seen.masks),
         ])  # fmt: skip
     titles = ("truth", f"found, score {options.score:g} and more")

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from tenfold.data.images import scene_views, views
 from tenfold.nn import mask_rcnn
 from tenfold.nn.sliding import slide
+from tenfold.structures import Instances
 from tenfold.viz.overlays import Rgb
 
 from . import data, inspect
@@ -20,17 +21,6 @@ from .config import Config, PredictOptions
 from .model import Classifier, PixelPretraining
 from .networks import device_of, network_of
 from .tasks import Detector, Localiser, Segmenter
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a detector found in one image, in its pixels, best first."""
-
-    boxes: Float[np.ndarray, "object 4"]
-    labels: Int64[np.ndarray, " object"]
-    scores: Float[np.ndarray, " object"]
-    masks: np.ndarray | None
-    """Bool [object height width]."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +32,7 @@ class Answer:
     box: Float[np.ndarray, "4"] | None = None
     """x0 y0 x1 y1 of the one object."""
     labels: UInt8[np.ndarray, "height width"] | None = None
-    objects: Seen | None = None
+    objects: Instances | None = None
     inside: dict[str, list[Rgb]] = field(default_factory=dict)
     """Rows of images that show what a network sees: its name -> row."""
 
@@ -133,8 +123,8 @@ def label_map(network: Segmenter, image: Rgb, cfg: Config) -> UInt8[np.ndarray, 
 
 
 @torch.inference_mode()
-def detect(network: Detector, image: Rgb, cfg: Config, least: float = 0.0) -> Seen:
-    """Return the objects of score `least` and more of an image of any size."""
+def detect(network: Detector, image: Rgb, cfg: Config, least: float = 0.0) -> Instances:
+    """Return the objects of score `least` and more of an image of any size, best first."""
     network.eval()
     dense, (height, width) = cfg.dense, image.shape[:2]
     view, scale = scene_views.test_view(image, dense.short_sides[-1], dense.longest)
@@ -150,4 +140,4 @@ def detect(network: Detector, image: Rgb, cfg: Config, least: float = 0.0) -> Se
     if dense.masks:
         masks = mask_rcnn.paste(found.masks[rows].float().cpu(), boxes, height, width).numpy()
     labels, scores = found.labels[rows].cpu().numpy(), found.scores[rows].cpu().numpy()
-    return Seen(boxes.numpy(), labels, scores, masks)
+    return Instances(boxes.numpy(), labels, scores, masks)

@@ -228,7 +228,7 @@ class Itpn(System[Config]):
         """The task's metric on held-out training pictures."""
         if isinstance(network, Classifier):
             logits = evaluation.class_logits(network, photos, self.cfg)
-            found = evaluation.accuracy(logits, torch.from_numpy(photos.labels))
+            found = evaluation.accuracy(logits, torch.tensor(photos.labels))
             return {"top1": found["accuracy/fine-tuned/top1"]}
         assert isinstance(network, Localiser)
         found = evaluation.overlap(evaluation.boxes(network, photos, self.cfg), photos)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from tenfold.core.checkpoint import write_bytes, write_text
 from tenfold.metrics.ap import encode_mask
+from tenfold.structures import Instances
 from tenfold.viz import overlays
 from tenfold.viz.overlays import Rgb
 from tenfold.viz.page import Cell, Figure, Section, Table, uri
@@ -22,7 +23,7 @@ from tenfold.viz.predictions import Trained, write_predictions, write_table
 
 from . import draw
 from .config import Config, PredictOptions
-from .inference import Answer, Seen
+from .inference import Answer
 
 SHOWN = 24
 """Images on the page, at most; the table and single files have all."""
@@ -136,8 +137,9 @@ def _nearest(values: np.ndarray, like: Rgb) -> np.ndarray:
     return values[..., y[:, None], x]
 
 
-def _drawn(found: Seen, image: Rgb, canvas: Rgb, classes: Sequence[str]) -> Rgb:
+def _drawn(found: Instances, image: Rgb, canvas: Rgb, classes: Sequence[str]) -> Rgb:
     """Objects of an image, drawn on it or on a smaller copy."""
+    assert found.scores is not None
     masks = None if found.masks is None else _nearest(found.masks, canvas)
     pairs = zip(found.labels, found.scores, strict=True)
     captions = [f"{classes[label]} {100 * score:.0f} %" for label, score in pairs]
@@ -145,8 +147,9 @@ def _drawn(found: Seen, image: Rgb, canvas: Rgb, classes: Sequence[str]) -> Rgb:
     return overlays.draw_objects(canvas, boxes, captions, found.labels, masks)
 
 
-def _coded(found: Seen, classes: Sequence[str]) -> list[dict[str, Any]]:
+def _coded(found: Instances, classes: Sequence[str]) -> list[dict[str, Any]]:
     """Objects in COCO's form."""
+    assert found.scores is not None
     records: list[dict[str, Any]] = []
     for row, label in enumerate(found.labels):
         x0, y0, x1, y1 = (round(float(v), 2) for v in found.boxes[row])
