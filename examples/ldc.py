@@ -21,20 +21,20 @@ for label in range(4):  # your photos: a folder a class; the last one is kept fo
 
 recipe = Ldc.recipes["small"]  # made tiny: leave out model, calibration and steps for a real run
 data = replace(recipe.data, name="folder", path=str(out / "photos"), batch_size=16)
-cfg = replace(recipe, data=data, model=replace(recipe.model, width=4), steps=20)
-cfg = replace(cfg, calibration=replace(cfg.calibration, epochs=20))
+model, unit = replace(recipe.model, width=4), replace(recipe.calibration, epochs=20)
+cfg = replace(recipe, data=data, model=model, calibration=unit, steps=20)
 result = train("ldc", Ldc, "small", cfg, out / "run")
-print("accuracy (%):", result["metrics"]["final/mean/overall"])
+print(f"accuracy: {result['metrics']['final/mean/overall']:.1f} %")
 
 system = tenfold.load(out / "run")
 system.learn(out / "later", "")  # for this process only; `tenfold learn` keeps it in the run
 print(*system.predict(out / "later", out / "predictions", PredictOptions(top=3)), sep="\n")
 
 stage = next(system.stages())  # base training: a module, and its batches by index
-optimiser = torch.optim.SGD(stage.model.parameters(), lr=0.01)
+optimiser = torch.optim.SGD(stage.model.train().parameters(), lr=0.01)
 for step in range(3):
     loss = stage.model(stage.batches(step))["loss"]
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
-    print(f"step {step}: loss {float(loss):.3f}")
+    print(f"step {step}: loss {loss.item():.3f}")

@@ -25,6 +25,7 @@ from tenfold.core.capabilities import Learns
 from tenfold.core.seed import generator
 from tenfold.core.versions import Versions
 from tenfold.generated import shapes
+from tenfold.runner import train
 from tenfold.runner.weights import construct
 from tenfold.systems.ldc.classifier import Classifier
 from tenfold.systems.ldc.evaluation import nbytes
@@ -96,15 +97,10 @@ def test_learn_undo_redo(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert torch.equal(logits(copy), after)
     # the weights themselves never change
     assert classifier_of(copy).known[-1] == "red kite"
-
-
-def test_learning_twice_from_the_same_photos_is_the_same(copy: Path, tmp_path: Path) -> None:
-    photos = save_photos(tmp_path / "new", 14, 5)
-    cli.main(["learn", str(copy), str(photos)])
-    first = logits(copy)
+    # learning again from the same photos is the same
     cli.main(["learn", str(copy), "--undo"])
     cli.main(["learn", str(copy), str(photos)])
-    assert torch.equal(logits(copy), first)
+    assert Versions(copy).current() == 2 and torch.equal(logits(copy), after)
 
 
 def test_a_folder_of_class_folders_is_one_session(copy: Path, tmp_path: Path) -> None:
@@ -217,7 +213,9 @@ def test_batches_are_those_of_before() -> None:
 # --- training ----------------------------------------------------------------------------------
 
 
-def test_own_folder_of_class_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_folder_of_class_folders(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for label in range(3):
         save_photos(tmp_path / "mine" / f"class {label}", label, 12)
     words = ["train", "ldc", "small", *options("ldc"), "--data.path", str(tmp_path / "mine")]
@@ -228,11 +226,15 @@ def test_own_folder_of_class_folders(tmp_path: Path, capsys: pytest.CaptureFixtu
     words += ["--run.folder", str(tmp_path / "other"), "--data.batch-size", "8"]
     assert "0.png" in fails(words, capsys)
     assert not (tmp_path / "other").exists()
+    monkeypatch.setattr(train, "conclude", lambda *_: {})  # no evaluation
     with pytest.warns(UserWarning, match="0.png"):
         cli.main([*words, "--data.skip-broken"])
 
 
-def test_an_encoder_is_taken_as_it_is(trained: Path, tmp_path: Path) -> None:
+def test_an_encoder_is_taken_as_it_is(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "conclude", lambda *_: {})  # no evaluation
     words = ["train", "ldc", "demo", *options("ldc"), "--encoder", str(trained), "--head", "lda"]
     cli.main([*words, "--run.folder", str(tmp_path / "run")])
     one, two = (load_file(f / "weights.safetensors") for f in (trained, tmp_path / "run"))
