@@ -205,11 +205,8 @@ def test_what_stands_in_for_absent_data_is_named(name: str, made: Made) -> None:
     assert says in (folder / "report.html").read_text()
     assert says in (folder / "MODEL_CARD.md").read_text()
     assert all(isinstance(n, str) and n.strip() for n in system.notes())
-    last = {
-        key.rsplit("/", 1)[-1]
-        for key in json.loads((folder / "result.json").read_text())["metrics"]
-    }
-    assert set(system.labels()) <= last
+    metrics = json.loads((folder / "result.json").read_text())["metrics"]
+    assert set(system.labels()) <= {*metrics, *(key.rsplit("/", 1)[-1] for key in metrics)}
 
 
 def test_weights_survive_saving_bit_for_bit(name: str, made: Made, tmp_path: Path) -> None:
@@ -223,7 +220,8 @@ def test_weights_survive_saving_bit_for_bit(name: str, made: Made, tmp_path: Pat
 
 def test_a_loaded_run_measures_what_the_run_measured(name: str, made: Made) -> None:
     result = json.loads((made(name) / "result.json").read_text())
-    assert tenfold.load(made(name)).evaluate("test") == result["metrics"]
+    found = tenfold.load(made(name)).evaluate("test")
+    assert found.metrics == result["metrics"] and found.baselines == result["baselines"]
 
 
 def test_killed_run_equals_unkilled(
@@ -276,10 +274,10 @@ def test_the_demo_learns(name: str, scale: str, tmp_path: Path) -> None:
     """The headline metrics beat the untrained network's (tiny: a smaller one, fewer steps)."""
     words = [*options(name), *IMPROVING[name]] if scale == "tiny" else []
     cls, cfg = systems.system_class(name), config(name, "demo", words)
-    before = construct(cls, cfg).evaluate("test")
+    before = construct(cls, cfg).evaluate("test").metrics
     system = construct(cls, cfg)
     loop.train(system.stages(), cfg.loop, HERE, tmp_path, cfg.seed)
-    after = system.evaluate("test")
+    after = system.evaluate("test").metrics
     for key in cls.headline:
         better = cls.better[key.split("/")[0]]
         assert (after[key] < before[key]) == (better == "lower"), (key, before[key], after[key])
