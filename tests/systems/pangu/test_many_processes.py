@@ -19,8 +19,8 @@ from tenfold.systems.pangu import PanguWeather
 from tenfold.systems.pangu.rollout import divided_members
 
 pytestmark = pytest.mark.usefixtures("generated_only")
-WORDS = ["--leads", "24", "6", "--evaluation.hours", "6", "30", "--evaluation.every", "2"]
-WORDS += ["--evaluation.members", "3", "--evaluation.ensemble-every", "8"]
+WORDS = ["--leads", "24", "6", "--evaluation.hours", "6", "30", "--evaluation.every", "3"]
+WORDS += ["--evaluation.members", "2", "--evaluation.ensemble-every", "8"]
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -30,11 +30,9 @@ def files(folder: Path) -> dict[str, bytes]:
     return {**found, "forecast.html": re.sub(rb"written [-\d]+ [\d:]+", b"", page)}
 
 
-def unfinished(whole: Path, folder: Path, done: int) -> None:
+def unfinished(whole: Path, file: Path, done: int) -> None:
     """The file of a forecast that was killed after so many states."""
-    folder.mkdir()
-    file = folder / "forecast.nc"
-    file.write_bytes((whole / "forecast.nc").read_bytes())
+    file.write_bytes(whole.read_bytes())
     store = Netcdf(file)
     for name, array in store.found.items():
         if len(array.dims) > 2 or name == MARKER:
@@ -54,16 +52,17 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir(), two.mkdir()
     processes_worker.work(run, states, one)
-    unfinished(one / "whole", two / "continued", 3)
+    unfinished(one / "whole/forecast.nc", two / "continued.nc", 3)
     done = forked.torchrun(2, processes_worker.__file__, run, states, two)
     assert done.returncode == 0, done.stderr
     table = (one / "evaluation.txt").read_text()
     assert "crps" in table and (two / "evaluation.txt").read_text() == table
     assert (two / "evaluation-of-another.txt").read_text() == ""
-    for name in ("whole", "single"):
-        assert files(one / name) == files(two / name)
-    assert files(one / "whole") == files(two / "continued")
+    assert files(one / "whole") == files(two / "whole")
     assert {"scores.csv", "plume-msl.png", "forecast.nc"} <= set(files(one / "whole"))
+    for name in ("single.nc", "continued.nc"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+    assert (one / "continued.nc").read_bytes() == files(one / "whole")["forecast.nc"]
 
 
 @pytest.mark.parametrize(

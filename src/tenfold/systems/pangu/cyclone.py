@@ -235,7 +235,7 @@ def _highest(field: np.ndarray, where: np.ndarray) -> float:
 
 
 def _bottom(before: float, middle: float, after: float) -> tuple[float, float]:
-    """Lowest point of the parabola of three even points, in steps, and its depth below the middle."""
+    """Lowest point of the parabola of three even points, in steps; its depth below the middle."""
     offset = 0.5 * (before - after) / (before - 2 * middle + after)
     return offset, 0.25 * (before - after) * offset
 

@@ -191,7 +191,7 @@ def window_order(windows: Windows, shifted: bool, batch: int, device: torch.devi
 
 
 def _masks(windows: Windows, device: torch.device) -> list[Tensor | None]:
-    """Masks that each group of shifted windows adds to its scores; the few different ones are shared."""
+    """Mask of the scores of each group of shifted windows; the few different ones are shared."""
     masks = windows.mask().flatten(0, 1).flatten(1)
     kinds, which = masks.unique(dim=0, return_inverse=True)
     values = (kinds.float() * MASK_VALUE).view(-1, windows.tokens, windows.tokens)
