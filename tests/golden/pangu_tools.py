@@ -14,7 +14,7 @@ from tenfold.systems.pangu.aggregation import chain, hourly
 from tenfold.systems.pangu.cyclone import Tracker, great_circle_km, minima, track, vorticity
 from tenfold.systems.pangu.noise import Noise, angles, fractal, perlin
 
-TERM = re.compile(r"\s*([+-]?)\s*(?:([\d.]+)\s*\*?\s*)?(N\(\w+\)|[A-Za-z]\w*)?\s*")
+TERM = re.compile(r"\s*([+-]?)\s*(?:([\d.]+)\s*\*\s*)?(N\(\w+\)|[A-Za-z]\w*|[\d.]+)\s*")
 
 
 def combined(case: Case, name: str, expression: str, made: dict[str, np.ndarray]) -> np.ndarray:
@@ -22,15 +22,16 @@ def combined(case: Case, name: str, expression: str, made: dict[str, np.ndarray]
     total, at = np.zeros(()), 0
     while at < len(expression):
         term = TERM.match(expression, at)
-        assert term and term.end() > at and (term[2] or term[3]), (
-            f"{case.json_path}: cannot read {name} = {expression!r}"
-        )
-        value = np.ones(())
-        if term[3] and term[3].startswith("N("):
-            value = case.input(term[3][2:-1]).astype(np.float64)
-        elif term[3]:
-            value = made[term[3]]
-        total = total + float(term[1] + (term[2] or "1")) * value
+        assert term, f"{case.json_path}: cannot read {name} = {expression!r}"
+        sign, factor, what = term.groups()
+        if what.startswith("N("):
+            value = case.input(what[2:-1]).astype(np.float64)
+        elif what[0].isalpha():
+            assert what in made, f"{case.json_path}: {name} = {expression!r} needs {what!r} first"
+            value = made[what]
+        else:
+            value = np.float64(what)
+        total = total + float(sign + (factor or "1")) * value
         at = term.end()
     return total
 
@@ -39,14 +40,14 @@ def fields_of(case: Case) -> dict[str, np.ndarray]:
     """The fields that the case makes of its inputs, by its formulas; ens_i is made for each i."""
     config, made = case.spec["config"], {}
     for statement in config["fields"].split(";"):
-        found = re.match(r"\s*(\w+) = ((?:N\(\w+\)|[^(])*)", statement)
-        if not found:
+        plain = re.sub(r"\s\([^)]*\)\s*$", "", statement)  # a comment
+        name, _, expression = (part.strip() for part in plain.partition("="))
+        if not expression:
             continue
-        name, expression = found[1], found[2].strip()
         each = range(config["members"]) if name.endswith("_i") else [None]
         for i in each:
             own = name if i is None else name.replace("_i", str(i))
-            said = expression if i is None else expression.replace(name, f"{name[:-2]}{i}")
+            said = expression if i is None else expression.replace(name, own)
             made[own] = combined(case, own, said, made)
     return made
 
