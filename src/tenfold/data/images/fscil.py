@@ -1,7 +1,7 @@
 """Few-shot class-incremental protocols: base classes, then sessions of a few photos of new ones.
 
-`read` makes one from any of the public benchmarks or from a folder of class folders, which
-`fscil_sets` reads.
+`fscil_open.read` makes one from any of the public benchmarks or from a folder of class folders,
+which `fscil_sets` reads.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ OWN = {
 }
 """The public protocols (Tao et al. 2020, and CEC's index lists), and that of `generated.shapes`."""
 NAMES = ("tiny_imagenet_fscil", "cifar100", "mini_imagenet", "cub200", "folder")
-"""What `read` takes."""
+"""Names that `fscil_open.read` takes."""
 FOLDER_SHOT, FOLDER_SIZE = 5, 32
 """Of a folder: photos of a new class, side of the input (ours)."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .. import catalog
+from . import fscil_sets
 from .fscil import FOLDER_SIZE, NAMES, Protocol, _check_total, assemble, choose
 
 
@@ -28,8 +29,6 @@ def read(
     pictures, in the order of a permutation seeded by `seed` and the class, disjoint as long as a
     class has enough. test_share and skip_broken concern `folder` only.
     """
-    from . import fscil_sets  # which needs this module
-
     folder = _folder(name, path)
     if draws < 1:
         raise ValueError(f"data.draws must be at least 1, got {draws}")
@@ -42,8 +41,6 @@ def read(
 
 def describe(name: str, path: str | Path = "", *, base: int = 0, way: int = 0) -> tuple[str, ...]:
     """The classes of `read`'s protocol, in label order, without reading a picture."""
-    from . import fscil_sets
-
     folder = _folder(name, path)
     classes = fscil_sets.CLASSES[name](folder)
     _check_total(name, len(classes))
