@@ -13,7 +13,7 @@ from golden.harness import Case, check
 from golden.pangu_network import renamed
 from golden.test_pangu import CHECKS
 from golden.twins import normals, some, stored, write
-from tenfold.data.grid import Grid
+from tenfold.data.weather.grid import Grid
 from tenfold.systems.pangu.config import Model
 from tenfold.systems.pangu.model import Pangu
 
