@@ -63,7 +63,7 @@ class Case:
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
-        """The stored arrays; where the case lists its outputs, they are these and of that shape."""
+        """The stored arrays; where the case lists its outputs, they are these, of these shapes."""
         path = self.json_path.with_suffix(".npz")
         if not path.exists():
             assert not self.spec.get("outputs"), f"{self.json_path} has outputs, but no {path.name}"

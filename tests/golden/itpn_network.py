@@ -72,7 +72,7 @@ def check_pixel_pretrain(case: Case) -> None:
         dim=config.get("decoder_embed_dim", layout.decoder_dim),
         depth=config.get("decoder_depth", layout.decoder_depth),
         heads=config.get("decoder_num_heads", DECODER_HEADS),
-        normalised=config["norm_pix_loss"],
+        normalised=config.get("norm_pix_loss", True),
     )
     load(network, official(case))
     images, noise = given(case, "img"), given(case, "noise")

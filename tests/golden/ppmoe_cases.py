@@ -74,9 +74,11 @@ def weights_of_losses(case: Case) -> tuple[float, float]:
 
 def filled(case: Case) -> dict[str, np.ndarray]:
     """Inputs and weights of a `gate` or `moe_layer` case, without the keys' prefix."""
-    made = {case.role(entry.name): case.value(entry) for entry in case.inputs}
+    made = {case.role(entry.name).split(".")[-1]: case.value(entry) for entry in case.inputs}
     for key, shape in case.spec["params"]:
-        made[case.role(key)] = case.rule(key, shape, case.spec["scales"][key])
+        own = re.search(r"(?:gate|experts)\.\w+$", key)
+        assert own, f"{case.json_path}: no weight of a router or of experts is {key!r}"
+        made[own[0]] = case.rule(key, shape, case.spec["scales"][key])
     for statement in (case.spec.get("post") or "").split(";"):
         if statement.strip():
             _apply(statement.replace(" ", ""), made)

@@ -154,11 +154,12 @@ def test_schedules_by_other_names(tmp_path: Path) -> None:
 
 def test_groups_of_an_unnamed_model(tmp_path: Path) -> None:
     spec, _ = stored("itpn", "layer_decay_groups")
-    groups = {"any": spec.pop("itpn_base")}
-    passes(write(tmp_path, "of keys", {"groups of": groups["any"]}))
-    key = "blocks.9.mlp.fc1.weight"
-    groups["any"]["groups"][key][0] *= 1.01
-    fails(write(tmp_path, "wrong", groups), key)
+    named = spec["tiny"]
+    of_config = {name: named["config"][name] for name in ("layer_decay", "weight_decay")}
+    passes(write(tmp_path, "of keys", {"any": named | {"config": of_config}}))
+    key = "blocks.7.mlp.fc1.weight"
+    named["groups"][key][0] *= 1.01
+    fails(write(tmp_path, "wrong", {"any": named}), key)
     spec, _ = stored("itpn", "det_layer_decay")
     passes(write(tmp_path, "dense", spec))
     spec["source"]["file"] = "seg/" + spec["source"]["file"].split("/", 1)[1]

@@ -39,11 +39,10 @@ def test_a_gate_of_another_size(tmp_path: Path) -> None:
     spec, _ = stored("ppmoe", "gate_top2_dropless_norm")
     spec["config"] |= {"T": 10, "E": 5, "h": 6, "k": 3, "norm_topk": True}
     shapes = {"x": [10, 6], "c": [10, 3]}
-    spec["inputs"] = [{"key": f"h.deep.{n}", "shape": s, "scale": 1.0} for n, s in shapes.items()]
-    spec["params"] = [["h.deep.gate.weight", [5, 6]]]
-    spec["scales"] = {"h.deep.gate.weight": 0.9}
-    x, c = (normals(f"h.deep.{n}", s).astype(np.float64) for n, s in shapes.items())
-    logits = x @ normals("h.deep.gate.weight", [5, 6], 0.9).astype(np.float64).T
+    spec["inputs"] = [{"key": f"h.in.{n}", "shape": s, "scale": 1.0} for n, s in shapes.items()]
+    spec["params"], spec["scales"] = [["w.gate.weight", [5, 6]]], {"w.gate.weight": 0.9}
+    x, c = (normals(f"h.in.{n}", s).astype(np.float64) for n, s in shapes.items())
+    logits = x @ normals("w.gate.weight", [5, 6], 0.9).astype(np.float64).T
     p = softmax(logits)
     idx = np.argsort(-p, 1, kind="stable")[:, :3]
     w = np.take_along_axis(p, idx, 1)
