@@ -106,7 +106,8 @@ def test_panels_share_a_scale_and_say_the_weighted_rmse(monkeypatch):
 def test_ensemble_shows_mean_and_unbiased_spread(monkeypatch):
     members = np.stack([np.full((15, 24), 280.0 + k) for k in (-2, 0, 2)]) + LON / 1000
     figures, _ = drawn(
-        monkeypatch, lambda: maps.ensemble(members, map_axes(LAT, LON), style_of("t2m"), title="t2m")
+        monkeypatch,
+        lambda: maps.ensemble(members, map_axes(LAT, LON), style_of("t2m"), title="t2m"),
     )
     mean, spread, _, bar = figures[0].axes
     assert mean.get_title("left") == "t2m mean of 3 members"
