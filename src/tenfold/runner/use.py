@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tenfold.core import dist
-from tenfold.core.checkpoint import read_header
 from tenfold.systems import system_class
 
-from .weights import load, system_of, weights_of
+from .weights import load, system_of
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -19,7 +18,7 @@ def evaluate(path: Path, split: str, device: Device = "auto") -> dict[str, Any]:
 
     Returns what a table of results needs on the first process, and nothing on the others.
     """
-    name, _ = read_header(weights_of(path))
+    name = system_of(path)
     with dist.started(device) as world:
         system = load(system_class(name), path)
         system.model.to(world.device)

@@ -298,6 +298,8 @@ def test_scores_equal_a_plain_loop() -> None:
     assert {key.split("/")[2] for key in found} == {"6h", "30h"}
     assert any(note == "not reached by these models: 7 h" for note in system.notes())
     assert evaluation.notes == ("no start of the test split has a state 132 h later in its block",)
+    units = {"rmse/z500": "m2/s2", "crps/t2m": "K", "spread/q850": "kg/kg", "bias/msl": "Pa"}
+    assert units.items() <= system.units.items()
     waves, grid, normal = WaveStates(), system.cfg.grid, system.climatology()
     weights = np.cos(np.deg2rad(grid.latitudes))[:, None] * np.ones(grid.shape)
 

@@ -399,7 +399,12 @@ def test_grids_that_do_not_fit_are_refused(cfg, where, message) -> None:
 # --- export --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["padded", "2d", "region"])
+SLOW = pytest.mark.slow  # half a minute each; every system's own export is always tested
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param("padded", marks=SLOW), pytest.param("2d", marks=SLOW), "region"]
+)
 def test_export_equals_eager(name, tmp_path) -> None:
     import onnxruntime
 
