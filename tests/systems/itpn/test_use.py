@@ -18,7 +18,7 @@ from tenfold.nn.hivit import HiViT
 from tenfold.runner.export import TOLERANCE, export_checked
 from tenfold.runner.weights import construct
 from tenfold.systems.itpn import Itpn
-from tenfold.systems.itpn import pretrained as start
+from tenfold.systems.itpn import pretrained as weights
 from tenfold.systems.itpn.config import Config
 from tenfold.systems.itpn.model import PixelPretraining, level_targets
 from tenfold.systems.itpn.networks import build, network_of, shape_of
@@ -85,24 +85,24 @@ def test_sizes_follow_from_an_official_file(tmp_path: Path) -> None:
 
 def test_nothing_of_the_pyramid_is_lost_silently(pretrained: Path) -> None:
     cfg = config("--tasks", "localise")
-    given = start.read(str(pretrained))
+    given = weights.read(str(pretrained))
     deeper = replace(cfg, model=replace(cfg.model, fpn_depth=2))
     backbone = HiViT(shape_of(deeper, "localise"))
     with pytest.raises(ValueError, match=r"missing: block_16to8\.1.*"):
-        start.begin(backbone, given.state, given.source, allow_missing=False)
-    found = start.begin(backbone, given.state, given.source, allow_missing=True)
+        weights.begin(backbone, given.state, given.source, allow_missing=False)
+    found = weights.begin(backbone, given.state, given.source, allow_missing=True)
     assert found.missing and not found.unused
     shallow = HiViT(shape_of(cfg, "localise"))
     more = {**given.state, "block_16to8.1.norm2.weight": torch.ones(8)}
     with pytest.raises(ValueError, match=r"unused: block_16to8\.1\.norm2\.weight"):
-        start.begin(shallow, more, given.source, allow_missing=False)
+        weights.begin(shallow, more, given.source, allow_missing=False)
 
 
 def test_another_size_resizes_the_tables(pretrained: Path) -> None:
-    given = start.read(str(pretrained))
+    given = weights.read(str(pretrained))
     cfg = config("--tasks", "classify", "--model.size", "96", "--model.bias", "full")
     backbone = HiViT(shape_of(cfg, "classify"))
-    account = start.begin(backbone, given.state, given.source, allow_missing=False)
+    account = weights.begin(backbone, given.state, given.source, allow_missing=False)
     assert backbone.absolute_pos_embed.shape == (1, 36, 16)
     assert any("position_bias" in key and "anew" in why for key, why in account.ignored)
     table = {"blocks.3.attn.relative_position_bias_table": torch.randn(49, 2)}
@@ -125,25 +125,25 @@ def test_feature_modelling_has_a_teacher_that_follows() -> None:
     cfg = config("--tasks", "pretrain", "--pretrain.feature-weight", "0.3")
     network = build(cfg, "pretrain")
     assert isinstance(network, PixelPretraining)
-    trainee = FeatureTrainingModel(network, 0.3, 0.5)
-    names = [name for name, _ in trainee.named_parameters()]
+    model = FeatureTrainingModel(network, 0.3, 0.5)
+    names = [name for name, _ in model.named_parameters()]
     assert names and not [name for name in names if "teacher" in name]
     draw = torch.Generator().manual_seed(0)
     images = torch.randn(2, 3, 64, 64, generator=draw)
     batch = {"images": images, "noise": torch.rand(2, 16, generator=draw)}
-    losses = trainee(batch)
+    losses = model(batch)
     want = losses["loss/pixel"] + 0.3 * losses["loss/feature"]
     torch.testing.assert_close(losses["loss"], want)
     losses["loss"].backward()
-    assert all(p.grad is not None for p in trainee.parameters())
+    assert all(p.grad is not None for p in model.parameters())
     with torch.no_grad():
         network.backbone.patch_embed.proj.weight += 1
-    before = trainee.teacher[0].patch_embed.proj.weight.clone()
-    trainee.follow(0, 10)
-    moved = trainee.teacher[0].patch_embed.proj.weight - before
+    before = model.teacher[0].patch_embed.proj.weight.clone()
+    model.follow(0, 10)
+    moved = model.teacher[0].patch_embed.proj.weight - before
     torch.testing.assert_close(moved, torch.full_like(moved, 0.5))
     # normalised vectors, each level weighing the same
-    targets = level_targets(trainee.teacher[0], images)
+    targets = level_targets(model.teacher[0], images)
     assert targets.shape == (2, 16, 8 * 21)
     parts = [targets[..., :8], targets[..., 8:40], targets[..., 40:]]
     sums = [float(part.square().sum()) for part in parts]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from tenfold import cli
+from tenfold.core import dist
 from tenfold.systems.itpn import data, evaluation
 
 SETS = {"train": 32, "test": 12}
@@ -16,8 +17,9 @@ BATCH = 5
 
 def main(run: str, photos: str, out: str) -> None:
     data.GENERATED, evaluation.BATCH = SETS, BATCH
-    cli.main(["evaluate", run, "--device", "cpu"])
-    cli.main(["predict", run, photos, "--out", out, "--device", "cpu", "--score", "0.1"])
+    with dist.started("cpu"):  # both commands in one job
+        cli.main(["evaluate", run, "--device", "cpu"])
+        cli.main(["predict", run, photos, "--out", out, "--device", "cpu", "--score", "0.1"])
 
 
 if __name__ == "__main__":

@@ -314,7 +314,7 @@ class Config:
     """iTPN: what is trained, on what, from which weights."""
 
     tasks: tuple[Task, ...] = ("pretrain",)
-    """What to train, in order. Each task after pretrain starts from its weights, or from `start`,
+    """Tasks to train, in order. Each task after pretrain starts from its weights, or from `start`,
     or from random ones."""
     start: str = ""
     """Weights that the tasks start from: a run, its weights, or what `tenfold convert` made."""

@@ -140,13 +140,13 @@ def _objects(drawn: scenes.Drawn) -> Instances:
 
 
 def _split_of(name: str, split: str) -> str:
-    """How a set calls its test split: the public benchmarks report on their validation set."""
+    """A set's own name of a split: the public benchmarks report on their validation set."""
     has_test = name in ("camvid", "car_parts")
     return "train" if split == "train" else "test" if has_test else "val"
 
 
 def used(data: Data) -> DataUsed:
-    """What a result rests on, by name and kind."""
+    """The data that results rest on, by name and kind."""
     if data.name == "scenes":
         return DataUsed("scenes", "generated", "drawn scenes of our own, 64 pixels", "MIT")
     if data.name in ("folder", "photos"):

@@ -42,7 +42,7 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True)
 class Details:
-    """What an evaluation saw of the test images, task by task."""
+    """Outputs for the test images, task by task: what figures are drawn from."""
 
     logits: Float[Tensor, "image class"] | None = None
     """Of the classifier."""

@@ -25,7 +25,7 @@ from .tasks import Detector, Localiser, Segmenter
 
 @dataclass(frozen=True)
 class Answer:
-    """What the networks of a run say of one image, in its pixels."""
+    """All that the networks of a run say of one image, in its pixels."""
 
     ranked: Sequence[tuple[str, float]] = ()
     """Classes and probabilities, the most probable first."""

@@ -16,6 +16,7 @@ def patchify(
 ) -> Float[Tensor, "batch unit value"]:
     """Pixels of each unit as (row, column, channel)."""
     batch, _, height, width = images.shape
+    # [batch, channel, unit row, row, unit column, column] -> [batch, unit, (row, column, channel)]
     x = images.view(batch, 3, height // side, side, width // side, side)
     return x.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, side * side * 3)
 
@@ -23,7 +24,8 @@ def patchify(
 def unpatchify(
     values: Float[Tensor, "batch unit value"], side: int, grid: tuple[int, int]
 ) -> Float[Tensor, "batch 3 height width"]:
-    """The way back."""
+    """Images of the pixels of their units: the inverse of `patchify`."""
+    # [batch, unit row, unit column, row, column, channel] -> channels first, rows together
     x = values.view(len(values), *grid, side, side, 3).permute(0, 5, 1, 3, 2, 4)
     return x.reshape(len(values), 3, grid[0] * side, grid[1] * side)
 

@@ -22,7 +22,7 @@ from .loss import patchify, pixel_loss, statistics, token_loss
 
 @dataclass(frozen=True)
 class Masking:
-    """Which units of each picture are kept, and where all of them go."""
+    """Kept and removed units of each picture, and the way back to their places."""
 
     kept: Int64[Tensor, "batch kept"]
     removed: Int64[Tensor, "batch removed"]
@@ -55,6 +55,7 @@ class Merge(nn.ModuleList):
 
     def forward(self, levels: Sequence[Tensor]) -> Float[Tensor, "batch unit out"]:
         """The sum over levels; (row, column, channel) of a unit become its channels."""
+        # [batch, unit, side, side, out / side^2] -> [batch, unit, out]
         parts = [layer(level).flatten(2) for layer, level in zip(self, levels, strict=True)]
         return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
@@ -66,7 +67,7 @@ class Decoded:
     levels: list[Tensor]
     """The pyramid on kept units, coarsest first."""
     entered: Float[Tensor, "batch unit decoder"]
-    """What the decoder was given."""
+    """Given to the decoder."""
     decoded: Float[Tensor, "batch unit decoder"]
     """After its last norm."""
     masking: Masking
@@ -113,13 +114,14 @@ class PixelPretraining(nn.Module):
         """Mask, encode what is kept, and decode all units; `noise` decides what is kept."""
         masking = random_masking(noise, self.mask_ratio)
         features = self.backbone.encode(images, masking.kept)
-        own = [features.tokens[:, :, None, None]]
+        own = [features.tokens[:, :, None, None]]  # a level of one sub-patch a unit
         levels = self.backbone.pyramid(features) if self.shape.fpn_dim else own
         kept = self.decoder_embed(levels)
-        # Each level is filled up with the mask token before the levels are summed.
+        # In the official code each level is filled up with the mask token before levels are summed.
+        # Filled up after the sum, a removed unit carries as many mask tokens as there are levels.
         missing = (self.levels * self.mask_token).to(kept.dtype)
         x = missing.expand(len(kept), noise.shape[1], -1)
-        x = x.scatter(1, masking.kept[..., None].expand_as(kept), kept)
+        x = x.scatter(1, masking.kept[..., None].expand_as(kept), kept)  # back in their places
         entered = x = x + self.decoder_pos_embed.to(x.dtype)
         for block in self.decoder_blocks:
             x = block(x)
@@ -128,7 +130,7 @@ class PixelPretraining(nn.Module):
     def target(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch unit value"]:
-        """What is to be predicted: pixels of each unit, normalised by their own statistics."""
+        """Pixels of each unit, normalised by their own statistics: what is to be predicted."""
         values = patchify(images, self.shape.patch_size)
         if not self.normalised:
             return values
@@ -144,6 +146,7 @@ class PixelPretraining(nn.Module):
         removed = found.masking.removed[..., None]
         decoded = _rows(found.decoded, removed)
         target = _rows(self.target(batch["images"]), removed)
+        # The paper's first term; its second is below: lambda times the sum over levels.
         losses = {"loss/pixel": pixel_loss(self.decoder_pred(decoded), target)}
         losses["loss"] = losses["loss/pixel"]
         if "features" in batch:
@@ -230,6 +233,7 @@ class ClipPretraining(nn.Module):
             seen = (~masked)[:, :, None, None, None].to(features.fine.dtype)
             laterals = Features(features.fine * seen, features.middle * seen, features.tokens)
         levels = self.backbone.pyramid(laterals)
+        # [batch, unit, k, k, fpn] of each level -> [batch, unit, embed] -> [batch, unit, teacher]
         main = self.lm_head(self.norm(self.decoder_embed(levels)))
         grid = self.backbone.grid_of(images)
         # these blocks have bias tables in any case, and use them where the main blocks have some

@@ -26,7 +26,7 @@ DENSE_EPS = 1e-5
 
 
 def shape_of(cfg: Config, task: Task) -> Shape:
-    """What a task's backbone is made of."""
+    """The shape of a task's backbone."""
     model, units = cfg.model, cfg.model.size // cfg.model.patch_size
     shape = Shape(
         embed_dim=model.embed_dim,

@@ -25,7 +25,7 @@ CLASS_ROWS = 3
 
 @dataclass(frozen=True)
 class Layout:
-    """What the keys and shapes of a file say."""
+    """Family, task and sizes of a file, from its keys and shapes."""
 
     family: Literal["pixel", "clip", "fast"]
     kind: Literal["pretrain", "finetune", "dense"]

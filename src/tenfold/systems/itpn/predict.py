@@ -28,9 +28,9 @@ class Source:
 
     file: Path
     name: str
-    """How tables and pages call it."""
+    """Name in tables and pages."""
     output: str
-    """What names of its results begin with."""
+    """Beginning of the names of its results."""
 
 
 def predict_files(

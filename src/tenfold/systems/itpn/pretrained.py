@@ -19,7 +19,7 @@ from .config import Config, Model, Task
 from .official import official_keys, resized
 
 ORDER: tuple[Task, ...] = ("pretrain", "classify", "localise", "segment", "detect")
-"""Whose backbone is taken from a run with several."""
+"""Order in which tasks are asked for their backbone, of a run with several."""
 SHAPED = (
     "family", "patch_size", "embed_dim", "depths", "heads", "stem_ratio", "ratio", "layer_scale",
     "class_token", "conv_stem", "fpn_dim", "fpn_depth",

@@ -50,7 +50,7 @@ PROBES = {
     "top1": "top-1", "accuracy/linear probe/top1": "top-1 accuracy, linear probe",
     "accuracy/nearest neighbours/top1": "top-1 accuracy, nearest neighbours",
 }  # fmt: skip
-"""The same of probes."""
+"""Titles of the metrics of probes."""
 RULES: dict[Task, Rule] = {
     "classify": "finetune", "localise": "finetune", "segment": "segment", "detect": "detect",
 }  # fmt: skip
@@ -97,7 +97,7 @@ class Itpn(System[Config]):
             raise ValueError("the configuration has no classes; use Itpn.complete(cfg)")
         self.model = nn.ModuleDict({task: build(cfg, task) for task in cfg.tasks})
         self.accounts: dict[str, Converted] = {}
-        """What became of each tensor that a task started from."""
+        """Task -> account of each tensor that it started from."""
         self._given: pretrained.Given | None = None
         shown = {
             "pretrain": ["accuracy/linear probe/top1", "loss/pre-training/pixels"],
@@ -153,7 +153,7 @@ class Itpn(System[Config]):
         self.accounts[task] = pretrained.begin(backbone, given.state, given.source, allowed)
 
     def beginning(self) -> pretrained.Given | None:
-        """What tasks start from; None for random weights."""
+        """The weights that tasks start from; None for random ones."""
         if "pretrain" in self.cfg.tasks:
             backbone = network_of(self.model, "pretrain").backbone
             shape = shape_of(self.cfg, "pretrain")
@@ -167,7 +167,7 @@ class Itpn(System[Config]):
         return self.cfg.steps or epochs * feed.steps_per_epoch
 
     def _optim(self, optim: Optim, steps: int) -> Optim:
-        """With the warm-up that its share of the steps makes."""
+        """The optimiser with the warm-up that its share of the steps makes."""
         if optim.warmup:
             return replace(optim, warmup=min(optim.warmup, steps))
         return replace(optim, warmup=round(self.cfg.warmup_share * steps))

@@ -14,7 +14,7 @@ from tenfold.nn.position import resize_position
 from tenfold.weights.clip_vit import ClipLayout
 
 Range = Literal["official", "correct"]
-"""What is done to pictures in [0, 1] before the teacher's own normalisation: the official code
+"""Change of pictures in [0, 1] before the teacher's own normalisation: the official code
 takes them for [-1, 1] and so washes them out to [0.5, 1] (`itpn_clip`); or nothing."""
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -38,18 +38,18 @@ SHEETS = {"classes": "labels.png"}
 
 @dataclass(frozen=True)
 class Record:
-    """What is kept of an image when the next one is read."""
+    """The part of an answer that is kept when the next image is read."""
 
     name: str
     ranked: Sequence[tuple[str, float]] = ()
     box: Sequence[float] = ()
     """x0 y0 x1 y1 of the one object, in pixels."""
     objects: Sequence[dict[str, Any]] = ()
-    """In COCO's form, masks as run-length codes."""
+    """Objects in COCO's form, masks as run-length codes."""
     shares: Sequence[tuple[str, float]] = ()
     """Classes of pixels and their share of the image, the largest first."""
     problem: str = ""
-    """Why it cannot be read."""
+    """Reason why it cannot be read."""
     written: Sequence[Path] = ()
     rows: dict[str, list[Rgb]] = field(default_factory=dict)
     """Section of the page -> small images, of those that the page shows."""
