@@ -126,6 +126,14 @@ def test_cifar_pickles_and_binary_give_the_listed_photos(tmp_path):
     assert [made[0].seen(s) for s in range(3)] == [4, 6, 8]
 
 
+def test_cifar_pictures_are_a_plane_a_colour_row_by_row(tmp_path):
+    cifar_lists(tmp_path)
+    planes = torch.stack([torch.arange(1024).view(32, 32) // 8 + 50 * c for c in range(3)])
+    data = planes.to(torch.uint8).reshape(1, -1).repeat(40, 1).numpy()
+    got = read("cifar100", cifar_pickles(tmp_path, data=data))
+    assert torch.equal(got.train.images[0], planes.to(torch.uint8))
+
+
 def test_further_draws_are_other_pictures_by_seed(tmp_path):
     sessions = cifar_lists(tmp_path)
     path = cifar_pickles(tmp_path)

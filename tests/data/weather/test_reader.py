@@ -264,6 +264,17 @@ def test_one_state_without_a_time_axis(tmp_path):
     assert open_states(tmp_path / "c.nc").times[0] == TIMES[0]
 
 
+@pytest.mark.parametrize("first", [4, 8, 13])
+def test_a_circle_may_begin_at_any_longitude(tmp_path, first):
+    """Not only half way round, where it would not matter which way the columns are turned."""
+    values = {name: np.roll(field, -first, axis=-1) for name, field in atmosphere().items()}
+    data = dataset(values, constants=False, lon=np.roll(LON, -first))
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    states = open_states(tmp_path / "a.nc")
+    assert states.grid.periodic and states.grid.longitudes == tuple(LON)
+    np.testing.assert_array_equal(states.read(0)[0][0], atmosphere()["z"][0])
+
+
 def test_a_region_across_greenwich_keeps_its_order(tmp_path):
     lon = np.array([-5.0, -2.5, 0.0, 2.5])
     values = atmosphere(lat=LAT, lon=lon)

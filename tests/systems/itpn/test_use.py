@@ -23,6 +23,7 @@ from tenfold.systems.itpn.config import Config
 from tenfold.systems.itpn.model import PixelPretraining, level_targets
 from tenfold.systems.itpn.networks import build, network_of, shape_of
 from tenfold.systems.itpn.official import official_keys, resized
+from tenfold.systems.itpn.teacher import BackboneTeacher
 from tenfold.systems.itpn.training_models import FeatureTrainingModel
 
 WORDS = [*tiny.options("itpn"), "--data.name", "scenes", "--steps", "2"]
@@ -157,6 +158,19 @@ def test_a_run_can_teach(pretrained: Path, tmp_path: Path) -> None:
     result = json.loads((train(tmp_path / "run", *words) / "result.json").read_text())
     assert any("laterals masked" in note for note in result["notes"])
     assert "accuracy/linear probe/top1" in result["metrics"]
+
+
+def test_a_teacher_sees_pictures_as_they_are_unless_the_official_range_is_asked_for() -> None:
+    backbone = build(config("--tasks", "pretrain"), "pretrain").backbone
+    pictures = torch.rand(2, 3, 32, 32)
+    correct, official = (
+        BackboneTeacher(backbone, (0.5,) * 3, (0.25,) * 3, how)(pictures)
+        for how in ("correct", "official")
+    )
+    for found, seen in ((correct, pictures), (official, pictures / 2 + 0.5)):
+        tokens = backbone.encode((seen - 0.5) / 0.25).tokens
+        wanted = torch.nn.functional.layer_norm(tokens, tokens.shape[-1:])
+        torch.testing.assert_close(found, wanted)
 
 
 def test_the_clip_branch_needs_a_teacher_and_depth(pretrained: Path) -> None:

@@ -84,14 +84,17 @@ def trained(settings: Calibration, steps: int) -> tuple[UnitTrainingModel, Tenso
 
 
 def test_samples_have_the_mean_and_covariance_asked_for() -> None:
+    """Those of base classes, and those that new classes keep."""
     base, count = base_of(), 200_000
     eps = noise("full", (2, count, DIM), random_of(1))
-    got = biased(base.means[:2], base.covariance, Calibration(), None, eps).double()
+    old = biased(base.means[:2], base.covariance, Calibration(), None, eps).double()
+    new = gaussian(base.means[:2], base.covariance, count, random_of(2)).double()
     scale = float(base.covariance.diagonal().mean())
-    for c in range(2):
-        # 5 standard errors of a mean and of a covariance's entry
-        assert (got[c].mean(0) - base.means[c]).abs().max() < 5 * (scale / count) ** 0.5
-        assert (got[c].T.cov() - base.covariance).abs().max() < 5 * scale * (2 / count) ** 0.5
+    for got in (old, new):
+        for c in range(2):
+            # 5 standard errors of a mean and of a covariance's entry
+            assert (got[c].mean(0) - base.means[c]).abs().max() < 5 * (scale / count) ** 0.5
+            assert (got[c].T.cov() - base.covariance).abs().max() < 5 * scale * (2 / count) ** 0.5
 
 
 def test_rank_one_noise_has_rank_one() -> None:
