@@ -1,4 +1,4 @@
-"""iTPN's pixel pre-training as the released code computes it, written anew from the specification.
+"""iTPN's pixel pre-training as the released code computes it, written anew.
 
 Softmax attention is materialised, each level is filled up with mask tokens and unshuffled before
 the levels are summed, and pixels of all units are predicted. Names are those of official files.
