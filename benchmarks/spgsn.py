@@ -4,7 +4,7 @@ python benchmarks/spgsn.py --threads 2        # writes benchmarks/results/spgsn.
 python benchmarks/spgsn.py --official DIR     # also times a checkout of MediaBrain-SJTU/SPGSN
 
 All sides run in one process, in turns, with the same weights, masks and data, after outputs and
-gradients were found equal. The straightforward side is ours: the specification step by step, with
+gradients were found equal. The straightforward side is ours: the method step by step, with
 masks given and fused Adam. The official side is the published code as it is: it draws masks and
 computes an unused Laplacian in every forward, and its Adam is torch's default. Times are
 wall-clock; run it on an otherwise idle machine.
