@@ -11,8 +11,8 @@ from tenfold import cli
 from tenfold.core import dist
 from tenfold.systems.itpn import data, evaluation
 
-SETS = {"train": 32, "test": 12}
-BATCH = 5
+SETS = {"train": 20, "test": 8}
+BATCH = 3
 
 
 def main(run: str, photos: str, out: str) -> None:
