@@ -12,7 +12,6 @@ import atexit
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -35,11 +34,9 @@ def torchrun(
     processes: int, *words: str | Path, timeout: float = 180
 ) -> subprocess.CompletedProcess[str]:
     """Run WORDS on several processes that know of each other; the worst exit code counts."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     shared = {
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
     }
@@ -90,23 +87,52 @@ def serve() -> None:
 
 def _supervised(asked: dict[str, Any]) -> int | None:
     """The exit code of all: the first that is not 0 (-9 for SIGKILL); None if time ran out."""
+    agent = 0
+    if len(asked["ranks"]) > 1:
+        agent, port = _agent()
+        asked["ranks"] = [{**rank, "MASTER_PORT": port} for rank in asked["ranks"]]
+    try:
+        return _waited_for(asked)
+    finally:
+        if agent:
+            os.kill(agent, signal.SIGKILL)
+            os.waitpid(agent, 0)
+
+
+def _agent() -> tuple[int, str]:
+    """A process that hosts the job's store, as torchrun does, and the port of the store."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writing)
+        with os.fdopen(reading) as pipe:
+            return pid, pipe.readline().strip()
+    from torch.distributed import TCPStore
+
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    os.write(writing, f"{store.port}\n".encode())
+    while True:
+        time.sleep(60)
+
+
+def _waited_for(asked: dict[str, Any]) -> int | None:
     waiting = {_fork(asked, rank): rank for rank in asked["ranks"]}
     ends, code = time.monotonic() + asked["timeout"], 0
     timed_out = False
     while waiting:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if pid in waiting:
+        ended = [(p, s) for p, s in (os.waitpid(q, os.WNOHANG) for q in waiting) if p]
+        for pid, status in ended:
             del waiting[pid]
             own = os.waitstatus_to_exitcode(status)
             if own and not code:
                 code = own
                 ends = min(ends, time.monotonic() + GRACE)
-        elif time.monotonic() > ends:
+        if time.monotonic() > ends:
             timed_out = timed_out or not code
             for other in waiting:
                 os.kill(other, signal.SIGKILL)
             ends += 60
-        elif not pid:
+        elif not ended:
             time.sleep(0.01)
     return None if timed_out else code
 

@@ -63,7 +63,7 @@ def test_a_mistyped_root_is_not_ignored(tmp_path, monkeypatch):
 def test_unknown_names_get_the_nearest(ask):
     with pytest.raises(ValueError, match="'cmu_mocap'"):
         ask("cmu_mocup")
-    with pytest.raises(ValueError, match="known sets are: ade20k_sample"):
+    with pytest.raises(ValueError, match="known sets are: cmu_mocap"):
         ask("zzzzzzzzz")
 
 

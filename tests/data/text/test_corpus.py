@@ -317,6 +317,6 @@ def test_a_python_without_sources(tmp_path, monkeypatch):
 def test_importing_needs_neither_lzma_nor_tokenizers():
     code = (
         "import sys; sys.modules['lzma'] = sys.modules['tokenizers'] = None\n"
-        "from tenfold.data import text, tokens; text.load('python')"
+        "from tenfold.data.text import corpus, tokens; corpus.load('python')"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

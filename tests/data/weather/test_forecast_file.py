@@ -468,6 +468,6 @@ def test_a_full_disk_is_said_before_anything_is_written(tmp_path, suffix, monkey
 
 @pytest.mark.parametrize("module", ["forecast_file", "forecast_store"])
 def test_the_module_needs_no_weather_package_to_be_imported(module):
-    source = Path(importlib.util.find_spec(f"tenfold.data.{module}").origin).read_text()
+    source = Path(importlib.util.find_spec(f"tenfold.data.weather.{module}").origin).read_text()
     heads = [line.split()[1] for line in source.splitlines() if line.startswith(("import", "from"))]
     assert not {"h5py", "zarr", "xarray", "fcntl"} & {head.split(".")[0] for head in heads}
