@@ -22,7 +22,7 @@ EXTRAS = {
 
 
 def examine() -> Iterator[tuple[str, str, bool, str]]:
-    """Findings: (what, what was found, whether it is good, what to do if not)."""
+    """Problems: (what, what was found, whether it is good, what to do if not)."""
     import torch
 
     version = platform.python_version()

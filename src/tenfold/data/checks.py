@@ -8,14 +8,14 @@ from pathlib import Path
 from .catalog import entry, find_or_explain
 from .images import check as images
 from .images import check_public, check_stores
-from .io.problems import CheckResult, Findings, Problem
+from .io.problems import CheckResult, Problem, Problems
 from .motion import check as motion
 from .text import check as text
 from .weather import check as weather
 
 __all__ = ["CheckResult", "Problem", "check"]
 
-CHECKS: dict[str, Callable[[Findings], None]] = {
+CHECKS: dict[str, Callable[[Problems], None]] = {
     "ade20k_sample": images.check_ade20k_sample,
     "camvid": images.check_camvid,
     "car_parts": images.check_car_parts,
@@ -59,10 +59,10 @@ def check(name: str, path: str | Path = "", *, limit: int = 0) -> CheckResult:
     folder = find_or_explain(name, path)
     if not folder.is_dir():
         raise FileNotFoundError(f"{name}: {folder} is a file; give the folder that holds the set.")
-    findings = Findings(folder, limit, name)
+    problems = Problems(folder, limit, name)
     try:
-        CHECKS[name](findings)
+        CHECKS[name](problems)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         # A JSON file that parses but lacks a field: say so rather than fail.
-        findings.problem(folder, f"the check stopped at an unexpected structure: {error!r}")
-    return findings.result
+        problems.problem(folder, f"the check stopped at an unexpected structure: {error!r}")
+    return problems.result

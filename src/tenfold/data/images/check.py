@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..io.problems import Findings, some
+from ..io.problems import Problems, some
 
 IMAGES = {".webp", ".png", ".jpg", ".jpeg"}
 
@@ -46,7 +46,7 @@ CONCEPTS = 794
 
 
 def _decoded(
-    f: Findings, folder: Path, expected: int, suffixes: Collection[str] = IMAGES
+    f: Problems, folder: Path, expected: int, suffixes: Collection[str] = IMAGES
 ) -> dict[str, tuple[int, int]]:
     """Decode every picture of a folder; return (height, width) by file stem."""
     sizes: dict[str, tuple[int, int]] = {}
@@ -58,7 +58,7 @@ def _decoded(
 
 
 def _masks(
-    f: Findings, folder: Path, images: dict[str, tuple[int, int]], labels: Collection[int]
+    f: Problems, folder: Path, images: dict[str, tuple[int, int]], labels: Collection[int]
 ) -> dict[str, np.ndarray]:
     """Check the mask of every image: present, same size, labels allowed; return the good ones."""
     allowed = np.zeros(65536, dtype=bool)
@@ -90,7 +90,7 @@ def _span(labels: Collection[int]) -> str:
     return text if last == len(ordered) else f"{text} and {some(ordered[last:])}"
 
 
-def check_camvid(f: Findings) -> None:
+def check_camvid(f: Problems) -> None:
     """Three splits; every image has a mask with labels 0-10 or 11 (ignore)."""
     for split, expected in CAMVID_SPLITS.items():
         images = _decoded(f, f.folder / split, expected)
@@ -98,7 +98,7 @@ def check_camvid(f: Findings) -> None:
         _masks(f, f.folder / f"{split}annot", images, range(12))
 
 
-def check_streetsim(f: Findings) -> None:
+def check_streetsim(f: Problems) -> None:
     """Labels 0-10, and the pixel counts of sample_class_stats.json."""
     images = _decoded(f, f.folder / "images", COUNTS["streetsim"])
     masks = _masks(f, f.folder / "labels", images, range(11))
@@ -121,7 +121,7 @@ def check_streetsim(f: Findings) -> None:
             )
 
 
-def check_clothing_parsing(f: Findings) -> None:
+def check_clothing_parsing(f: Problems) -> None:
     """Images and masks of labels 0-58."""
     images = _decoded(f, f.folder / "images", COUNTS["clothing_parsing"])
     labels = f.json(f.folder / "labels.json")
@@ -130,7 +130,7 @@ def check_clothing_parsing(f: Findings) -> None:
     _masks(f, f.folder / "labels", images, range(59))
 
 
-def check_car_parts(f: Findings) -> None:
+def check_car_parts(f: Problems) -> None:
     """COCO polygons of 18 parts and the label map of every image."""
     images = _decoded(f, f.folder / "images", COUNTS["car_parts"])
     _masks(f, f.folder / "parts", images, range(19))
@@ -141,14 +141,14 @@ def check_car_parts(f: Findings) -> None:
         f.expect(f.folder / "labels.json", "number of labels", len(labels["labels"]), 19)
 
 
-def check_coco_tiny(f: Findings) -> None:
+def check_coco_tiny(f: Problems) -> None:
     """Both instance files against the images."""
     images = _decoded(f, f.folder / "images", COUNTS["coco_tiny"])
     _coco(f, f.folder / "instances_train.json", images)
     _coco(f, f.folder / "instances_val.json", images)
 
 
-def check_coco_mini_captions(f: Findings) -> None:
+def check_coco_mini_captions(f: Problems) -> None:
     """Boxes, and exactly five captions an image."""
     images = _decoded(f, f.folder / "images", COUNTS["coco_mini_captions"])
     _coco(f, f.folder / "instances.json", images)
@@ -165,7 +165,7 @@ def check_coco_mini_captions(f: Findings) -> None:
         f.problem(file, f"empty captions: {some(blank)}")
 
 
-def _coco(f: Findings, file: Path, images: dict[str, tuple[int, int]]) -> Any:
+def _coco(f: Problems, file: Path, images: dict[str, tuple[int, int]]) -> Any:
     """References and boxes of one COCO file; `images` holds the true (height, width)."""
     data = f.json(file)
     if data is None:
@@ -197,7 +197,7 @@ def _coco(f: Findings, file: Path, images: dict[str, tuple[int, int]]) -> Any:
 
 
 def _annotation(
-    f: Findings,
+    f: Problems,
     file: Path,
     where: str,
     item: dict[str, Any],
@@ -224,7 +224,7 @@ def _annotation(
             f.problem(file, f"{where}: polygon leaves the image of {width}x{height}")
 
 
-def check_coco_wsss(f: Findings) -> None:
+def check_coco_wsss(f: Problems) -> None:
     """Both kinds of masks, the split lists, and the image labels that the masks imply."""
     images = _decoded(f, f.folder / "images", COUNTS["coco_wsss"])
     fine = _masks(f, f.folder / "masks80", images, {*range(81), 255})
@@ -254,7 +254,7 @@ def check_coco_wsss(f: Findings) -> None:
             f.expect(file, f"{name}: label", item["label"], implied)
 
 
-def check_nuclei_dsb2018(f: Findings) -> None:
+def check_nuclei_dsb2018(f: Problems) -> None:
     """16-bit instance masks, numbered 1..n as index.json counts them."""
     images = _decoded(f, f.folder / "images", NUCLEI["images"])
     masks = _masks(f, f.folder / "masks", images, range(65536))
@@ -282,7 +282,7 @@ def check_nuclei_dsb2018(f: Findings) -> None:
             )
 
 
-def check_ade20k_sample(f: Findings) -> None:
+def check_ade20k_sample(f: Problems) -> None:
     """Every object's parent exists, one level above it."""
     images = _decoded(f, f.folder, COUNTS["ade20k_sample"])
     for name, size in images.items():
@@ -301,7 +301,7 @@ def check_ade20k_sample(f: Findings) -> None:
                 f.problem(file, f"object {item['id']}: parent {above} is not one level above")
 
 
-def check_emoji_scenes(f: Findings) -> None:
+def check_emoji_scenes(f: Problems) -> None:
     """Sheets, concepts, scenes; and the first four scenes rendered bit for bit."""
     sheets = [f.image(f.folder / f"sprites_{vendor}.webp") for vendor in ("google", "twitter")]
     for vendor, sheet in zip(("google", "twitter"), sheets, strict=True):
@@ -332,7 +332,7 @@ def check_emoji_scenes(f: Findings) -> None:
 
 
 def _scene(
-    f: Findings, file: Path, where: str, line: str, meta: dict[str, Any], held_out: set[int]
+    f: Problems, file: Path, where: str, line: str, meta: dict[str, Any], held_out: set[int]
 ) -> None:
     try:
         scene = json.loads(line)
@@ -369,7 +369,7 @@ def _render(scene: dict[str, Any], meta: dict[str, Any], sheets: list[Any]) -> n
     return np.floor(picture + 0.5).astype(np.uint8)
 
 
-def check_mini_imagenet(f: Findings) -> None:
+def check_mini_imagenet(f: Problems) -> None:
     """Every picture opens, in either layout; class_order of fscil_index_lists has the labels."""
     roots = [f.folder, f.folder / "MINI-ImageNet", f.folder / "miniimagenet"]
     root = next((r for r in roots if (r / "images").is_dir() or (r / "train").is_dir()), f.folder)
@@ -388,7 +388,7 @@ def check_mini_imagenet(f: Findings) -> None:
         _decoded(f, root / "images", COUNTS["mini_imagenet"])
 
 
-def check_cub200(f: Findings) -> None:
+def check_cub200(f: Problems) -> None:
     """images.txt names every picture, and every picture opens."""
     folder = f.folder / "CUB_200_2011" if (f.folder / "CUB_200_2011").is_dir() else f.folder
     lines = f.lines(folder / "images.txt")

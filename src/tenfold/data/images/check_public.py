@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ..io.problems import Findings
+from ..io.problems import Problems
 from .coco import SceneSet, find_split, open_coco
 from .decode import class_folders
 from .segmentation import open_segmentation
@@ -21,7 +21,7 @@ COUNTS = {
 IMAGENET_CLASSES = 1000
 
 
-def _scenes(f: Findings, name: str, split: str, open_it: Callable[[], Any]) -> None:
+def _scenes(f: Problems, name: str, split: str, open_it: Callable[[], Any]) -> None:
     """Open a split and decode (some of) its scenes; what is wrong is a problem of the split."""
     where = f.folder / split
     try:
@@ -37,29 +37,29 @@ def _scenes(f: Findings, name: str, split: str, open_it: Callable[[], Any]) -> N
             f.problem(where, str(error))
 
 
-def check_ade20k(f: Findings) -> None:
+def check_ade20k(f: Problems) -> None:
     """Every picture has a label map of its size, with labels 0-150."""
     for split in COUNTS["ade20k"]:
         _scenes(f, "ade20k", split, partial(open_segmentation, f.folder, "ade20k", split))
 
 
-def check_voc2012(f: Findings) -> None:
+def check_voc2012(f: Problems) -> None:
     """Every listed picture has a label map of its size, with labels 0-20 and 255."""
     for split in COUNTS["voc2012"]:
         _scenes(f, "voc2012", split, partial(open_segmentation, f.folder, "voc2012", split))
 
 
-def _coco(f: Findings, split: str) -> SceneSet:
+def _coco(f: Problems, split: str) -> SceneSet:
     return open_coco(*find_split(f.folder, split))
 
 
-def check_coco2017(f: Findings) -> None:
+def check_coco2017(f: Problems) -> None:
     """Annotations refer to pictures that are there, and every mask can be read."""
     for split in COUNTS["coco2017"]:
         _scenes(f, "coco2017", split, partial(_coco, f, split))
 
 
-def check_imagenet(f: Findings) -> None:
+def check_imagenet(f: Problems) -> None:
     """A thousand class folders in each split, and every picture opens."""
     for split, count in COUNTS["imagenet"].items():
         folder = f.folder / split

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..io.problems import BROKEN, Findings, some
+from ..io.problems import BROKEN, Problems, some
 
 Arrays = dict[str, np.ndarray]
 
@@ -61,7 +61,7 @@ DRAWS = 5
 """Disjoint draws of 5 shots in train_novel.npz."""
 
 
-def check_tiny_imagenet_20(f: Findings) -> None:
+def check_tiny_imagenet_20(f: Problems) -> None:
     """Offsets, labels, boxes, names; every JPEG decodes to 64x64."""
     for store in TINY_20:
         arrays = _store(f, store, ("boxes", "classes", "wnids"))
@@ -79,7 +79,7 @@ def check_tiny_imagenet_20(f: Findings) -> None:
         _names(f, store, arrays, [str(wnid) for wnid in arrays["wnids"]])
 
 
-def check_tiny_imagenet_fscil(f: Findings) -> None:
+def check_tiny_imagenet_fscil(f: Problems) -> None:
     """The three stores, classes.json, and the rows of the session lists."""
     classes = f.json(f.folder / "classes.json") or []
     labels = [item["label"] for item in classes]
@@ -109,7 +109,7 @@ def check_tiny_imagenet_fscil(f: Findings) -> None:
         f.expect(file, "distinct rows", len(set(rows)), len(rows))
 
 
-def _store(f: Findings, store: Store, more: Sequence[str] = ()) -> Arrays | None:
+def _store(f: Problems, store: Store, more: Sequence[str] = ()) -> Arrays | None:
     """Check one store of JPEG files; return its arrays if their lengths agree."""
     keys = (store.offset_key, store.label_key, store.name_key)
     arrays = f.npz(f.folder / store.file, ("jpeg", *keys, *more))
@@ -148,7 +148,7 @@ def _store(f: Findings, store: Store, more: Sequence[str] = ()) -> Arrays | None
     return arrays
 
 
-def _jpeg(f: Findings, store: Store, index: int, name: str, content: np.ndarray) -> None:
+def _jpeg(f: Problems, store: Store, index: int, name: str, content: np.ndarray) -> None:
     f.seen()
     try:
         with Image.open(io.BytesIO(content.tobytes())) as image:
@@ -161,7 +161,7 @@ def _jpeg(f: Findings, store: Store, index: int, name: str, content: np.ndarray)
         f.problem(store.file, f"image {index} ({name}) is {form} {size}, expected JPEG (64, 64)")
 
 
-def _names(f: Findings, store: Store, arrays: Arrays, wnids: list[str]) -> None:
+def _names(f: Problems, store: Store, arrays: Arrays, wnids: list[str]) -> None:
     """Training files are called <wnid>_<number>.JPEG: the label must fit the wnid."""
     for index, name in enumerate(arrays[store.name_key].tolist()):
         label = int(arrays[store.label_key][index])
@@ -172,7 +172,7 @@ def _names(f: Findings, store: Store, arrays: Arrays, wnids: list[str]) -> None:
         f.problem(store.file, "holds a file name twice")
 
 
-def _numbers(f: Findings, file: Path, lines: list[str], limit: int) -> list[int]:
+def _numbers(f: Problems, file: Path, lines: list[str], limit: int) -> list[int]:
     """Return the row numbers of an index list, or none with a problem recorded."""
     wrong = [line for line in lines if not (line.isdigit() and int(line) < limit)]
     if wrong:
@@ -191,7 +191,7 @@ BASE_LINES = {"cifar100": 30_000, "cub200": 3_000}
 CIFAR_ROWS = 50_000
 
 
-def check_fscil_index_lists(f: Findings) -> None:
+def check_fscil_index_lists(f: Problems) -> None:
     """Numbers of lines, classes of every session, no image in two sessions."""
     order = f.lines(f.folder / "mini_imagenet" / "class_order.txt")
     f.expect("mini_imagenet/class_order.txt", "distinct wnids", len(set(order)), 100)
@@ -241,7 +241,7 @@ CIFAR_EACH = {"train": 500, "test": 100}
 """Pictures of a class."""
 
 
-def check_cifar100(f: Findings) -> None:
+def check_cifar100(f: Problems) -> None:
     """MD5 of the three pickles; of the binary version, sizes, labels and names of classes."""
     from . import cifar  # torch, which the other checks do without
 
@@ -260,7 +260,7 @@ def check_cifar100(f: Findings) -> None:
             f.expect(file, "md5", hashlib.md5(file.read_bytes()).hexdigest(), expected)
 
 
-def _cifar_binary(f: Findings) -> None:
+def _cifar_binary(f: Problems) -> None:
     from . import cifar
 
     try:
@@ -280,7 +280,7 @@ CLIP_NAMES = {"lvis_names": 1203, "coco_names": 80, "pascal_part_names": 93}
 BPE_LINES = 262_145
 
 
-def check_clip_text(f: Findings) -> None:
+def check_clip_text(f: Problems) -> None:
     """Shapes, finite values, distinct names, and the byte-pair table."""
     file = f.folder / "clip_vitb32_a_name.npz"
     arrays = f.npz(file, (*CLIP, *CLIP_NAMES))

@@ -18,7 +18,7 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
-from ..io.problems import BROKEN, Findings, some
+from ..io.problems import BROKEN, Problems, some
 
 How = Literal["shorter", "stretch"]
 
@@ -352,18 +352,18 @@ _KEYS = ("jpeg", "offset", "label", "name")
 
 def read_npz(file: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
     """The arrays of an npz with these keys, whose unpacked sizes are looked at first."""
-    findings = Findings(file.parent)
+    problems = Problems(file.parent)
     try:
-        if findings.exists(file):
+        if problems.exists(file):
             with zipfile.ZipFile(file) as archive:
                 size = sum(item.file_size for item in archive.infolist())
             if size > MAX_BYTES:
-                findings.problem(file, f"unpacks to {size} bytes, more than {MAX_BYTES}")
-        arrays = None if findings.result.problems else findings.npz(file, keys)
+                problems.problem(file, f"unpacks to {size} bytes, more than {MAX_BYTES}")
+        arrays = None if problems.result.problems else problems.npz(file, keys)
     except (*BROKEN, MemoryError) as error:
         raise ValueError(
             f"{file} cannot be read as npz: {error}. Prepare the set again."
         ) from error
     if arrays is None:
-        raise ValueError(f"{file} {findings.result.problems[0].what}. Prepare the set again.")
+        raise ValueError(f"{file} {problems.result.problems[0].what}. Prepare the set again.")
     return arrays

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from .. import catalog
-from ..io.problems import Findings, some
+from ..io.problems import Problems, some
 from . import cifar
 from .decode import ENDINGS, How, Pictures, class_folders, inside_of, open_stored, read_pictures
 from .fscil import OWN, Source, View, random_of, view
@@ -24,10 +24,10 @@ def _lists(folder: Path, name: str) -> list[list[str]]:
     sessions = []
     for number in range(2, OWN[name].sessions + 2):
         file = folder / f"session_{number}.txt"
-        findings = Findings(folder)
-        lines = findings.lines(file)
-        if findings.result.problems or not lines:
-            what = findings.result.problems[0].what if findings.result.problems else "is empty"
+        problems = Problems(folder)
+        lines = problems.lines(file)
+        if problems.result.problems or not lines:
+            what = problems.result.problems[0].what if problems.result.problems else "is empty"
             raise ValueError(f"{file} {what}. Copy the session lists again.")
         sessions.append(lines)
     return sessions
@@ -110,7 +110,7 @@ def _tiny_imagenet_fscil(folder: Path, size: int) -> Source:
 
 def _tiny_classes(folder: Path) -> tuple[str, ...]:
     file = folder / "classes.json"
-    items = Findings(folder).json(file)
+    items = Problems(folder).json(file)
     names = [item.get("name") for item in items or [] if isinstance(item, dict)]
     if not names or not all(isinstance(name, str) for name in names):
         raise ValueError(
@@ -154,7 +154,7 @@ def _from_files(
 
 def _mini_classes(folder: Path) -> tuple[str, ...]:
     file = _public_lists("mini_imagenet") / "class_order.txt"
-    order = Findings(file.parent).lines(file)
+    order = Problems(file.parent).lines(file)
     if len(set(order)) != len(order) or not all(re.fullmatch(r"n[0-9]{8}", wnid) for wnid in order):
         raise ValueError(f"{file} is not a list of different WordNet ids. Copy it again.")
     if not order:
@@ -228,10 +228,10 @@ def _cub_root(folder: Path) -> Path:
 
 def _cub_table(file: Path) -> dict[int, str]:
     """Number -> the rest of the line."""
-    findings = Findings(file.parent)
-    lines = [line.split() for line in findings.lines(file)]
-    if findings.result.problems:
-        raise ValueError(f"{file} {findings.result.problems[0].what}. Unpack the archive again.")
+    problems = Problems(file.parent)
+    lines = [line.split() for line in problems.lines(file)]
+    if problems.result.problems:
+        raise ValueError(f"{file} {problems.result.problems[0].what}. Unpack the archive again.")
     wrong = [i for i, parts in enumerate(lines, 1) if len(parts) != 2 or not parts[0].isdecimal()]
     table = {int(parts[0]): parts[1] for parts in lines} if not wrong else {}
     if not table or len(table) != len(lines):

@@ -53,8 +53,8 @@ class CheckResult:
     """What is known, unusual, or could not be examined."""
 
 
-class Findings:
-    """Collects the findings of one check of set `key`; paths are relative to `folder`."""
+class Problems:
+    """Collect the problems of one check of set `key`; paths are relative to `folder`."""
 
     def __init__(self, folder: Path, limit: int = 0, key: str = "") -> None:
         self.folder = folder

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..io.pickles import load_arrays
-from ..io.problems import BROKEN, Findings, some
+from ..io.problems import BROKEN, Problems, some
 from . import cmu_files
 
 Frames = np.ndarray
@@ -29,7 +29,7 @@ WALKING_EXTRA = {
 """Numbers of the files in the `walking_extra` folders (in the repository, used by no paper)."""
 
 
-def check_cmu_mocap(f: Findings) -> None:
+def check_cmu_mocap(f: Problems) -> None:
     """benchmark.npz and walking_extra.npz, or the text tree, or both."""
     expected = {key: frames for key, (_, frames) in cmu_files.FILES.items()}
     is_npz = (f.folder / "benchmark.npz").exists()
@@ -53,7 +53,7 @@ def check_cmu_mocap(f: Findings) -> None:
         _cmu_tree(f, expected)
 
 
-def _cmu_arrays(f: Findings, file: Path, arrays: dict[str, Frames], known: dict[str, int]) -> None:
+def _cmu_arrays(f: Problems, file: Path, arrays: dict[str, Frames], known: dict[str, int]) -> None:
     for key in f.sample(sorted(arrays)):
         f.seen()
         if key not in known:
@@ -64,7 +64,7 @@ def _cmu_arrays(f: Findings, file: Path, arrays: dict[str, Frames], known: dict[
     _missing(f, file.name, sorted(set(known) - set(arrays)), known)
 
 
-def _cmu_tree(f: Findings, known: dict[str, int]) -> None:
+def _cmu_tree(f: Problems, known: dict[str, int]) -> None:
     found = {
         str(file.relative_to(f.folder).with_suffix("").as_posix()): file
         for split in ("train", "test")
@@ -79,7 +79,7 @@ def _cmu_tree(f: Findings, known: dict[str, int]) -> None:
     _missing(f, "text tree", sorted(set(known) - set(found)), known)
 
 
-def _missing(f: Findings, where: str, missing: list[str], known: dict[str, int]) -> None:
+def _missing(f: Problems, where: str, missing: list[str], known: dict[str, int]) -> None:
     """Files of the benchmark that are not there: a note, for the copy at hand lacks ten."""
     if missing:
         f.note(
@@ -88,7 +88,7 @@ def _missing(f: Findings, where: str, missing: list[str], known: dict[str, int])
         )
 
 
-def _text_frames(f: Findings, file: Path) -> Frames | None:
+def _text_frames(f: Problems, file: Path) -> Frames | None:
     f.seen()
     try:
         return np.loadtxt(file, delimiter=",", dtype=np.float32, ndmin=2)
@@ -97,7 +97,7 @@ def _text_frames(f: Findings, file: Path) -> Frames | None:
         return None
 
 
-def _finite(f: Findings, file: Path | str, frames: Frames, columns: int) -> bool:
+def _finite(f: Problems, file: Path | str, frames: Frames, columns: int) -> bool:
     if frames.ndim != 2 or frames.shape[1] != columns or len(frames) == 0:
         f.problem(file, f"has shape {frames.shape}, expected (frames, {columns})")
         return False
@@ -107,7 +107,7 @@ def _finite(f: Findings, file: Path | str, frames: Frames, columns: int) -> bool
     return len(bad) == 0
 
 
-def _cmu_frames(f: Findings, file: Path | str, frames: Frames, expected: int) -> None:
+def _cmu_frames(f: Problems, file: Path | str, frames: Frames, expected: int) -> None:
     if not _finite(f, file, frames, cmu_files.COLUMNS):
         return
     if expected:
@@ -132,7 +132,7 @@ H36M_ACTIONS = (
 ).split()
 
 
-def check_h36m(f: Findings) -> None:
+def check_h36m(f: Problems) -> None:
     """S<subject>/<action>_<1|2>.txt with 99 numbers a line."""
     absent = []
     wanted = [
@@ -152,7 +152,7 @@ def check_h36m(f: Findings) -> None:
         f.problem(f.folder, f"{len(absent)} of {len(wanted)} files are missing: {some(absent)}")
 
 
-def check_3dpw(f: Findings) -> None:
+def check_3dpw(f: Problems) -> None:
     """sequenceFiles/<split>/*.pkl, read by the reader that executes nothing of a pickle."""
     nested = f.folder / "sequenceFiles"
     for split, expected in (("train", 24), ("validation", 12), ("test", 24)):

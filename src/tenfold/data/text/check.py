@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
-from ..io.problems import BROKEN, Findings
+from ..io.problems import BROKEN, Problems
 from .corpus import DOMAINS, check_text, read
 
 
-def check_textmix(f: Findings) -> None:
+def check_textmix(f: Problems) -> None:
     """Every file of the manifest unpacks to the bytes and the SHA-256 it states."""
     manifest = f.json(f.folder / "manifest.json")
     if manifest is None:

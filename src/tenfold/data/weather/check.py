@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..io.problems import BROKEN, Findings, some
+from ..io.problems import BROKEN, Problems, some
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 """First bytes of a NetCDF-4 (HDF5) file."""
@@ -50,7 +50,7 @@ STORM_MISSING = {"t": [17], "v": [17, 37], "v500": [36]}
 """Steps of the storm set that are missing as a whole; 224 corner points are missing always."""
 
 
-def check_pangu_atmos(f: Findings) -> None:
+def check_pangu_atmos(f: Problems) -> None:
     """Shapes, levels, order of latitudes, physical limits and missing values."""
     has_h5py = importlib.util.find_spec("h5py") is not None
     if not has_h5py:
@@ -68,7 +68,7 @@ def check_pangu_atmos(f: Findings) -> None:
             _netcdf(f, file, variables)
 
 
-def check_era5(f: Findings) -> None:
+def check_era5(f: Problems) -> None:
     """Whatever files of states the folder holds, opened by the reader that training uses.
 
     Units, levels, order and missing values of the first, middle and last state; without a limit
@@ -96,7 +96,7 @@ def check_era5(f: Findings) -> None:
             f.note(f"{len(partial)} states lack values and are left out: index {some(partial)}")
 
 
-def _netcdf(f: Findings, file: Path, variables: dict[str, tuple[int, ...]]) -> None:
+def _netcdf(f: Problems, file: Path, variables: dict[str, tuple[int, ...]]) -> None:
     import h5py
 
     try:
@@ -123,7 +123,7 @@ def _unpacked(variable: Any) -> np.ndarray:
     return np.asarray(values)
 
 
-def _axes(f: Findings, file: Path, data: Any) -> None:
+def _axes(f: Problems, file: Path, data: Any) -> None:
     lat, lon = data["lat"][()], data["lon"][()]
     descending = file.name != "storm1996_6h.nc"
     steps = -np.diff(lat) if descending else np.diff(lat)
@@ -144,7 +144,7 @@ def _axes(f: Findings, file: Path, data: Any) -> None:
         )
 
 
-def _values(f: Findings, file: Path, name: str, values: np.ndarray) -> None:
+def _values(f: Problems, file: Path, name: str, values: np.ndarray) -> None:
     missing = np.isnan(values)
     if file.name == "storm1996_6h.nc":
         per_step = missing.reshape(len(values), -1).sum(1)
