@@ -12,9 +12,18 @@ __version__ = "0.1.0"
 
 
 def load(path: str | Path) -> System[Any]:
-    """A system ready for `predict`: a run folder, a weights file of tenfold, or an official file.
+    """Open a trained system, ready for `predict`, on the CPU.
 
-    Raises FileNotFoundError or ValueError if there are no such weights.
+    Args:
+        path: A run folder, a weights file of tenfold, or an official file (or folder of such
+            files) of a system that runs them.
+
+    Returns:
+        The system with its weights in eval mode, classes learned after the training included.
+
+    Raises:
+        FileNotFoundError: `path` does not exist, or the run in it is unfinished.
+        ValueError: The weights are damaged, not of tenfold, or do not fit their configuration.
     """
     from .runner.weights import load as open_weights
     from .runner.weights import system_of

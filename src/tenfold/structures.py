@@ -55,7 +55,7 @@ class Instances:
 
     @property
     def is_crowd(self) -> Bool[np.ndarray, " object"]:
-        """Whether each is a crowd."""
+        """True for each object that is a crowd."""
         return np.zeros(len(self), dtype=bool) if self.crowd is None else self.crowd
 
     def at(self, rows: Bool[np.ndarray, " object"] | Int[np.ndarray, " some"]) -> Instances:

@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _told(error: Exception) -> bool:
-    """Whether another process of this job speaks of the error; a lone process always does."""
+    """Return True if another process of this job speaks of the error; never for a lone process."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return False
     from tenfold.core import watchdog

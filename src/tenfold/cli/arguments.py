@@ -1,4 +1,4 @@
-"""What the verbs share: typed arguments by tyro, one-line errors, tables."""
+"""Parts that the verbs share: typed arguments by tyro, one-line errors, tables."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """Where the run lives."""
+    """Location of the run."""
 
     folder: str = ""
     """Run folder; empty means runs/<system>-<recipe>. An unfinished run there is continued."""

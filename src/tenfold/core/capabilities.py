@@ -1,4 +1,4 @@
-"""What some systems can do and others not: a protocol each, which the verbs ask for."""
+"""Capabilities that only some systems have: a protocol each, which the verbs ask for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .versions import Learned
 
 @dataclass(frozen=True)
 class Export:
-    """How a system's network is exported: a module, example inputs, and their batch axes."""
+    """Description of a network's export: a module, example inputs, and their batch axes."""
 
     module: nn.Module
     inputs: tuple[Tensor, ...]
@@ -72,7 +72,7 @@ class Learns(Protocol):
         """Take the classes of a folder of photos (`name` names a lone one); write nothing."""
 
     def learned_state(self) -> dict[str, Tensor]:
-        """What `learn` has changed since the training: a version, to lie beside the weights."""
+        """Return what `learn` changed since the training: a version, to lie beside the weights."""
 
     def restore_learned(self, tensors: dict[str, Tensor], classes: tuple[str, ...]) -> None:
         """Take a version back, with the names of all its classes."""

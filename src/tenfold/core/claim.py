@@ -41,7 +41,7 @@ class Claim(Generic[C]):
     better: Literal["lower", "higher"]
     paper: Numbers | None = None
     setting: str = ""
-    """What a reader must know of how the arms were set up."""
+    """Set-up of the arms, as far as a reader must know it."""
     also: tuple[Variant[C], ...] = ()
     """Further rows of the same table, without a verdict of their own."""
     seeds: tuple[int, ...] = (0, 1, 2)

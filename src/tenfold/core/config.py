@@ -1,4 +1,4 @@
-"""Configurations as JSON and back, and how two of them differ."""
+"""Configurations as JSON and back, and the differences of two of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def to_json(cfg: Any) -> dict[str, Any]:
-    """A configuration as plain nested dicts and lists."""
+    """Convert a configuration (a dataclass) to nested dicts of plain values."""
     values: dict[str, Any] = dataclasses.asdict(cfg)
     return values
 
@@ -42,7 +42,19 @@ def _as(kind: Any, value: Any, where: str) -> Any:
 
 
 def from_json(cls: type[T], values: dict[str, Any], where: str = "config") -> T:
-    """Rebuild a configuration; an unknown field or a wrong type is an error that names it."""
+    """Rebuild a configuration from what `to_json` made of it.
+
+    Args:
+        cls: Dataclass of the configuration.
+        values: Field -> value; absent fields keep their defaults.
+        where: Name of the configuration in errors.
+
+    Returns:
+        The configuration, its nested dataclasses and tuples included.
+
+    Raises:
+        ValueError: A field is unknown or has a wrong type; the error names it.
+    """
     if not isinstance(values, dict):
         raise ValueError(f"{where} must be an object, got {values!r}")
     hints = typing.get_type_hints(cls)
@@ -57,9 +69,16 @@ def from_json(cls: type[T], values: dict[str, Any], where: str = "config") -> T:
 
 
 def with_defaults(values: dict[str, Any], cfg: Any) -> dict[str, Any]:
-    """A saved configuration of `cfg`'s kind, with the fields that it was saved without.
+    """Complete a saved configuration by the fields that it was saved without.
 
-    They came later, so that their defaults say what the run did. What cannot be read is kept.
+    They came later, so that their defaults say what the run did.
+
+    Args:
+        values: Saved configuration, as nested dicts.
+        cfg: Any configuration of the same class.
+
+    Returns:
+        All fields as nested dicts; `values` itself if it cannot be read.
     """
     try:
         return to_json(from_json(type(cfg), values))
@@ -68,7 +87,7 @@ def with_defaults(values: dict[str, Any], cfg: Any) -> dict[str, Any]:
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one dict with dotted names."""
+    """Flatten nested dicts into one with dotted names behind `prefix`; tuples become lists."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
@@ -79,7 +98,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """Lines "field: a -> b" for every field in which two configurations differ."""
+    """List "field: a -> b" for every field, by dotted name, in which two nested dicts differ."""
     left, right = flatten(a), flatten(b)
     missing = "(absent)"
     return [

@@ -1,4 +1,4 @@
-"""Who is to blame for a loss or a gradient that is not finite."""
+"""Diagnosis of a loss or a gradient that is not finite: the culprit."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def culprit(stage: Stage, batch: Batch, losses: dict[str, float], norm: float) -
 
 
 def blamed(seen: list[Any]) -> str:
-    """What processes found, each (culprit, losses, norm): bad losses before mere bad gradients."""
+    """Name culprits from each (culprit, losses, norm): bad losses before mere bad gradients."""
     found = [
         (
             all(abs(v) < float("inf") for v in losses.values()),

@@ -20,7 +20,7 @@ from .watchdog import watched
 
 @dataclass(frozen=True)
 class World:
-    """Who this process is among all; a lone process is rank 0 of 1."""
+    """Place of this process among all; a lone process is rank 0 of 1."""
 
     rank: int
     size: int

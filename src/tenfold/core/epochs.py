@@ -1,4 +1,4 @@
-"""Which rows make a batch: a new order each epoch, a pure function of seed and index."""
+"""Choice of a batch's rows: a new order each epoch, a pure function of seed and index."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ MISTAKES = (
     PermissionError,
     ModuleNotFoundError,
 )
-"""What a user can mend: one line, exit code 2."""
+"""Errors that a user can mend: one line, exit code 2."""
 
 
 def exit_code(error: BaseException) -> int:

@@ -1,4 +1,4 @@
-"""What a run tells: a line of JSON a step in `metrics.jsonl`, a progress bar for the person."""
+"""Logs of a run: a line of JSON a step in `metrics.jsonl`, a progress bar for the person."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from .stage import Batch, Losses, Stage
 
 @dataclass(frozen=True)
 class Loop:
-    """How training runs; nothing here changes what is learned except amp, accumulate and ema."""
+    """Settings of the training loop; only amp, accumulate and ema change what is learned."""
 
     amp: Literal["off", "bf16"] = "off"
     """Mixed precision: bf16 runs the forward pass under autocast."""
@@ -43,7 +43,7 @@ class Loop:
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto takes a GPU if there is one."""
+    """Device to train on; auto takes a GPU if there is one."""
     threads: int = 0
     """Threads of torch on the CPU; 0 leaves torch's choice."""
 
@@ -122,7 +122,7 @@ class _Running:
         self.signum = 0
 
     def weights(self, name: str) -> Path:
-        """Where the weights "best" or "final" lie: a file, or a folder for a divided model."""
+        """Return the path of weights "best" or "final": a file, or a divided model's folder."""
         return self.folder / (name if self.stage.parallel else f"{name}.safetensors")
 
     def write_weights(self, name: str, module: nn.Module) -> None:
@@ -147,7 +147,7 @@ class _Running:
         return {prefix + key: t for key, t in (self.stage.parallel(n, t) for n, t in named)}
 
     def all_parts(self) -> dict[str, torch.Tensor]:
-        """What a checkpoint of a divided model holds: weights, optimiser state, average."""
+        """Collect a divided model's tensors for a checkpoint: weights, optimiser state, average."""
         if not self.stage.parallel:
             return {}
         found = self.parts(self.stage.model, "model.")
@@ -184,7 +184,7 @@ class _Running:
         return self.stage.model if self.average is None else self.average.module
 
     def state(self) -> dict[str, Any]:
-        """What all processes have alike."""
+        """Collect what all processes have alike."""
         found = {
             "step": self.step,
             "seconds": self.seconds,

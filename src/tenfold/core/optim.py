@@ -13,7 +13,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Optim:
-    """How one stage is optimised."""
+    """Settings of one stage's optimiser."""
 
     name: Literal["adam", "adamw", "sgd"] = "adamw"
     """Optimiser; all are torch's fused implementations."""
@@ -65,7 +65,7 @@ class Optim:
 
 
 RAMPS = {"above-zero": (1, 0), "zero": (0, 0), "linspace": (0, 1)}
-"""What is added to the step, and taken from the steps, of a warm-up."""
+"""Summands of a warm-up: added to the step, and taken from the number of steps."""
 
 
 def lr_factor(optim: Optim, step: int, steps: int) -> float:

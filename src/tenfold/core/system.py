@@ -15,7 +15,7 @@ from .stage import Stage
 
 @dataclass(frozen=True)
 class Paper:
-    """What a system implements."""
+    """Paper that a system implements."""
 
     arxiv: str
     title: str
@@ -31,7 +31,7 @@ class Paper:
 
 @dataclass(frozen=True)
 class DataUsed:
-    """Which data a result rests on; every page and table says so."""
+    """Data that a result rests on; every page and table says so."""
 
     name: str
     kind: Literal["real", "simulated", "generated"]
@@ -41,16 +41,16 @@ class DataUsed:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a system reached on a split, and what stands beside it."""
+    """Metrics of a system on a split, and what stands beside them."""
 
     metrics: dict[str, float]
     """Of the trained model, flat: "mpjpe/walking/80ms" -> value."""
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
     """Of baselines that need no training of their own: name -> metrics."""
     details: Any = None
-    """What the system's `pictures` draws from: curves, confusion matrices, boxes."""
+    """Material that the system's `pictures` draws from: curves, confusion matrices, boxes."""
     notes: tuple[str, ...] = ()
-    """What a reader of these numbers must know beyond the system's `notes`."""
+    """Remarks on these numbers that a reader must know beyond the system's `notes`."""
 
 
 class System(Generic[C]):
@@ -80,18 +80,18 @@ class System(Generic[C]):
     headline: list[str]
     """The metrics that a page shows first; a system may narrow them to what its data have."""
     task: ClassVar[str]
-    """What it does, in a few words."""
+    """Task in a few words."""
     accepts: ClassVar[str]
     """Kinds of files that `predict` takes."""
     intended: ClassVar[str]
-    """What its weights may be used for, and what not."""
+    """Uses that its weights are for, and uses that they are not for."""
 
     resumable: ClassVar[tuple[str, ...]] = (
         "loop.device", "loop.workers", "loop.threads", "loop.log_every", "loop.save_every",
     )  # fmt: skip
     """Fields (or groups of them) that an interrupted run may change when it goes on."""
     options: ClassVar[Any] = None
-    """What `predict` may be asked for: a frozen dataclass with defaults, each field an option."""
+    """Options of `predict`: a frozen dataclass with defaults, each field an option."""
 
     cfg: C
     model: nn.Module
@@ -105,7 +105,7 @@ class System(Generic[C]):
         return cfg
 
     def stages(self) -> Iterator[Stage]:
-        """What to train, in order, lazily: a later stage may use what an earlier one learned."""
+        """Yield what to train, in order: a later stage may use what an earlier one learned."""
         raise NotImplementedError
 
     def evaluate(self, split: str = "test") -> Evaluation:
@@ -176,7 +176,7 @@ class System(Generic[C]):
         raise NotImplementedError
 
     def notes(self) -> list[str]:
-        """What a reader of a result must know: protocol, units, departures."""
+        """List what a reader of a result must know: protocol, units, departures."""
         return []
 
     def labels(self) -> dict[str, str]:

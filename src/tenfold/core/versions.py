@@ -36,14 +36,14 @@ ENTRY = "tenfold-learned"
 
 @dataclass(frozen=True)
 class Learned:
-    """What `System.learn` did; nothing of it is on disk yet."""
+    """Outcome of `System.learn`; nothing of it is on disk yet."""
 
     names: tuple[str, ...]
     """Classes that were learned now."""
     photos: tuple[int, ...]
     """Photos of each of them."""
     notes: tuple[str, ...]
-    """What the user should know."""
+    """Remarks that the user should know."""
     memory_before: int
     """Bytes of what the system kept of all classes before."""
     memory_after: int
@@ -56,7 +56,7 @@ class Learned:
 
 @dataclass(frozen=True)
 class Version:
-    """What the header of a version's file says."""
+    """Header of a version's file."""
 
     number: int
     parent: int
@@ -96,7 +96,7 @@ class Row:
     version: Version | None
     """None for version 0 and for a damaged file."""
     problem: str = ""
-    """Why the file cannot be used."""
+    """Reason why the file cannot be used; empty if it can."""
 
 
 def check_name(name: str) -> None:
@@ -304,7 +304,7 @@ class Versions:
         return version
 
     def _way_out(self, number: int) -> str:
-        """How to leave a version that cannot be used: the newest sound one before it."""
+        """Say how to leave a version that cannot be used: the newest sound one before it."""
         before = [n for n in reversed(self._numbers()) if n < number]
         sound = next((n for n in before if not self._row(n, False).problem), 0)
         return f"{self._to(sound)} goes back to version {sound}; then delete the file"

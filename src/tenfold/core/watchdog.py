@@ -29,20 +29,20 @@ from .errors import BUG, HUNG, LOST, exit_code
 EVERY = 0.5
 """Seconds between two posts."""
 WINDOW = 1.6
-"""Who lives posts in this time; who does not, is called missing."""
+"""Seconds within which a live process posts; one that does not is called missing."""
 GRACE = 1.0
-"""How long a process may take to fail by itself, after another one has: often it is the same."""
+"""Seconds a process has to fail by itself, after another one has: often it is the same."""
 ANSWER = 4.0
-"""How long to wait for the process that speaks to have spoken."""
+"""Seconds to wait for the process that speaks to have spoken."""
 STUCK = 5.0
-"""How long an operation may go on after SIGTERM while a process is missing ..."""
+"""Seconds an operation may go on after SIGTERM while a process is missing ..."""
 STUCK_ALL_THERE = 25.0
 """... or while all are there, perhaps writing; `torchrun` sends SIGKILL after 30 s."""
 GUARD = 20.0
-"""How long a process that failed may take to end (threads that are joined, NCCL)."""
+"""Seconds a process that failed may take to end (threads that are joined, NCCL)."""
 
 START = 60.0
-"""How long processes may take to start, if the limit is shorter."""
+"""Seconds processes may take to start, if the limit is shorter."""
 
 Post = dict[str, Any]
 
@@ -57,12 +57,12 @@ class LostContact(RuntimeError):
 
 @dataclass
 class _Now:
-    """What this process is doing."""
+    """Current activity of this process."""
 
     what: str = ""
     group: str = ""
     since: float = 0.0
-    """When that last changed, also by an operation inside this one."""
+    """Time at which that last changed, also by an operation inside this one."""
     count: int = 0
     last: str = ""
     """The operation that ended last."""
@@ -76,7 +76,7 @@ class _Now:
 _now = _Now()
 _current: Watch | None = None
 _started = 0
-"""How many watches this process had: a later one must not see what an earlier one posted."""
+"""Number of watches this process had: a later one must not see what an earlier one posted."""
 
 
 @contextlib.contextmanager
@@ -125,7 +125,7 @@ def job_store(name: str, timeout: timedelta) -> dist.Store:
 
 
 def _agent_hosts() -> bool:
-    """Whether the store lives in `torchrun` rather than in the first process."""
+    """Return True if the store lives in `torchrun` rather than in the first process."""
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
@@ -153,7 +153,7 @@ def over(rank: int, size: int, limit: float, knob: str = "") -> Iterator[None]:
 
 
 def told(error: BaseException) -> bool:
-    """Whether another process prints this error, so that this one need not.
+    """Return True if another process prints this error, so that this one need not.
 
     An error from before the processes met is compared through the store of `torchrun`.
     """
@@ -167,7 +167,7 @@ def told(error: BaseException) -> bool:
 
 
 def _lost_contact(error: BaseException | None) -> bool:
-    """Whether an error, or one it came from, is torch's way to say that a peer is gone."""
+    """Return True if an error, or one it came from, is torch's way to say that a peer is gone."""
     while error is not None:
         if isinstance(error, dist.DistError):
             return True
@@ -281,7 +281,7 @@ class Watch:
         return raised
 
     def _explained(self, error: BaseException) -> tuple[BaseException, list[int]]:
-        """What lies behind a broken connection or a SIGTERM: another's failure, or death."""
+        """Find what lies behind a broken connection or a SIGTERM: another's failure, or death."""
         missing = self._missing(lambda: self._first() is not None)
         first = self._first()
         if first is not None:
@@ -362,7 +362,7 @@ class Watch:
         return True
 
     def _missing(self, or_if: Callable[[], bool] = lambda: False) -> list[int]:
-        """Who posts nothing for `WINDOW` seconds from now (beats: clocks of hosts may differ)."""
+        """List ranks that post nothing for `WINDOW` seconds (beats: clocks of hosts may differ)."""
         silent = {r: self._beat(r) for r in range(self.size) if r != self.rank}
 
         def all_heard() -> bool:

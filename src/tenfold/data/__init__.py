@@ -1,1 +1,1 @@
-"""What data sets exist, where they are found, and one reader for each."""
+"""Data sets: the catalogue, the search for them on disk, and one reader for each."""

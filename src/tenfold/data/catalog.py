@@ -44,11 +44,15 @@ class Row:
     systems: tuple[str, ...]
     bring_your_own: bool
     present: str
-    """Where it lies, or "not found"."""
+    """Folder where it lies, or "not found"."""
 
 
 def entry(name: str) -> DataSet:
-    """Return the catalogue entry of `name`; ValueError with the nearest name if there is none."""
+    """Return the catalogue entry of `name`.
+
+    Raises:
+        ValueError: There is none; the error says the nearest name.
+    """
     if name in SETS:
         return SETS[name]
     near = get_close_matches(name, SETS, n=1, cutoff=0.5)
@@ -59,8 +63,9 @@ def entry(name: str) -> DataSet:
 def root() -> Path | None:
     """Return the folder that $TENFOLD_DATA names, or None if it is unset.
 
-    Raises FileNotFoundError if the variable names something that is not a folder: falling back
-    to generated data would hide a mistyped path.
+    Raises:
+        FileNotFoundError: The variable names something that is not a folder: falling back to
+            generated data would hide a mistyped path.
     """
     value = os.environ.get(VARIABLE, "")
     if not value:
@@ -75,10 +80,19 @@ def root() -> Path | None:
 
 
 def find(name: str, path: str | Path = "") -> Path | None:
-    """Return the folder of data set `name`: `path` if given, else $TENFOLD_DATA/<name>, else None.
+    """Find the folder of a data set.
 
-    An empty `Path` reads as "." and counts as not given: name the current folder in full.
-    Raises FileNotFoundError if `path` is given and does not exist, ValueError for unknown names.
+    Args:
+        name: Name in the catalogue.
+        path: Place of the set, if known. An empty `Path` reads as "." and counts as not given:
+            name the current folder in full.
+
+    Returns:
+        `path` if given, else the folder $TENFOLD_DATA/<name>, or None if that is not there.
+
+    Raises:
+        ValueError: The name is unknown.
+        FileNotFoundError: `path` is given and does not exist, or $TENFOLD_DATA is no folder.
     """
     entry(name)
     if str(path) not in ("", "."):
@@ -96,7 +110,12 @@ def find(name: str, path: str | Path = "") -> Path | None:
 
 
 def find_or_explain(name: str, path: str | Path = "") -> Path:
-    """Like `find`, but a missing set raises FileNotFoundError that says how to obtain it."""
+    """Find the folder of a data set as `find` does, but never return None.
+
+    Raises:
+        ValueError: The name is unknown.
+        FileNotFoundError: The set is not there; the error says how to obtain it.
+    """
     found = find(name, path)
     if found is not None:
         return found
@@ -111,7 +130,11 @@ def find_or_explain(name: str, path: str | Path = "") -> Path:
 
 
 def table() -> list[Row]:
-    """Return one row per data set, with where it lies on this machine."""
+    """Return one row per data set, with where it lies on this machine.
+
+    Raises:
+        FileNotFoundError: $TENFOLD_DATA names something that is not a folder.
+    """
     return [
         Row(
             name=item.name,
@@ -129,7 +152,12 @@ def table() -> list[Row]:
 
 
 def info(name: str) -> str:
-    """Return everything known about one data set, as text for a terminal."""
+    """Return everything known about one data set, as text for a terminal.
+
+    Raises:
+        ValueError: The name is unknown.
+        FileNotFoundError: $TENFOLD_DATA names something that is not a folder.
+    """
     item = entry(name)
     commands = [f"tenfold data check {name}"]
     if item.preparation == "recipe":

@@ -47,11 +47,19 @@ CHECKS: dict[str, Callable[[Problems], None]] = {
 
 
 def check(name: str, path: str | Path = "", *, limit: int = 0) -> CheckResult:
-    """Examine data set `name` at `path`, or where $TENFOLD_DATA has it.
+    """Examine a data set on disk.
 
-    `limit` > 0 decodes only that many files of each folder or array, evenly spaced; 0 all of
-    them. Raises ValueError for an unknown name and FileNotFoundError if the set is not there;
-    everything that is wrong inside it is returned, not raised.
+    Args:
+        name: Name in the catalogue.
+        path: Folder of the set; empty looks where $TENFOLD_DATA has it.
+        limit: Files of each folder or array to decode, evenly spaced; 0 decodes all of them.
+
+    Returns:
+        Everything that is wrong inside the set, and notes; nothing of it is raised.
+
+    Raises:
+        ValueError: The name is unknown, or `limit` is negative.
+        FileNotFoundError: The set is not there, or `path` is a file.
     """
     entry(name)
     if limit < 0:

@@ -1,4 +1,4 @@
-"""What the catalogue says of a data set."""
+"""Types of the catalogue: a data set and its downloads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Download:
     urls: tuple[str, ...]
     """Addresses of the same file, tried in order."""
     file: str
-    """Where it goes, relative to the output folder."""
+    """Place of the file, relative to the output folder."""
     checksum: str
     """``sha256:...``, ``md5:...`` or ``git:...`` (the id of the file as a git blob)."""
     limit: int
@@ -24,7 +24,7 @@ class Download:
 
 @dataclass(frozen=True)
 class DataSet:
-    """What one data set is, where it comes from, and on what terms."""
+    """Catalogue entry of a data set: its content, its origin and its terms."""
 
     name: str
     """Name of the set, and of its folder under $TENFOLD_DATA."""
@@ -33,7 +33,7 @@ class DataSet:
     what: str
     """One line: what is in it."""
     kind: Literal["real", "simulated"]
-    """Whether the content was recorded or made by a program."""
+    """Kind of the content: recorded, or made by a program."""
     licence: str
     """Terms, as far as the origin states them."""
     origin: str
@@ -43,14 +43,14 @@ class DataSet:
     layout: str
     """Files of the folder."""
     obtain: str
-    """How a person gets it."""
+    """Instructions to get it, for a person."""
     preparation: Literal["recipe", "as is", "none"] = "none"
     """Recipe: `prepare` makes it from the originals; as is: the original files are read directly;
     none: the folder was made once and the originals need other steps than we have a recipe for."""
     downloads: tuple[Download, ...] = ()
-    """What `tenfold data get` fetches."""
+    """Files that `tenfold data get` fetches."""
     bring_your_own: bool = False
-    """Whether only the user can supply it: no copy belongs to this project."""
+    """True if only the user can supply it: no copy belongs to this project."""
 
 
 MIB = 2**20

@@ -73,4 +73,4 @@ RECIPES: dict[str, tuple[Recipe, tuple[str, ...]]] = {
         ("train_base.npz", "train_novel.npz", "test.npz", "classes.json", "index_list"),
     ),
 }
-"""What each recipe calls, and what it always leaves in the output folder."""
+"""Function of each recipe, and the files that it always leaves in the output folder."""

@@ -114,7 +114,7 @@ def _background(random: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np
 
 
 def _inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Which points belong to a shape of radius about 1."""
+    """Return the mask of points inside a shape of radius about 1."""
     square, largest = u**2 + v**2, np.maximum(np.abs(u), np.abs(v))
     if shape == "disc":
         return square < 0.8

@@ -112,7 +112,7 @@ def _grid(
 def _inside(
     shape: str, u: Float[np.ndarray, "picture y x"], v: Float[np.ndarray, "picture y x"]
 ) -> Bool[np.ndarray, "picture y x"]:
-    """Which points belong to a shape of radius about 1."""
+    """Return the mask of points inside a shape of radius about 1."""
     square = u**2 + v**2
     if shape == "disc":
         return square < 0.9
@@ -133,7 +133,7 @@ def _pattern(
     v: Float[np.ndarray, "picture y x"],
     phase: Float[np.ndarray, "picture 1 1"],
 ) -> Bool[np.ndarray, "picture y x"]:
-    """Which points of a texture are dark."""
+    """Return the mask of a texture's dark points."""
     a, b = np.sin(8 * u + 6 * phase), np.sin(8 * v + 6 * phase)
     if texture == "striped":
         return np.broadcast_to(a > 0, u.shape)

@@ -218,7 +218,7 @@ class WaveStates:
         """0 training, 1 validation, 2 test, -1 between series."""
         hours = np.arange(last) * np.timedelta64(self.grid.step * 3600, "s")
         self.times = np.datetime64("2001-01-01T00:00:00", "s") + hours
-        """When each state is valid, datetime64[s] (time,)."""
+        """Valid time of each state, datetime64[s] (time,)."""
         self.gaps: Integer[np.ndarray, "gap"] = np.empty(0, np.int64)
         """Indices after which time jumps: none."""
         self.missing: Bool[np.ndarray, "lat lon"] = np.zeros(self.grid.shape, bool)

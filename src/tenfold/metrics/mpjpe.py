@@ -12,7 +12,7 @@ from torch import Tensor
 
 @runtime_checkable
 class Body(Protocol):
-    """What a skeleton must say: the joints a network predicts, and which joints equal them."""
+    """Skeleton of the metric: the joints a network predicts, and which joints equal them."""
 
     @property
     def used(self) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""How much a frozen network's features say of classes: a linear probe and nearest neighbours."""
+"""Probes of a frozen network's features for classes: a linear probe and nearest neighbours."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def clip_to(boxes: Boxes, height: int | float, width: int | float) -> Boxes:
 
 
 def is_large(boxes: Boxes, side: int | float) -> Bool[Tensor, "*box"]:
-    """Whether both sides are at least so long."""
+    """Return True for boxes of which both sides are at least `side` long."""
     return ((boxes[..., 2:] - boxes[..., :2]) >= side).all(-1)
 
 

@@ -78,7 +78,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Features:
-    """What the stages give, of all units or of those kept."""
+    """Outputs of the stages, of all units or of those kept."""
 
     fine: Float[Tensor, "batch unit 4 4 quarter"]
     middle: Float[Tensor, "batch unit 2 2 half"]

@@ -65,7 +65,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one picture."""
+    """Objects detected in one picture."""
 
     boxes: Float[Tensor, "object 4"]
     scores: Float[Tensor, " object"]

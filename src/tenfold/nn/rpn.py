@@ -19,7 +19,7 @@ BACKGROUND = -1
 
 @dataclass(frozen=True)
 class Objects:
-    """What is to be found in one picture."""
+    """Ground truth of one picture."""
 
     boxes: Float[Tensor, "object 4"]
     """x0 y0 x1 y1 in pixels."""
@@ -31,7 +31,7 @@ class Objects:
 
 @dataclass(frozen=True)
 class Guesses:
-    """What the network says of every anchor; one entry a level."""
+    """Outputs of the network for every anchor; one entry a level."""
 
     logits: list[Float[Tensor, "batch _"]]
     offsets: list[Float[Tensor, "batch _ 4"]]
@@ -40,7 +40,7 @@ class Guesses:
 
 @dataclass(frozen=True)
 class ProposalSettings:
-    """How proposals are trained and chosen; the defaults are Mask R-CNN's on FPN."""
+    """Settings of proposals, training and choice; the defaults are Mask R-CNN's on FPN."""
 
     scale: float = 8.0
     """Side of an anchor over its level's stride."""

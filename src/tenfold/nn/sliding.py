@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def starts(length: int, size: int, stride: int) -> list[int]:
-    """Where windows begin along a side: every `stride`, the last shifted back inside."""
+    """Return the starts of windows along a side: every `stride`, the last shifted back inside."""
     if length <= size:
         return [0]
     count = -(-(length - size) // stride) + 1

@@ -1,1 +1,1 @@
-"""What a run leaves for a person: pages, plots, model cards, verdicts."""
+"""Reports of runs for a person: pages, plots, model cards, verdicts."""

@@ -16,7 +16,7 @@ UNSTATED = "not stated"
 
 
 def card_info(run: Path) -> dict[str, Any]:
-    """What a run folder itself knows for its card; the caller adds paper, licences and limits."""
+    """Collect what a run folder says for its card; the caller adds paper, licences and limits."""
     one = read_run(Path(run))
     seed = [v for k, v in flatten(one.config.get("config") or {}).items() if k.endswith("seed")]
     return {

@@ -18,7 +18,7 @@ from .tables import layout, marks_of
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the seeds say about a claim; `difference` is method minus baseline, paired by seed."""
+    """Verdict of the seeds on a claim; `difference` is method minus baseline, paired by seed."""
 
     name: Literal["shown", "not shown", "contradicted"]
     seeds: int
@@ -392,7 +392,7 @@ def _marked(
 
 
 def _setting(results: Mapping[str, Any]) -> list[str]:
-    """Where, when and how long; enough to run it again."""
+    """List place, time and duration of the runs: enough to run them again."""
     environment = results.get("environment") or {}
     rows = [[md(key.replace("_", " ")), md(value)] for key, value in environment.items()]
     if is_number(results.get("seconds")):

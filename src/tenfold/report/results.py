@@ -15,7 +15,7 @@ from tenfold.viz.page import PICTURES, Picture
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder holds; an absent file is an empty value and a name in `missing`."""
+    """Content of a run folder; an absent file is an empty value and a name in `missing`."""
 
     folder: Path
     config: dict[str, Any] = field(default_factory=dict)
@@ -170,7 +170,7 @@ def show(value: object) -> str:
 
 
 def decimals(values: list[int | float] | list[float]) -> int:
-    """How many decimals give the largest of these numbers four significant digits."""
+    """Count the decimals that give the largest of these numbers four significant digits."""
     top = max((abs(v) for v in values if math.isfinite(v)), default=0.0)
     if top == 0 or all(v == int(v) for v in values if math.isfinite(v)):
         return 0
@@ -197,7 +197,7 @@ def duration(seconds: int | float) -> str:
 
 
 def best(values: list[float | None], better: str) -> list[bool]:
-    """Which of these are the best; none if the direction is unknown or nothing competes."""
+    """Mark the best values; none if the direction is unknown or nothing competes."""
     finite = [v for v in values if v is not None and math.isfinite(v)]
     if better not in ("lower", "higher") or len(finite) < 2 or min(finite) == max(finite):
         return [False] * len(values)

@@ -17,7 +17,7 @@ AVERAGES = ("mean", "average", "avg", "all", "overall")
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the keys of one group stand: rows by columns, or a plain list if `columns` is empty."""
+    """Layout of one group's keys: rows by columns, or a plain list if `columns` is empty."""
 
     group: str
     columns: list[str]
@@ -102,7 +102,7 @@ def title(key: str, labels: Mapping[str, str] | None = None) -> str:
 
 @dataclass(frozen=True)
 class Marks:
-    """Where a grid says its units and directions: once above, or at each row, or at each column."""
+    """Units and directions of a grid: once above (`caption`), or at each row, or at each column."""
 
     caption: str
     rows: list[str]

@@ -1,1 +1,1 @@
-"""What the commands do with a system: train, export, judge, demonstrate."""
+"""Actions of the commands on a system: train, export, judge, demonstrate."""

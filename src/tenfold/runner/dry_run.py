@@ -16,7 +16,7 @@ from .weights import AnySystem, construct
 
 @dataclass(frozen=True)
 class DryRun:
-    """What `--dry-run` found."""
+    """Findings of `--dry-run`."""
 
     parameters: int
     batch: list[str]

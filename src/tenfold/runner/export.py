@@ -21,10 +21,22 @@ TOLERANCE = 1e-4
 
 
 def export_checked(what: Export, to: Literal["onnx", "torch"], target: Path) -> float:
-    """Write the network with a dynamic batch axis; returns the largest relative difference.
+    """Write the network with a dynamic batch axis, checked against eager.
 
     The file is checked at the example's batch size and at another one, and only renamed into
-    place if both agree with eager to 1e-4. Raises ValueError if the network cannot be exported so.
+    place if both agree with eager to `TOLERANCE`.
+
+    Args:
+        what: Module to export (put into eval mode), example inputs, names and batch axes.
+        to: Format: "onnx", or "torch" for an archive of `torch.export`.
+        target: File to write; its folder is made if it is not there.
+
+    Returns:
+        The largest relative difference from eager, over all outputs and both batch sizes.
+
+    Raises:
+        ValueError: The network cannot be exported with a free batch, or the outputs differ.
+        ModuleNotFoundError: A package that the export to ONNX needs is not installed.
     """
     if to == "onnx":
         _need_onnx()

@@ -1,4 +1,4 @@
-"""What a run is: a folder that a configuration fills with weights, metrics and a page."""
+"""Training into a run folder: a configuration fills it with weights, metrics and a page."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _time_limit(cfg: Any) -> float:
 
 
 def _code() -> dict[str, str]:
-    """What must be equal on all hosts of a job besides the configuration."""
+    """Return what must be equal on all hosts of a job besides the configuration."""
     from tenfold import __version__
 
     package = Path(__file__).parents[1]
@@ -70,8 +70,25 @@ def train(
 ) -> dict[str, Any]:
     """Train into a run folder (or continue there), evaluate, and write its page.
 
-    Returns the result as in `result.json`. What is wrong with the configuration or the data is
-    raised before anything is written or deleted.
+    What is wrong with the configuration or the data is raised before anything is written or
+    deleted.
+
+    Args:
+        name: Name of the system in `tenfold.systems`.
+        cls: Class of the system.
+        recipe: Name of the recipe that `cfg` comes from; it is written down, not looked up.
+        cfg: Configuration of the system's kind.
+        folder: Run folder: new, empty, or of this very run, which is then continued.
+        fresh: Delete the run that the folder holds and start over.
+
+    Returns:
+        The result as in `result.json`; after new training on the first process only, {} on others.
+
+    Raises:
+        ValueError: The configuration or the data is wrong, or the folder holds anything else.
+        FileNotFoundError: The data are not there.
+        Stopped: SIGTERM or SIGINT came; a checkpoint is written, and the same call continues.
+        NonFinite: A loss or gradient is NaN or infinite; the error names the culprit.
     """
     with dist.started(cfg.loop.device, limit=_time_limit(cfg), knob="--layout.timeout") as world:
         cfg = cls.complete(cfg)

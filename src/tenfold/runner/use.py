@@ -16,7 +16,18 @@ Device = Literal["auto", "cpu", "cuda"]
 def evaluate(path: Path, split: str, device: Device = "auto") -> dict[str, Any]:
     """Measure a run on a split, each process its share of the work.
 
-    Returns what a table of results needs on the first process, and nothing on the others.
+    Args:
+        path: A run folder or a weights file.
+        split: "test", or another split that the system's data have.
+        device: Device to compute on; auto takes a GPU if there is one.
+
+    Returns:
+        On the first process what a table of results needs: "recipe" (the system's name), "data",
+        "metrics", "baselines", "notes", "labels" and "main"; {} on the others.
+
+    Raises:
+        FileNotFoundError: There are no such weights, or their data are not there.
+        ValueError: The weights cannot be used, there is no such split, or no GPU.
     """
     name = system_of(path)
     with dist.started(device) as world:
@@ -42,7 +53,19 @@ def predict(
 ) -> list[Path]:
     """Run a trained system, or an official file, on a file or folder; each process its share.
 
-    Returns the files written on the first process, and nothing on the others.
+    Args:
+        path: A run folder, a weights file or an official file.
+        inputs: A file, or a folder of files, of a kind that the system accepts.
+        out: Folder to write to; made if it is not there.
+        options: Options of the class of the system's `options`; None takes the defaults.
+        device: Device to compute on; auto takes a GPU if there is one.
+
+    Returns:
+        The files written, on the first process; [] on the others.
+
+    Raises:
+        FileNotFoundError: `path` or `inputs` is not there.
+        ValueError: The weights, the inputs or the options cannot be used, or there is no GPU.
     """
     with dist.started(device) as world:
         system = load(system_class(system_of(path)), path)

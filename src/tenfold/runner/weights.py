@@ -87,7 +87,19 @@ def versions_of(run: Path) -> Versions:
 
 
 def load(cls: type[AnySystem], path: Path) -> AnySystem:
-    """A system ready for `predict`, from a run folder, a weights file or an official file."""
+    """Open a trained system, ready for `predict`; see `tenfold.load`.
+
+    Args:
+        cls: Class of the system that the weights belong to (`system_of` names it).
+        path: A run folder, a weights file, or an official file or folder of such files.
+
+    Returns:
+        The system on the CPU, in eval mode, with the classes that were learned after training.
+
+    Raises:
+        FileNotFoundError: `path` does not exist, or the run in it is unfinished.
+        ValueError: The weights are damaged, not of tenfold, or do not fit their configuration.
+    """
     if official_of(path):
         assert issubclass(cls, RunsOfficial)
         return cls.open(path)

@@ -22,7 +22,7 @@ class Entry:
     minutes: float
     """Of the demo on one idle core."""
     verbs: tuple[str, ...]
-    """What it can do beyond training, evaluation and prediction; see `core.capabilities`."""
+    """Verbs beyond training, evaluation and prediction; see `core.capabilities`."""
     opens: str = ""
     """Ending of official files that `predict` runs as they are."""
 

@@ -26,7 +26,7 @@ class MapAxes:
 
     @property
     def is_global(self) -> bool:
-        """Whether the first column is the eastern neighbour of the last."""
+        """True if the first column is the eastern neighbour of the last."""
         x = self.longitudes
         return len(x) > 1 and bool(abs(x[-1] - x[0] + (x[1] - x[0]) - 360) < 1e-3)
 

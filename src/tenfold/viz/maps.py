@@ -27,7 +27,7 @@ BANDS = 18
 MAX_FRAMES = 240
 """Of an animation, which is drawn frame by frame."""
 ABSENT: dict[Theme, str] = {"light": "#d5d8dc", "dark": "#4a5058"}
-"""Where values are missing."""
+"""Colour of missing values."""
 
 
 @dataclass(frozen=True)

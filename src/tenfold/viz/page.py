@@ -1,4 +1,4 @@
-"""What a page is made of, and the one way it is written; the template is `page.html.jinja`."""
+"""Parts of a page, and the one way it is written; the template is `page.html.jinja`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Figure:
 
     @property
     def is_line_art(self) -> bool:
-        """Whether a dark page may invert the light picture: the comment of its PNG says so."""
+        """True if a dark page may invert the light picture: the comment of its PNG says so."""
         head = self.light.removeprefix("data:image/png;base64,")[:1024]
         return head != self.light[:1024] and LINE_ART.encode() in base64.b64decode(head)
 
@@ -62,7 +62,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """What the template needs."""
+    """Values that the template needs."""
 
     title: str
     lead: str = ""
@@ -131,7 +131,7 @@ PICTURES = {
     ".svg": "image/svg+xml",
     ".mp4": "video/mp4",
 }
-"""What `pictures/` may hold, and what a page calls it."""
+"""Endings of files that `pictures/` may hold, and their media types on a page."""
 
 
 @dataclass(frozen=True)

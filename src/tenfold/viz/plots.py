@@ -34,7 +34,16 @@ LINE_ART = "line art on white"
 
 @contextmanager
 def canvas(theme: Theme, width: Number, height: Number) -> Iterator[Any]:
-    """A figure outside pyplot (no global state) in the house style."""
+    """Open a figure outside pyplot (no global state) in the house style.
+
+    Args:
+        theme: Colours of text, grid and ground.
+        width: Width in inches.
+        height: Height in inches.
+
+    Yields:
+        A matplotlib `Figure`; draw and encode it inside the context, where the style holds.
+    """
     import matplotlib
 
     text, grid, ground = INK[theme]
@@ -70,7 +79,16 @@ def canvas(theme: Theme, width: Number, height: Number) -> Iterator[Any]:
 
 
 def encoded(figure: Any, fmt: Format, dpi: int = 180) -> bytes:
-    """A figure of `canvas` as the bytes of a file; the same data give the same bytes."""
+    """Encode a figure of `canvas`; the same data give the same bytes.
+
+    Args:
+        figure: A matplotlib `Figure`.
+        fmt: "png" or "svg".
+        dpi: Dots per inch of a PNG.
+
+    Returns:
+        The content of a file.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
@@ -83,7 +101,7 @@ def encoded(figure: Any, fmt: Format, dpi: int = 180) -> bytes:
 
 
 def _is_line_art(figure: Any) -> bool:
-    """Whether nothing on it has colours that mean a value or belong to a photograph."""
+    """Return True if nothing on it has colours that mean a value or belong to a photograph."""
     from matplotlib.collections import QuadMesh
 
     return not any(
@@ -93,12 +111,20 @@ def _is_line_art(figure: Any) -> bool:
 
 
 def colour(index: int, theme: Theme = "light") -> str:
-    """The colour of line or bar number `index`; the same in every plot of a theme."""
+    """Return the colour "#rrggbb" of line or bar number `index`, the same in all of a theme."""
     return COLOURS[theme][index % len(COLOURS[theme])]
 
 
 def smooth(values: Values, window: int) -> np.ndarray:
-    """Centred moving average, narrower at the ends; it never reaches across a gap (a nan)."""
+    """Average over a centred window, narrower at the ends; never across a gap (a nan).
+
+    Args:
+        values: Values in order; those that are not finite are gaps.
+        window: Width in values; an even one counts as the next odd one.
+
+    Returns:
+        An array of the same length, nan in the gaps.
+    """
     y = np.asarray(values, dtype=float)
     out = np.full(len(y), np.nan)
     at = np.flatnonzero(np.isfinite(y))
@@ -111,7 +137,7 @@ def smooth(values: Values, window: int) -> np.ndarray:
 
 
 def wants_log(lines: Sequence[Values]) -> bool:
-    """True if every value is positive and the bulk of them spans more than a factor 20."""
+    """Return True if all values are positive and their bulk spans more than a factor 20."""
     every = np.concatenate([np.asarray(y, dtype=float) for y in lines] or [np.zeros(0)])
     every = every[np.isfinite(every)]
     if len(every) < 3 or every.min() <= 0:
@@ -144,7 +170,7 @@ def _log(axes: Any) -> None:
 
 
 def legend_below(axes: Any, count: int) -> None:
-    """A legend below the axes: it never hides a curve."""
+    """Add a legend of `count` entries, if any, below the axes, where it never hides a curve."""
     if count:
         axes.figure.legend(
             loc="outside lower center", ncols=min(count, 3), handlelength=1.8, columnspacing=1.2
@@ -164,10 +190,23 @@ def curves(
     fmt: Format = "png",
     size: tuple[Number, Number] = (5.4, 3.3),
 ) -> bytes:
-    """Lines of y over x. `window` above 1 draws the raw values pale and their average on top.
+    """Draw lines of y over x; a line of few points gets dots.
 
-    `log` None decides by the data. A line of few points gets dots; `marks` are vertical lines
-    (where a new stage begins).
+    Args:
+        lines: Label -> (x, y); a y that is not finite is a gap.
+        title: Title above the axes.
+        xlabel: Label of the x axis.
+        ylabel: Label of the y axis.
+        window: Width in values of a moving average; above 1 a line that is long enough is drawn
+            pale, with its average on top.
+        log: Logarithmic y axis; None decides by the data (`wants_log`).
+        marks: x of vertical lines (where a new stage begins).
+        theme: "light" or "dark".
+        fmt: "png" or "svg".
+        size: Width and height in inches.
+
+    Returns:
+        The content of an image file.
     """
     with canvas(theme, *size) as figure:
         axes = figure.subplots()
@@ -211,7 +250,24 @@ def lines_with_spread(
     fmt: Format = "png",
     size: tuple[Number, Number] = (5.4, 3.3),
 ) -> bytes:
-    """Mean of several repeats over x (rows are repeats) with one standard deviation as a band."""
+    """Draw the mean of several repeats over x, with one standard deviation as a band.
+
+    Args:
+        lines: Label -> (x, repeats); repeats are (repeat, x), or (x,) for a single one.
+        title: Title above the axes.
+        xlabel: Label of the x axis.
+        ylabel: Label of the y axis.
+        log: Logarithmic y axis.
+        theme: "light" or "dark".
+        fmt: "png" or "svg".
+        size: Width and height in inches.
+
+    Returns:
+        The content of an image file.
+
+    Raises:
+        ValueError: Repeats of a line and its x differ in length.
+    """
     with canvas(theme, *size) as figure:
         axes = figure.subplots()
         for i, (label, (x, repeats)) in enumerate(lines.items()):
@@ -245,9 +301,25 @@ def scatter(
     fmt: Format = "png",
     size: tuple[Number, Number] = (5.4, 3.3),
 ) -> bytes:
-    """Dots of y over x, a colour a group; groups in `joined` are rings on a line (a frontier).
+    """Draw dots of y over x, a colour a group.
 
-    `doublings` gives x a logarithmic axis in powers of 2, `log` gives y one in plain numbers.
+    Args:
+        groups: Label -> (x, y).
+        joined: Labels of groups that are drawn as rings on a line (a frontier).
+        title: Title above the axes.
+        xlabel: Label of the x axis.
+        ylabel: Label of the y axis.
+        doublings: Logarithmic x axis in powers of 2.
+        log: Logarithmic y axis in plain numbers.
+        theme: "light" or "dark".
+        fmt: "png" or "svg".
+        size: Width and height in inches.
+
+    Returns:
+        The content of an image file.
+
+    Raises:
+        ValueError: `joined` names a group that is not there.
     """
     from matplotlib.ticker import LogLocator, NullLocator
 
@@ -288,7 +360,21 @@ def bars(
     fmt: Format = "png",
     size: tuple[Number, Number] = (5.4, 3.3),
 ) -> bytes:
-    """Grouped bars: method -> {group: value}; `errors` (same shape) become whiskers."""
+    """Draw grouped bars.
+
+    Args:
+        values: Method -> {group: value}; an absent value has no bar.
+        errors: Half lengths of whiskers, in the same form; None draws none.
+        title: Title above the axes.
+        xlabel: Label of the x axis.
+        ylabel: Label of the y axis.
+        theme: "light" or "dark".
+        fmt: "png" or "svg".
+        size: Width and height in inches.
+
+    Returns:
+        The content of an image file.
+    """
     groups = list(dict.fromkeys(group for one in values.values() for group in one))
     width = 0.8 / max(len(values), 1)
     with canvas(theme, *size) as figure:
@@ -331,7 +417,27 @@ def heatmap(
     fmt: Format = "png",
     size: tuple[Number, Number] = (5.4, 4.2),
 ) -> bytes:
-    """A matrix as colours; numbers are written in when there are few. `centred` puts 0 at white."""
+    """Draw a matrix as colours; numbers are written in when there are few.
+
+    Args:
+        values: Matrix (row, column); a value that is not finite stays without a number.
+        rows: Names of the rows; none if empty.
+        columns: Names of the columns; none if empty.
+        title: Title above the axes.
+        xlabel: Label of the x axis.
+        ylabel: Label of the y axis.
+        unit: Label of the colour bar.
+        centred: Diverging colours with 0 at white, instead of a range from minimum to maximum.
+        theme: "light" or "dark".
+        fmt: "png" or "svg".
+        size: Width and height in inches.
+
+    Returns:
+        The content of an image file.
+
+    Raises:
+        ValueError: `values` is no matrix, or empty.
+    """
     grid = np.asarray(values, dtype=float)
     if grid.ndim != 2 or grid.size == 0:
         raise ValueError(f"a heatmap needs a filled matrix, got shape {grid.shape}")
@@ -372,7 +478,19 @@ def heatmap(
 
 
 def animation_gif(frames: Sequence[Any], fps: Number = 10) -> bytes:
-    """An endless GIF of arrays (height, width[, 3 or 4]; uint8, or floats in 0..1) or images."""
+    """Encode frames as an endless GIF with one palette.
+
+    Args:
+        frames: Arrays (height, width[, 3 or 4]; uint8, or floats in 0..1) or images of Pillow, all
+            of one size.
+        fps: Frames per second, in (0, 50]; rounded to whole hundredths of a second a frame.
+
+    Returns:
+        The content of the GIF file.
+
+    Raises:
+        ValueError: There is no frame, sizes differ, or `fps` is out of range.
+    """
     from PIL import Image
 
     if not len(frames):

@@ -24,7 +24,7 @@ LISTED = 60
 
 @dataclass(frozen=True)
 class Trained:
-    """What a page says of the system that predicts."""
+    """Description of the predicting system for a page."""
 
     system: str
     data: str

@@ -16,7 +16,7 @@ PREFIX = "visual."
 
 @dataclass(frozen=True)
 class ClipLayout:
-    """What the shapes of an image encoder say."""
+    """Sizes of an image encoder, read from its shapes."""
 
     width: int
     layers: int

@@ -19,7 +19,7 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WRAPPERS = ("model", "module", "state_dict", "params")
 """Under what names files keep the state of a network."""
 PREFIXES = ("module.", "_orig_mod.", "encoder.", "backbone.")
-"""What wrappers put before every key."""
+"""Prefixes that wrappers put before every key."""
 MOST_BYTES = 16 * 2**30
 
 
@@ -60,7 +60,7 @@ def _content(path: Path) -> Any:
 
 
 def load_tensors(path: Path) -> Any:
-    """What torch.save wrote, of tensors and plain containers alone; ValueError for anything else.
+    """Load what torch.save wrote, of tensors and plain containers alone; else raise ValueError.
 
     torch's own message is not shown: it proposes to run what the file holds.
     """
@@ -90,7 +90,7 @@ def _unwrapped(content: Any, path: Path) -> Mapping[str, Tensor]:
 
 
 def _prefix(state: Mapping[str, Tensor]) -> str:
-    """What all keys begin with, of the known prefixes (several may be nested)."""
+    """Return the known prefixes that all keys begin with (several may be nested)."""
     found = ""
     while True:
         more = [p for p in PREFIXES if all(key.startswith(found + p) for key in state)]
@@ -121,7 +121,7 @@ def _check(path: Path, key: str, value: Tensor) -> None:
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is an archive of torch.jit.save."""
+    """Return True if a file is an archive of torch.jit.save."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:

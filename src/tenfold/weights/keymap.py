@@ -18,7 +18,7 @@ class Rule:
     pattern: str
     replacement: str
     transform: Transform | None = None
-    """What to do to the tensor: transpose, permute, drop a dimension."""
+    """Change of the tensor: transpose, permute, drop a dimension."""
     inverse: Transform | None = None
     """The way back; needed by `KeyMap.reversed_state` where there is a transform."""
 
@@ -45,7 +45,7 @@ class Converted:
         return not (self.unused or self.missing or self.mismatched)
 
     def report(self) -> str:
-        """What was converted and, one a line, what was not."""
+        """Report what was converted and, one a line, what was not."""
         lines = [f"{len(self.state)} tensors converted"]
         lines += [f"unused: {key}" for key in self.unused]
         lines += [f"missing: {key}" for key in self.missing]

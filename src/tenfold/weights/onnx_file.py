@@ -154,7 +154,7 @@ class OnnxFile:
                 del proto.external_data[:]
 
     def _check_order(self) -> None:
-        """What ONNX demands and our walk relies on: topological order, no operand missing."""
+        """Check what ONNX demands and our walk relies on: topological order, no operand missing."""
         known = {"", *self.initialisers, *(i.name for i in self.graph.input)}
         for node in self.nodes:
             if len(node.input) < OPERANDS.get(node.op_type, 0) or not node.output:
@@ -211,7 +211,7 @@ def need_onnx() -> Any:
 
 
 def onnx_decode_error() -> type[Exception]:
-    """What protobuf raises for bytes that are no message."""
+    """Return the exception that protobuf raises for bytes that are no message."""
     from google.protobuf.message import DecodeError
 
     error: type[Exception] = DecodeError

@@ -55,7 +55,7 @@ def class_names(folder: Path) -> tuple[str, ...]:
 
 
 def find(folder: Path) -> tuple[Path, bool]:
-    """Where the files lie, and whether they are the binary version."""
+    """Find the folder of the files, and whether they are the binary version."""
     for root in (folder, folder / "cifar-100-python", folder / "cifar-100-binary"):
         for name in ("train", "train.bin"):
             if (root / name).is_file():

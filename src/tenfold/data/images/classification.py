@@ -106,7 +106,7 @@ def of_files(
 
 
 def _damage(file: Path) -> str:
-    """What is wrong with a picture's file as far as its header and length tell; empty if nothing.
+    """Say what is wrong with a picture's file, as far as header and length tell; empty if nothing.
 
     Small files are decoded whole, because a truncated JPEG has a whole header.
     """

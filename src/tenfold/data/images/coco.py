@@ -168,7 +168,7 @@ def open_coco(annotations: Path, images: Path, skip_broken: bool = False) -> Sce
 
 
 def _kept(check: Callable[[Item], T], items: list[Item], broken: list[str] | None) -> list[T]:
-    """What `check` makes of the items; its errors are raised, or collected in `broken`."""
+    """Apply `check` to the items; its errors are raised, or collected in `broken`."""
     found = []
     for item in items:
         try:

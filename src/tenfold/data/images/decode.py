@@ -23,7 +23,7 @@ from ..io.problems import BROKEN, Problems, some
 How = Literal["shorter", "stretch"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
-"""What is decoded; the others of Pillow include some that start programs."""
+"""Formats that are decoded; the others of Pillow include some that start programs."""
 ENDINGS = frozenset(".jpg .jpeg .png .webp .bmp .tif .tiff .ppm .pgm .gif".split())
 MAX_PIXELS = 100_000_000
 MAX_RATIO = 100
@@ -54,7 +54,7 @@ class Pictures:
     images: UInt8[Tensor, "image 3 side side"]
     labels: Int64[Tensor, " image"]
     names: tuple[str, ...]
-    """Where each came from: folder and file, or file and row."""
+    """Source of each picture: folder and file, or file and row."""
 
     def __post_init__(self) -> None:
         assert len(self.images) == len(self.labels) == len(self.names)

@@ -132,7 +132,7 @@ class Source:
     listed: Sequence[int] = ()
     """Training rows of the public draw; the first photos of their classes."""
     is_ordered: bool = False
-    """Whether the further photos of a class are drawn in the order of rows, not at random."""
+    """True if the further photos of a class are drawn in the order of rows, not at random."""
 
 
 def choose(name: str, total: int, base: int, way: int) -> tuple[Numbers, list[int]]:

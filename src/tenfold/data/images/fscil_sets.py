@@ -348,7 +348,7 @@ SOURCES: dict[str, Callable[[Path, int], Source]] = {
     "mini_imagenet": _mini_imagenet,
     "cub200": _cub200,
 }
-"""What reads each public benchmark: (folder, size or 0)."""
+"""Reader of each public benchmark: (folder, size or 0)."""
 CLASSES: dict[str, Callable[[Path], tuple[str, ...]]] = {
     "tiny_imagenet_fscil": _tiny_classes,
     "cifar100": cifar.class_names,

@@ -17,7 +17,7 @@ LARGEST = 10
 PROBABILITY = 0.5
 """Of applying each chosen change."""
 FILL = (124, 116, 104)
-"""What comes in from outside: ImageNet's mean colour."""
+"""Colour of what comes in from outside: ImageNet's mean."""
 Change = Callable[[Image.Image, float, float], Image.Image]
 """(picture, strength 0-1, sign) -> picture."""
 

@@ -120,7 +120,7 @@ def read_labels(file: Path) -> UInt8[np.ndarray, "height width"]:
 
 
 def _stretch(file: Path) -> int:
-    """What Pillow multiplied grey of 2 or 4 bits by, so that it fills 0-255."""
+    """Find the factor by which Pillow stretched grey of 2 or 4 bits to 0-255."""
     with file.open("rb") as opened:
         bits = opened.read(25)[24]  # of a number; the place is the same in every PNG
     return {2: 85, 4: 17}.get(bits, 1)

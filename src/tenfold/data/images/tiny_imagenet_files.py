@@ -1,4 +1,4 @@
-"""Which classes of Tiny ImageNet the two compact sets take."""
+"""Classes of Tiny ImageNet that the two compact sets take."""
 
 CLASSES_20 = (
     ("n01443537", "goldfish"),

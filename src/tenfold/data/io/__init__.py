@@ -1,1 +1,1 @@
-"""What readers of every domain share: safe pickles, archives, problems found, recipes."""
+"""Input and output shared by all domains: safe pickles, archives, problems found, recipes."""

@@ -56,7 +56,7 @@ def _empty_array(*_: object) -> np.ndarray:
 
 
 def _encode_latin1(text: str, encoding: str) -> bytes:
-    """What numpy arrays pickled by Python 3 at protocol 2 need; no other codec is loaded."""
+    """Encode as numpy arrays pickled by Python 3 at protocol 2 need; no other codec is loaded."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(
             f"it asks for the codec {encoding!r}, but only latin1 is allowed"

@@ -1,4 +1,4 @@
-"""What a check found, and the readers that turn a damaged file into one named problem."""
+"""Problems that a check found, and readers that turn a damaged file into one named problem."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BROKEN = (
     UnidentifiedImageError,
     Image.DecompressionBombError,
 )
-"""What the readers below raise on a damaged file."""
+"""Errors that the readers below raise on a damaged file."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class CheckResult:
     files: int = 0
     """Files examined, images inside an npz file included."""
     problems: list[Problem] = field(default_factory=list)
-    """What must be mended before training."""
+    """Faults that must be mended before training."""
     notes: list[str] = field(default_factory=list)
-    """What is known, unusual, or could not be examined."""
+    """Remarks: what is known, unusual, or could not be examined."""
 
 
 class Problems:

@@ -1,4 +1,4 @@
-"""What recipes of preparation share."""
+"""Helpers that recipes of preparation share."""
 
 from __future__ import annotations
 

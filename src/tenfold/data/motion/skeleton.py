@@ -187,7 +187,7 @@ def derive_parts(
 
 
 def _parts_by_name(joints: Sequence[str], parents: Sequence[int]) -> dict[int, bool]:
-    """Whether each joint belongs to the lower part, judged by its name or its ancestors' names."""
+    """Judge by its name or its ancestors' names whether each joint belongs to the lower part."""
     is_lower: dict[int, bool] = {}
     for joint, (name, parent) in enumerate(zip(joints, parents, strict=True)):
         if any(word in name.lower() for word in _UPPER_WORDS.split()):
@@ -202,7 +202,7 @@ def _parts_by_name(joints: Sequence[str], parents: Sequence[int]) -> dict[int, b
 def _parts_by_height(
     parents: Sequence[int], offsets: Float[np.ndarray, "joints 3"]
 ) -> dict[int, bool]:
-    """Whether each joint belongs to the lower part: its branch ends in the lower half."""
+    """Judge whether each joint belongs to the lower part: its branch ends in the lower half."""
     height = np.zeros(len(parents))
     end = np.full(len(parents), -np.inf)
     for joint, parent in enumerate(parents):

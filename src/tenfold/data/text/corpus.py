@@ -60,7 +60,7 @@ class Corpus:
     kind: Literal["real"]
     """All text here was written by people, none is generated."""
     note: str
-    """What the domains are, and what was left out."""
+    """Description of the domains, and of what was left out."""
     licence: str
     """Terms, as far as the origin states them."""
     domains: tuple[str, ...]
@@ -161,7 +161,7 @@ def _array(text: bytes) -> UInt8[np.ndarray, " _"]:
 
 
 def _cut(text: bytes, end: int, held: int) -> int:
-    """Where the last ``held`` of the first ``end`` bytes begin: at a line, or else a character."""
+    """Find where the last ``held`` of ``end`` bytes begin: at a line, or else a character."""
     at = end - held
     line = text.rfind(b"\n", at - held, at) + 1
     if line:
@@ -322,7 +322,7 @@ def _refuse(error: OSError) -> None:
 
 
 def _reason(file: Path) -> str:
-    """Why a file of a folder is skipped, or nothing."""
+    """Say why a file of a folder is skipped, or nothing."""
     if file.name.startswith("."):
         return "hidden"
     if file.is_symlink():  # it may lead anywhere, or to text that is read already

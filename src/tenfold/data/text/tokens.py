@@ -257,7 +257,7 @@ class InOrder:
     tokens: Int64[np.ndarray, "window length"]
     """Ids, seq + 1 of them; the last window of a domain is padded with 0 behind its targets."""
     mask: Bool[np.ndarray, "window seq"]
-    """Which targets are real."""
+    """Mask of the real targets."""
     bytes: Int64[np.ndarray, " window"]
     """Bytes that the real targets of each window stand for: the unit of bits per byte."""
 

@@ -26,9 +26,9 @@ class Horizontal:
     longitudes: tuple[float, ...]
     """Degrees east, rising."""
     periodic: bool
-    """Whether the longitudes close the circle."""
+    """True if the longitudes close the circle."""
     flip: bool
-    """Whether the file runs from south to north."""
+    """True if the file runs from south to north."""
     shift: int
     """Column of the file that is our first."""
 

@@ -328,7 +328,7 @@ def _texts(attributes: dict[str, str]) -> dict[str, str]:
 
 
 def _is_text(text: str) -> bool:
-    """Whether it may stand in an attribute: no NUL (it ends HDF5's strings), no half letters."""
+    """Return True if an attribute may hold it: no NUL (it ends HDF5's strings), no half letters."""
     return text.replace("\n", " ").replace("\t", " ").isprintable()
 
 

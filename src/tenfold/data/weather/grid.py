@@ -25,7 +25,7 @@ class Grid:
     longitudes: tuple[float, ...] = ()
     """Degrees east, rising; a global grid starts in [0, 360)."""
     periodic: bool = True
-    """Whether the last column is a neighbour of the first; false for a region."""
+    """True if the last column is a neighbour of the first; false for a region."""
     step: int = 6
     """Hours between states."""
 

@@ -73,13 +73,13 @@ class Quantity:
     """Units that a variable may be given in."""
 
     unit: str
-    """What tenfold works in."""
+    """Unit that tenfold works in."""
     right: frozenset[str]
     """Spellings of that unit, as `plain_unit` writes them."""
     wrong: frozenset[str]
     """Units of the same quantity that need converting."""
     convert: str
-    """How to."""
+    """Instructions for converting."""
 
 
 def _quantity(unit: str, right: str, wrong: str, convert: str) -> Quantity:

@@ -126,7 +126,7 @@ def _offered(parts: list[Part], kind: str) -> set[str]:
 
 
 def _known(parts: list[Part]) -> bool:
-    """Whether any variable of the paper is there: then the others are left alone."""
+    """Return True if any variable of the paper is there: then the others are left alone."""
     flat = _offered(parts, "surface") & set(_FLAT_FIELDS)
     return bool(flat or _offered(parts, "upper") & set(names.UPPER))
 

@@ -30,7 +30,7 @@ class Layer:
         return part.surface[self.name].units
 
     def within(self, part: Part) -> bool:
-        """Whether the part has this variable, on all the levels."""
+        """Return True if the part has this variable, on all the levels."""
         if self.levels:
             return set(self.levels) <= set(part.upper.get(self.name, ()))
         return self.name in part.surface

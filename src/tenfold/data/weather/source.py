@@ -25,7 +25,7 @@ BROKEN = (
     OverflowError,
     MemoryError,
 )
-"""What the libraries raise on a damaged file."""
+"""Errors that the libraries raise on a damaged file."""
 ORDER = ("time", "level", "lat", "lon")
 
 
@@ -39,7 +39,7 @@ class Stored:
     array: Any
     """Something that slices lazily and unpacks: a variable of xarray, or a memory map."""
     kinds: tuple[str, ...]
-    """What each axis is: time, level, lat, lon, or empty for one of length 1."""
+    """Kind of each axis: time, level, lat, lon, or empty for one of length 1."""
     horizontal: Horizontal
     units: str = ""
 
@@ -71,7 +71,7 @@ class Part:
     times: Times
     """NaT where the file does not say."""
     dated: bool
-    """Whether there is a time axis; without one the fields may be constants of other files."""
+    """True if there is a time axis; without one the fields may be constants of other files."""
     upper: dict[str, dict[int, tuple[Stored, int]]] = field(default_factory=dict)
     """Variable, level -> stored variable and index on its level axis."""
     surface: dict[str, Stored] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class Part:
     skipped: dict[str, str] = field(default_factory=dict)
     """Variables that cannot be used, and why."""
     kept: list[Any] = field(default_factory=list)
-    """What must live as long as this part."""
+    """Objects that must live as long as this part."""
 
     def levels(
         self, name: str, levels: tuple[int, ...], times: slice

@@ -22,7 +22,7 @@ class Summary:
     total: float = 0.0
     """Sum of the finite values."""
     count: int = 0
-    """How many they are."""
+    """Number of the finite values."""
     absent: list[int] = field(default_factory=list)
     """Times at which the whole field is missing."""
     patches: list[tuple[int, int, int, int]] = field(default_factory=list)

@@ -47,7 +47,7 @@ class Given:
 
 
 def is_neck(key: str) -> bool:
-    """Whether an official name belongs to the pyramid."""
+    """Return True if an official name belongs to the pyramid."""
     return key.startswith(NECK)
 
 

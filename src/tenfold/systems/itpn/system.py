@@ -122,7 +122,7 @@ class Itpn(System[Config]):
 
     @property
     def has_labels(self) -> bool:
-        """Whether the data has a class for each picture, for probes."""
+        """True if the data has a class for each picture, for probes."""
         return self.cfg.data.name in ("imagenet", "tiny_imagenet_20", "folder", "scenes")
 
     def photos(self, split: str) -> Photos:

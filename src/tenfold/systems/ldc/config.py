@@ -30,7 +30,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Data:
-    """Which pictures, which classes come first, and how many photos a new class has."""
+    """Pictures, order of the classes, and number of photos of a new class."""
 
     name: Literal[
         "tiny_imagenet_fscil", "cifar100", "mini_imagenet", "cub200", "folder", "shapes"
@@ -110,7 +110,7 @@ class Calibration:
     residual: bool = False
     """Add each pass's input to its output before the last ReLU (ours; official code: no)."""
     head: Literal["cholesky", "conv"] = "cholesky"
-    """How noise becomes a sample: by the Cholesky factor of the shared covariance (version 1), or
+    """Map from noise to a sample: by the Cholesky factor of the shared covariance (version 1), or
     by the convolutional covariance head `layer_6` (version 2 and HEAD)."""
     head_gradient: bool = False
     """Train the convolutional head with the unit; the released code detaches its samples."""
@@ -138,7 +138,7 @@ class Calibration:
     """Keep the samples of a class for ever (official code), which costs memory for each class;
     False draws them anew in each session from the class's mean and the shared covariance."""
     covariance: Literal["official", "pooled"] = "official"
-    """How a new class enters the shared covariance: with weight way / (base + way), once a class
+    """Update of the shared covariance by a new class: with weight way / (base + way), once a class
     (official code), or by its degrees of freedom (ours)."""
     session_epochs: int = 150
     """Passes over the samples in a session (official code: epochs_new 150)."""
@@ -205,7 +205,7 @@ class Config:
     """Weights or run folder whose encoder is taken as it is, without base training: of an earlier
     run, or converted from an official checkpoint."""
     head: Literal["ldc", "ncm", "lda", "teen", "fine-tune"] = "ldc"
-    """What learns new classes on the encoder's features."""
+    """Head that learns new classes on the encoder's features."""
     calibration: Calibration = Calibration()
     """Settings of the head `ldc`."""
     peers: Literal["quick", "all"] = "quick"

@@ -30,7 +30,7 @@ SIDES = [
     (x * far, y * far) for far in (8, 18, 32, 50, 72) for x in (1, -1, 0) for y in (0, 1, -1)
     if (x, y) != (0, 0)
 ]  # fmt: skip
-"""Where a name may stand, in points from what it names."""
+"""Places where a name may stand, in points from what it names."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def canvas(width: int | float, height: int | float) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class _Plane:
-    """Where everything lies, in units of the shared covariance's standard deviation."""
+    """Positions of everything, in units of the shared covariance's standard deviation."""
 
     known: Float[np.ndarray, "known 2"]
     means: Float[np.ndarray, "new 2"]

@@ -77,7 +77,7 @@ def _rivals(compared: Mapping[str, Mapping[str, float]]) -> dict[str, Mapping[st
 
 
 def _among(compared: Mapping[str, Any]) -> str:
-    """What a caption says of the other heads."""
+    """Word a caption's sentence on the other heads."""
     if compared:
         return "Of each family of other heads, the variant that ends best here."
     return "No other head was measured."

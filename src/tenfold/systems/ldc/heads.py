@@ -22,7 +22,7 @@ class Base:
     covariance: Float[Tensor, "dim dim"]
     """Mean of the base classes' unbiased covariances: the one matrix that LDC keeps."""
     vectors: Float[Tensor, "base dim"]
-    """What the vectors of base classes start from (float32): the means, or better."""
+    """Initial vectors of the base classes (float32): the means, or better."""
     covariances: Float[Tensor, "base dim dim"]
     """One covariance a class, for heads that pay for them."""
     counts: Int[Tensor, " base"]

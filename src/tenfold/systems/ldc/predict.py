@@ -53,9 +53,9 @@ class Read:
     truth: str = ""
     """The known class after which its folder is named; empty if there is none."""
     problem: str = ""
-    """Why it cannot be read."""
+    """Reason why it cannot be read; empty if it can."""
     square: UInt8[Tensor, "3 side side"] | None = None
-    """What the encoder takes."""
+    """Input of the encoder."""
     thumbnail: UInt8[np.ndarray, "height width 3"] | None = None
     """Of a picture that the page may show."""
 
@@ -75,7 +75,7 @@ class Answer:
 
     @property
     def is_right(self) -> bool:
-        """Whether the first class is the folder's, be it called unknown or not."""
+        """True if the first class is the folder's, be it called unknown or not."""
         return bool(self.truth) and self.ranked[0][0] == self.truth
 
 
@@ -311,7 +311,7 @@ def _table(shown: Sequence[Answer], count: int, top: int) -> Table:
 
 
 def _folders(good: Sequence[Answer]) -> Table:
-    """What became of the pictures of each folder."""
+    """Count the outcomes of each folder's pictures."""
     total = Counter(one.folder for one in good)
     right = Counter(one.folder for one in good if one.is_right)
     unknown = Counter(one.folder for one in good if one.is_unknown)
@@ -330,7 +330,7 @@ def _folders(good: Sequence[Answer]) -> Table:
 
 
 def _meaning(options: PredictOptions, head: str) -> list[str]:
-    """How to read the answers, and what was asked."""
+    """Explain how to read the answers, and what was asked."""
     asked = options.unknown
     unknown = (
         f"Unknown: the picture is farther from every class than {asked:g} % of the pictures of the "

@@ -11,7 +11,7 @@ OFFICIAL = Calibration()
 """The released code, with what its paper says it does: a trained unit, full-rank noise (version 1),
 features of the trained encoder."""
 RELEASED = replace(OFFICIAL, unit="untrained")
-"""What the released code really runs: the unit's weights are put back to where they began."""
+"""Behaviour of the released code as run: the unit's weights are put back to where they began."""
 NO_UNIT = replace(OFFICIAL, unit="none")
 REFERENCE = Calibration(
     space="tukey",

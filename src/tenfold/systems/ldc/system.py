@@ -167,7 +167,7 @@ class Ldc(System[Config]):
         )
 
     def _early(self) -> int:
-        """How many features a class base training has to collect in its first epoch."""
+        """Count the features a class that base training has to collect in its first epoch."""
         settings = self.cfg.calibration
         return settings.real if settings.features == "first-epoch" else 0
 

@@ -24,7 +24,7 @@ class Call:
     source: int
     """Hour of the state it starts from; 0 is the analysis."""
     output: bool = True
-    """Whether the state was asked for; otherwise it is only a source of others."""
+    """True if the state was asked for; otherwise it is only a source of others."""
 
 
 def checked(models: Iterable[int]) -> tuple[int, ...]:
@@ -90,7 +90,7 @@ def chain(hours: int, models: Iterable[int], shortest: bool = False) -> tuple[in
 
 
 def nested(leads: Sequence[int]) -> bool:
-    """Whether each lead time divides the next longer one, so that greedy is best."""
+    """Return True if each lead time divides the next longer one, so that greedy is best."""
     ordered = checked(leads)
     return all(a % b == 0 for a, b in zip(ordered, ordered[1:], strict=False))
 

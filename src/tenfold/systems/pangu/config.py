@@ -72,7 +72,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Data:
-    """Which states, and how they are divided."""
+    """Choice of states, and their division."""
 
     name: Literal["era5", "pangu_atmos", "files", "waves"] = "era5"
     """era5 and pangu_atmos are looked for in the catalogue (`tenfold data`); files is any NetCDF,
@@ -113,7 +113,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is measured on the held-out states."""
+    """Settings of the evaluation on the held-out states."""
 
     hours: tuple[int, ...] = (6, 12, 24, 72, 120)
     """Lead times in hours; those that the models cannot reach are left out, and it is said."""
@@ -175,10 +175,10 @@ class Config:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """When a pressure minimum is the storm; values as remembered from the paper."""
+    """Criteria for a pressure minimum to be the storm; values as remembered from the paper."""
 
     radius_km: float = 445.0
-    """How far the storm moves from one state to the next at most (paper: 6 hours)."""
+    """Largest distance that the storm moves from one state to the next (paper: 6 hours)."""
     vorticity: float = 5e-5
     """Relative vorticity in 1/s that must be exceeded, cyclonic in either hemisphere (paper)."""
     vorticity_radius_km: float = 278.0
@@ -192,7 +192,7 @@ class Thresholds:
     land: float = 0.5
     """Share of land above which a point is over land. (ours)"""
     thickness: bool = False
-    """Whether an extratropical storm needs a thickness maximum (paper: yes; goldens: no)."""
+    """True if an extratropical storm needs a thickness maximum (paper: yes; goldens: no)."""
     thickness_radius_km: float = 278.0
     """Distance from the minimum within which that maximum must be (paper)."""
     thickness_latitude: float = 30.0
@@ -200,9 +200,9 @@ class Thresholds:
     thickness_levels: tuple[int, int] = (850, 200)
     """Pressure levels in hPa between which the thickness is, for who picks the fields (paper)."""
     refine: bool = False
-    """Whether position and pressure come from parabolas through the grid's minimum. (ours)"""
+    """True if position and pressure come from parabolas through the grid's minimum. (ours)"""
     patience: int = 2
-    """How many states in a row may lack pressure; each widens the search by `radius_km`. (ours)"""
+    """Most states in a row that may lack pressure; each widens the search by `radius_km`. (ours)"""
 
     def __post_init__(self) -> None:
         for name in ("radius_km", "vorticity_radius_km", "wind_radius_km", "thickness_radius_km"):
@@ -235,7 +235,7 @@ class PredictOptions:
     reference: str = ""
     """CSV of the best track (hour,lat,lon,...) with which tracks are compared."""
     tracker: Thresholds = Thresholds()
-    """When a pressure minimum is the storm."""
+    """Criteria for a pressure minimum to be the storm."""
     fields: tuple[str, ...] = ()
     """Fields to draw, such as z500 t2m; empty draws some usual ones."""
     point: str = ""

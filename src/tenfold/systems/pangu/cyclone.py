@@ -109,11 +109,11 @@ class Tracker:
         self.lat, self.lon, self.periodic = lat.astype(np.float64), lon.astype(np.float64), periodic
         self.thresholds = thresholds or Thresholds()
         self.last = start
-        """Where the storm was seen last."""
+        """Last position at which the storm was seen."""
         self.missed = 0
         """States without pressure since then."""
         self.ended = ""
-        """Why the storm is followed no longer; empty while it is."""
+        """Reason why the storm is followed no longer; empty while it is."""
         if not (abs(start[0]) <= 90 and abs(start[1]) <= 360):
             raise ValueError(f"start {start} is no latitude and longitude in degrees.")
         nearest = float(self._distance(start, slice(None)).min())

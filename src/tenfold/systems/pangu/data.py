@@ -26,7 +26,7 @@ from .config import Config, Data
 TRAIN, VALIDATION, TEST = 0, 1, 2
 SPLITS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 SHARES = (0.8, 0.9)
-"""Where training and validation end, in files that say nothing of a split (ours)."""
+"""Ends of training and validation as shares, in files that say nothing of a split (ours)."""
 FILES = {"pangu_atmos": "gcm_t21_6h.nc"}
 """The file that is read where a set has several and none is named."""
 SIMULATED = {"gcm_t21_6h.nc"}

@@ -36,7 +36,7 @@ class Inputs:
 
     @property
     def has_later(self) -> bool:
-        """Whether the files go on after the start."""
+        """True if the files go on after the start."""
         return self.index + 1 < len(self.states)
 
     def later(self, hour: int) -> tuple[np.ndarray, np.ndarray] | None:

@@ -28,7 +28,7 @@ class Noise:
     lacunarity: int = 2
     """Cells of an octave over those of the one before (pseudocode)."""
     tileable: bool = True
-    """Whether the last column continues in the first. True for a globe, false for a region. The
+    """True if the last column continues in the first: yes for a globe, no for a region. The
     official code does not, which leaves a seam at 0 degrees east. (ours)"""
 
     def cells(self) -> list[tuple[int, int]]:

@@ -54,7 +54,7 @@ class Ensemble:
     members: int
     """Their number, the first unperturbed; 1 is a single forecast."""
     noise: Noise
-    """What is added to the others, in standard deviations."""
+    """Noise that is added to the others, in standard deviations."""
     upper_std: Float32[np.ndarray, "variable level"]
     """Standard deviation of each upper field."""
     surface_std: Float32[np.ndarray, " field"]
@@ -159,7 +159,7 @@ class Rollout:
         return states
 
     def _needed(self, made: int, now: int) -> bool:
-        """Whether states stay in memory: of those that a file gives back only the last ones.
+        """Return True if states stay in memory: of those that a file gives back only the last ones.
 
         With many processes, which would have to send them around, all that a call starts from.
         """

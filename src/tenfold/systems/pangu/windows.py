@@ -30,7 +30,7 @@ class Windows:
     window: Size
     """Tokens of a window."""
     periodic: bool = True
-    """Whether longitude closes the circle."""
+    """True if longitude closes the circle."""
 
     def __post_init__(self) -> None:
         (z, h, w), (wz, wh, ww) = self.size, self.window

@@ -54,7 +54,7 @@ class Model:
     min_capacity: int = 1
     """Fewest places of an expert. (ours)"""
     priority: Literal["position", "prob"] = "position"
-    """Who keeps a place: first choices in token order (GShard), or the largest probability."""
+    """Priority for places: first choices in token order (GShard), or the largest probability."""
     balance_weight: float = 0.01
     """Weight of the load-balance loss. (ours: Switch)"""
     z_weight: float = 0.001
@@ -148,7 +148,7 @@ class Layout:
 
     @property
     def is_v_shaped(self) -> bool:
-        """Whether process r holds stage r and its mirror image, so the first holds both ends."""
+        """True if process r holds stage r and its mirror image, so the first holds both ends."""
         return self.schedule in ("zbv", "dualpipev")
 
 
@@ -191,7 +191,7 @@ class Config:
     seed: int = 0
     """Seed of weights and batches."""
     loop: Loop = Loop()
-    """How training runs."""
+    """Settings of the training loop."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch"):

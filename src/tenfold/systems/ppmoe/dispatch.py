@@ -122,7 +122,7 @@ class MoE(nn.Module):
 
     @property
     def partial_router(self) -> bool:
-        """Whether each tensor rank has only a part of the router's gradient."""
+        """True if each tensor rank has only a part of the router's gradient."""
         copies = self.layout.dispatch == "alltoall-copies"
         return self.layout.sync == "params" and self.grid.tp.size > 1 and not copies
 

@@ -108,7 +108,7 @@ class Part(nn.Module):
 
     @property
     def holds_both_ends(self) -> bool:
-        """Whether embedding and head are both here."""
+        """True if embedding and head are both here."""
         return self.stage_indices[0] == 0 and self.stage_indices[-1] == self.num_stages - 1
 
     def owner(self, stage: int) -> int:
@@ -252,7 +252,7 @@ class Part(nn.Module):
             torch._foreach_div_(spread, float(grid.tp.size))  # each token came T times
 
     def spread_over_dp(self, key: str) -> bool:
-        """Whether replicas hold different parts: DPMoE's experts."""
+        """Return True if replicas hold different parts: DPMoE's experts."""
         return ".experts." in key and self.cfg.layout.dispatch != "slice"
 
     def _shared(self, tally: Tally, micro_batches: int) -> Tally:

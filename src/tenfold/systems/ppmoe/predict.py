@@ -83,11 +83,11 @@ class Record:
     name: str
     """Path in the folder."""
     problem: str = ""
-    """Why it could not be read."""
+    """Reason why it could not be read; empty if it could."""
     end: str = ""
     """The end of the text."""
     begin: str = ""
-    """How the first continuation begins."""
+    """Beginning of the first continuation."""
     files: tuple[str, ...] = ()
     """Files that were written, in the folder of predictions."""
 
@@ -369,7 +369,7 @@ def _row(one: Record) -> list[str]:
 
 
 def _table(shown: Sequence[Record], count: int, out: Path) -> Table:
-    """Where each text ended and how it goes on; names lead to the page of routing, or the text."""
+    """List each text's end and continuation; names lead to the page of routing, or the text."""
     here = out / "predictions.html"
     rows = [
         [

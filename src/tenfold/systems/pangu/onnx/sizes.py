@@ -30,9 +30,9 @@ class Sizes:
     constants: int
     """Constant maps beside the surface's variables."""
     height_channel: bool
-    """Whether the levels have a constant channel."""
+    """True if the levels have a constant channel."""
     residual: bool
-    """Whether the network is added to its input (never in official files)."""
+    """True if the network is added to its input (never in official files)."""
     levels: int
     lat: int
     lon: int
@@ -57,7 +57,7 @@ class Shapes:
     hidden: int
     """Hidden channels of the first MLP."""
     residual: bool
-    """Whether the network is added to its input."""
+    """True if the network is added to its input."""
 
 
 def find_sizes(
@@ -155,7 +155,7 @@ def _chosen(
 
 
 def _is_spelled(file: OnnxFile, candidate: Triple, sizes: Triple) -> bool:
-    """Whether some value has axes (n1, c1, n2, c2, n3, c3) one after the other."""
+    """Return True if some value has axes (n1, c1, n2, c2, n3, c3) one after the other."""
     want: list[int] = []
     for size, part in zip(sizes, candidate, strict=True):
         want += [-(-size // part), part]

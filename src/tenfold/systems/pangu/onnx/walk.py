@@ -54,7 +54,7 @@ class Walk:
         self.file = file
         self._check_inputs()
         self.data = file.marks({UPPER: 1, SURFACE: 2})
-        """Which inputs a value comes from: 1, 2 or both."""
+        """Inputs that each value comes from: 1, 2 or both."""
         self.embeds, self.recovers = self._convolutions()
         after = [n.output[0] for n in self.recovers]
         self.behind = file.marks(dict.fromkeys(after, RECOVERED))
@@ -217,7 +217,7 @@ class Walk:
         )
 
     def is_residual(self) -> bool:
-        """Whether something that is not a constant is added behind patch recovery."""
+        """Return True if something that is not a constant is added behind patch recovery."""
         return any(
             node.op_type == "Add"
             and self.behind.get(node.output[0])

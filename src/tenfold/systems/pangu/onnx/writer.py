@@ -22,7 +22,7 @@ FIRST_BASE, FIRST_NUMBER = 12, 8946
 """First block's number in the official names b1.a<n>, and first exporter number in the 24 h file.
 """
 COUNTS = {"block": 107, "shifted": 13, "down": 6, "up": -5, "after_up": 7}
-"""What the exporter's counter had moved on by, in the 24 h file."""
+"""Advance of the exporter's counter over each part, in the 24 h file."""
 OPSETS = (13, 17)
 """First and last opset that can be written; LayerNormalization exists from 17 on."""
 

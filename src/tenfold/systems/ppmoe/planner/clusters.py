@@ -41,7 +41,7 @@ class Device:
     nic: float
     """Bytes/s of a node to the others, one direction."""
     source: str
-    """Where the four are from."""
+    """Source of the four."""
 
 
 V100 = Device(125e12, 300e9, 900e9, 12.5e9, "V100 SXM2 data sheet; NIC: paper, 100 Gb/s a node")
@@ -72,7 +72,7 @@ class Cluster:
     memory_bytes: float
     """Bytes of a device."""
     source: str
-    """Where the rates come from."""
+    """Source of the rates."""
     measured: bool = False
     """The rates were measured on this machine."""
 

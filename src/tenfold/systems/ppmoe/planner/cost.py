@@ -106,7 +106,7 @@ class Placement:
     micro_batches: int
     """Micro-batches of a step and replica, M."""
     copies: float = 1.0
-    """How often an all-to-all sends a token, u: 1, or T where each tensor rank sends its copy."""
+    """Sends of a token by an all-to-all, u: 1, or T where each tensor rank sends its copy."""
     expert_dp: int = 0
     """Replicas that share one set of experts, where the method is dpmoe; 0 is all D."""
     virtual: int = 1
