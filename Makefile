@@ -13,7 +13,7 @@ demo: .venv/ready
 	$(PY) -m tenfold demo
 
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal -m "not slow" tests
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 3 --dist worksteal -m "not slow" tests
 
 lint: .venv/ready
 	.venv/bin/ruff check src tests benchmarks docs claims examples

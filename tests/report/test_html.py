@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from report.fabricated import CONFIG, write_run
 
+from tenfold.report import html
 from tenfold.report.html import write_comparison_page, write_demo_page, write_run_page
 from tenfold.report.results import read_metrics
 from tenfold.viz import page as page_parts
@@ -70,6 +71,12 @@ def assert_self_contained(parsed: Parsed) -> None:
     assert not [tag for tag, _ in parsed.tags if tag in ("script", "link", "iframe")]
     for _, attrs in parsed.tags:
         assert not [name for name in attrs if name.startswith("on")]
+
+
+@pytest.fixture(autouse=True)
+def few_curves(monkeypatch):
+    """Most pages are looked at for other things: a curve takes 0.2 s to draw, twice."""
+    monkeypatch.setattr(html, "MOST_PANELS", 2)
 
 
 @pytest.fixture(scope="module")

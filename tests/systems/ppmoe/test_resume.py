@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import forked
@@ -20,13 +17,6 @@ import tenfold
 from tenfold.core import checkpoint, dist
 
 HERE = dist.World(0, 1, torch.device("cpu"))
-
-
-def torchrun(processes: int, script: list[str], *more: str) -> subprocess.CompletedProcess[str]:
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", *more]
-    start += ["--nproc-per-node", str(processes), *script]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
-    return subprocess.run(start, capture_output=True, text=True, timeout=240, env=env)
 
 
 def test_a_checkpoint_goes_on_on_any_layout(tmp_path: Path) -> None:
@@ -78,17 +68,26 @@ cli.main(sys.argv[1:])
 
 
 @pytest.mark.usefixtures("generated_only")
-def test_a_killed_rank_restarts_and_resumes_exactly(tmp_path: Path) -> None:
-    """SIGKILL of rank 1 in step 4: named, restarted by torchrun, equal bit for bit in the end."""
+def test_a_killed_rank_is_told_and_resumes_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL of rank 1 in step 4: the other leaves, and the restart equals an unkilled run.
+
+    That torchrun restarts a job is a test of the watch.
+    """
     script = tmp_path / "killer.py"
     script.write_text(KILLER)
     words = ["train", "ppmoe", "demo", *options("ppmoe"), "--loop.save-every", "2"]
     words += ["--layout.pp", "2", "--loop.accumulate", "2"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    done = torchrun(2, [str(script), *words, "--run.folder", str(killed)], "--max-restarts", "1")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    done = forked.torchrun(2, script, *words, "--run.folder", killed)
+    assert done.returncode == -signal.SIGKILL and "lost contact with rank 1" in done.stderr
+    assert [p.name for p in (killed / "checkpoints/train").glob("step-*")] == ["step-000000002"]
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    done = forked.torchrun(2, script, *words, "--run.folder", killed)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert f"(exitcode: -{signal.SIGKILL.value}) local_rank: 1" in done.stderr
-    done = torchrun(2, ["-m", "tenfold", *words, "--run.folder", str(whole)])
+    done = forked.torchrun(2, "-m", "tenfold", *words, "--run.folder", whole)
     assert done.returncode == 0, done.stderr[-3000:]
     a, b = (load_file(f / "weights.safetensors") for f in (killed, whole))
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
