@@ -93,7 +93,7 @@ FAULTS = (
         "weights are written in place, so that half a file may be seen",
         'temporary = path.with_name(path.name + ".tmp")\n    save_file(',
         "temporary = path\n    save_file(",
-        ("test_killed_anywhere_while_adding_leaves_the_old_or_the_new_version",),
+        ("test_a_write_that_fails_leaves_the_old_file",),
     ),
     Fault(
         "core-unpickle",
@@ -455,7 +455,7 @@ FAULTS = (
         "the observed frames are continued by the first of them, not the last",
         "observed[:, -1:].expand(-1, repeats, -1)",
         "observed[:, :1].expand(-1, repeats, -1)",
-        ("golden/test_spgsn.py dct or windows or model_cmu or h36m",),
+        ("test_coefficients_are_of_the_observed_frames_and_repeats_of_the_last",),
     ),
     Fault(
         "spgsn-loss",

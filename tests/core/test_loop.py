@@ -239,6 +239,29 @@ def test_half_written_checkpoints_are_never_taken(tmp_path: Path) -> None:
         checkpoint.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "write, old, new",
+    [
+        (checkpoint.write_text, "old", "new"),
+        (checkpoint.write_state, {"step": 1}, {"step": 2}),
+        (checkpoint.write_tensors, {"a": torch.zeros(2)}, {"a": torch.ones(2)}),
+    ],
+    ids=["text", "state", "tensors"],
+)
+def test_a_write_that_fails_leaves_the_old_file(
+    write, old, new, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError("no space left")
+
+    write(tmp_path / "file", old)
+    before = (tmp_path / "file").read_bytes()
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        write(tmp_path / "file", new)
+    assert (tmp_path / "file").read_bytes() == before
+
+
 def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
     marker = tmp_path / "executed"
 
