@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 from pathlib import Path
@@ -237,6 +238,29 @@ def test_half_written_checkpoints_are_never_taken(tmp_path: Path) -> None:
     (tmp_path / "step-000000003/state.pt").write_bytes(b"PK\x03\x04 cut")
     with pytest.raises(ValueError, match="cannot be read"):
         checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "write, old, new",
+    [
+        (checkpoint.write_text, "old", "new"),
+        (checkpoint.write_state, {"step": 1}, {"step": 2}),
+        (checkpoint.write_tensors, {"a": torch.zeros(2)}, {"a": torch.ones(2)}),
+    ],
+    ids=["text", "state", "tensors"],
+)
+def test_a_write_that_fails_leaves_the_old_file(
+    write, old, new, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError("no space left")
+
+    write(tmp_path / "file", old)
+    before = (tmp_path / "file").read_bytes()
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        write(tmp_path / "file", new)
+    assert (tmp_path / "file").read_bytes() == before
 
 
 def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:

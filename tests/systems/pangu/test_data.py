@@ -29,6 +29,7 @@ from tenfold.systems.pangu.data import Archive
 from tenfold.systems.pangu.evaluation import Verification
 from tenfold.systems.pangu.forecast import Forecast
 from tenfold.systems.pangu.inputs import read_inputs
+from tenfold.systems.pangu.loss import weighted_mae
 from tenfold.systems.pangu.noise import Noise, member_noise
 from tenfold.systems.pangu.predict import write_states
 
@@ -259,6 +260,19 @@ def test_fine_tuning_minimises_the_mean_over_calls() -> None:
             )
     assert found == pytest.approx(np.mean(losses), rel=1e-5)
     assert losses[2] > losses[0]
+
+
+def test_the_loss_is_the_mean_over_the_points_that_are_there() -> None:
+    draw = torch.Generator().manual_seed(0)
+    made, truth = ((torch.randn(2, 3, 4, 5, 6, generator=draw),
+                    torch.randn(2, 2, 5, 6, generator=draw)) for _ in range(2))  # fmt: skip
+    weights = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 2.0])
+    there = torch.rand(5, 6, generator=draw) < 0.5
+    found = weighted_mae(made, truth, weights, there.float())
+    for part, name in enumerate(("loss/upper", "loss/surface")):
+        shape = (-1, *[1] * (made[part].ndim - 2))
+        error = (made[part] - truth[part]).abs() * weights[part].view(shape)
+        torch.testing.assert_close(found[name], error[..., there].mean())
 
 
 def test_fine_tuning_is_a_stage_of_its_own(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from tenfold.nn.dct import dct_matrix
 from tenfold.systems.spgsn.config import Model
+from tenfold.systems.spgsn.data import padded_coeffs
 from tenfold.systems.spgsn.inference import prepare
 from tenfold.systems.spgsn.loss import mpjpe_loss
 from tenfold.systems.spgsn.model import build, node_order
@@ -151,6 +152,14 @@ def test_order_of_joints_does_not_matter() -> None:
     renamed.load_state_dict(state)
     x = coeffs()
     torch.testing.assert_close(renamed.eval()(x[:, nodes]), network(x)[:, nodes])
+
+
+def test_coefficients_are_of_the_observed_frames_and_repeats_of_the_last() -> None:
+    observed, basis = torch.randn(3, 4, NODES), dct_matrix(9)
+    frames = (padded_coeffs(observed, basis).double() @ basis).transpose(1, 2).float()
+    torch.testing.assert_close(frames[:, :4], observed, rtol=1e-4, atol=1e-5)
+    repeats = observed[:, 3:].expand(-1, 5, -1)
+    torch.testing.assert_close(frames[:, 4:], repeats, rtol=1e-4, atol=1e-5)
 
 
 def test_loss_by_hand() -> None:
