@@ -80,9 +80,9 @@ shows that regions work, not what a regional model can do."""
 DEMO = replace(
     DAY,
     model=replace(DAY.model, dim=32, heads=(2, 4, 4, 2)),
-    evaluation=Evaluation(hours=(24, 48, 72), every=4),
+    evaluation=Evaluation(hours=(24, 48, 72), every=8),
     loop=Loop(amp="bf16", log_every=5),
-    steps=120,
+    steps=70,
 )
 DEMO_BASELINE = replace(DEMO, leads=(6,))
 

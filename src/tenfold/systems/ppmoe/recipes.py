@@ -43,7 +43,7 @@ held-out training text, 600 steps: of 2e-3, 4e-3 and 8e-3 the last was best for 
 TOP2 = replace(SMALL, model=replace(SMALL.model, top_k=2))
 DENSE = replace(SMALL, model=replace(SMALL.model, kind="dense"))
 DEMO = replace(
-    SMALL, steps=120, optim=replace(SMALL.optim, lr=3e-3, warmup=20), data=Data(eval_windows=64),
+    SMALL, steps=90, optim=replace(SMALL.optim, lr=3e-3, warmup=20), data=Data(eval_windows=64),
     loop=Loop(log_every=5),
 )  # fmt: skip
 DEMO_BASELINE = replace(DEMO, model=DENSE.model)
