@@ -76,7 +76,7 @@ DEMO = replace(
     SMALL,
     data=replace(SMALL.data, base=20, way=2),
     optim=replace(SMALL.optim, warmup=20),
-    epochs=4,
+    epochs=3,
     loop=replace(SMALL.loop, log_every=5),
 )
 DEMO_BASELINE = replace(DEMO, head="ncm")

@@ -82,7 +82,7 @@ DEMO = replace(
     model=replace(DAY.model, dim=32, heads=(2, 4, 4, 2)),
     evaluation=Evaluation(hours=(24, 48, 72), every=8),
     loop=Loop(amp="bf16", log_every=5),
-    steps=70,
+    steps=50,
 )
 DEMO_BASELINE = replace(DEMO, leads=(6,))
 

@@ -45,7 +45,7 @@ MLP = replace(
 )
 SCATTERING_ONLY = replace(SMALL, model=replace(SMALL.model, parts=False))
 PARTS_ONLY = replace(SMALL, model=replace(SMALL.model, scattering=False))
-DEMO = replace(SMALL, steps=90, loop=Loop(log_every=5))
+DEMO = replace(SMALL, steps=80, loop=Loop(log_every=5))
 DEMO_BASELINE = replace(GCN, steps=DEMO.steps, loop=DEMO.loop)
 
 RECIPES = {
