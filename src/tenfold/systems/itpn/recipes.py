@@ -94,7 +94,7 @@ DEMO = replace(
     tasks=("pretrain", "classify", "localise"),
     data=replace(SMALL.data, batch_size=64),
     loop=replace(SMALL.loop, log_every=10),
-    steps=45,
+    steps=35,
 )
 DEMO_BASELINE = replace(DEMO, pretrain=replace(DEMO.pretrain, pyramid=False))
 

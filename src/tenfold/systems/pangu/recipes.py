@@ -80,7 +80,7 @@ shows that regions work, not what a regional model can do."""
 DEMO = replace(
     DAY,
     model=replace(DAY.model, dim=32, heads=(2, 4, 4, 2)),
-    evaluation=Evaluation(hours=(24, 48, 72), every=8),
+    evaluation=Evaluation(hours=(24, 48, 72), every=12),
     loop=Loop(amp="bf16", log_every=5),
     steps=50,
 )
