@@ -60,11 +60,13 @@ def within(evaluation: float, **others: float) -> bool:
 def launch(jobs: list[dict], processes: int, folder: Path) -> list[dict]:
     """Run the jobs on so many processes, all in one start."""
     (folder / "jobs.json").write_text(json.dumps(jobs))
+    # besides what is there already: it may say which tenfold is meant
+    found = [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone",
          "--nproc-per-node", str(processes), str(HERE / "ppmoe_worker.py"),
          str(folder / "jobs.json"), str(folder / "out.json")],
-        env={**os.environ, "PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(found), "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
