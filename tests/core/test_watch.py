@@ -30,6 +30,7 @@ JOBS: dict[str, list[int | str]] = {
     "sleeps": [2, "sleep", "--limit", LIMIT],
     "stopped": [3, "stop", "--rank", 2, "--limit", LIMIT],
     "first-stopped": [2, "stop", "--rank", 0, "--limit", LIMIT],
+    "stopped-beside-work": [2, "stop-beside-work", "--limit", LIMIT],
     "terminated-while-blocked": [2, "stop", "--term"],
     "killed": [3, "kill", "--rank", 2],
     "first-killed": [2, "kill", "--rank", 0],
@@ -98,6 +99,13 @@ def test_a_stopped_process_is_named_and_leaves(
     assert set(job.codes) == {75}
     assert job.says.count("has waited") == 1 and "all_reduce of (4,) over tp" in job.says
     assert f"\n  rank {stopped}: not heard for " in job.says and "stopped" in job.says
+    assert max(job.seconds) < LIMIT + LATE
+
+
+def test_a_stopped_process_is_named_by_one_that_waits_for_nobody(ended: dict[str, Job]) -> None:
+    job = ended["stopped-beside-work"]
+    assert set(job.codes) == {75}
+    assert "rank 0 no longer hears rank 1" in job.says and "rank 1: not heard for " in job.says
     assert max(job.seconds) < LIMIT + LATE
 
 

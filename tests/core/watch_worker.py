@@ -84,6 +84,8 @@ def verb(words: list[str]) -> None:
         elif what == "patient":
             time.sleep(1.5 * args.limit * (here == args.rank))
             world.barrier(patient=True)
+        elif what == "stop-beside-work":
+            stop() if here == args.rank else sleep()
         elif what in ("train", "train-killed", "train-nan"):
             wrong = here == args.rank and attempt == 0
             kill_at = 7 if wrong and what == "train-killed" else 0
