@@ -505,7 +505,7 @@ FAULTS = (
         "humidity weighs as much as other variables",
         '"q": 0.6,',
         '"q": 1.0,',
-        ("golden/test_pangu.py forward_tiny",),
+        ("test_variables_have_the_papers_weights",),
     ),
     Fault(
         "pangu-loss-missing",
