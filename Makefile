@@ -7,6 +7,9 @@ ifneq ($(wildcard ../shared/data),)
 export TENFOLD_DATA ?= $(abspath ../shared/data)
 endif
 
+# Compiled files are kept: without them every process of the tests compiles the whole library anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint claims bench clean
 
 demo: .venv/ready

@@ -71,6 +71,14 @@ def made(tmp_path_factory: pytest.TempPathFactory):
     return make
 
 
+@pytest.fixture(scope="session", autouse=True)
+def rough_coasts() -> None:
+    """Coasts on maps are sampled coarsely: a fine one takes seconds in each process."""
+    from tenfold.viz import map_axes
+
+    map_axes.SAMPLES = 7_000
+
+
 @pytest.fixture
 def generated_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No data set is found, so that every system generates its data."""

@@ -73,12 +73,20 @@ def _ask(
 
 def serve() -> None:
     """Import what is slow, then fork for each line of stdin."""
+    import matplotlib.pyplot
     import torch._dynamo  # optimisers import it
     import torch.distributed.checkpoint
+    import xarray
 
     import tenfold.runner.train
+    from tenfold import cli, systems
+    from tenfold.viz import map_axes
 
-    assert torch.distributed.checkpoint and torch._dynamo and tenfold.runner.train
+    for name in systems.SYSTEMS:
+        systems.system_class(name)
+    assert torch.distributed.checkpoint and torch._dynamo and tenfold.runner.train and cli
+    assert matplotlib.pyplot and xarray
+    map_axes.SAMPLES = 7_000  # a rough coast is sooner drawn
     torch.set_num_threads(1)
     for line in sys.stdin:
         asked = json.loads(line)

@@ -51,10 +51,10 @@ IMPROVING: dict[str, list[str]] = {
     "spgsn": ["--model.width", "16", "--steps", "60", "--optim.lr", "3e-3", "--optim.warmup", "5"],
     "ppmoe": ["--steps", "60", "--optim.lr", "1e-2", "--optim.warmup", "5"],
     "pangu": ["--steps", "40", "--optim.lr", "3e-3", "--optim.warmup", "5"],
-    "ldc": ["--steps", "200", "--optim.warmup", "5", "--model.width", "8", "--data.no-rotations"]
+    "ldc": ["--steps", "100", "--optim.warmup", "5", "--model.width", "8", "--data.no-rotations"]
     + ["--data.batch-size", "32", "--calibration.session-epochs", "30"]
     + ["--calibration.base-steps", "50"],
-    "itpn": ["--steps", "100", "--pretrain-optim.lr", "3e-3", "--optim.lr", "3e-3"]
+    "itpn": ["--steps", "60", "--pretrain-optim.lr", "6e-3", "--optim.lr", "1e-2", "--no-probes"]
     + ["--model.embed-dim", "32", "--data.batch-size", "32", "--finetune.layer-decay", "1"],
 }
 """Options with which the tiny system learns something; added to TINY."""

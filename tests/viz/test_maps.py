@@ -166,6 +166,7 @@ def test_coast_of_the_earth_is_asked_in_its_own_convention(monkeypatch):
             return -80 < lon < -40 and 0 < lat < 30
 
     monkeypatch.setitem(sys.modules, "landcheck", SimpleNamespace(LandCheck=LandCheck))
+    monkeypatch.setattr("tenfold.viz.map_axes.SAMPLES", 70_000)
     axis = np.linspace(250, 350, 21)
     points = np.concatenate(map_axes(np.linspace(40, -40, 17), axis).coast)
     assert min(asked)[0] >= -180 and max(asked)[0] <= 180

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import forked
 import pytest
 import torch
 
@@ -173,14 +174,25 @@ def test_stages(schedule: str, stages: list[list[int]]) -> None:
 # --- a step on several processes ----------------------------------------------------------------
 
 
-def test_a_step_on_several_processes_equals_one(tmp_path: Path) -> None:
+def test_a_step_on_several_processes_equals_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A few rows of the matrix of `claims/ppmoe_layouts.py`: rotary, recomputed, capacity."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "claims" / "ppmoe_layouts.py"),
-         "--quick", "--out", str(tmp_path)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:] + done.stdout[-2000:]
+    script = ROOT / "claims" / "ppmoe_layouts.py"
+    described = importlib.util.spec_from_file_location("ppmoe_layouts", script)
+    assert described and described.loader
+    claim = importlib.util.module_from_spec(described)
+    monkeypatch.setitem(sys.modules, "ppmoe_layouts", claim)
+    described.loader.exec_module(claim)
+
+    def launch(processes: int, folder: Path) -> list[dict[str, Any]]:
+        done = forked.torchrun(processes, script, "--worker", folder)
+        assert done.returncode == 0, done.stderr[-4000:] + done.stdout[-2000:]
+        return json.loads((folder / f"out-{processes}.json").read_text())
+
+    monkeypatch.setattr(claim, "launch", launch)
+    monkeypatch.setattr(sys, "argv", [str(script), "--quick", "--out", str(tmp_path)])
+    assert claim.main() == 0
     rows = json.loads((tmp_path / "ppmoe-layouts.json").read_text())["rows"]
     assert len({row["model"] for row in rows}) == 3
     assert {row["kind"] for row in rows} == {"float64"}
