@@ -39,7 +39,7 @@ SYSTEMS = {
         "tenfold.systems.ppmoe:Ppmoe",
         "mixture-of-experts language models: experts in the tensor group, pipelines, a planner",
         "textmix",
-        0.6,
+        0.5,
         ("export", "plan"),
     ),
     "pangu": Entry(
@@ -61,7 +61,7 @@ SYSTEMS = {
         "tenfold.systems.itpn:Itpn",
         "pre-training of backbone and feature pyramid together; classify, segment, detect",
         "tiny_imagenet_20",
-        1.4,
+        1.0,
         ("export", "export a part", "convert"),
     ),
 }

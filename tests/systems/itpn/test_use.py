@@ -155,6 +155,7 @@ def test_a_run_can_teach(pretrained: Path, tmp_path: Path) -> None:
     words = ["--tasks", "pretrain", "--pretrain.method", "clip", "--model.family", "clip"]
     words += ["--pretrain.teacher", str(pretrained), "--model.layer-scale", "0.1"]
     words += ["--model.bias", "full", "--model.depths", "1", "1", "5", "--pretrain.leak-free"]
+    words += ["--probes"]
     result = json.loads((train(tmp_path / "run", *words) / "result.json").read_text())
     assert any("laterals masked" in note for note in result["notes"])
     assert "accuracy/linear probe/top1" in result["metrics"]
