@@ -11,7 +11,7 @@ from tenfold.core.optim import Optim
 
 from .baselines import FineTune, FreeLunch, Lda, Ncm, Teen
 from .calibration_unit import Unit, base_samples
-from .config import Calibration, Config
+from .config import Calibration, Config, HeadName
 from .heads import Base, Head, Space
 from .model import new_unit
 from .recipes import NO_UNIT, OFFICIAL, OFFICIAL_OPTIM, REFERENCE, REFERENCE_OPTIM, RELEASED
@@ -27,10 +27,14 @@ def rehearsal(base: Base, settings: Calibration, temperature: float, seed: int, 
     return lambda: Rehearsal(base, settings, temperature, seed, given, samples)
 
 
-def own(cfg: Config, base: Base, unit: Unit) -> Make:
-    """The head of a run's own configuration."""
-    temperature = cfg.model.temperature
-    if cfg.head == "ldc":
+FREE: tuple[HeadName, ...] = ("lda", "ncm", "teen")
+"""Heads that any run can learn with, since they train nothing: means and one covariance do."""
+
+
+def own(cfg: Config, base: Base, unit: Unit, kind: HeadName | None = None) -> Make:
+    """The head of a run's own configuration, or of another `kind` on the same statistics."""
+    temperature, kind = cfg.model.temperature, kind or cfg.head
+    if kind == "ldc":
         return rehearsal(base, cfg.calibration, temperature, cfg.seed, unit)
     plain: Mapping[str, Make] = {
         "ncm": lambda: Ncm(base, temperature),
@@ -38,7 +42,7 @@ def own(cfg: Config, base: Base, unit: Unit) -> Make:
         "teen": lambda: Teen(base, temperature=temperature),
         "fine-tune": lambda: FineTune(base, temperature=temperature),
     }
-    return plain[cfg.head]
+    return plain[kind]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,9 @@ from typing import Literal
 from tenfold.core.loop import Loop
 from tenfold.core.optim import Optim
 
+HeadName = Literal["ldc", "ncm", "lda", "teen", "fine-tune"]
+"""Heads that a run can be trained with."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -204,7 +207,7 @@ class Config:
     encoder: str = ""
     """Weights or run folder whose encoder is taken as it is, without base training: of an earlier
     run, or converted from an official checkpoint."""
-    head: Literal["ldc", "ncm", "lda", "teen", "fine-tune"] = "ldc"
+    head: HeadName = "ldc"
     """Head that learns new classes on the encoder's features."""
     calibration: Calibration = Calibration()
     """Settings of the head `ldc`."""

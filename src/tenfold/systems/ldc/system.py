@@ -18,7 +18,6 @@ from tenfold.core.seed import generator
 from tenfold.core.stage import Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from tenfold.core.versions import Learned
-from tenfold.data.images.decode import read_pictures
 from tenfold.viz.predictions import Trained
 
 from . import comparison, data, evaluation, figures, official, predict
@@ -26,10 +25,10 @@ from .calibration_unit import Unit, UnitTrainingModel, real_features, unit_batch
 from .classifier import ENCODE_BATCH, Classifier, encode
 from .config import Calibration, Config, PredictOptions
 from .data import Encoded, Images
-from .evaluation import Course, Details, nbytes
-from .feature_plot import Scene, draw_space
+from .evaluation import Course, Details
 from .heads import Base, Space, in_space, statistics
-from .model import BaseTrainingModel, Exported, Network, distances, new_unit
+from .learning import learn_files
+from .model import BaseTrainingModel, Exported, Judges, Network, distances, new_unit
 from .pretrained import take_encoder
 from .recipes import RECIPES, SMALL
 from .rehearsal import learned_vectors
@@ -131,8 +130,8 @@ class Ldc(System[Config]):
                 better="higher",
             )
         base = self.measured(self.settings)
-        near = self.encoded("held" if len(self.images.held) else "train", self.classifier.space)
-        self.model.remember(base, distances(near.features, base.means, base.covariance))
+        judges, near = self._judges()
+        self.model.remember(base, distances(near, base.means, base.covariance), judges)
         jobs = [("calibrate", cfg.calibration, self.model.unit, cfg.unit_optim)]
         jobs = jobs if cfg.head == "ldc" else []
         for name, other in self.others.items():
@@ -170,6 +169,22 @@ class Ldc(System[Config]):
         """Count the features a class that base training has to collect in its first epoch."""
         settings = self.cfg.calibration
         return settings.real if settings.features == "first-epoch" else 0
+
+    def _judges(self) -> tuple[Judges, Tensor]:
+        """Features of base classes' pictures that decide what is unknown, in the head's space.
+
+        Pictures that the encoder was not trained on, if there are any: those of the training are
+        nearer to their classes. Of the test pictures every other one, so that the rest can tell
+        how often the limit is passed.
+        """
+        space = self.classifier.space
+        if len(self.images.held):
+            return "held-out", self.encoded("held", space).features
+        test = self.encoded("test", space)
+        of_base = test.features[test.labels < self.cfg.data.base]
+        if len(of_base) < 2:
+            return "training", self.encoded("train", space).features
+        return "test", of_base[::2]
 
     def held_accuracy(self, training: nn.Module) -> dict[str, float]:
         """Accuracy of the trained classifier on held-out pictures of the base classes (percent)."""
@@ -284,36 +299,18 @@ class Ldc(System[Config]):
 
     # --- use -----------------------------------------------------------------------------------
 
-    def learn(self, inputs: Path, name: str) -> Learned:
+    def learn(self, inputs: Path, name: str, head: str = "") -> Learned:
         """Take the classes of a folder of photos, or of a folder of class folders; write nothing.
 
         Args:
             inputs: Folder of photos of any size; read one at a time.
             name: Of the class of a folder of photos; empty takes the folder's name.
+            head: Head that learns and answers from now on, such as "lda"; empty is that of now.
 
         Raises:
-            ValueError: A photo cannot be read, or a class is known already.
+            ValueError: A photo cannot be read, a class is known already, or there is no such head.
         """
-        of_class, classifier = data.new_classes(inputs, name), self.classifier
-        names, files = tuple(of_class), list(of_class.values())
-        classifier.check_new(names)  # before photos are read
-        counts = tuple(len(some) for some in files)
-        labels = torch.arange(len(names)).repeat_interleave(torch.tensor(counts))
-        every = [file for some in files for file in some]
-        photos = read_pictures(every, labels.tolist(), classifier.view.side, "shorter")
-        features = classifier.features(photos.images)
-        scene = Scene(classifier.means, features, labels, tuple(classifier.known), names)
-        memory = nbytes(classifier.head.state())
-        classifier.learn(features, labels, names)
-        return Learned(
-            names=names,
-            photos=counts,
-            notes=data.notes_on(names, counts),
-            memory_before=memory,
-            memory_after=nbytes(classifier.head.state()),
-            classes=tuple(classifier.known),
-            pictures={"features.png": draw_space(scene, self.model.remembered())},
-        )
+        return learn_files(self.classifier, inputs, name, head)
 
     def learned_state(self) -> dict[str, Tensor]:
         """Everything that later predictions and sessions need of the classes known now."""
@@ -337,7 +334,7 @@ class Ldc(System[Config]):
 
     def notes(self) -> list[str]:
         """Protocol, draws, memory, departures."""
-        return data.notes(self.cfg)
+        return [*data.notes(self.cfg), f"`unknown` is calibrated on {self.model.judges()}"]
 
     def labels(self) -> dict[str, str]:
         """Titles of the headline, and of columns whose names say little."""

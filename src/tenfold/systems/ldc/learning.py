@@ -1,0 +1,160 @@
+"""New classes from a user's photos, and what the user should know before relying on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tenfold.core.versions import Learned
+from tenfold.data.images.decode import read_pictures
+
+from . import answer, data
+from .classifier import Classifier
+from .enough import Enough, away_left_out, enough
+from .evaluation import nbytes
+from .feature_plot import Scene, draw_space
+from .forecast import Effect, accuracy, draws, effect, widths
+from .model import whitened
+
+UNKNOWN = 95.0
+"""Percentage of `predict --unknown` by which learned photos are judged: its default."""
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """What the limit for unknown pictures makes of the new photos."""
+
+    before: int
+    """Photos that were called unknown before their classes were learned."""
+    photos: int
+    left_out: int
+    """Photos that were left out in turn."""
+    alarms: int
+    """Of those, the ones that are called unknown all the same."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that is told of a step of learning; accuracies are estimates unless said."""
+
+    known: tuple[str, ...]
+    """Classes known before."""
+    names: tuple[str, ...]
+    photos: tuple[int, ...]
+    head_before: str
+    before: float
+    """Estimated accuracy of the known classes before (percent), by the head of then."""
+    own: Effect
+    """Of the head that learned."""
+    others: tuple[Effect, ...]
+    """Of heads that need no training, had they learned the same."""
+    enough: Enough
+    unknown: Unknown
+    judges: str
+    """Pictures that the limit for unknown was calibrated on."""
+
+    @property
+    def loss(self) -> float:
+        """Estimated points of accuracy that the known classes lose."""
+        return self.before - self.own.known
+
+
+def learn_files(classifier: Classifier, inputs: Path, name: str, kind: str = "") -> Learned:
+    """Take the classes of a folder of photos, or of a folder of class folders; write nothing.
+
+    Args:
+        classifier: It knows the new classes afterwards.
+        inputs: Folder of photos of any size; read one at a time.
+        name: Of the class of a folder of photos; empty takes the folder's name.
+        kind: Head that learns, and answers from now on; empty is the one of now.
+
+    Raises:
+        ValueError: A photo cannot be read, a class is known already, or there is no such head.
+    """
+    given = data.new_classes(inputs, name)
+    names, files = tuple(given), [one.files for one in given.values()]
+    classifier.check_new(names)  # before photos are read
+    if kind:
+        classifier.check_head(kind)
+    counts = tuple(len(some) for some in files)
+    labels = torch.arange(len(names)).repeat_interleave(torch.tensor(counts))
+    every = [file for some in files for file in some]
+    photos = read_pictures(every, labels.tolist(), classifier.view.side, "shorter")
+    features = classifier.features(photos.images)
+    base = classifier.network.remembered()
+    scene = Scene(classifier.means, features, labels, tuple(classifier.known), names)
+    memory = nbytes(classifier.head.state())
+    found = _learn(classifier, features, labels, names, kind)
+    pictures = {"features.png": draw_space(scene, base)}
+    if found.enough.curve:
+        pictures["enough.png"] = answer.draw_curve(found)
+    pictures["learned.html"] = answer.page(found, pictures, inputs.name)
+    return Learned(
+        names=names,
+        photos=counts,
+        notes=(*data.notes_on(given), *answer.warnings(found)),
+        memory_before=memory,
+        memory_after=nbytes(classifier.head.state()),
+        classes=tuple(classifier.known),
+        pictures=pictures,
+        lines=answer.lines(found),
+        facts=answer.facts(found),
+        loss=found.loss,
+    )
+
+
+def _learn(
+    classifier: Classifier,
+    features: Float[Tensor, "photo dim"],
+    labels: Int[Tensor, " photo"],
+    names: tuple[str, ...],
+    kind: str,
+) -> Findings:
+    """Let the classifier learn, and measure what can be measured before and after."""
+    network, seed = classifier.network, classifier.cfg.seed
+    means, known = classifier.means, tuple(classifier.known)
+    covariance = network.covariance.cpu()
+    before = accuracy(classifier.head, draws(means, covariance, classifier.photos, seed))
+    was = classifier.kind
+    unknown = _unknown(classifier, features, labels)
+    curve = enough(whitened(features, covariance, 1.0), labels, whitened(means, covariance, 1.0),
+                   seed)  # fmt: skip
+    if kind:
+        classifier.use(kind)
+    rivals = {one: classifier.standing(one) for one in classifier.choices()
+              if one not in (classifier.kind, "ldc", "fine-tune")}  # fmt: skip
+    classifier.learn(features, labels, names)
+    given = draws(classifier.means, covariance, classifier.photos, seed)
+    for rival in rivals.values():
+        rival.learn(features, labels + len(known))
+    return Findings(
+        known,
+        names,
+        tuple(torch.bincount(labels).tolist()),
+        was,
+        before,
+        effect(classifier.kind, classifier.head, given, len(known)),
+        tuple(effect(one, head, given, len(known)) for one, head in rivals.items()),
+        curve,
+        unknown,
+        network.judges(),
+    )
+
+
+def _unknown(
+    classifier: Classifier, features: Float[Tensor, "photo dim"], labels: Int[Tensor, " photo"]
+) -> Unknown:
+    """Judge the photos before they are learned, and each by the others of its class."""
+    network = classifier.network
+    covariance, means = network.covariance.cpu(), classifier.means
+    before = classifier.unknown(features, means, classifier.photos, UNKNOWN)
+    away = away_left_out(
+        whitened(features, covariance), labels, whitened(means, covariance),
+        widths(classifier.photos),
+    )  # fmt: skip
+    limit = network.distances.cpu().quantile(UNKNOWN / 100)
+    return Unknown(int(before.sum()), len(labels), len(away), int((away > limit).sum()))
