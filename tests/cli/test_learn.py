@@ -282,9 +282,9 @@ def test_a_run_that_is_trained_again_while_it_learns_keeps_the_new_weights_alone
 ) -> None:
     plain = Toy.learn
 
-    def slow(self: Toy, folder: Path, name: str) -> Learned:
+    def slow(self: Toy, folder: Path, name: str, head: str = "") -> Learned:
         runs.save_weights(run / "weights.safetensors", "toy", runs.construct(Toy, Config(1)))
-        return plain(self, folder, name)
+        return plain(self, folder, name, head)
 
     monkeypatch.setattr(Toy, "learn", slow)
     learn(run, photos)

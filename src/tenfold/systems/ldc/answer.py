@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,11 @@ BETTER = 2.0
 SHOWN = 8
 """Confusions that are listed, at most."""
 ESTIMATE = (
-    "Estimates: pictures of each class are drawn from the Gaussian that the run keeps of it (its "
-    "mean and the shared covariance); no old picture is read. How near that comes to pictures: "
-    "docs/guides/ldc.md."
+    "Known classes are estimated: features of each are drawn from the Gaussian that the run keeps "
+    "of it (its mean and the shared covariance), and what heads find of them is scaled to what "
+    "they found of pictures at the end of the training; no old picture is read. How near that "
+    "comes: docs/guides/ldc.md. New classes are measured on the photos given, a third of which is "
+    "left out at a time."
 )
 
 
@@ -58,11 +61,13 @@ def warnings(found: Findings) -> tuple[str, ...]:
 def lines(found: Findings) -> tuple[str, ...]:
     """What a terminal shows."""
     own = found.own
-    others = ", ".join(f"{one.head} {one.known:.1f} % and {one.new:.1f} %" for one in found.others)
+    others = ", ".join(
+        f"{one.head} {one.known:.1f} % and {_share(one.new)}" for one in found.others
+    )
     said = [
         f"known before: accuracy {found.before:.1f} % before, {own.known:.1f} % after "
-        f"(estimated, head {own.head}); new: {own.new:.1f} % (estimated)",
-        f"with other heads (known and new, estimated): {others}",
+        f"(estimated, head {own.head}); new: {_share(own.new)} of photos left out",
+        f"with other heads, known (estimated) and new (left out): {others}",
         f"enough? {found.enough.verdict}",
     ]
     if found.enough.taken_for:
@@ -78,11 +83,15 @@ def facts(found: Findings) -> dict[str, Any]:
     curve = [asdict(point) for point in found.enough.curve]
     return {
         "head": found.own.head,
-        "estimated": {
+        "accuracy": {
             "known_before": found.before,
             "loss": found.loss,
             "heads": {
-                one.head: {"known": one.known, "new": one.new, "all": one.every}
+                one.head: {
+                    "known": one.known,
+                    "new": None if math.isnan(one.new) else one.new,
+                    "all": one.every,
+                }
                 for one in (found.own, *found.others)
             },
             "known_taken_for_new": [
@@ -124,12 +133,8 @@ def page(found: Findings, pictures: Mapping[str, bytes], source: str) -> bytes:
             f"{own.known:.1f} %",
             [(f"{found.before:.1f} % before", "bad" if found.loss >= MUCH else "")],
         ),
-        Tile("new classes, estimated", f"{own.new:.1f} %", [(f"head {own.head}", "")]),
+        Tile("new photos left out", _share(own.new), [(f"right, head {own.head}", "")]),
     ]
-    if curve:
-        tiles.append(
-            Tile("new photos left out", f"{curve[-1].mean:.0f} %", [("right, measured", "")])
-        )
     figures = {name: Figure(uri(content, "image/png"), alt=name.removesuffix(".png"))
                for name, content in pictures.items() if name.endswith(".png")}  # fmt: skip
     sections = [
@@ -161,13 +166,14 @@ def _heads(found: Findings) -> Table:
     rows = [
         [
             Cell(one.head, "" if number else "the head that learned"),
-            *(Cell(f"{x:.1f}") for x in (one.known, found.before - one.known, one.new)),
+            *(Cell(f"{x:.1f}") for x in (one.known, found.before - one.known)),
+            Cell(_share(one.new)),
             Cell(f"{one.every:.1f}", best=one.every == best),
         ]
         for number, one in enumerate(every)
     ]
     note = f"Before, with the head {found.head_before}: {found.before:.1f} % of the known classes."
-    head = ["head", "known, %", "loss, points", "new, %", "all classes alike, %"]
+    head = ["head", "known, %", "loss, points", "new, left out", "all classes alike, %"]
     return Table("", head, rows, note)
 
 
@@ -213,6 +219,10 @@ def _confusions(found: Findings) -> list[Table]:
         head = ["known class", "taken for", "of its pictures"]
         tables.append(Table("Known classes, estimated", head, old, text=True))
     return tables
+
+
+def _share(percent: float) -> str:
+    return "unknown (one photo each)" if math.isnan(percent) else f"{percent:.1f} %"
 
 
 def _taken(found: Findings) -> list[str]:

@@ -74,9 +74,10 @@ class Classifier:
     @cached_property
     def head(self) -> Head:
         """The head, made when first needed: it starts from what the training left."""
-        return self._fresh(self.kind)
+        return self.fresh(self.kind)
 
-    def _fresh(self, kind: HeadName) -> Head:
+    def fresh(self, kind: HeadName) -> Head:
+        """A head that knows the base classes alone."""
         return comparison.own(self.cfg, self.network.remembered(), self.network.unit, kind)()
 
     def choices(self) -> tuple[HeadName, ...]:
@@ -85,7 +86,7 @@ class Classifier:
 
     def standing(self, kind: HeadName) -> Head:
         """Another head that knows the same classes: those learned later by their means alone."""
-        head = self._fresh(kind)
+        head = self.fresh(kind)
         if len(self.new_means):
             base = self.cfg.data.base
             labels = torch.arange(base, base + len(self.new_means))
@@ -214,7 +215,7 @@ class Classifier:
         state = {k.removeprefix("head."): v for k, v in tensors.items() if k.startswith("head.")}
         kind = bytes(tensors.get("kind", torch.tensor([], dtype=torch.uint8)).tolist())
         named = next((one for one in get_args(HeadName) if one.encode() == kind), self.cfg.head)
-        head = self._fresh(named)
+        head = self.fresh(named)
         head.restore(state)
         photos = tensors.get("new_photos", torch.zeros(len(means), dtype=torch.int64))
         if photos.shape != means.shape[:1] or photos.dtype != torch.int64:

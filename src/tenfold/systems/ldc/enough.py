@@ -145,7 +145,7 @@ def _verdict(points: Sequence[Point], fewest: int, photos: int) -> str:
     """Say in words what the curve shows, and how little it may rest on."""
     last = points[-1]
     found = (
-        f"Of {photos} photos, each left out in turn, {last.mean:.0f} % were recognised"
+        f"of {photos} photos, each left out in turn, {last.mean:.0f} % were recognised"
         f" (one photo is {100 / photos:.0f} %)"
     )
     if fewest < FEW:

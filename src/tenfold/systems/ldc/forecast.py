@@ -6,6 +6,8 @@ covariance. How near that comes to pictures: docs/systems/ldc.md.
 
 from __future__ import annotations
 
+import copy
+import math
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +20,8 @@ from .heads import Head
 
 PER_CLASS, AT_MOST = 200, 40_000
 """Draws of a class, and of all classes together (fewer of each where there are many)."""
+FOLDS = 3
+"""Parts of the photos that are left out in turn."""
 PART = 4096
 """Draws that are classified at once."""
 
@@ -32,18 +36,18 @@ class Draws:
 
 @dataclass(frozen=True)
 class Effect:
-    """Estimated accuracy (percent) of one head, all classes to choose from, each counting alike."""
+    """Accuracy (percent) of one head that has learned new classes, all classes to choose from."""
 
     head: str
     known: float
-    """Of the classes known before, once the new ones are known too."""
+    """Of the classes known before, estimated."""
     new: float
-    """Of the new classes."""
+    """Of the new classes' photos, each left out of the learning once; NaN for single photos."""
     every: float
-    """Of all of them."""
+    """Of all classes, each counting alike."""
     lost: tuple[tuple[int, int, float], ...]
-    """Known class, new class (numbers), and the percentage of the first taken for the second:
-    the most frequent first."""
+    """Known class, new class (numbers), and the estimated percentage of the first taken for the
+    second: the most frequent first."""
 
 
 def draws(
@@ -81,25 +85,57 @@ def accuracy(head: Head, given: Draws) -> float:
     return 100 * float((_answers(head, given) == given.labels).double().mean())
 
 
-def effect(name: str, head: Head, given: Draws, known: int) -> Effect:
-    """Measure a head that has learned new classes on draws of all; the first `known` are old."""
+def effect(name: str, head: Head, given: Draws, known: int, scale: float, new: float) -> Effect:
+    """Measure a head that has learned new classes on draws of the `known` ones.
+
+    Args:
+        name: Of the head.
+        head: It knows the new classes.
+        given: Draws of the classes known before.
+        known: Number of those.
+        scale: By what factor accuracy on pictures differs from that on draws.
+        new: Accuracy on photos left out (percent).
+    """
     answers, labels = _answers(head, given), given.labels
-    right, is_old = answers == labels, labels < known
-    total = int(labels.max()) + 1
-    table = torch.zeros(known, total - known)
-    gone = is_old & (answers >= known)
+    num = head.logits(given.features[:1]).shape[1] - known
+    table = torch.zeros(known, num)
+    gone = answers >= known
     places = (labels[gone], answers[gone] - known)
     table.index_put_(places, torch.ones(int(gone.sum())), accumulate=True)
-    table *= 100 * total / len(labels)  # as many draws of each class
+    table *= 100 * known / len(labels)  # as many draws of each class
     ranked = table.flatten().argsort(descending=True, stable=True).tolist()
-    lost = [(i // (total - known), i % (total - known)) for i in ranked]
-    return Effect(
-        name,
-        100 * float(right[is_old].double().mean()),
-        100 * float(right[~is_old].double().mean()),
-        100 * float(right.double().mean()),
-        tuple((a, known + b, float(table[a, b])) for a, b in lost if table[a, b] > 0),
-    )
+    lost = [(i // num, i % num) for i in ranked]
+    kept = 100 * scale * float((answers == labels).double().mean())
+    every = kept if math.isnan(new) else (known * kept + num * new) / (known + num)
+    taken = tuple((a, known + b, float(table[a, b])) for a, b in lost if table[a, b] > 0)
+    return Effect(name, kept, new, every, taken)
+
+
+def left_out(
+    head: Head, photos: Float[Tensor, "photo dim"], labels: Int[Tensor, " photo"], known: int
+) -> float:
+    """Percentage of new photos that a head finds right which learned the others; NaN if it cannot.
+
+    Args:
+        head: It knows the `known` classes; copies of it learn.
+        photos: Features.
+        labels: 0 for the first new class. Classes with one photo are learned, not tested.
+        known: Classes known before.
+    """
+    count = torch.bincount(labels)
+    place = torch.zeros_like(labels)
+    for c in range(len(count)):
+        place[labels == c] = torch.arange(int(count[c]))
+    folds, right, tested = min(int(count.max()), FOLDS), 0, 0
+    if folds < 2:
+        return math.nan
+    for fold in range(folds):
+        out = (place % folds == fold) & (count[labels] > 1)
+        other = copy.deepcopy(head)
+        other.learn(photos[~out], labels[~out] + known)
+        right += int((other.logits(photos[out]).argmax(1) == labels[out] + known).sum())
+        tested += int(out.sum())
+    return 100 * right / tested
 
 
 def _answers(head: Head, given: Draws) -> Int[Tensor, " draw"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +13,15 @@ from torch import Tensor
 from tenfold.core.versions import Learned
 from tenfold.data.images.decode import read_pictures
 
-from . import answer, data
+from . import answer, comparison, data
 from .classifier import Classifier
+from .config import HeadName
 from .enough import Enough, away_left_out, enough
 from .evaluation import nbytes
 from .feature_plot import Scene, draw_space
-from .forecast import Effect, accuracy, draws, effect, widths
-from .model import whitened
+from .forecast import Draws, Effect, accuracy, draws, effect, left_out, widths
+from .heads import Head
+from .model import HEADS, whitened
 
 UNKNOWN = 95.0
 """Percentage of `predict --unknown` by which learned photos are judged: its default."""
@@ -116,33 +119,47 @@ def _learn(
 ) -> Findings:
     """Let the classifier learn, and measure what can be measured before and after."""
     network, seed = classifier.network, classifier.cfg.seed
-    means, known = classifier.means, tuple(classifier.known)
-    covariance = network.covariance.cpu()
-    before = accuracy(classifier.head, draws(means, covariance, classifier.photos, seed))
-    was = classifier.kind
+    means, known, was = classifier.means, tuple(classifier.known), classifier.kind
+    covariance, num = network.covariance.cpu(), len(classifier.known)
+    given = draws(means, covariance, classifier.photos, seed)
+    before = scale_of(classifier, was, given) * accuracy(classifier.head, given)
     unknown = _unknown(classifier, features, labels)
     curve = enough(whitened(features, covariance, 1.0), labels, whitened(means, covariance, 1.0),
                    seed)  # fmt: skip
     if kind:
         classifier.use(kind)
-    rivals = {one: classifier.standing(one) for one in classifier.choices()
-              if one not in (classifier.kind, "ldc", "fine-tune")}  # fmt: skip
-    classifier.learn(features, labels, names)
-    given = draws(classifier.means, covariance, classifier.photos, seed)
-    for rival in rivals.values():
-        rival.learn(features, labels + len(known))
-    return Findings(
-        known,
-        names,
-        tuple(torch.bincount(labels).tolist()),
-        was,
-        before,
-        effect(classifier.kind, classifier.head, given, len(known)),
-        tuple(effect(one, head, given, len(known)) for one, head in rivals.items()),
-        curve,
-        unknown,
-        network.judges(),
+
+    def measured(one: HeadName, head: Head, learn: Callable[[], None]) -> Effect:
+        scale, new = scale_of(classifier, one, given), left_out(head, features, labels, num)
+        learn()
+        return effect(one, head, given, num, scale, new)
+
+    rivals: list[Effect] = []
+    for one in comparison.FREE:
+        if one != classifier.kind:
+            head = classifier.standing(one)
+            rivals.append(measured(one, head, lambda head=head: head.learn(features, labels + num)))
+    own = measured(
+        classifier.kind, classifier.head, lambda: classifier.learn(features, labels, names)
     )
+    counts = tuple(torch.bincount(labels).tolist())
+    return Findings(
+        known, names, counts, was, before, own, tuple(rivals), curve, unknown, network.judges()
+    )
+
+
+def scale_of(classifier: Classifier, kind: HeadName, given: Draws) -> float:
+    """By what factor a head's accuracy on pictures differs from that on draws.
+
+    From the base classes before any other was learned: on pictures it was measured at the end of
+    the training. A Gaussian for every class suits some heads more than pictures do.
+    """
+    network = classifier.network
+    on_pictures = float(network.measured[HEADS.index(kind)])
+    base = given.labels < classifier.cfg.data.base
+    of_base = Draws(given.features[base], given.labels[base])
+    on_draws = accuracy(classifier.fresh(kind), of_base)
+    return on_pictures / on_draws if on_pictures >= 0 and on_draws > 0 else 1.0
 
 
 def _unknown(

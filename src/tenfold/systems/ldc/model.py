@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -13,11 +14,12 @@ from tenfold.core.seed import generator
 from tenfold.nn.resnet import ResNet
 
 from .calibration_unit import Unit
-from .config import Calibration, Model
+from .config import Calibration, HeadName, Model
 from .heads import Base, Space, cosine, in_space
 
 PERCENTILES = 101
 SHRINKAGE = 0.1
+HEADS: tuple[HeadName, ...] = get_args(HeadName)
 Judges = Literal["training", "held-out", "test"]
 JUDGES: tuple[Judges, ...] = ("training", "held-out", "test")
 """Pictures whose distances decide what is unknown; weights keep the number."""
@@ -37,6 +39,7 @@ class Network(nn.Module):
     counts: Tensor
     distances: Tensor
     judged: Tensor
+    measured: Tensor
 
     def __init__(
         self, cfg: Model, calibration: Calibration, classes: int, seed: int, turns: int = 1
@@ -60,6 +63,7 @@ class Network(nn.Module):
         self.register_buffer("counts", torch.zeros(classes, dtype=torch.int64))
         self.register_buffer("distances", torch.zeros(PERCENTILES, dtype=torch.float64))
         self.register_buffer("judged", torch.zeros(2, dtype=torch.int64))
+        self.register_buffer("measured", torch.full((len(HEADS),), torch.nan).double())
         self.register_load_state_dict_pre_hook(_complete)
 
     def forward(
@@ -74,8 +78,19 @@ class Network(nn.Module):
         assert isinstance(unit, Unit)
         return unit
 
-    def remember(self, base: Base, distances: Float[Tensor, " image"], judges: Judges) -> None:
-        """Take over the base session's statistics; of the judges' distances the percentiles."""
+    def remember(
+        self,
+        base: Base,
+        distances: Float[Tensor, " image"],
+        judges: Judges,
+        accuracies: Mapping[HeadName, float],
+    ) -> None:
+        """Take over the base session's statistics, and those of the judges.
+
+        Of their distances the percentiles are kept, and the accuracies (percent) of heads on them.
+        """
+        for kind, accuracy in accuracies.items():
+            self.measured[HEADS.index(kind)] = accuracy
         self.judged.copy_(torch.tensor([JUDGES.index(judges), len(distances)]))
         self.vectors.copy_(base.vectors)
         self.means.copy_(base.means)
@@ -104,9 +119,10 @@ class Network(nn.Module):
 
 
 def _complete(network: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Weights of earlier versions do not say which pictures judged: training or held-out ones."""
+    """Weights of earlier versions do not say which pictures judged, nor how heads fared."""
     assert isinstance(network, Network)
-    state.setdefault(f"{prefix}judged", torch.zeros_like(network.judged))
+    for name in ("judged", "measured"):
+        state.setdefault(prefix + name, getattr(network, name))
 
 
 def whitened(
@@ -167,7 +183,7 @@ class BaseTrainingModel(nn.Module):
             self.register_buffer("filled", torch.zeros(classes, dtype=torch.int64))
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Loss and accuracy (a share) of a batch of `images`, `labels`, and in training `turns`."""
+        """Loss and accuracy (percent) of a batch of `images`, `labels`, and in training `turns`."""
         features = self.encoder(batch["images"]).float()
         if self.keep and self.training:
             self._collect(features.detach(), batch["labels"])
@@ -177,7 +193,7 @@ class BaseTrainingModel(nn.Module):
         else:  # upright pictures, upright classes
             vectors = vectors[:: self.turns]
         logits = cosine(features, vectors, self.temperature)  # batch, class (times turns)
-        hit = (logits.argmax(1) == wanted).float().mean()
+        hit = 100 * (logits.argmax(1) == wanted).float().mean()
         return {"loss": functional.cross_entropy(logits, wanted), "accuracy": hit.detach()}
 
     def _collect(self, features: Float[Tensor, "batch dim"], labels: Int[Tensor, " batch"]) -> None:

@@ -18,17 +18,18 @@ from tenfold.core.seed import generator
 from tenfold.core.stage import Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from tenfold.core.versions import Learned
+from tenfold.metrics import fewshot
 from tenfold.viz.predictions import Trained
 
 from . import comparison, data, evaluation, figures, official, predict
 from .calibration_unit import Unit, UnitTrainingModel, real_features, unit_batches, unit_steps
 from .classifier import ENCODE_BATCH, Classifier, encode
-from .config import Calibration, Config, PredictOptions
+from .config import Calibration, Config, HeadName, PredictOptions
 from .data import Encoded, Images
 from .evaluation import Course, Details
-from .heads import Base, Space, in_space, statistics
+from .heads import Base, Space, cosine, in_space, statistics
 from .learning import learn_files
-from .model import BaseTrainingModel, Exported, Judges, Network, distances, new_unit
+from .model import JUDGES, BaseTrainingModel, Exported, Judges, Network, distances, new_unit
 from .pretrained import take_encoder
 from .recipes import RECIPES, SMALL
 from .rehearsal import learned_vectors
@@ -60,6 +61,8 @@ class Ldc(System[Config]):
         "confusion/last session/base as novel": "lower",
         "confusion/last session/novel as base": "lower",
         "memory": "lower",
+        "unknown": "lower",
+        "unknown/at 95/never learned": "higher",
     }
     units: ClassVar[dict[str, str]] = {
         "accuracy": "%",
@@ -68,6 +71,7 @@ class Ldc(System[Config]):
         "drop/mean/points": "points",
         "confusion": "%",
         "spread": "points",
+        "unknown": "%",
         "memory": "kB",
     }
     headline: list[str] = ["final/mean/overall", "final/mean/harmonic"]
@@ -131,7 +135,10 @@ class Ldc(System[Config]):
             )
         base = self.measured(self.settings)
         judges, near = self._judges()
-        self.model.remember(base, distances(near, base.means, base.covariance), judges)
+        away = distances(near.features, base.means, base.covariance)
+        # on pictures of the training all heads look better than they are
+        accuracies = {} if judges == "training" else self._accuracies(base, near)
+        self.model.remember(base, away, judges, accuracies)
         jobs = [("calibrate", cfg.calibration, self.model.unit, cfg.unit_optim)]
         jobs = jobs if cfg.head == "ldc" else []
         for name, other in self.others.items():
@@ -170,8 +177,8 @@ class Ldc(System[Config]):
         settings = self.cfg.calibration
         return settings.real if settings.features == "first-epoch" else 0
 
-    def _judges(self) -> tuple[Judges, Tensor]:
-        """Features of base classes' pictures that decide what is unknown, in the head's space.
+    def _judges(self) -> tuple[Judges, Encoded]:
+        """Pictures of base classes that decide what is unknown, in the head's space.
 
         Pictures that the encoder was not trained on, if there are any: those of the training are
         nearer to their classes. Of the test pictures every other one, so that the rest can tell
@@ -179,12 +186,26 @@ class Ldc(System[Config]):
         """
         space = self.classifier.space
         if len(self.images.held):
-            return "held-out", self.encoded("held", space).features
+            return "held-out", self.encoded("held", space)
         test = self.encoded("test", space)
-        of_base = test.features[test.labels < self.cfg.data.base]
-        if len(of_base) < 2:
-            return "training", self.encoded("train", space).features
-        return "test", of_base[::2]
+        of_base = torch.nonzero(test.labels < self.cfg.data.base).flatten()[::2]
+        if len(of_base) == 0:
+            return "training", self.encoded("train", space)
+        return "test", Encoded(test.features[of_base], test.labels[of_base])
+
+    def _accuracies(self, base: Base, judges: Encoded) -> dict[HeadName, float]:
+        """Percentage that each head gets right before it learns a class."""
+        found: dict[HeadName, float] = {}
+        temperature, vectors = self.cfg.model.temperature, base.vectors.float()
+        for kind in self.classifier.choices():
+            if kind == "ldc":  # its unit, not trained yet, has no part in this
+                logits = cosine(judges.features.float(), vectors, temperature)
+            else:
+                logits = comparison.own(self.cfg, base, self.model.unit, kind)().logits(
+                    judges.features
+                )
+            found[kind] = fewshot.accuracy(logits.argmax(1), judges.labels)
+        return found
 
     def held_accuracy(self, training: nn.Module) -> dict[str, float]:
         """Accuracy of the trained classifier on held-out pictures of the base classes (percent)."""
@@ -199,7 +220,7 @@ class Ldc(System[Config]):
             labels = protocol.train.labels[part].to(device)
             losses = training({"images": images, "labels": labels})
             right += float(losses["accuracy"]) * len(part)
-        return {"accuracy": 100 * right / len(rows)}
+        return {"accuracy": right / len(rows)}
 
     # --- features and heads --------------------------------------------------------------------
 
@@ -281,8 +302,11 @@ class Ldc(System[Config]):
             name: evaluation.summary([evaluation.scores(one, heads[name][1]) for one in each])
             for name, each in outcomes.items()
         }
-        details = Details(courses[self.classifier.space], tuple(outcomes[""]))
-        return Evaluation(numbers.pop(""), numbers, details)
+        own_course = courses[self.classifier.space]
+        if split == "test":
+            judged_test = JUDGES[int(self.model.judged[0])] == "test"
+            numbers[""] |= evaluation.called_unknown(self.classifier, own_course, judged_test)
+        return Evaluation(numbers.pop(""), numbers, Details(own_course, tuple(outcomes[""])))
 
     def draw_pictures(self, evaluation: Evaluation, out: Path) -> dict[Path, str]:
         """Draw accuracy over the sessions, what is confused, and the space of features."""
@@ -342,6 +366,10 @@ class Ldc(System[Config]):
             "final/mean/overall": "overall accuracy after the last session",
             "final/mean/harmonic": "harmonic mean of base and new accuracy after the last session",
             "average": "average of sessions",
+            "unknown/at 95": "pictures called unknown",
+            "never learned": "of classes not learned yet",
+            "NCR@2FOR": "new, base 2 points lower",
+            "NCR@5FOR": "new, base 5 points lower",
             "points": "PD: first session less last",
             "relative": "PD of the first session",
             "base as base": "base as another base class",
