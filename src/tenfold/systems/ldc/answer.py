@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tenfold.viz import plots
 from tenfold.viz.page import Cell, Figure, Page, Section, Table, Tile, footer, rendered, uri
 
+from .findings import Findings
 from .forecast import Effect
-
-if TYPE_CHECKING:
-    from .learning import Findings
 
 MUCH = 5.0
 """Points of estimated accuracy whose loss is worth a warning."""

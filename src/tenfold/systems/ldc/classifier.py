@@ -13,15 +13,19 @@ from torch import Tensor
 
 from tenfold.core.versions import check_name
 from tenfold.data.images import fscil
+from tenfold.nn.resnet import ResNet
 
 from . import comparison
 from .config import Config, HeadName
+from .data import view_of
 from .forecast import widths
 from .heads import Head, Space, in_space
 from .model import Network, distances
 
 ENCODE_BATCH = 250
 """Pictures that are encoded at once."""
+LARGE_BATCH = 25
+"""The same of large encoders, whose activations fill the memory."""
 
 
 @torch.no_grad()
@@ -31,7 +35,8 @@ def encode(
     """Features of held pictures under the test transform, in evaluation mode, on the CPU."""
     was_training, device = network.training, network.means.device
     network.eval()
-    parts = [network(view.test(x).to(device)).float().cpu() for x in images.split(ENCODE_BATCH)]
+    size = ENCODE_BATCH if isinstance(network.encoder, ResNet) else LARGE_BATCH
+    parts = [network(view.test(x).to(device)).float().cpu() for x in images.split(size)]
     network.train(was_training)
     return torch.cat(parts)
 
@@ -55,7 +60,7 @@ class Classifier:
 
     def __init__(self, network: Network, cfg: Config) -> None:
         self.network, self.cfg = network, cfg
-        self.view = fscil.view(cfg.data.name, cfg.data.size)
+        self.view = view_of(cfg)
         """The way from a picture to the network's input."""
         self.known = list(cfg.classes[: cfg.data.base])
         """Names of the classes that the head knows now, in the order of its logits."""

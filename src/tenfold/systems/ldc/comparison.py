@@ -86,12 +86,16 @@ SETTINGS = {trained.name: trained for trained in TRAINED}
 
 
 def slow(
-    cfg: Config, measured: Callable[[Calibration], Base], units: Mapping[str, Unit], lunch: Base
+    cfg: Config,
+    measured: Callable[[Calibration], Base],
+    units: Mapping[str, Unit],
+    lunch: Base | None,
 ) -> dict[str, Row]:
     """Ablations of the run's own LDC, the official code's variants, and Free Lunch.
 
     `measured` gives the statistics that a head with some settings starts from, `lunch` are those
-    that Free Lunch wants.
+    that Free Lunch wants; None leaves it out (it takes roots of features, which a transformer's are
+    too negative for).
     """
 
     def row(settings: Calibration, unit: Unit | None = None) -> Row:
@@ -99,7 +103,9 @@ def slow(
         unit = unit or new_unit(base.means.shape[1], settings, seed)
         return Row(rehearsal(base, settings, cfg.model.temperature, seed, unit), settings.space)
 
-    mine, rows = cfg.calibration, {"Free Lunch": Row(lambda: FreeLunch(lunch, cfg.seed))}
+    mine, rows = cfg.calibration, dict[str, Row]()
+    if lunch is not None:
+        rows["Free Lunch"] = Row(lambda: FreeLunch(lunch, cfg.seed))
     if cfg.head == "ldc":
         rows["own settings, unit untrained"] = row(replace(mine, unit="untrained"))
         rows["own settings, no unit"] = row(replace(mine, unit="none"))

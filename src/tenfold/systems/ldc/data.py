@@ -22,7 +22,7 @@ from tenfold.data.images import augment, fscil, fscil_open
 from tenfold.data.images.decode import ENDINGS, photos_below
 from tenfold.generated import shapes
 
-from . import official
+from . import encoders, official
 from .config import Config, Data
 from .recipes import RECIPES
 
@@ -55,12 +55,15 @@ def read(data: Data, seed: int) -> fscil.Protocol:
 
 def complete(cfg: Config) -> Config:
     """Choose the data (generated where none is found), the protocol's numbers and the classes."""
+    cfg = with_encoder(cfg)
     data = cfg.data
     if data.path and data.name == COMPACT and not (Path(data.path) / "test.npz").exists():
         data = replace(data, name="folder")  # what the small recipes take is no folder of folders
     folder = find(data)
     if folder is None and data.name != "shapes":  # a protocol of its own
         data = replace(data, name="shapes", size=0, base=0, way=0, shot=0)
+    if cfg.transformer.dim and data.name not in fscil.FIXED and not data.size:
+        data = replace(data, size=cfg.transformer.input)  # so that pictures are resized once
     if cfg.classes:
         return replace(cfg, data=data)
     if folder is None:
@@ -73,6 +76,17 @@ def complete(cfg: Config) -> Config:
         data=replace(data, base=numbers.base, way=numbers.way, shot=data.shot or numbers.shot),
         classes=classes,
     )
+
+
+def with_encoder(cfg: Config) -> Config:
+    """The configuration with kind and sizes of the transformer whose weights it names."""
+    if not cfg.encoder:
+        return cfg
+    kind, sizes = encoders.describe(Path(cfg.encoder), cfg.transformer)
+    if not kind:
+        return cfg
+    model = replace(cfg.model, kind="vit" if kind == "vit" else "hivit")
+    return replace(cfg, model=model, transformer=sizes)
 
 
 OFFICIAL_COUNTS = {"cifar100": 500, "mini_imagenet": 500, "cub200": 30}
@@ -190,8 +204,16 @@ class Images:
     @cached_property
     def view(self) -> fscil.View:
         """The way from a picture to the network's input; no picture is read."""
-        data = self.cfg.data
-        return fscil.view(data.name, data.size)
+        return view_of(self.cfg)
+
+
+def view_of(cfg: Config) -> fscil.View:
+    """The way from a held picture to the network's input, in the colours that the encoder wants."""
+    view = fscil.view(cfg.data.name, cfg.data.size)
+    if cfg.model.kind not in ("vit", "hivit"):
+        return view
+    mean, std = encoders.COLOURS[cfg.transformer.normalise]
+    return replace(view, mean=mean, std=std)
 
 
 @dataclass(frozen=True)

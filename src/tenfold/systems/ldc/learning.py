@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,54 +15,16 @@ from tenfold.data.images.decode import read_pictures
 from . import answer, comparison, data
 from .classifier import Classifier
 from .config import HeadName
-from .enough import Enough, away_left_out, enough
+from .enough import away_left_out, enough
 from .evaluation import nbytes
 from .feature_plot import Scene, draw_space
+from .findings import Findings, Unknown
 from .forecast import Draws, Effect, accuracy, draws, effect, left_out, widths
 from .heads import Head
 from .model import HEADS, whitened
 
 UNKNOWN = 95.0
 """Percentage of `predict --unknown` by which learned photos are judged: its default."""
-
-
-@dataclass(frozen=True)
-class Unknown:
-    """What the limit for unknown pictures makes of the new photos."""
-
-    before: int
-    """Photos that were called unknown before their classes were learned."""
-    photos: int
-    left_out: int
-    """Photos that were left out in turn."""
-    alarms: int
-    """Of those, the ones that are called unknown all the same."""
-
-
-@dataclass(frozen=True)
-class Findings:
-    """Everything that is told of a step of learning; accuracies are estimates unless said."""
-
-    known: tuple[str, ...]
-    """Classes known before."""
-    names: tuple[str, ...]
-    photos: tuple[int, ...]
-    head_before: str
-    before: float
-    """Estimated accuracy of the known classes before (percent), by the head of then."""
-    own: Effect
-    """Of the head that learned."""
-    others: tuple[Effect, ...]
-    """Of heads that need no training, had they learned the same."""
-    enough: Enough
-    unknown: Unknown
-    judges: str
-    """Pictures that the limit for unknown was calibrated on."""
-
-    @property
-    def loss(self) -> float:
-        """Estimated points of accuracy that the known classes lose."""
-        return self.before - self.own.known
 
 
 def learn_files(classifier: Classifier, inputs: Path, name: str, kind: str = "") -> Learned:

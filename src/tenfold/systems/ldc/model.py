@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tenfold.core.seed import generator
-from tenfold.nn.resnet import ResNet
 
+from . import encoders
 from .calibration_unit import Unit
-from .config import Calibration, HeadName, Model
+from .config import Calibration, HeadName, Model, Transformer
 from .heads import Base, Space, cosine, in_space
 
 PERCENTILES = 101
@@ -42,13 +42,17 @@ class Network(nn.Module):
     measured: Tensor
 
     def __init__(
-        self, cfg: Model, calibration: Calibration, classes: int, seed: int, turns: int = 1
+        self,
+        cfg: Model,
+        calibration: Calibration,
+        classes: int,
+        seed: int,
+        turns: int = 1,
+        sizes: Transformer | None = None,
     ) -> None:
         """`turns` is the orientations that base training tells apart, 1 or 4."""
         super().__init__()
-        # channels last: what the convolutions of CPUs and GPUs like best
-        self.encoder = ResNet(cfg.kind, cfg.width)
-        self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.encoder = encoders.build(cfg, sizes or Transformer())
         self.temperature = cfg.temperature
         dim = self.encoder.dim
         self.turns = turns

@@ -27,6 +27,7 @@ from .classifier import ENCODE_BATCH, Classifier, encode
 from .config import Calibration, Config, HeadName, PredictOptions
 from .data import Encoded, Images
 from .evaluation import Course, Details
+from .feature_cache import cached, digest_of
 from .heads import Base, Space, cosine, in_space, statistics
 from .learning import learn_files
 from .model import JUDGES, BaseTrainingModel, Exported, Judges, Network, distances, new_unit
@@ -89,7 +90,9 @@ class Ldc(System[Config]):
         if not cfg.classes:
             raise ValueError("the configuration has no classes; use Ldc.complete(cfg)")
         turns = 4 if cfg.data.rotations and not cfg.encoder else 1
-        self.model: Network = Network(cfg.model, cfg.calibration, cfg.data.base, cfg.seed, turns)
+        self.model: Network = Network(
+            cfg.model, cfg.calibration, cfg.data.base, cfg.seed, turns, cfg.transformer
+        )
         self.settings = cfg.calibration if cfg.head == "ldc" else None
         self.others: dict[str, comparison.Trained] = {}
         """Units of other settings that are trained beside the run's own, for the table."""
@@ -119,7 +122,7 @@ class Ldc(System[Config]):
                 "leaves out; set --calibration.features final"
             )
         if cfg.encoder:
-            take_encoder(self.model, Path(cfg.encoder))
+            take_encoder(self.model, Path(cfg.encoder), cfg.model.kind)
         else:
             held, epochs = len(self.images.held) > 0, self.images.epochs
             yield Stage(
@@ -237,11 +240,21 @@ class Ldc(System[Config]):
                 rows = images.kept if what == "train" else images.held
                 pictures = protocol.train.at(torch.from_numpy(rows))
             parts = pictures.images.split(ENCODE_BATCH)
-            features = divided(
-                len(parts),
-                lambda part: encode(self.model, images.view, parts[part]),
-                f"features of {what} pictures",
-            )
+            gib = self.cfg.data.features_gib
+            keep = bool(self.cfg.encoder) and gib > 0
+            device = self.model.means.device.type
+            state = self.model.encoder.state_dict() if keep else {}
+            digest = digest_of(state, device, repr(self.cfg.transformer)) if keep else ""
+
+            def part(index: int) -> Tensor:
+                def compute() -> Tensor:
+                    return encode(self.model, images.view, parts[index])
+
+                if not keep:
+                    return compute()
+                return cached(parts[index], images.view, digest, gib, compute)
+
+            features = divided(len(parts), part, f"features of {what} pictures")
             self._encoded[what] = version, Encoded(torch.cat(features), pictures.labels)
         raw = self._encoded[what][1]
         return Encoded(in_space(raw.features, space), raw.labels)
@@ -316,7 +329,9 @@ class Ldc(System[Config]):
         train, tukey = self.encoded("train"), self.encoded("train", "tukey")
         rows = comparison.quick(self.cfg, self.measured(), statistics(tukey.features, tukey.labels))
         if self.cfg.peers == "all":
-            lunch = statistics(train.features.sqrt(), train.labels)
+            lunch = None
+            if bool((train.features >= 0).all()):
+                lunch = statistics(train.features.sqrt(), train.labels)
             units = {name: self.model.other(name) for name in self.others}
             rows |= comparison.slow(self.cfg, self.measured, units, lunch)
         return rows
