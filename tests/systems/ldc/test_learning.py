@@ -147,8 +147,11 @@ def test_lines_json_page(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     save_photos(tmp_path / "new" / "star", 14, 5)
     cli.main(["learn", str(run), str(tmp_path / "new")])
     said = capsys.readouterr().out
-    for words in ("known before: accuracy", "(estimated, head ldc)", "lda", "enough? ",
-                  "none of these? ", "of 10 photos were called unknown before", "test pictures"):  # fmt: skip
+    told = (
+        "known before: accuracy", "(estimated, head ldc)", "lda", "enough? ", "none of these? ",
+        "of 10 photos were called unknown before", "test pictures",
+    )  # fmt: skip
+    for words in told:
         assert words in said, words
     facts = json.loads((run / "learned/0001/learned.json").read_text())
     assert facts["head"] == "ldc" and facts["classes"] == {"<b>kite": 5, "star": 5}

@@ -1,7 +1,7 @@
 """Effect of new classes on those known, estimated from what is kept: no picture is needed.
 
 Pictures of a class are drawn from the Gaussian that the run keeps of it: its mean and the shared
-covariance. How near that comes to pictures: docs/systems/ldc.md.
+covariance. How near that comes to pictures: docs/guides/ldc.md.
 """
 
 from __future__ import annotations

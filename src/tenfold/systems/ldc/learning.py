@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -90,22 +89,20 @@ def _learn(
     if kind:
         classifier.use(kind)
 
-    def measured(one: HeadName, head: Head, learn: Callable[[], None]) -> Effect:
+    def measured(one: HeadName, head: Head) -> Effect:
         scale, new = scale_of(classifier, one, given), left_out(head, features, labels, num)
-        learn()
+        if head is classifier.head:
+            classifier.learn(features, labels, names)
+        else:
+            head.learn(features, labels + num)
         return effect(one, head, given, num, scale, new)
 
-    rivals: list[Effect] = []
-    for one in comparison.FREE:
-        if one != classifier.kind:
-            head = classifier.standing(one)
-            rivals.append(measured(one, head, lambda head=head: head.learn(features, labels + num)))
-    own = measured(
-        classifier.kind, classifier.head, lambda: classifier.learn(features, labels, names)
-    )
+    free = [one for one in comparison.FREE if one != classifier.kind]
+    rivals = tuple(measured(one, classifier.standing(one)) for one in free)
+    own = measured(classifier.kind, classifier.head)
     counts = tuple(torch.bincount(labels).tolist())
     return Findings(
-        known, names, counts, was, before, own, tuple(rivals), curve, unknown, network.judges()
+        known, names, counts, was, before, own, rivals, curve, unknown, network.judges()
     )
 
 
