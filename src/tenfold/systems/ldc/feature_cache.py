@@ -8,6 +8,7 @@ what would be computed, to the last bit.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import warnings
@@ -90,7 +91,8 @@ def _write(file: Path, features: Tensor, gib: int | float) -> None:
         os.replace(temporary, file)
         _bound(file.parent, gib * 2**30)
     except Exception as error:  # a full or read-only disk must not cost the run
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         warnings.warn(
             f"features are not kept in {file.parent} ({error}); set TENFOLD_CACHE to a folder with "
             "room, or --data.features-gib 0",

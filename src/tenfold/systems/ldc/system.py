@@ -402,8 +402,9 @@ class Ldc(System[Config]):
     def export(self) -> Export:
         """Encoder and the current class vectors: normalised pictures to cosine logits."""
         state = self.classifier.head.state()
-        if "vectors" not in state:
-            raise ValueError(f"head {self.cfg.head} has no class vectors; cosine heads export")
+        if "vectors" not in state or self.classifier.kind == "lda":
+            kind = self.classifier.kind
+            raise ValueError(f"head {kind} compares no class vectors by cosine; such heads export")
         size = self.images.view.size
         example = torch.randn(2, 3, size, size, generator=generator("export"))
         module = Exported(self.model.cpu().eval(), state["vectors"], self.classifier.space)
