@@ -107,11 +107,14 @@ def test_the_curve_is_the_loop_over_photos(base: Base) -> None:
     ("apart", "says"), [(True, "Enough"), (False, "unlikely to help")], ids=["clear", "no"]
 )
 def test_the_verdict(base: Base, apart: bool, says: str) -> None:
-    """Classes of their own, and two that look like a known one."""
+    """Classes of their own, and photos that all look like known classes."""
     photos, labels = clouds(range(KNOWN, KNOWN + 2), 8, 5)
-    centres = 3 * torch.eye(DIM)
-    around = photos - centres[labels]
-    photos = 0.1 * around + (centres[labels] if apart else base.means[:1].float())
+    centres = 3 * torch.eye(DIM)[labels]
+    photos = (
+        centres + 0.1 * (photos - centres)
+        if apart
+        else base.means[torch.arange(16) % KNOWN].float()
+    )
     assert says in enough(photos.double(), labels - KNOWN, base.means, 0).verdict
 
 
