@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
-from tiny import config
+from tiny import config, options
 
 from tenfold.data.images import fscil
+from tenfold.generated import shapes
 from tenfold.nn.vit import Vit, VitShape
-from tenfold.runner.weights import construct
+from tenfold.runner.weights import construct, save_weights
+from tenfold.systems import system_class
 from tenfold.systems.ldc import feature_cache
 from tenfold.systems.ldc.encoders import Frozen
 from tenfold.systems.ldc.heads import in_space
+from tenfold.systems.ldc.pretrained import take_encoder
 from tenfold.systems.ldc.system import Ldc
 
 pytestmark = pytest.mark.usefixtures("generated_only")
@@ -97,12 +100,27 @@ def test_refusals(dino: Path, tmp_path: Path) -> None:
         config("ldc", "demo", ["--encoder", str(tmp_path / "nowhere")])
 
 
-def test_the_backbone_of_an_itpn_run(made: Callable[[str], Path]) -> None:
-    system = frozen(["--head", "ncm", "--data.draws", "1", "--encoder", str(made("itpn"))])
+def test_the_backbone_of_an_itpn_run(tmp_path: Path) -> None:
+    """As far as weights go: what they were trained on does not matter here."""
+    itpn = construct(system_class("itpn"), config("itpn", "demo", options("itpn")))
+    save_weights(tmp_path / "run" / "weights.safetensors", "itpn", itpn)
+    words = ["--head", "ncm", "--data.draws", "1", "--encoder", str(tmp_path / "run")]
+    system = construct(Ldc, config("ldc", "demo", words))
+    assert isinstance(system, Ldc)
+    take_encoder(system.model, tmp_path / "run", system.cfg.model.kind)
     assert system.cfg.model.kind == "hivit" and system.cfg.transformer.depths == (1, 1, 2)
-    features = system.encoded("test").features
-    assert features.shape[1] == system.cfg.transformer.dim and bool(features.isfinite().all())
-    torch.testing.assert_close(features.mean(1), torch.zeros(len(features)), atol=1e-4, rtol=0)
+    features = system.classifier.features(torch.from_numpy(shapes.draw(1, ["a", "b"])))
+    backbone = itpn.model["classify"].backbone.eval()
+    size = system.cfg.transformer.input
+    view = system.classifier.view
+    assert view.mean == fscil.IMAGENET[0] and size == itpn.cfg.model.size
+    given = view.test(torch.from_numpy(shapes.draw(1, ["a", "b"])))
+    if given.shape[-1] != size:
+        given = F.interpolate(given, size=(size, size), mode="bicubic", antialias=True)
+    with torch.no_grad():
+        tokens = backbone.encode(given).tokens.mean(1)
+    wanted = (tokens - tokens.mean(1, keepdim=True)) / tokens.std(1, keepdim=True, correction=0)
+    torch.testing.assert_close(features, wanted, atol=1e-3, rtol=1e-3)
 
 
 def test_the_cache_is_bounded(cache: Path) -> None:
