@@ -19,6 +19,8 @@ from .heads import Base, Space, cosine, in_space
 
 PERCENTILES = 101
 SHRINKAGE = 0.1
+UNMEASURED = -1.0
+"""Accuracy of a head that was not tried."""
 HEADS: tuple[HeadName, ...] = get_args(HeadName)
 Judges = Literal["training", "held-out", "test"]
 JUDGES: tuple[Judges, ...] = ("training", "held-out", "test")
@@ -67,7 +69,7 @@ class Network(nn.Module):
         self.register_buffer("counts", torch.zeros(classes, dtype=torch.int64))
         self.register_buffer("distances", torch.zeros(PERCENTILES, dtype=torch.float64))
         self.register_buffer("judged", torch.zeros(2, dtype=torch.int64))
-        self.register_buffer("measured", torch.full((len(HEADS),), torch.nan).double())
+        self.register_buffer("measured", torch.full((len(HEADS),), UNMEASURED).double())
         self.register_load_state_dict_pre_hook(_complete)
 
     def forward(

@@ -381,7 +381,6 @@ class Ldc(System[Config]):
             "final/mean/overall": "overall accuracy after the last session",
             "final/mean/harmonic": "harmonic mean of base and new accuracy after the last session",
             "average": "average of sessions",
-            "unknown/at 95": "pictures called unknown",
             "never learned": "of classes not learned yet",
             "NCR@2FOR": "new, base 2 points lower",
             "NCR@5FOR": "new, base 5 points lower",
