@@ -711,8 +711,8 @@ FAULTS = (
     Fault(
         "ldc-head-scale",
         "square roots of features are compared without being brought to length one",
-        "return functional.normalize(features.clamp_min(0).sqrt(), dim=1)",
-        "return features.clamp_min(0).sqrt()",
+        "return functional.normalize(features.sign() * features.abs().sqrt(), dim=1)",
+        "return features.sign() * features.abs().sqrt()",
         ("test_square_root_features_have_length_one",),
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -41,7 +42,7 @@ class Toy(System[Config]):
         self.classes: tuple[str, ...] = ("nought",)
         self.means = torch.zeros(1)
 
-    def learn(self, folder: Path, name: str) -> Learned:
+    def learn(self, folder: Path, name: str, head: str = "") -> Learned:
         inside = sorted(p for p in folder.iterdir() if p.is_dir())
         found = {f.name: f for f in inside} or {name or folder.name: folder}
         before, photos = self.means.nbytes, []
@@ -55,7 +56,10 @@ class Toy(System[Config]):
         notes = ("a note",)
         pictures = {"map.png": b"picture"}
         after = self.means.nbytes
-        return Learned(tuple(found), tuple(photos), notes, before, after, self.classes, pictures)
+        return Learned(
+            tuple(found), tuple(photos), notes, before, after, self.classes, pictures,
+            lines=("a finding",), facts={"found": 7}, loss=6.0,
+        )  # fmt: skip
 
     def learned_state(self) -> dict[str, Tensor]:
         return {"means": self.means}
@@ -142,9 +146,13 @@ def test_a_folder_of_classes(run: Path, photos: Path, learn: Call) -> None:
     assert code == 0 and answers(run) == ["nought", "[red]five", "ten"]
     assert f"{run} is at version 1, was at version 0; learned in" in out
     assert re.search(r"\[red\]five │ 1 *\n", out) and re.search(r"ten +│ 3 *\n", out)
-    assert "kept of all 3 classes: 12 bytes, before: 4\n* a note\n" in out
+    assert "kept of all 3 classes: 12 bytes, before: 4\na finding\n* a note\n" in out
     picture = run / "learned/0001/map.png"
-    assert f"{picture}\nundo: tenfold learn '{run}' --undo\n" in out
+    facts = run / "learned/0001/learned.json"
+    assert f"{picture}\n{facts}\nundo: tenfold learn '{run}' --undo\n" in out
+    said = json.loads(facts.read_text())
+    assert said["classes"] == {"[red]five": 1, "ten": 3} and said["found"] == 7
+    assert "a finding\n" in out
     assert picture.read_bytes() == b"picture"
     assert (run / "weights.safetensors").read_bytes() == weights
 
@@ -274,9 +282,9 @@ def test_a_run_that_is_trained_again_while_it_learns_keeps_the_new_weights_alone
 ) -> None:
     plain = Toy.learn
 
-    def slow(self: Toy, folder: Path, name: str) -> Learned:
+    def slow(self: Toy, folder: Path, name: str, head: str = "") -> Learned:
         runs.save_weights(run / "weights.safetensors", "toy", runs.construct(Toy, Config(1)))
-        return plain(self, folder, name)
+        return plain(self, folder, name, head)
 
     monkeypatch.setattr(Toy, "learn", slow)
     learn(run, photos)
@@ -330,3 +338,12 @@ def test_killed_anywhere_while_learning(
     assert answers(run) == ["nought", "[red]five" if committed else "ten", "ten"]
     assert learn(run, photos / "[red]five", "--name", "again")[0] == 0
     assert Versions(run).undo() == (2 if committed else 1)
+
+
+def test_what_costs_too_much_is_refused(run: Path, photos: Path, learn: Call) -> None:
+    before = content(run)
+    assert_wrong(learn(run, photos, "--max-loss", "5"), "6.0 points", "--max-loss 5", "a note")
+    assert content(run) | {"learned/lock": b""} == before | {"learned/lock": b""}
+    assert_wrong(learn(run, "--undo", "--head", "lda"), "--head", "FOLDER")
+    assert_wrong(learn(run, photos, "--max-loss", "-1"), "--max-loss", "-1")
+    assert learn(run, photos, "--max-loss", "6")[0] == 0

@@ -81,3 +81,24 @@ def test_wrong_numbers_of_classes():
         fewshot.session_accuracies(LAST[None], LABELS + 1, 1, 1)
     with pytest.raises(ValueError, match="labels 0 to 3 must lie in 0 to 2"):
         fewshot.class_accuracies(LAST, LABELS, 3)
+
+
+def test_novel_rate_at_a_forgetting_rate() -> None:
+    """NCR by a loop over all offsets, ties included."""
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(300, 7, generator=random).mul(4).round()
+    labels = torch.randint(7, (300,), generator=random)
+    logits[torch.arange(300), labels] += 3
+    found = fewshot.rivals(logits, 5)
+    old = labels < 5
+    alone = float((logits[:, :5].argmax(1) == labels)[old].double().sum())
+    for points in (0, 2, 5, 100):
+        best = 0.0
+        for offset in [x / 2 + 0.25 for x in range(-100, 100)]:
+            moved = logits.clone()
+            moved[:, 5:] += offset
+            right = moved.argmax(1) == labels
+            if alone - float(right[old].double().sum()) <= points / 100 * int(old.sum()):
+                best = max(best, 100 * float(right[~old].double().mean()))
+        assert fewshot.novel_at_forgetting(found, labels, 5, points) == pytest.approx(best)
+    assert math.isnan(fewshot.novel_at_forgetting(found, labels.clamp(max=4), 5, 2))

@@ -6,7 +6,7 @@ import os
 import shlex
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tenfold.core.errors import UsageError
 
@@ -23,6 +23,8 @@ def learn(rest: list[str]) -> None:
         run: Annotated[Path, *positional("RUN")],
         folder: Annotated[str, *positional("FOLDER")] = "",
         name: str = "",
+        head: str = "",
+        max_loss: float = 100.0,
         undo: bool = False,
         redo: bool = False,
         history: bool = False,
@@ -37,6 +39,10 @@ def learn(rest: list[str]) -> None:
             run: Run folder of a system that can learn, such as ldc.
             folder: Photos of one class, or a folder of such folders, named after their classes.
             name: Name of the class, where FOLDER holds photos of one; by default FOLDER's name.
+            head: Head that learns and answers from now on; of ldc: lda, ncm, teen, or the run's
+                own. By default the one that answers now.
+            max_loss: Refuse what would cost the classes known before more than so many points of
+                accuracy, by the estimate that learning makes.
             undo: Go back to the version before.
             redo: Go forward again.
             history: List the versions.
@@ -51,10 +57,14 @@ def learn(rest: list[str]) -> None:
             )
         if name and not folder:
             raise UsageError("--name names the class of the photos in FOLDER; give FOLDER too")
+        if head and not folder:
+            raise UsageError("--head is of what learns the photos in FOLDER; give FOLDER too")
+        if not 0 <= max_loss <= 100:
+            raise UsageError(f"--max-loss is of points of accuracy, 0 to 100, got {max_loss:g}")
         versions = _versions(run)
         if folder:
             # absolute, so that "." has a name
-            _learn(versions, Path(os.path.abspath(folder)), name)
+            _learn(versions, Path(os.path.abspath(folder)), name, head, max_loss)
         elif history:
             _show_history(versions)
         else:
@@ -65,7 +75,7 @@ def learn(rest: list[str]) -> None:
             came = "" if before is None else f", was at version {before}"
             print(f"{run} is at version {now}{came}")
 
-    flags = ["--name", "--undo", "--redo", "--history", "--to"]
+    flags = ["--name", "--head", "--max-loss", "--undo", "--redo", "--history", "--to"]
     if not rest:
         raise UsageError(
             "which run? `tenfold learn RUN FOLDER` learns the classes of the photos in FOLDER; "
@@ -85,7 +95,7 @@ def _versions(run: Path) -> Versions:
     return versions_of(run)
 
 
-def _learn(versions: Versions, folder: Path, name: str) -> None:
+def _learn(versions: Versions, folder: Path, name: str, head: str, max_loss: float) -> None:
     """Learn, make it a version, and only then write pictures: nothing half-done counts."""
     from tenfold.core import checkpoint
     from tenfold.core.capabilities import Learns
@@ -109,7 +119,13 @@ def _learn(versions: Versions, folder: Path, name: str) -> None:
         if not isinstance(system, Learns):
             raise refusal(name_of, "learn")
         opened = time.monotonic()
-        learned = system.learn(folder, name)
+        learned = system.learn(folder, name, head)
+        if learned.loss > max_loss:
+            raise ValueError(
+                f"{folder} was not learned: the classes known before would lose an estimated "
+                f"{learned.loss:.1f} points, more than --max-loss {max_loss:g}. "
+                + " ".join(learned.notes)
+            )
         number = versions.add(system.learned_state(), learned)
     ended = time.monotonic()
     print(
@@ -117,12 +133,25 @@ def _learn(versions: Versions, folder: Path, name: str) -> None:
         f"{ended - opened:.2f} s, after {opened - began:.2f} s to open the run"
     )
     _show_learned(learned)
+    beside = versions.file(number).with_suffix("")
     for file, content in learned.pictures.items():
         assert Path(file).name == file
-        picture = versions.file(number).with_suffix("") / file
-        checkpoint.write_bytes(picture, content)
-        print(picture)
+        checkpoint.write_bytes(beside / file, content)
+        print(beside / file)
+    checkpoint.write_json(beside / "learned.json", _facts(number, learned))
+    print(beside / "learned.json")
     print(f"undo: tenfold learn {shlex.quote(str(run))} --undo")
+
+
+def _facts(number: int, learned: Learned) -> dict[str, Any]:
+    return {
+        "version": number,
+        "classes": dict(zip(learned.names, learned.photos, strict=True)),
+        "known": list(learned.classes),
+        "bytes": {"before": learned.memory_before, "after": learned.memory_after},
+        "notes": list(learned.notes),
+        **learned.facts,
+    }
 
 
 def _show_learned(learned: Learned) -> None:
@@ -136,6 +165,8 @@ def _show_learned(learned: Learned) -> None:
         f"kept of all {len(learned.classes)} classes: {learned.memory_after:,} bytes, "
         f"before: {learned.memory_before:,}"
     )
+    for line in learned.lines:
+        print(line)
     for note in learned.notes:
         print(f"* {note}")
 

@@ -68,8 +68,11 @@ class RunsOfficial(Protocol):
 class Learns(Protocol):
     """Takes new classes after its training."""
 
-    def learn(self, inputs: Path, name: str) -> Learned:
-        """Take the classes of a folder of photos (`name` names a lone one); write nothing."""
+    def learn(self, inputs: Path, name: str, head: str = "") -> Learned:
+        """Take the classes of a folder of photos (`name` names a lone one); write nothing.
+
+        `head` is the way of learning, of those that the system has; empty is that of now.
+        """
 
     def learned_state(self) -> dict[str, Tensor]:
         """Return what `learn` changed since the training: a version, to lie beside the weights."""

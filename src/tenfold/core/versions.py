@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -51,7 +52,13 @@ class Learned:
     classes: tuple[str, ...]
     """All classes that are known now, in the order of the answers."""
     pictures: dict[str, bytes] = field(default_factory=dict)
-    """File name -> content; written beside the version."""
+    """File name -> content (pictures, a page); written beside the version."""
+    lines: tuple[str, ...] = ()
+    """Findings, a sentence each."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """The findings as plain values: JSON beside the version."""
+    loss: float = 0.0
+    """Points of accuracy that the classes known before lose by an estimate."""
 
 
 @dataclass(frozen=True)

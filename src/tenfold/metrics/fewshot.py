@@ -102,6 +102,47 @@ def relative_drop(sessions: Float[Tensor, " session"]) -> float:
     return performance_drop(sessions) / first if first != 0 else float("nan")
 
 
+@dataclass(frozen=True)
+class Rivals:
+    """The best base and the best novel class of each picture, and which is ahead."""
+
+    base: Int[Tensor, " image"]
+    novel: Int[Tensor, " image"]
+    lead: Float[Tensor, " image"]
+    """Logit of the novel class less that of the base class; the larger logit answers."""
+
+
+def rivals(logits: Float[Tensor, "image class"], base: int) -> Rivals:
+    """Split logits of all classes into the best of the first `base` ones and of the others."""
+    old, new = logits[:, :base].max(1), logits[:, base:].max(1)
+    return Rivals(old.indices, new.indices + base, new.values - old.values)
+
+
+def novel_at_forgetting(
+    found: Rivals, labels: Int[Tensor, " image"], base: int, points: int | float
+) -> float:
+    """NCR@pFOR: accuracy of novel classes where base classes may lose `points` of accuracy at most.
+
+    The novel class rate at a forgetting rate of Paramonov et al. (2025). Base accuracy is compared
+    with that of the base classes alone, NaN without novel pictures. Their rule has a threshold of
+    distance; here one offset, added to the logits of all novel classes, trades one for the other,
+    and the best is taken: the curve is read off the test itself, as an ROC curve is.
+    """
+    old = labels < base
+    base_right, novel_right = found.base == labels, found.novel == labels
+    # at an offset, pictures whose lead is above minus it go to their novel class
+    order = (-found.lead).sort(stable=True)
+    lost = torch.cumsum((base_right & old)[order.indices].double(), 0)
+    won = torch.cumsum((novel_right & ~old)[order.indices].double(), 0)
+    # pictures of equal lead change sides together
+    last = torch.ones(len(labels), dtype=torch.bool)
+    last[:-1] = order.values[1:] != order.values[:-1]
+    allowed = last & (lost <= points / 100 * int(old.sum()) + 1e-9)
+    if not bool((~old).any()):
+        return float("nan")
+    return 100 * float(won[allowed].max()) / int((~old).sum()) if bool(allowed.any()) else 0.0
+
+
 def confusion(
     predictions: Int[Tensor, " image"], labels: Int[Tensor, " image"], base: int
 ) -> Confusion:

@@ -105,13 +105,18 @@ def footer(what: str) -> str:
 
 def write_page(page: Page, out: Path) -> Path:
     """Render and put in place at once: a reader never sees half a page."""
+    return write_whole(out, rendered(page))
+
+
+def rendered(page: Page) -> str:
+    """The page as HTML."""
     from jinja2 import Environment, StrictUndefined
 
     text = files("tenfold.viz").joinpath("page.html.jinja").read_text(encoding="utf-8")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return write_whole(out, environment.from_string(text).render(page=page))
+    return environment.from_string(text).render(page=page)
 
 
 def write_whole(out: Path, content: str) -> Path:

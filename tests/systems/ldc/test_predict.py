@@ -28,7 +28,7 @@ class Painter(Classifier):
 
     def __init__(self) -> None:
         self.known = list(NAMES)
-        self.cfg = SimpleNamespace(head="ldc")  # type: ignore[assignment]
+        self.kind = "ldc"
         self.view = SimpleNamespace(side=8)  # type: ignore[assignment]
 
     def features(self, images: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from tenfold.core.optim import Optim
 
 from .baselines import FineTune, FreeLunch, Lda, Ncm, Teen
 from .calibration_unit import Unit, base_samples
-from .config import Calibration, Config
+from .config import Calibration, Config, HeadName
 from .heads import Base, Head, Space
 from .model import new_unit
 from .recipes import NO_UNIT, OFFICIAL, OFFICIAL_OPTIM, REFERENCE, REFERENCE_OPTIM, RELEASED
@@ -27,10 +27,14 @@ def rehearsal(base: Base, settings: Calibration, temperature: float, seed: int, 
     return lambda: Rehearsal(base, settings, temperature, seed, given, samples)
 
 
-def own(cfg: Config, base: Base, unit: Unit) -> Make:
-    """The head of a run's own configuration."""
-    temperature = cfg.model.temperature
-    if cfg.head == "ldc":
+FREE: tuple[HeadName, ...] = ("lda", "ncm", "teen")
+"""Heads that any run can learn with, since they train nothing: means and one covariance do."""
+
+
+def own(cfg: Config, base: Base, unit: Unit, kind: HeadName | None = None) -> Make:
+    """The head of a run's own configuration, or of another `kind` on the same statistics."""
+    temperature, kind = cfg.model.temperature, kind or cfg.head
+    if kind == "ldc":
         return rehearsal(base, cfg.calibration, temperature, cfg.seed, unit)
     plain: Mapping[str, Make] = {
         "ncm": lambda: Ncm(base, temperature),
@@ -38,7 +42,7 @@ def own(cfg: Config, base: Base, unit: Unit) -> Make:
         "teen": lambda: Teen(base, temperature=temperature),
         "fine-tune": lambda: FineTune(base, temperature=temperature),
     }
-    return plain[cfg.head]
+    return plain[kind]
 
 
 @dataclass(frozen=True)
@@ -82,12 +86,16 @@ SETTINGS = {trained.name: trained for trained in TRAINED}
 
 
 def slow(
-    cfg: Config, measured: Callable[[Calibration], Base], units: Mapping[str, Unit], lunch: Base
+    cfg: Config,
+    measured: Callable[[Calibration], Base],
+    units: Mapping[str, Unit],
+    lunch: Base | None,
 ) -> dict[str, Row]:
     """Ablations of the run's own LDC, the official code's variants, and Free Lunch.
 
     `measured` gives the statistics that a head with some settings starts from, `lunch` are those
-    that Free Lunch wants.
+    that Free Lunch wants; None leaves it out (it takes roots of features, which a transformer's are
+    too negative for).
     """
 
     def row(settings: Calibration, unit: Unit | None = None) -> Row:
@@ -95,7 +103,9 @@ def slow(
         unit = unit or new_unit(base.means.shape[1], settings, seed)
         return Row(rehearsal(base, settings, cfg.model.temperature, seed, unit), settings.space)
 
-    mine, rows = cfg.calibration, {"Free Lunch": Row(lambda: FreeLunch(lunch, cfg.seed))}
+    mine, rows = cfg.calibration, dict[str, Row]()
+    if lunch is not None:
+        rows["Free Lunch"] = Row(lambda: FreeLunch(lunch, cfg.seed))
     if cfg.head == "ldc":
         rows["own settings, unit untrained"] = row(replace(mine, unit="untrained"))
         rows["own settings, no unit"] = row(replace(mine, unit="none"))

@@ -8,14 +8,18 @@ from typing import Literal
 from tenfold.core.loop import Loop
 from tenfold.core.optim import Optim
 
+HeadName = Literal["ldc", "ncm", "lda", "teen", "fine-tune"]
+"""Heads that a run can be trained with."""
+
 
 @dataclass(frozen=True)
 class Model:
     """The encoder and the cosine classifier on it."""
 
-    kind: Literal["resnet20", "resnet18"] = "resnet20"
+    kind: Literal["resnet20", "resnet18", "vit", "hivit"] = "resnet20"
     """resnet20 for pictures of about 32 pixels (CIFAR-100), resnet18 with ImageNet's stem for
-    larger ones (miniImageNet, CUB-200) (official code)."""
+    larger ones (miniImageNet, CUB-200) (official code); vit (DINOv2) and hivit (iTPN) only with
+    `encoder`, whose weights choose them (ours)."""
     width: int = 0
     """Channels of the first stage; 0 is the published 16 (resnet20) or 64 (resnet18)."""
     temperature: float = 16.0
@@ -26,6 +30,46 @@ class Model:
             raise ValueError(f"model.width must not be negative, got {self.width}")
         if not self.temperature > 0:
             raise ValueError(f"model.temperature must be positive, got {self.temperature}")
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """Sizes of an encoder `vit` or `hivit`: all but `input` and `heads` follow from its weights."""
+
+    input: int = 0
+    """Side in pixels to which pictures are resized, a multiple of patch_size; 0 is 224 for vit, and
+    the side that a hivit was trained with."""
+    normalise: Literal["imagenet", "half"] = "imagenet"
+    """Mean and deviation of the colours: ImageNet's, or one half."""
+    dim: int = 0
+    """Channels, which are the features."""
+    depths: tuple[int, ...] = ()
+    """Blocks: of vit one number, of hivit those of its three stages."""
+    heads: int = 0
+    """Heads of attention; 0 is what config.json beside the weights says, else a head for 64
+    channels, as in all published sizes."""
+    patch_size: int = 0
+    """Pixels of a patch's side."""
+    grid: int = 0
+    """Patches of the side for which positions are stored."""
+    hidden: int = 0
+    """Hidden channels of a vit's MLPs."""
+    registers: int = 0
+    """Register tokens of a vit."""
+    gated: bool = False
+    """SwiGLU: DINOv2's giant, Fast-iTPN."""
+    layer_scale: float = 0.0
+    """Layer scale that blocks started with; 0 without."""
+    class_token: bool = False
+    """hivit with a class token."""
+    conv_stem: bool = True
+    """Fast-iTPN's convolutional stem."""
+    ratio: float = 4.0
+    """Hidden channels over channels of hivit's main stage."""
+    stem_ratio: float = 3.0
+    """The same of its first two stages."""
+    bias: Literal["none", "full", "full-cls", "decomposed", "shared", "shared-decoupled"] = "none"
+    """Relative position bias of hivit."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +109,9 @@ class Data:
     """Share of each base class's training pictures kept for validation (ours)."""
     skip_broken: bool = False
     """Leave out pictures that cannot be read, with a warning, instead of stopping (folder)."""
+    features_gib: float = 2.0
+    """Gibibytes of features kept on disk for runs with `encoder`, in $TENFOLD_CACHE/features or
+    ~/.cache/tenfold/features; 0 keeps none."""
 
     def __post_init__(self) -> None:
         for name in ("size", "base", "way", "shot"):
@@ -79,6 +126,8 @@ class Data:
         for name in ("holdout", "test_share"):
             if not 0 <= getattr(self, name) < 0.9:
                 raise ValueError(f"data.{name} must be in [0, 0.9), got {getattr(self, name)}")
+        if not self.features_gib >= 0:
+            raise ValueError(f"data.features_gib must not be negative, got {self.features_gib}")
         if not 0 <= self.colour <= 1:
             raise ValueError(f"data.colour must be between 0 and 1, got {self.colour}")
 
@@ -198,13 +247,15 @@ class Config:
     """LDC: what to train on what, and which head learns new classes."""
 
     model: Model = Model()
+    transformer: Transformer = Transformer()
     data: Data = Data()
     classes: tuple[str, ...] = ()
     """All classes in label order, the base classes first; empty is filled from the data."""
     encoder: str = ""
-    """Weights or run folder whose encoder is taken as it is, without base training: of an earlier
-    run, or converted from an official checkpoint."""
-    head: Literal["ldc", "ncm", "lda", "teen", "fine-tune"] = "ldc"
+    """Weights or folder whose encoder is taken as it is, without base training: of an earlier run,
+    converted from an official checkpoint, of an iTPN run, or of DINOv2 (official or
+    transformers')."""
+    head: HeadName = "ldc"
     """Head that learns new classes on the encoder's features."""
     calibration: Calibration = Calibration()
     """Settings of the head `ldc`."""

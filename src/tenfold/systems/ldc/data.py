@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +19,10 @@ from tenfold.core.seed import generator
 from tenfold.core.system import DataUsed
 from tenfold.data import catalog
 from tenfold.data.images import augment, fscil, fscil_open
-from tenfold.data.images.decode import ENDINGS, class_folders, photos
+from tenfold.data.images.decode import ENDINGS, photos_below
 from tenfold.generated import shapes
 
-from . import official
+from . import encoders, official
 from .config import Config, Data
 from .recipes import RECIPES
 
@@ -53,12 +55,15 @@ def read(data: Data, seed: int) -> fscil.Protocol:
 
 def complete(cfg: Config) -> Config:
     """Choose the data (generated where none is found), the protocol's numbers and the classes."""
+    cfg = with_encoder(cfg)
     data = cfg.data
     if data.path and data.name == COMPACT and not (Path(data.path) / "test.npz").exists():
         data = replace(data, name="folder")  # what the small recipes take is no folder of folders
     folder = find(data)
     if folder is None and data.name != "shapes":  # a protocol of its own
         data = replace(data, name="shapes", size=0, base=0, way=0, shot=0)
+    if cfg.transformer.dim and data.name not in fscil.FIXED and not data.size:
+        data = replace(data, size=cfg.transformer.input)  # so that pictures are resized once
     if cfg.classes:
         return replace(cfg, data=data)
     if folder is None:
@@ -71,6 +76,17 @@ def complete(cfg: Config) -> Config:
         data=replace(data, base=numbers.base, way=numbers.way, shot=data.shot or numbers.shot),
         classes=classes,
     )
+
+
+def with_encoder(cfg: Config) -> Config:
+    """The configuration with kind and sizes of the transformer whose weights it names."""
+    if not cfg.encoder:
+        return cfg
+    kind, sizes = encoders.describe(Path(cfg.encoder), cfg.transformer)
+    if not kind:
+        return cfg
+    model = replace(cfg.model, kind="vit" if kind == "vit" else "hivit")
+    return replace(cfg, model=model, transformer=sizes)
 
 
 OFFICIAL_COUNTS = {"cifar100": 500, "mini_imagenet": 500, "cub200": 30}
@@ -188,32 +204,68 @@ class Images:
     @cached_property
     def view(self) -> fscil.View:
         """The way from a picture to the network's input; no picture is read."""
-        data = self.cfg.data
-        return fscil.view(data.name, data.size)
+        return view_of(self.cfg)
 
 
-def new_classes(inputs: Path, name: str) -> dict[str, list[Path]]:
-    """Class name -> photos, of a folder of photos or of a folder of class folders."""
+def view_of(cfg: Config) -> fscil.View:
+    """The way from a held picture to the network's input, in the colours that the encoder wants."""
+    view = fscil.view(cfg.data.name, cfg.data.size)
+    if cfg.model.kind not in ("vit", "hivit"):
+        return view
+    mean, std = encoders.COLOURS[cfg.transformer.normalise]
+    return replace(view, mean=mean, std=std)
+
+
+@dataclass(frozen=True)
+class NewClass:
+    """Photos of a class to learn."""
+
+    folder: Path
+    files: list[Path]
+
+    def deeper(self) -> dict[str, int]:
+        """Sub-folder -> photos in it and below; they belong to the class too."""
+        below = [file.relative_to(self.folder).parts for file in self.files]
+        return dict(Counter(parts[0] for parts in below if len(parts) > 1))
+
+
+def new_classes(inputs: Path, name: str) -> dict[str, NewClass]:
+    """Class name -> photos, of a folder of photos or of a folder of class folders.
+
+    Photos of a class may lie in sub-folders of its folder. A few photos beside several folders of
+    photos could be either, and are refused without a name.
+    """
     if not inputs.is_dir():
         raise FileNotFoundError(f"{inputs} is not a folder; give a folder of photos")
     below = [item for item in inputs.iterdir() if item.is_dir() and item.name[0] != "."]
-    has_photos = any(item.suffix.lower() in ENDINGS for item in inputs.iterdir())
-    if has_photos or not below:
-        return {name or inputs.name: photos(inputs)}
+    loose = [item for item in inputs.iterdir() if item.suffix.lower() in ENDINGS and item.is_file()]
+    if loose or not below:
+        one = NewClass(inputs, photos_below(inputs))
+        inside = one.deeper()
+        if len(loose) < len(inside) and not name:
+            raise ValueError(
+                f"{inputs} holds {len(loose)} photos ({loose[0].name}, ...) beside {len(inside)} "
+                f"folders of photos ({', '.join(sorted(inside)[:3])}, ...). If these are classes, "
+                "move the loose photos away; if all is one class, name it with --name"
+            )
+        return {name or inputs.name: one}
     if name:
         raise ValueError(
             f"--name names one class, but {inputs} holds class folders, whose names count"
         )
-    if len(below) == 1:
-        return {below[0].name: photos(below[0])}
-    return class_folders(inputs)
+    return {one.name: NewClass(one, photos_below(one)) for one in sorted(below)}
 
 
-def notes_on(names: tuple[str, ...], counts: tuple[int, ...]) -> tuple[str, ...]:
-    """Warnings about the photos that were given."""
-    alone = [name for name, count in zip(names, counts, strict=True) if count == 1]
+def notes_on(classes: Mapping[str, NewClass]) -> tuple[str, ...]:
+    """Remarks on the photos that were given: single ones, and those of sub-folders."""
+    alone = [name for name, one in classes.items() if len(one.files) == 1]
     few = "only one photo, so its mean is a guess; five are what the method was made for"
-    return (f"{', '.join(alone)}: {few}",) if alone else ()
+    notes = [f"{', '.join(alone)}: {few}"] if alone else []
+    for name, one in classes.items():
+        if deep := one.deeper():
+            which = ", ".join(f"{folder} ({count})" for folder, count in deep.items())
+            notes.append(f"{name}: {sum(deep.values())} photos are of sub-folders: {which}")
+    return tuple(notes)
 
 
 def notes(cfg: Config) -> list[str]:
@@ -231,6 +283,4 @@ def notes(cfg: Config) -> list[str]:
         settings = cfg.calibration
         kept = "and fixed samples of each class" if settings.fixed_samples else "and nothing else"
         lines.append(f"LDC keeps a vector and a mean a class, one covariance, the unit, {kept}")
-    if not data.holdout:
-        lines.append("`unknown` is judged by distances of training pictures: rather strict")
     return lines

@@ -13,8 +13,13 @@ from torch import Tensor
 from tenfold.core.divide import divided
 from tenfold.metrics import fewshot
 
+from .baselines import class_means
+from .classifier import Classifier
 from .data import Encoded
 from .heads import Head
+
+FORGOTTEN = (2, 5)
+"""Points of base accuracy that may be lost where NCR is measured (Paramonov et al. 2025)."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class Outcome:
     """Over the classes seen, after the base session and after each further one."""
     nbytes: int
     """Bytes that the head keeps after the last session."""
+    rivals: fewshot.Rivals | None = None
+    """Of the last session; None if it brought no new class."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +58,14 @@ class Details:
 def take(make: Callable[[], Head], course: Course, draw: int) -> Outcome:
     """Start a head and give it every session of a draw."""
     head = make()
-    predictions = [head.logits(course.test.features).argmax(1)]
+    logits = head.logits(course.test.features)
+    predictions = [logits.argmax(1)]
     for photos in course.draws[draw]:
         head.learn(photos.features, photos.labels)
-        predictions.append(head.logits(course.test.features).argmax(1))
-    return Outcome(torch.stack(predictions), nbytes(head.state()))
+        logits = head.logits(course.test.features)
+        predictions.append(logits.argmax(1))
+    rivals = fewshot.rivals(logits, course.base) if logits.shape[1] > course.base else None
+    return Outcome(torch.stack(predictions), nbytes(head.state()), rivals)
 
 
 def nbytes(state: Mapping[str, Tensor]) -> int:
@@ -81,6 +91,7 @@ def scores(outcome: Outcome, course: Course) -> dict[str, float]:
             "final/mean/novel": novel,
             "final/mean/harmonic": fewshot.harmonic_accuracy(base_score, novel),
             "final/mean/average": fewshot.average_accuracy(sessions),
+            **_at_forgetting(outcome, course),
             "drop/mean/points": fewshot.performance_drop(sessions),
             "drop/mean/relative": 100 * fewshot.relative_drop(sessions),
         }
@@ -91,6 +102,17 @@ def scores(outcome: Outcome, course: Course) -> dict[str, float]:
     return numbers
 
 
+def _at_forgetting(outcome: Outcome, course: Course) -> dict[str, float]:
+    """NCR at each forgetting rate, of the last session."""
+    assert outcome.rivals is not None
+    return {
+        f"final/mean/NCR@{points}FOR": fewshot.novel_at_forgetting(
+            outcome.rivals, course.test.labels, course.base, points
+        )
+        for points in FORGOTTEN
+    }
+
+
 def summary(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Mean over the draws of every number, and of the final ones the spread."""
     numbers = {key: fmean(one[key] for one in each) for key in each[0]}
@@ -99,6 +121,40 @@ def summary(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
             spread = stdev(one[key] for one in each)
             numbers[key.replace("final/mean/", "spread/over draws/")] = spread
     return numbers
+
+
+def called_unknown(classifier: Classifier, course: Course, judged_test: bool) -> dict[str, float]:
+    """Percentages of test pictures that are called unknown at the default limit.
+
+    Args:
+        classifier: Its statistics of the base session judge, not the classes it learned later.
+        course: Photos and test pictures in the space of its head.
+        judged_test: Every other test picture of the base classes set the limit, so that only the
+            rest can say how often known pictures pass it.
+
+    Returns:
+        Of base classes; before the sessions of new classes ("never learned"); after the last
+        session of the same ones, mean over the draws.
+    """
+    features, labels, base = course.test.features, course.test.labels, course.base
+    of_base = features[labels < base]
+    means = classifier.network.means.cpu()
+    sure = torch.zeros(base, dtype=torch.int64)
+    rest = of_base[1::2] if judged_test and len(of_base) > 1 else of_base
+    found = {"base": classifier.unknown(rest, means, sure)}
+    new = features[labels >= base]
+    if course.way and len(new):
+        found["never learned"] = classifier.unknown(new, means, sure)
+        each = []
+        for sessions in course.draws:
+            x = torch.cat([one.features for one in sessions])
+            y = torch.cat([one.labels for one in sessions]) - base
+            every = torch.cat([means, class_means(x, y, 0)])
+            each.append(classifier.unknown(new, every, torch.cat([sure, torch.bincount(y)])))
+        found["new, learned"] = torch.cat(each)
+    return {
+        f"unknown/at 95/{name}": 100 * float(some.double().mean()) for name, some in found.items()
+    }
 
 
 def evaluate(heads: Mapping[str, tuple[Callable[[], Head], Course]]) -> dict[str, list[Outcome]]:

@@ -30,10 +30,13 @@ class Base:
 
 
 def in_space(features: Float[Tensor, "image dim"], space: Space) -> Float[Tensor, "image dim"]:
-    """Features as a head wants them: as they are, or square roots of unit length."""
+    """Features as a head wants them: as they are, or square roots of unit length.
+
+    Features below zero, which transformers have, keep their sign (ours).
+    """
     if space == "raw":
         return features
-    return functional.normalize(features.clamp_min(0).sqrt(), dim=1)
+    return functional.normalize(features.sign() * features.abs().sqrt(), dim=1)
 
 
 def cosine(

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Literal, get_args
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tenfold.core.seed import generator
-from tenfold.nn.resnet import ResNet
 
+from . import encoders
 from .calibration_unit import Unit
-from .config import Calibration, Model
+from .config import Calibration, HeadName, Model, Transformer
 from .heads import Base, Space, cosine, in_space
 
 PERCENTILES = 101
 SHRINKAGE = 0.1
+UNMEASURED = -1.0
+"""Accuracy of a head that was not tried."""
+HEADS: tuple[HeadName, ...] = get_args(HeadName)
+Judges = Literal["training", "held-out", "test"]
+JUDGES: tuple[Judges, ...] = ("training", "held-out", "test")
+"""Pictures whose distances decide what is unknown; weights keep the number."""
 
 
 class Network(nn.Module):
@@ -31,15 +40,21 @@ class Network(nn.Module):
     covariance: Tensor
     counts: Tensor
     distances: Tensor
+    judged: Tensor
+    measured: Tensor
 
     def __init__(
-        self, cfg: Model, calibration: Calibration, classes: int, seed: int, turns: int = 1
+        self,
+        cfg: Model,
+        calibration: Calibration,
+        classes: int,
+        seed: int,
+        turns: int = 1,
+        sizes: Transformer | None = None,
     ) -> None:
         """`turns` is the orientations that base training tells apart, 1 or 4."""
         super().__init__()
-        # channels last: what the convolutions of CPUs and GPUs like best
-        self.encoder = ResNet(cfg.kind, cfg.width)
-        self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.encoder = encoders.build(cfg, sizes or Transformer())
         self.temperature = cfg.temperature
         dim = self.encoder.dim
         self.turns = turns
@@ -53,6 +68,9 @@ class Network(nn.Module):
         self.register_buffer("covariance", torch.eye(dim, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(classes, dtype=torch.int64))
         self.register_buffer("distances", torch.zeros(PERCENTILES, dtype=torch.float64))
+        self.register_buffer("judged", torch.zeros(2, dtype=torch.int64))
+        self.register_buffer("measured", torch.full((len(HEADS),), UNMEASURED).double())
+        self.register_load_state_dict_pre_hook(_complete)
 
     def forward(
         self, images: Float[Tensor, "batch 3 height width"]
@@ -66,13 +84,38 @@ class Network(nn.Module):
         assert isinstance(unit, Unit)
         return unit
 
-    def remember(self, base: Base, distances: Float[Tensor, " image"]) -> None:
-        """Take over the base session's statistics; of the pictures' distances the percentiles."""
+    def remember(
+        self,
+        base: Base,
+        distances: Float[Tensor, " image"],
+        judges: Judges,
+        accuracies: Mapping[HeadName, float],
+    ) -> None:
+        """Take over the base session's statistics, and those of the judges.
+
+        Of their distances the percentiles are kept, and the accuracies (percent) of heads on them.
+        """
+        for kind, accuracy in accuracies.items():
+            self.measured[HEADS.index(kind)] = accuracy
+        self.judged.copy_(torch.tensor([JUDGES.index(judges), len(distances)]))
         self.vectors.copy_(base.vectors)
         self.means.copy_(base.means)
         self.covariance.copy_(base.covariance)
         self.counts.copy_(base.counts)
         self.distances.copy_(distances.quantile(torch.linspace(0, 1, PERCENTILES).double()))
+
+    def judges(self) -> str:
+        """Say which pictures the limit for unknown ones was calibrated on."""
+        kind, count = self.judged.tolist()
+        if not count:
+            return "the training's pictures (an earlier version did not keep which)"
+        said = {
+            "training": "training pictures of the base classes, which are nearer to their classes "
+            "than new ones, so that of these more are called unknown",
+            "held-out": "pictures of the base classes held out of training",
+            "test": "test pictures of the base classes (every other one)",
+        }
+        return f"{count:,} {said[JUDGES[kind]]}"
 
     def remembered(self) -> Base:
         """The base session's statistics as the weights keep them, on the CPU."""
@@ -81,15 +124,24 @@ class Network(nn.Module):
         return Base(means, covariance, self.vectors.cpu(), every, self.counts.cpu())
 
 
+def _complete(network: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Weights of earlier versions do not say which pictures judged, nor how heads fared."""
+    assert isinstance(network, Network)
+    for name in ("judged", "measured"):
+        state.setdefault(prefix + name, getattr(network, name))
+
+
 def whitened(
-    points: Float[Tensor, "point dim"], covariance: Float[Tensor, "dim dim"]
+    points: Float[Tensor, "point dim"],
+    covariance: Float[Tensor, "dim dim"],
+    shrinkage: int | float = SHRINKAGE,
 ) -> Float[Tensor, "point dim"]:
     """Points (float64) in which the covariance, shrunk a little, is the identity.
 
     Raw, a covariance has directions of almost no variance. (ours)
     """
     dim = len(covariance)
-    ridge = SHRINKAGE * covariance.trace() / dim * torch.eye(dim, dtype=covariance.dtype)
+    ridge = shrinkage * covariance.trace() / dim * torch.eye(dim, dtype=covariance.dtype)
     factor = torch.linalg.cholesky(covariance + ridge)
     return torch.linalg.solve_triangular(factor, points.double().T, upper=False).T
 
@@ -98,9 +150,14 @@ def distances(
     features: Float[Tensor, "image dim"],
     means: Float[Tensor, "class dim"],
     covariance: Float[Tensor, "dim dim"],
+    widths: Float[Tensor, " class"] | None = None,
 ) -> Float[Tensor, " image"]:
-    """Mahalanobis distance to the nearest class mean, under the shared covariance."""
-    return torch.cdist(whitened(features, covariance), whitened(means, covariance)).amin(1)
+    """Mahalanobis distance to the nearest class mean, under the shared covariance.
+
+    `widths` are the classes' standard deviations in its units, 1 by default.
+    """
+    away = torch.cdist(whitened(features, covariance), whitened(means, covariance))
+    return (away if widths is None else away / widths).amin(1)
 
 
 def new_unit(dim: int, calibration: Calibration, seed: int) -> Unit:
@@ -132,7 +189,7 @@ class BaseTrainingModel(nn.Module):
             self.register_buffer("filled", torch.zeros(classes, dtype=torch.int64))
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Loss and accuracy (a share) of a batch of `images`, `labels`, and in training `turns`."""
+        """Loss and accuracy (percent) of a batch of `images`, `labels`, and in training `turns`."""
         features = self.encoder(batch["images"]).float()
         if self.keep and self.training:
             self._collect(features.detach(), batch["labels"])
@@ -142,7 +199,7 @@ class BaseTrainingModel(nn.Module):
         else:  # upright pictures, upright classes
             vectors = vectors[:: self.turns]
         logits = cosine(features, vectors, self.temperature)  # batch, class (times turns)
-        hit = (logits.argmax(1) == wanted).float().mean()
+        hit = 100 * (logits.argmax(1) == wanted).float().mean()
         return {"loss": functional.cross_entropy(logits, wanted), "accuracy": hit.detach()}
 
     def _collect(self, features: Float[Tensor, "batch dim"], labels: Int[Tensor, " batch"]) -> None:

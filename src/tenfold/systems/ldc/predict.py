@@ -125,7 +125,7 @@ def predict_files(
         )
     if not dist.current().is_first:
         return []
-    return _write(answers, inputs, out, options, trained, classifier.known, classifier.cfg.head)
+    return _write(answers, inputs, out, options, trained, classifier.known, classifier.kind)
 
 
 # --- read ------------------------------------------------------------------------------------

@@ -18,18 +18,19 @@ from tenfold.core.seed import generator
 from tenfold.core.stage import Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from tenfold.core.versions import Learned
-from tenfold.data.images.decode import read_pictures
+from tenfold.metrics import fewshot
 from tenfold.viz.predictions import Trained
 
 from . import comparison, data, evaluation, figures, official, predict
 from .calibration_unit import Unit, UnitTrainingModel, real_features, unit_batches, unit_steps
 from .classifier import ENCODE_BATCH, Classifier, encode
-from .config import Calibration, Config, PredictOptions
+from .config import Calibration, Config, HeadName, PredictOptions
 from .data import Encoded, Images
-from .evaluation import Course, Details, nbytes
-from .feature_plot import Scene, draw_space
-from .heads import Base, Space, in_space, statistics
-from .model import BaseTrainingModel, Exported, Network, distances, new_unit
+from .evaluation import Course, Details
+from .feature_cache import cached, digest_of
+from .heads import Base, Space, cosine, in_space, statistics
+from .learning import learn_files
+from .model import JUDGES, BaseTrainingModel, Exported, Judges, Network, distances, new_unit
 from .pretrained import take_encoder
 from .recipes import RECIPES, SMALL
 from .rehearsal import learned_vectors
@@ -61,6 +62,8 @@ class Ldc(System[Config]):
         "confusion/last session/base as novel": "lower",
         "confusion/last session/novel as base": "lower",
         "memory": "lower",
+        "unknown": "lower",
+        "unknown/at 95/never learned": "higher",
     }
     units: ClassVar[dict[str, str]] = {
         "accuracy": "%",
@@ -69,6 +72,7 @@ class Ldc(System[Config]):
         "drop/mean/points": "points",
         "confusion": "%",
         "spread": "points",
+        "unknown": "%",
         "memory": "kB",
     }
     headline: list[str] = ["final/mean/overall", "final/mean/harmonic"]
@@ -86,7 +90,9 @@ class Ldc(System[Config]):
         if not cfg.classes:
             raise ValueError("the configuration has no classes; use Ldc.complete(cfg)")
         turns = 4 if cfg.data.rotations and not cfg.encoder else 1
-        self.model: Network = Network(cfg.model, cfg.calibration, cfg.data.base, cfg.seed, turns)
+        self.model: Network = Network(
+            cfg.model, cfg.calibration, cfg.data.base, cfg.seed, turns, cfg.transformer
+        )
         self.settings = cfg.calibration if cfg.head == "ldc" else None
         self.others: dict[str, comparison.Trained] = {}
         """Units of other settings that are trained beside the run's own, for the table."""
@@ -116,7 +122,7 @@ class Ldc(System[Config]):
                 "leaves out; set --calibration.features final"
             )
         if cfg.encoder:
-            take_encoder(self.model, Path(cfg.encoder))
+            take_encoder(self.model, Path(cfg.encoder), cfg.model.kind)
         else:
             held, epochs = len(self.images.held) > 0, self.images.epochs
             yield Stage(
@@ -131,8 +137,11 @@ class Ldc(System[Config]):
                 better="higher",
             )
         base = self.measured(self.settings)
-        near = self.encoded("held" if len(self.images.held) else "train", self.classifier.space)
-        self.model.remember(base, distances(near.features, base.means, base.covariance))
+        judges, near = self._judges()
+        away = distances(near.features, base.means, base.covariance)
+        # on pictures of the training all heads look better than they are
+        accuracies = {} if judges == "training" else self._accuracies(base, near)
+        self.model.remember(base, away, judges, accuracies)
         jobs = [("calibrate", cfg.calibration, self.model.unit, cfg.unit_optim)]
         jobs = jobs if cfg.head == "ldc" else []
         for name, other in self.others.items():
@@ -171,6 +180,36 @@ class Ldc(System[Config]):
         settings = self.cfg.calibration
         return settings.real if settings.features == "first-epoch" else 0
 
+    def _judges(self) -> tuple[Judges, Encoded]:
+        """Pictures of base classes that decide what is unknown, in the head's space.
+
+        Pictures that the encoder was not trained on, if there are any: those of the training are
+        nearer to their classes. Of the test pictures every other one, so that the rest can tell
+        how often the limit is passed.
+        """
+        space = self.classifier.space
+        if len(self.images.held):
+            return "held-out", self.encoded("held", space)
+        test = self.encoded("test", space)
+        of_base = torch.nonzero(test.labels < self.cfg.data.base).flatten()[::2]
+        if len(of_base) == 0:
+            return "training", self.encoded("train", space)
+        return "test", Encoded(test.features[of_base], test.labels[of_base])
+
+    def _accuracies(self, base: Base, judges: Encoded) -> dict[HeadName, float]:
+        """Percentage that each head gets right before it learns a class."""
+        found: dict[HeadName, float] = {}
+        temperature, vectors = self.cfg.model.temperature, base.vectors.float()
+        for kind in self.classifier.choices():
+            if kind == "ldc":  # its unit, not trained yet, has no part in this
+                logits = cosine(judges.features.float(), vectors, temperature)
+            else:
+                logits = comparison.own(self.cfg, base, self.model.unit, kind)().logits(
+                    judges.features
+                )
+            found[kind] = fewshot.accuracy(logits.argmax(1), judges.labels)
+        return found
+
     def held_accuracy(self, training: nn.Module) -> dict[str, float]:
         """Accuracy of the trained classifier on held-out pictures of the base classes (percent)."""
         assert isinstance(training, BaseTrainingModel)
@@ -184,7 +223,7 @@ class Ldc(System[Config]):
             labels = protocol.train.labels[part].to(device)
             losses = training({"images": images, "labels": labels})
             right += float(losses["accuracy"]) * len(part)
-        return {"accuracy": 100 * right / len(rows)}
+        return {"accuracy": right / len(rows)}
 
     # --- features and heads --------------------------------------------------------------------
 
@@ -201,11 +240,21 @@ class Ldc(System[Config]):
                 rows = images.kept if what == "train" else images.held
                 pictures = protocol.train.at(torch.from_numpy(rows))
             parts = pictures.images.split(ENCODE_BATCH)
-            features = divided(
-                len(parts),
-                lambda part: encode(self.model, images.view, parts[part]),
-                f"features of {what} pictures",
-            )
+            gib = self.cfg.data.features_gib
+            keep = bool(self.cfg.encoder) and gib > 0
+            device = self.model.means.device.type
+            state = self.model.encoder.state_dict() if keep else {}
+            digest = digest_of(state, device, repr(self.cfg.transformer)) if keep else ""
+
+            def part(index: int) -> Tensor:
+                def compute() -> Tensor:
+                    return encode(self.model, images.view, parts[index])
+
+                if not keep:
+                    return compute()
+                return cached(parts[index], images.view, digest, gib, compute)
+
+            features = divided(len(parts), part, f"features of {what} pictures")
             self._encoded[what] = version, Encoded(torch.cat(features), pictures.labels)
         raw = self._encoded[what][1]
         return Encoded(in_space(raw.features, space), raw.labels)
@@ -266,8 +315,11 @@ class Ldc(System[Config]):
             name: evaluation.summary([evaluation.scores(one, heads[name][1]) for one in each])
             for name, each in outcomes.items()
         }
-        details = Details(courses[self.classifier.space], tuple(outcomes[""]))
-        return Evaluation(numbers.pop(""), numbers, details)
+        own_course = courses[self.classifier.space]
+        if split == "test":
+            judged_test = JUDGES[int(self.model.judged[0])] == "test"
+            numbers[""] |= evaluation.called_unknown(self.classifier, own_course, judged_test)
+        return Evaluation(numbers.pop(""), numbers, Details(own_course, tuple(outcomes[""])))
 
     def draw_pictures(self, evaluation: Evaluation, out: Path) -> dict[Path, str]:
         """Draw accuracy over the sessions, what is confused, and the space of features."""
@@ -277,43 +329,27 @@ class Ldc(System[Config]):
         train, tukey = self.encoded("train"), self.encoded("train", "tukey")
         rows = comparison.quick(self.cfg, self.measured(), statistics(tukey.features, tukey.labels))
         if self.cfg.peers == "all":
-            lunch = statistics(train.features.sqrt(), train.labels)
+            lunch = None
+            if bool((train.features >= 0).all()):
+                lunch = statistics(train.features.sqrt(), train.labels)
             units = {name: self.model.other(name) for name in self.others}
             rows |= comparison.slow(self.cfg, self.measured, units, lunch)
         return rows
 
     # --- use -----------------------------------------------------------------------------------
 
-    def learn(self, inputs: Path, name: str) -> Learned:
+    def learn(self, inputs: Path, name: str, head: str = "") -> Learned:
         """Take the classes of a folder of photos, or of a folder of class folders; write nothing.
 
         Args:
             inputs: Folder of photos of any size; read one at a time.
             name: Of the class of a folder of photos; empty takes the folder's name.
+            head: Head that learns and answers from now on, such as "lda"; empty is that of now.
 
         Raises:
-            ValueError: A photo cannot be read, or a class is known already.
+            ValueError: A photo cannot be read, a class is known already, or there is no such head.
         """
-        of_class, classifier = data.new_classes(inputs, name), self.classifier
-        names, files = tuple(of_class), list(of_class.values())
-        classifier.check_new(names)  # before photos are read
-        counts = tuple(len(some) for some in files)
-        labels = torch.arange(len(names)).repeat_interleave(torch.tensor(counts))
-        every = [file for some in files for file in some]
-        photos = read_pictures(every, labels.tolist(), classifier.view.side, "shorter")
-        features = classifier.features(photos.images)
-        scene = Scene(classifier.means, features, labels, tuple(classifier.known), names)
-        memory = nbytes(classifier.head.state())
-        classifier.learn(features, labels, names)
-        return Learned(
-            names=names,
-            photos=counts,
-            notes=data.notes_on(names, counts),
-            memory_before=memory,
-            memory_after=nbytes(classifier.head.state()),
-            classes=tuple(classifier.known),
-            pictures={"features.png": draw_space(scene, self.model.remembered())},
-        )
+        return learn_files(self.classifier, inputs, name, head)
 
     def learned_state(self) -> dict[str, Tensor]:
         """Everything that later predictions and sessions need of the classes known now."""
@@ -337,7 +373,7 @@ class Ldc(System[Config]):
 
     def notes(self) -> list[str]:
         """Protocol, draws, memory, departures."""
-        return data.notes(self.cfg)
+        return [*data.notes(self.cfg), f"`unknown` is calibrated on {self.model.judges()}"]
 
     def labels(self) -> dict[str, str]:
         """Titles of the headline, and of columns whose names say little."""
@@ -345,6 +381,9 @@ class Ldc(System[Config]):
             "final/mean/overall": "overall accuracy after the last session",
             "final/mean/harmonic": "harmonic mean of base and new accuracy after the last session",
             "average": "average of sessions",
+            "never learned": "of classes not learned yet",
+            "NCR@2FOR": "new, base 2 points lower",
+            "NCR@5FOR": "new, base 5 points lower",
             "points": "PD: first session less last",
             "relative": "PD of the first session",
             "base as base": "base as another base class",
@@ -362,8 +401,9 @@ class Ldc(System[Config]):
     def export(self) -> Export:
         """Encoder and the current class vectors: normalised pictures to cosine logits."""
         state = self.classifier.head.state()
-        if "vectors" not in state:
-            raise ValueError(f"head {self.cfg.head} has no class vectors; cosine heads export")
+        if "vectors" not in state or self.classifier.kind == "lda":
+            kind = self.classifier.kind
+            raise ValueError(f"head {kind} compares no class vectors by cosine; such heads export")
         size = self.images.view.size
         example = torch.randn(2, 3, size, size, generator=generator("export"))
         module = Exported(self.model.cpu().eval(), state["vectors"], self.classifier.space)

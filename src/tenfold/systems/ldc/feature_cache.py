@@ -1,0 +1,117 @@
+"""Features of frozen encoders on disk: a picture is encoded once, whichever head asks.
+
+A file holds the features of one batch. Its name is a hash of everything that they follow from:
+the pictures' bytes, the way to the network's input, the encoder and its weights, the kind of device
+and torch's version. So it never has to be told that something changed, and what is read back is
+what would be computed, to the last bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tenfold.data.images import fscil
+
+
+def folder() -> Path:
+    """Where features lie: $TENFOLD_CACHE/features, by default ~/.cache/tenfold/features."""
+    root = os.environ.get("TENFOLD_CACHE", "")
+    return (Path(root) if root else Path.home() / ".cache" / "tenfold") / "features"
+
+
+def digest_of(state: Mapping[str, Tensor], *what: str) -> str:
+    """SHA-256 of a network's tensors and of some words that say how it is used."""
+    digest = hashlib.sha256("\n".join(what).encode())
+    for key, value in sorted(state.items()):
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def cached(
+    images: UInt8[Tensor, "image 3 side side"],
+    view: fscil.View,
+    encoder: str,
+    gib: int | float,
+    compute: Callable[[], Float[Tensor, "image dim"]],
+) -> Float[Tensor, "image dim"]:
+    """Read the features of a batch of pictures, or compute and keep them.
+
+    Args:
+        images: As they are held.
+        view: The way to the network's input.
+        encoder: Digest of the encoder, its weights and what they are computed on.
+        gib: Gibibytes that all files may have together; the ones not used for longest are deleted.
+        compute: Makes the features.
+    """
+    key = hashlib.sha256(f"{encoder} {view} {tuple(images.shape)} {torch.__version__}\n".encode())
+    key.update(images.contiguous().numpy().tobytes())
+    file = folder() / f"{key.hexdigest()}.safetensors"
+    found = _read(file, len(images))
+    if found is None:
+        found = compute()
+        _write(file, found, gib)
+    return found
+
+
+def _read(file: Path, count: int) -> Tensor | None:
+    """The features of a file; None if it is not there or damaged (then it is written anew)."""
+    try:
+        with safe_open(file, "pt") as opened:
+            features, said = opened.get_tensor("features"), (opened.metadata() or {}).get("sha256")
+        os.utime(file)  # it was used now
+    except Exception:  # safetensors raises its own type; whatever it is, they can be computed
+        return None
+    whole = features.dtype == torch.float32 and features.ndim == 2 and len(features) == count
+    return features if whole and _sum(features) == said else None
+
+
+def _sum(features: Tensor) -> str:
+    return hashlib.sha256(features.contiguous().numpy().tobytes()).hexdigest()
+
+
+def _write(file: Path, features: Tensor, gib: int | float) -> None:
+    """Keep features under a name that appears when the file is whole."""
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"features": features.contiguous()}, temporary, {"sha256": _sum(features)})
+        os.replace(temporary, file)
+        _bound(file.parent, gib * 2**30)
+    except Exception as error:  # a full or read-only disk must not cost the run
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        warnings.warn(
+            f"features are not kept in {file.parent} ({error}); set TENFOLD_CACHE to a folder with "
+            "room, or --data.features-gib 0",
+            stacklevel=2,
+        )
+
+
+def _bound(place: Path, most: int | float) -> None:
+    """Delete the files not used for longest until the others fit; other processes may, too."""
+    found = []
+    for file in place.glob("*.safetensors"):
+        try:
+            status = file.stat()
+        except FileNotFoundError:
+            continue
+        found.append((status.st_mtime, status.st_size, file))
+    total = sum(size for _, size, _ in found)
+    for _, size, file in sorted(found):
+        if total <= most:
+            break
+        file.unlink(missing_ok=True)
+        total -= size
