@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
 
 from tenfold.nn import boxes
 
@@ -101,3 +102,11 @@ def test_clip_and_size() -> None:
     assert cut.tolist() == [[0, 2, 30, 40]]
     assert boxes.is_large(cut, 30).tolist() == [True]
     assert boxes.is_large(cut, 31).tolist() == [False]
+
+
+def test_shapes_are_checked_in_tests() -> None:
+    """conftest.py checks what is called by a named shape, and what has one in the annotation."""
+    with pytest.raises(TypeCheckError, match="boxes"):
+        boxes.clip(torch.zeros(3, 5), 10, 10)
+    with pytest.raises(TypeCheckError, match="a"):
+        boxes.iou(torch.zeros(3, 5), torch.zeros(2, 4))
