@@ -107,6 +107,6 @@ def test_clip_and_size() -> None:
 def test_shapes_are_checked_in_tests() -> None:
     """conftest.py checks what is called by a named shape, and what has one in the annotation."""
     with pytest.raises(TypeCheckError, match="boxes"):
-        boxes.clip(torch.zeros(3, 5), 10, 10)
+        boxes.clip_to(torch.zeros(3, 5), 10, 10)
     with pytest.raises(TypeCheckError, match="a"):
         boxes.iou(torch.zeros(3, 5), torch.zeros(2, 4))
