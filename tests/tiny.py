@@ -22,7 +22,7 @@ TINY: dict[str, list[str]] = {
     "ppmoe": ["--model.hidden", "16", "--model.heads", "2", "--model.seq", "32", "--steps", "6"]
     + ["--model.experts", "4", "--batch", "4", "--data.eval-windows", "4"],
     "pangu": ["--model.dim", "8", "--model.heads", "2", "2", "2", "2", "--steps", "6"]
-    + ["--model.depths", "2", "1", "1", "2", "--data.batch-size", "4", "--evaluation.every", "6"],
+    + ["--model.depths", "2", "1", "1", "1", "--data.batch-size", "4", "--evaluation.every", "6"],
     "ldc": ["--model.width", "4", "--steps", "6", "--data.batch-size", "16", "--data.draws", "2"]
     + ["--calibration.epochs", "5", "--calibration.samples", "5", "--calibration.base-steps", "5"]
     + ["--calibration.session-epochs", "3", "--optim.warmup", "2"],
