@@ -9,6 +9,9 @@ import pytest
 from PIL import Image
 
 from tenfold.data.images import classification
+from tenfold.data.images.decode import Reading
+
+SKIP = Reading(skip_broken=True)
 
 
 def picture(path: Path, value: int = 100, size: tuple[int, int] = (20, 16)) -> Path:
@@ -69,7 +72,7 @@ def test_a_truncated_jpeg_is_named_or_skipped(tmp_path: Path) -> None:
             classification.open_class_folders(folder, split, 0.3, 0)
     with pytest.warns(UserWarning, match=r"1 of \d+ pictures left out: .*bad\.jpg"):
         kept = [
-            classification.open_class_folders(folder, s, 0.3, 0, True) for s in ("train", "val")
+            classification.open_class_folders(folder, s, 0.3, 0, SKIP) for s in ("train", "val")
         ]
     assert sum(map(len, kept)) == 12
 

@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 from pycocotools import mask as reference
 
-from tenfold.data.images import coco
+from tenfold.data.images import coco, coco_masks
+from tenfold.data.images.coco_files import find_split
+from tenfold.data.images.decode import Reading
 
 SQUARE = [5, 4, 15, 4, 15, 10, 5, 10]
 IMAGE = {"id": 7, "file_name": "a.png", "height": 20, "width": 30}
@@ -52,7 +54,7 @@ def changed(folder: Path, key: str, value: Any) -> Path:
 
 
 def opened(folder: Path, skip_broken: bool = False) -> coco.SceneSet:
-    return coco.open_coco(*coco.find_split(folder, "train"), skip_broken)
+    return coco.open_coco(*find_split(folder, "train"), Reading(skip_broken))
 
 
 def test_polygons_codes_and_crowds(tmp_path: Path) -> None:
@@ -102,11 +104,11 @@ def test_layouts(tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
     file = tmp_path / "annotations" / "instances_val2017.json"
     file.write_text("{}")
-    assert coco.find_split(tmp_path, "val") == (file, tmp_path / "val2017")
+    assert find_split(tmp_path, "val") == (file, tmp_path / "val2017")
     with pytest.raises(FileNotFoundError, match=r"instances_train.json .*annotations/"):
-        coco.find_split(tmp_path, "train")
+        find_split(tmp_path, "train")
     (tmp_path / "instances_test.json").write_text("{}")
-    assert coco.find_split(tmp_path, "test")[1] == tmp_path / "images"
+    assert find_split(tmp_path, "test")[1] == tmp_path / "images"
 
 
 def test_boxes_are_cut_and_empty_ones_left_out(tmp_path: Path) -> None:
@@ -189,7 +191,7 @@ def test_keys_and_ids(tmp_path: Path, key: str) -> None:
 
 def test_more_objects_than_can_be_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = opened(write(tmp_path, [annotation(), annotation(2)]))
-    monkeypatch.setattr(coco, "MAX_BYTES", 1000)
+    monkeypatch.setattr(coco_masks, "MAX_BYTES", 1000)
     with pytest.raises(ValueError, match="masks of 2 objects need"):
         found.scene(0)
     monkeypatch.setattr(coco, "MOST_OBJECTS", 1)
@@ -282,7 +284,7 @@ def real(name: str) -> Path:
 )
 def test_real_sets(name: str, split: str, counts: tuple[int, ...]) -> None:
     """Every mask is that of pycocotools, and fills about its box."""
-    found = coco.open_coco(*coco.find_split(real(name), split))
+    found = coco.open_coco(*find_split(real(name), split))
     objects = [o for entry in found.entries for o in entry.objects]
     crowds = sum(o["iscrowd"] for o in objects)
     assert (len(found), len(found.classes), len(objects) - crowds, crowds) == counts

@@ -65,6 +65,8 @@ class Data:
     """Share of each base class's training pictures kept for validation (ours)."""
     skip_broken: bool = False
     """Leave out pictures that cannot be read, with a warning, instead of stopping (folder)."""
+    follow_links: bool = False
+    """Follow symbolic links that lead out of the folder, instead of refusing them (folder)."""
 
     def __post_init__(self) -> None:
         for name in ("size", "base", "way", "shot"):
