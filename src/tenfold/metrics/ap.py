@@ -105,7 +105,7 @@ def _without_mask(row: Row) -> Row | None:
     if codes.area(code):
         return None
     height, width = code["size"]
-    box = codes.frPyObjects([row["bbox"]], height, width)[0]
+    box = codes.frPyObjects(np.array([row["bbox"]], dtype=np.float64), height, width)[0]
     return row | {"segmentation": box, "iscrowd": 1}
 
 

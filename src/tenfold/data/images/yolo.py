@@ -113,9 +113,11 @@ def _objects(found: YoloFiles, file: Path, image: int, height: int, width: int) 
     items: list[Item] = []
     if not file.is_file():
         return items
-    for number, line in enumerate(dict.fromkeys(_text(file).splitlines()), 1):
-        if not line.strip():
+    seen: set[str] = set()
+    for number, line in enumerate(_text(file).splitlines(), 1):
+        if not line.strip() or line in seen:  # some tools write an object twice
             continue
+        seen.add(line)
         values, where = _numbers(line), f"{file} line {number}"
         count = len(values)
         is_box = count == 5 or (found.is_pose and count > 5)
