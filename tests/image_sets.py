@@ -184,6 +184,12 @@ def like_camvid(root: Path) -> None:
     (root / "classes.txt").write_text("cat\ndog\n")  # without the background
 
 
+def by_words(root: Path) -> None:
+    for split, count in (("train", 4), ("test", 2)):
+        maps(root / f"images_prepped_{split}", root / f"annotations_prepped_{split}", count)
+    (root / "classes.txt").write_text("ground\ncat\ndog\n")
+
+
 def roboflow_maps(root: Path) -> None:
     for split, count in (("train", 4), ("valid", 2)):
         maps(root / split, root / split, count, "_mask")
@@ -205,6 +211,14 @@ def cvat_maps(root: Path) -> None:
 
 MAPS: dict[str, Callable[[Path], None]] = {
     f.__name__: f
-    for f in (splits_inside, splits_around, undivided, like_camvid, roboflow_maps, cvat_maps)
+    for f in (
+        splits_inside,
+        splits_around,
+        undivided,
+        like_camvid,
+        by_words,
+        roboflow_maps,
+        cvat_maps,
+    )
 }
 """Layouts of label maps."""

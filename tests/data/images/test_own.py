@@ -21,7 +21,7 @@ SKIP = Reading(skip_broken=True)
 CORNERS = [[x, y, x + w, y + h] for x, y, w, h in BOXES]
 DIVIDED = {"roboflow": (4, 2), "fiftyone": (4, 2), "published": (4, 2), "ultralytics": (4, 2),
            "roboflow_yolo": (4, 2), "splits_inside": (4, 2), "splits_around": (4, 2),
-           "like_camvid": (4, 2), "roboflow_maps": (4, 2)}  # fmt: skip
+           "like_camvid": (4, 2), "by_words": (4, 2), "roboflow_maps": (4, 2)}  # fmt: skip
 """Pictures to train and to test on; of the others one fifth is held out."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from ..io.problems import some
 from .coco import warn_of_turns
 from .coco_files import WHOLE
-from .decode import ENDINGS, USUAL, Reading, read_header
+from .decode import ENDINGS, SPLITS, USUAL, Reading, read_header
 from .folders import inside_of, split_folders, visible
 from .segmentation import IGNORED, SUFFIX, Pair, Segmented, paired, read_labels, read_text
 
@@ -64,6 +65,7 @@ def find_maps(folder: Path, follow_links: bool = False) -> dict[str, Folders]:
             found[split] = place, maps
         elif _is_mixed(place):
             found[split] = place, place
+    found = found or _by_words(folder)
     if not found and sides[0] and sides[1]:
         found[WHOLE] = sides[0], sides[1]
     elif not found and _is_mixed(folder):
@@ -253,6 +255,18 @@ def _child(folder: Path, names: Sequence[str]) -> Path | None:
     """The first of these folders that is there, whatever its capitals."""
     inside = {item.name.casefold(): item for item in visible(folder, folder, True) if item.is_dir()}
     return next((inside[name] for name in names if name in inside), None)
+
+
+def _by_words(folder: Path) -> dict[str, Folders]:
+    """Folders whose names tell both split and content: `train_images` and `train_masks`."""
+    sides: dict[str, dict[str, Path]] = {split: {} for split in SPLITS}
+    for item in visible(folder, folder, True):
+        words = set(re.findall("[a-z]+", item.name.casefold())) if item.is_dir() else set()
+        for split, names in SPLITS.items():
+            for kind, of_kind in (("pictures", PICTURES), ("maps", MAPS)):
+                if words & set(names) and words & set(of_kind):
+                    sides[split].setdefault(kind, item)
+    return {s: (pair["pictures"], pair["maps"]) for s, pair in sides.items() if len(pair) == 2}
 
 
 def _has_maps(folder: Path) -> bool:
