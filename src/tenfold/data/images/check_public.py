@@ -97,7 +97,11 @@ SHARE = 0.2
 
 def check_folder(f: Problems) -> None:
     """A set of the user's own: what it is, and whether all of it can be read."""
-    kinds = own.kinds_of(f.folder)
+    try:
+        kinds = own.kinds_of(f.folder)
+    except ValueError as error:
+        f.problem(f.folder, str(error))
+        return
     openers: dict[str, Callable[..., SceneSet | Segmented]]
     openers = {"objects": own.open_objects, "maps": own.open_maps}
     for kind in kinds:

@@ -165,8 +165,9 @@ def _about(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
     files = [f for f in visible(folder, folder, True) if f.suffix.lower() in (".yaml", ".yml")]
     for file in sorted(files, key=lambda f: f.stem != "data"):
+        text = _text(file)
         try:
-            content = yaml.safe_load(_text(file))
+            content = yaml.safe_load(text)
         except (yaml.YAMLError, *ODD) as error:
             if file.stem != "data":  # of something else
                 continue
@@ -208,12 +209,12 @@ def _given(base: Path, content: dict[str, Any], name: str, follow_links: bool) -
         text = str(value).replace("\\", "/")
         short = re.sub(r"^(\.\./|\./)+", "", text)
         places = [base / str(content.get("path") or "") / text, base / text, base / short]
-        place = next((p for p in places if p.exists()), None)
+        place = next((p for p in places if _is_there(p)), None)
         if place is None:
             continue
         if place.is_file():
             lines = [line.strip() for line in _text(place).splitlines() if line.strip()]
-            files = [next((p for p in (place.parent / x, base / x) if p.is_file()), place / x)
+            files = [next((p for p in (place.parent / x, base / x) if _is_there(p)), place / x)
                      for x in lines]  # fmt: skip
             found += [inside_of(base, file, follow_links) for file in files]
         else:
@@ -240,6 +241,13 @@ def _by_folders(folder: Path, follow_links: bool) -> dict[str, list[Path]]:
             for split, place in parts.items()
         }
     return {WHOLE: below(folder)}
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # no possible name
+        return False
 
 
 def _text(file: Path) -> str:
