@@ -40,7 +40,8 @@ def photos_below(
     other endings are counted in a warning; the folder `aside` is not looked into.
     """
     folder = _folder(folder)
-    files = files_below(folder, folder, follow_links, aside)
+    is_aside = aside is not None and folder.resolve().is_relative_to(aside.resolve())
+    files = [] if is_aside else files_below(folder, folder, follow_links, aside)
     found = pictures_of(files)
     if not found and aside and aside.is_dir():
         raise ValueError(f"{folder} holds no picture but those of {aside}")
