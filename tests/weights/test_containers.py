@@ -21,10 +21,19 @@ STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
 
 def test_wrappers_and_prefixes(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
-    for prefix in ("", "module.", "module.encoder.", "backbone."):
+    for prefix in (
+        "",
+        "module.",
+        "module.encoder.",
+        "backbone.",
+        "model.",
+        "net.",
+        "module.model.",
+    ):
         state = {prefix + key: value for key, value in STATE.items()}
         for content in (state, {"model": state, "epoch": 3, "args": argparse.Namespace(lr=1)},
-                        {"state_dict": state}):  # fmt: skip
+                        {"state_dict": state}, {"state_dict_ema": state},
+                        {"model_state_dict": state, "loss": 0.5}):  # fmt: skip
             torch.save(content, path)
             found = read_checkpoint(path)
             assert found.keys() == STATE.keys()
@@ -35,6 +44,19 @@ def test_safetensors_and_half_precision(tmp_path: Path) -> None:
     save_file({key: value.half() for key, value in STATE.items()}, tmp_path / "x.safetensors")
     found = read_checkpoint(tmp_path / "x.safetensors")
     assert found["a.weight"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64])
+def test_numbers_that_no_network_here_has(tmp_path: Path, kind: torch.dtype) -> None:
+    state = {key: value.to(kind) for key, value in STATE.items()}
+    files = [tmp_path / "x.pth"]
+    torch.save(state, files[0])
+    if kind != torch.complex64:
+        files.append(tmp_path / "x.safetensors")
+        save_file(state, files[1])
+    for file in files:
+        with pytest.raises(ValueError, match=rf"'a\.\w+' is {str(kind)[6:]}, .*save .* float32"):
+            read_checkpoint(file)
 
 
 class Inner(nn.Module):

@@ -63,18 +63,21 @@ def _data_check(rest: list[str]) -> None:
         """Check counts, shapes and ranges; name each bad file. Exit code 1 if any is bad.
 
         Args:
-            name: Data set; by default every one that is found.
+            name: Data set, or `folder` for one of your own; by default every one that is found,
+                or with --path your own.
             path: Its folder, if it is not under $TENFOLD_DATA.
             limit: Look into at most so many files of each kind; 0 looks into all.
         """
         from tenfold.data import catalog, checks
 
+        if path and not name:
+            name = checks.OWN
         names = [name] if name else [n for n in catalog.SETS if catalog.find(n)]
         if not names:
             raise FileNotFoundError("no data found; set TENFOLD_DATA, or give a name and --path")
         bad = 0
         for one in names:
-            found = checks.check(one, catalog.find_or_explain(one, path), limit=limit)
+            found = checks.check(one, path, limit=limit)
             bad += len(found.problems)
             print(f"{one}: {found.files} files, {len(found.problems)} problems")
             for problem in found.problems:

@@ -15,6 +15,8 @@ from .weather import check as weather
 
 __all__ = ["CheckResult", "Problem", "check"]
 
+OWN = "folder"
+"""Stands for a set of the user's own, as in `data.name`."""
 CHECKS: dict[str, Callable[[Problems], None]] = {
     "ade20k_sample": images.check_ade20k_sample,
     "camvid": images.check_camvid,
@@ -43,6 +45,7 @@ CHECKS: dict[str, Callable[[Problems], None]] = {
     "voc2012": check_public.check_voc2012,
     "coco2017": check_public.check_coco2017,
     "era5": weather.check_era5,
+    OWN: check_public.check_folder,
 }
 
 
@@ -50,7 +53,8 @@ def check(name: str, path: str | Path = "", *, limit: int = 0) -> CheckResult:
     """Examine a data set on disk.
 
     Args:
-        name: Name in the catalogue.
+        name: Name in the catalogue, or "folder" for a set of your own at `path`, which is
+            found by looking: JSON of COCO's form, YOLO's text files, label maps, class folders.
         path: Folder of the set; empty looks where $TENFOLD_DATA has it.
         limit: Files of each folder or array to decode, evenly spaced; 0 decodes all of them.
 
@@ -61,10 +65,13 @@ def check(name: str, path: str | Path = "", *, limit: int = 0) -> CheckResult:
         ValueError: The name is unknown, or `limit` is negative.
         FileNotFoundError: The set is not there, or `path` is a file.
     """
-    entry(name)
+    if name != OWN:
+        entry(name)
     if limit < 0:
         raise ValueError(f"limit must be 0 (everything) or more, got {limit}")
-    folder = find_or_explain(name, path)
+    folder = Path(path).expanduser() if name == OWN else find_or_explain(name, path)
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder} does not exist. Give the folder of your pictures.")
     if not folder.is_dir():
         raise FileNotFoundError(f"{name}: {folder} is a file; give the folder that holds the set.")
     problems = Problems(folder, limit, name)

@@ -97,6 +97,18 @@ def per_class(
     return result
 
 
+def _without_mask(row: Row) -> Row | None:
+    """A true object that was annotated by its box alone, as a region that does not count."""
+    from pycocotools import mask as codes
+
+    code = row["segmentation"]
+    if codes.area(code):
+        return None
+    height, width = code["size"]
+    box = codes.frPyObjects(np.array([row["bbox"]], dtype=np.float64), height, width)[0]
+    return row | {"segmentation": box, "iscrowd": 1}
+
+
 def _evaluated(
     truth: Sequence[list[Row]], found: Sequence[list[Row]], num_classes: int, kind: Kind
 ) -> Any:
@@ -107,6 +119,8 @@ def _evaluated(
     assert len(truth) == len(found)
     # it writes into what it is given, and counts objects from 1
     rows = [row | {"image_id": image} for image, some in enumerate(truth) for row in some]
+    if kind == "masks":
+        rows = [_without_mask(row) or row for row in rows]
     guesses = [row | {"image_id": image} for image, some in enumerate(found) for row in some]
     if not guesses:
         return None

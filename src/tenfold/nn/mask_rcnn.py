@@ -208,16 +208,25 @@ class MaskRcnn(nn.Module):
         objects: Sequence[Objects],
         picked: Sequence[tuple[Tensor, Tensor]],
     ) -> Tensor:
-        """Binary cross-entropy of the true class's mask inside each positive box."""
+        """Binary cross-entropy of the true class's mask inside each positive box.
+
+        An object whose mask has no pixel was annotated by its box alone and does not count.
+        """
         assert self.mask_head is not None
+        counts = []
+        for one, (_, found) in zip(objects, picked, strict=True):
+            assert one.masks is not None, "a mask head needs masks"
+            counts.append(one.masks.flatten(1).any(1)[found[found >= 0]])
+        known = torch.cat(counts)
+        boxes, owner, labels = boxes[known], owner[known], labels[known]
         if not len(boxes):  # connected to every parameter all the same
             return torch.stack([p.sum() for p in self.mask_head.parameters()]).sum() * 0
         features = self._pooled(maps, boxes, owner, self.settings.mask_size)
         logits = self.mask_head(features, labels)
         side, targets = logits.shape[-1], []
         for i, one in enumerate(objects):
-            assert one.masks is not None, "a mask head needs masks"
-            rows = picked[i][1][picked[i][1] >= 0]
+            assert one.masks is not None
+            rows = picked[i][1][picked[i][1] >= 0][counts[i]]
             if len(rows):
                 # Objects are the "batch": a copy of the mask for each of 128 boxes is half a GB.
                 own = one.masks[:, None].float()

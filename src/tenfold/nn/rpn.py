@@ -27,6 +27,7 @@ class Objects:
     ignored: Float[Tensor, "region 4"]
     """Crowds: what lies in them is no negative example."""
     masks: Bool[Tensor, "object height width"] | None = None
+    """One without a pixel: the object has a box alone."""
 
 
 @dataclass(frozen=True)

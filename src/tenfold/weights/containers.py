@@ -16,9 +16,13 @@ import torch
 from torch import Tensor
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-WRAPPERS = ("model", "module", "state_dict", "params")
-"""Under what names files keep the state of a network."""
-PREFIXES = ("module.", "_orig_mod.", "encoder.", "backbone.")
+PLAIN = (*FLOATS, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+"""Types of numbers that a network can have here; those of 8-bit floats need their scales."""
+WRAPPERS = (
+    "model", "module", "state_dict", "params", "model_state_dict", "model_state", "state_dict_ema",
+)  # fmt: skip
+"""Names under which files keep the state of a network, the first that is there counts."""
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "encoder.", "backbone.")
 """Prefixes that wrappers put before every key."""
 MOST_BYTES = 16 * 2**30
 
@@ -43,6 +47,17 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         _check(path, name, value)
         found[name] = value.float() if value.dtype in FLOATS else value
     return found
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """The notes in the header of a safetensors file; ours have one called `tenfold`."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except Exception as error:  # safetensors raises its own type, OSError and others
+        raise ValueError(f"{path} is no readable safetensors file: {error}") from error
 
 
 def _content(path: Path) -> Any:
@@ -108,6 +123,11 @@ def _check(path: Path, key: str, value: Tensor) -> None:
     """Refuse a tensor that is not plain finite numbers, or claims more of them than there are."""
     if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
         raise ValueError(f"{path}: {_shown(key)} is sparse, quantised or has no data")
+    if value.dtype not in PLAIN:
+        raise ValueError(
+            f"{path}: {_shown(key)} is {str(value.dtype).removeprefix('torch.')}, which is not "
+            "read; save the weights as float32, float16 or bfloat16"
+        )
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         raise ValueError(
             f"{path}: {_shown(key)} of shape {tuple(value.shape)} has only "

@@ -9,6 +9,9 @@ import pytest
 from PIL import Image
 
 from tenfold.data.images import classification
+from tenfold.data.images.decode import Reading
+
+SKIP = Reading(skip_broken=True)
 
 
 def picture(path: Path, value: int = 100, size: tuple[int, int] = (20, 16)) -> Path:
@@ -69,7 +72,7 @@ def test_a_truncated_jpeg_is_named_or_skipped(tmp_path: Path) -> None:
             classification.open_class_folders(folder, split, 0.3, 0)
     with pytest.warns(UserWarning, match=r"1 of \d+ pictures left out: .*bad\.jpg"):
         kept = [
-            classification.open_class_folders(folder, s, 0.3, 0, True) for s in ("train", "val")
+            classification.open_class_folders(folder, s, 0.3, 0, SKIP) for s in ("train", "val")
         ]
     assert sum(map(len, kept)) == 12
 
@@ -136,3 +139,49 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         classification.open_tiny_imagenet_20(tmp_path, "val")
     with pytest.raises(FileNotFoundError, match="is not there"):
         classification.open_flat(tmp_path / "nowhere")
+
+
+def test_train_alone_is_divided_and_other_sets_are_no_classes(tmp_path: Path) -> None:
+    tree(tmp_path / "a" / "train")
+    found = classification.open_class_folders(tmp_path / "a", "val", 0.3, 0)
+    assert len(found) == 4 and found.classes == ("cat", "dog")
+    tree(tmp_path / "b", ("images", "masks"))
+    with pytest.raises(ValueError, match="pictures with labels and no classes.*data.name photos"):
+        classification.open_class_folders(tmp_path / "b", "train", 0.3, 0)
+
+
+def test_folders_in_class_folders_and_links(tmp_path: Path) -> None:
+    tree(tmp_path / "far")
+    for name in ("black", "white"):
+        picture(tmp_path / "set" / "cat" / name / "0.png", len(name))
+    (tmp_path / "set" / "dog").symlink_to(tmp_path / "far" / "dog")
+    (tmp_path / "far" / "dog" / "round").symlink_to(tmp_path / "far" / "dog")
+    with pytest.raises(ValueError, match=r"leads out of .*data\.follow_links"):
+        classification.open_class_folders(tmp_path / "set", "train", 0.3, 0)
+    links = Reading(follow_links=True)
+    with pytest.warns(UserWarning, match=r"count to their class folder: cat \(black, white\)"):
+        parts = [
+            classification.open_class_folders(tmp_path / "set", split, 0.5, 0, links)
+            for split in ("train", "val")
+        ]
+    assert [len(part) for part in parts] == [4, 4]
+
+
+def test_a_picture_that_breaks_later_is_replaced_by_one_of_its_class(tmp_path: Path) -> None:
+    folder = tree(tmp_path)
+    found = classification.open_class_folders(folder, "train", 0.3, 0, SKIP)
+    row = int(np.flatnonzero(found.labels == 0)[-1])
+    (folder / found.names[row]).write_bytes(b"gone")
+    first = int(np.flatnonzero(found.labels == 0)[0])
+    assert (found.picture(row) == found.picture(first)).all()
+    assert list(found.replaced) == [found.names[row]]
+
+
+def test_a_large_truncated_jpeg_is_found_when_the_set_is_opened(tmp_path: Path) -> None:
+    folder = tree(tmp_path)
+    bad = picture(folder / "cat" / "bad.jpg", size=(700, 700))
+    bad.write_bytes(bad.read_bytes()[:-2000])
+    assert bad.stat().st_size > 2**18
+    with pytest.raises(ValueError, match=r"bad\.jpg cannot be read.*truncated"):
+        for split in ("train", "val"):
+            classification.open_class_folders(folder, split, 0.3, 0)

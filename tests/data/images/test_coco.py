@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import pytest
 from PIL import Image
 from pycocotools import mask as reference
 
-from tenfold.data.images import coco
+from tenfold.data.images import coco, coco_masks
+from tenfold.data.images.coco_files import find_split
+from tenfold.data.images.decode import Reading
 
 SQUARE = [5, 4, 15, 4, 15, 10, 5, 10]
 IMAGE = {"id": 7, "file_name": "a.png", "height": 20, "width": 30}
@@ -52,7 +55,7 @@ def changed(folder: Path, key: str, value: Any) -> Path:
 
 
 def opened(folder: Path, skip_broken: bool = False) -> coco.SceneSet:
-    return coco.open_coco(*coco.find_split(folder, "train"), skip_broken)
+    return coco.open_coco(*find_split(folder, "train"), Reading(skip_broken))
 
 
 def test_polygons_codes_and_crowds(tmp_path: Path) -> None:
@@ -94,19 +97,19 @@ def test_a_picture_without_objects_and_rows(tmp_path: Path) -> None:
     assert len(found) == 2 and len(found.at([])) == 0 and found.at([1]).file == found.file
     assert objects.boxes.shape == (0, 4) and len(objects.is_crowd) == 0
     assert objects.masks is not None and objects.masks.shape == (0, 6, 8)
-    nothing = opened(write(tmp_path, []))
-    assert not nothing.has_masks and nothing.scene(0).objects.masks is None
+    with pytest.raises(ValueError, match="has 1 pictures, but no object in any of them"):
+        opened(write(tmp_path, []))
 
 
 def test_layouts(tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
     file = tmp_path / "annotations" / "instances_val2017.json"
     file.write_text("{}")
-    assert coco.find_split(tmp_path, "val") == (file, tmp_path / "val2017")
+    assert find_split(tmp_path, "val") == (file, tmp_path / "val2017")
     with pytest.raises(FileNotFoundError, match=r"instances_train.json .*annotations/"):
-        coco.find_split(tmp_path, "train")
+        find_split(tmp_path, "train")
     (tmp_path / "instances_test.json").write_text("{}")
-    assert coco.find_split(tmp_path, "test")[1] == tmp_path / "images"
+    assert find_split(tmp_path, "test")[1] == tmp_path / "images"
 
 
 def test_boxes_are_cut_and_empty_ones_left_out(tmp_path: Path) -> None:
@@ -123,8 +126,10 @@ def test_sets_of_boxes_only(tmp_path: Path) -> None:
         objects = opened(write(tmp_path, [bare(area=-1), bare(2)])).scene(0).objects
     assert objects.masks is None and objects.areas is not None
     assert objects.areas.tolist() == [60, 60]
-    with pytest.warns(UserWarning, match="1 objects have no segmentation, .* boxes only"):
-        assert not opened(write(tmp_path, [bare(), annotation(2)])).has_masks
+    with pytest.warns(UserWarning, match="1 of 2 objects have no segmentation: their boxes count"):
+        found = opened(write(tmp_path, [bare(), annotation(2)]))
+    masks = found.scene(0).objects.masks
+    assert found.has_masks and masks is not None and masks.any((1, 2)).tolist() == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -172,10 +177,11 @@ def test_wrong_images(
         opened(folder)
     with pytest.raises(ValueError, match="lists no image: "):
         opened(folder, skip_broken=True)
-    write(tmp_path, [annotation()], images=[IMAGE | image, IMAGE | {"id": 8}])
+    items = [annotation(), annotation(2, image_id=8)]
+    write(tmp_path, items, images=[IMAGE | image, IMAGE | {"id": 8}])
     with pytest.warns(UserWarning, match="1 pictures and annotations left out"):
         found = opened(folder, skip_broken=True)
-    assert len(found) == 1 and found.entries[0].objects == []
+    assert len(found) == 1 and [o["id"] for o in found.entries[0].objects] == [2]
 
 
 @pytest.mark.parametrize("key", ["images", "annotations", "categories"])
@@ -189,7 +195,7 @@ def test_keys_and_ids(tmp_path: Path, key: str) -> None:
 
 def test_more_objects_than_can_be_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = opened(write(tmp_path, [annotation(), annotation(2)]))
-    monkeypatch.setattr(coco, "MAX_BYTES", 1000)
+    monkeypatch.setattr(coco_masks, "MAX_BYTES", 1000)
     with pytest.raises(ValueError, match="masks of 2 objects need"):
         found.scene(0)
     monkeypatch.setattr(coco, "MOST_OBJECTS", 1)
@@ -200,8 +206,15 @@ def test_more_objects_than_can_be_held(tmp_path: Path, monkeypatch: pytest.Monke
 def test_other_pictures_than_the_file_was_made_for(tmp_path: Path) -> None:
     found = opened(write(tmp_path, [annotation()]))
     picture(tmp_path / "images" / "a.png", 31, 20)
-    with pytest.raises(ValueError, match="31 x 20 pixels, its annotation says 30 x 20"):
-        found.scene(0)
+    for read in (lambda: found.scene(0), lambda: opened(tmp_path)):
+        with pytest.raises(ValueError, match="31 x 20 pixels, its annotation says 30 x 20"):
+            read()
+    picture(tmp_path / "images" / "b.png")
+    items = [annotation(), annotation(2, image_id=8)]
+    write(tmp_path, items, images=[IMAGE | {"width": 31}, IMAGE | {"id": 8, "file_name": "b.png"}])
+    with pytest.warns(UserWarning, match="1 pictures and annotations left out: .* 30 x 20 pixels"):
+        kept = opened(tmp_path, skip_broken=True)
+    assert [entry.file.name for entry in kept.entries] == ["b.png"]
 
 
 def test_short_polygons_beside_good_ones(tmp_path: Path) -> None:
@@ -247,6 +260,52 @@ def test_segmentations_that_cannot_be_read(tmp_path: Path, shape: Any, says: str
     match = f"annotation 1 has a segmentation that cannot be read: .*{says}"
     with pytest.raises(ValueError, match=match):
         found.scene(0)
+    kept = opened(tmp_path, skip_broken=True)
+    masks = kept.scene(0).objects.masks  # the box remains
+    assert masks is not None and masks.shape == (1, 20, 30) and not masks.any()
+    assert list(kept.replaced) == ["mask of annotation 1 of a.png"]
+
+
+def test_whole_floats_nulls_and_a_byte_order_mark(tmp_path: Path) -> None:
+    item = annotation(1.0, image_id=7.0, category_id=3.0, iscrowd=None)
+    folder = write(tmp_path, [item], images=[IMAGE | {"id": 7.0, "height": 20.0, "width": 30.0}])
+    file = folder / "instances_train.json"
+    file.write_text("\ufeff" + file.read_text(), encoding="utf-8")
+    scene = opened(folder).scene(0)
+    assert scene.objects.boxes.tolist() == [[5, 4, 15, 10]] and not scene.objects.is_crowd.any()
+    with pytest.raises(ValueError, match="needs a whole id"):
+        opened(changed(tmp_path, "images", [IMAGE | {"id": 7.5}]))
+
+
+def test_another_list_of_classes(tmp_path: Path) -> None:
+    found = opened(write(tmp_path, [annotation()]))
+    assert found.aligned(found.classes) is found
+    other = found.aligned(("emu", "dog", "cat"))
+    assert other.scene(0).objects.labels.tolist() == [2]
+    with pytest.raises(ValueError, match="has objects of cat, but the classes of training are emu"):
+        found.aligned(("emu", "dog"))
+
+
+@pytest.mark.parametrize("turn", [1, 3, 6])
+def test_notes_that_turn_pictures(tmp_path: Path, turn: int) -> None:
+    """Annotated upright, as stored, or as nobody can tell."""
+    pixels = np.zeros((20, 30, 3), dtype=np.uint8)
+    pixels[:, :10] = 255
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    folder = write(tmp_path, [annotation()], images=[IMAGE | {"file_name": "b.png"}])
+    Image.fromarray(pixels).save(folder / "images" / "b.png", exif=exif)
+    says = {1: "", 3: "read upright; .* set data.ignore_exif .b.png", 6: "read as stored"}[turn]
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        found = opened(folder)
+    assert [bool(re.search(says, str(w.message))) for w in given] == [True] * bool(says)
+    assert bool(found.scene(0).picture[0, 0, 0]) == (turn != 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        reading = Reading(ignore_exif=True)
+        raw = coco.open_coco(*find_split(folder, "train"), reading)
+    assert raw.scene(0).picture[0, 0, 0] == 255
 
 
 def test_no_json_and_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,7 +341,7 @@ def real(name: str) -> Path:
 )
 def test_real_sets(name: str, split: str, counts: tuple[int, ...]) -> None:
     """Every mask is that of pycocotools, and fills about its box."""
-    found = coco.open_coco(*coco.find_split(real(name), split))
+    found = coco.open_coco(*find_split(real(name), split))
     objects = [o for entry in found.entries for o in entry.objects]
     crowds = sum(o["iscrowd"] for o in objects)
     assert (len(found), len(found.classes), len(objects) - crowds, crowds) == counts

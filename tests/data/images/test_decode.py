@@ -9,13 +9,12 @@ from PIL import Image
 
 from tenfold.data.images import decode
 from tenfold.data.images.decode import (
-    class_folders,
-    open_stored,
-    photos,
     read_picture,
     read_pictures,
     square,
 )
+from tenfold.data.images.folders import class_folders, photos
+from tenfold.data.images.stored import open_stored
 
 
 def photo(file: Path, colour=(200, 30, 60), size=(12, 8), **more) -> Path:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tenfold.data import catalog
 from tenfold.data.images import cifar, fscil, fscil_sets
+from tenfold.data.images.decode import Reading
 from tenfold.data.images.fscil import Numbers, View
 from tenfold.data.images.fscil_open import describe, read
 
@@ -479,7 +480,7 @@ def test_a_broken_photo_is_skipped_only_if_asked(tmp_path):
     with pytest.raises(ValueError, match=r"03.png"):
         read("folder", path, base=2, way=2)
     with pytest.warns(UserWarning, match=r"1 of 60 pictures left out.*03.png"):
-        got = read("folder", path, base=2, way=2, skip_broken=True)
+        got = read("folder", path, base=2, way=2, reading=Reading(skip_broken=True))
     assert "c/03.png" not in {*got.novel.names, *got.test.names}
 
 

@@ -178,26 +178,6 @@ def test_voc_links_that_lead_out_of_the_folder(tmp_path: Path) -> None:
         open_segmentation(tmp_path / "set", "voc2012", "train")
 
 
-@pytest.mark.parametrize("layout", ["images/{split}", "{split}/images"])
-def test_own_folders(tmp_path: Path, layout: str) -> None:
-    inside = layout.format(split="train")
-    picture(tmp_path / inside / "x.jpg")
-    map_ = np.ones((20, 30))
-    map_[0] = 255
-    labels(tmp_path / inside.replace("images", "labels") / "x.png", map_)
-    with pytest.raises(FileNotFoundError, match="classes.txt"):
-        open_segmentation(tmp_path, "folder", "train")
-    (tmp_path / "classes.txt").write_text("ground\n")
-    with pytest.raises(ValueError, match="names 1 classes, allowed are 2 to 255"):
-        open_segmentation(tmp_path, "folder", "train")
-    (tmp_path / "classes.txt").write_text("ground\nsky\n")
-    found = open_segmentation(tmp_path, "folder", "train")
-    assert found.classes == ("ground", "sky")
-    assert np.unique(found.scene(0)[1]).tolist() == [1, 255]
-    with pytest.raises(FileNotFoundError, match="split 'val' needs it"):
-        open_segmentation(tmp_path, "folder", "val")
-
-
 def test_no_such_set(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'nothing' is no set of label maps; .*camvid"):
         open_segmentation(tmp_path, "nothing", "train")
@@ -206,12 +186,21 @@ def test_no_such_set(tmp_path: Path) -> None:
 # --- label maps --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "I;16"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "CMYK", "I;16"])
 def test_colours_and_depths_are_no_labels(tmp_path: Path, mode: str) -> None:
-    file = tmp_path / "x.png"
-    Image.new(mode, (3, 2)).save(file)
-    with pytest.raises(ValueError, match=rf"x\.png .*mode {mode}, not one number"):
+    file = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
+    values = {"RGB": (1, 2, 3), "RGBA": (1, 2, 3, 255), "CMYK": (1, 2, 3, 4), "I;16": 256}
+    Image.new(mode, (3, 2), values[mode]).save(file)
+    with pytest.raises(ValueError, match=r"x\.(png|tif) .*(mode \w+, not one number|up to 256)"):
         read_labels(file)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "I;16", "L", "P", "1"])
+def test_grey_in_any_dress(tmp_path: Path, mode: str) -> None:
+    file = tmp_path / "x.png"
+    value = {"RGB": (1, 1, 1), "RGBA": (1, 1, 1, 255), "LA": (1, 255)}.get(mode, 1)
+    Image.new(mode, (3, 2), value).save(file)
+    assert read_labels(file).tolist() == [[1] * 3] * 2
 
 
 def grey_png(bits: int, *rows: list[int]) -> bytes:

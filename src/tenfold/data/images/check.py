@@ -92,7 +92,11 @@ def _span(labels: Collection[int]) -> str:
 
 def check_camvid(f: Problems) -> None:
     """Three splits; every image has a mask with labels 0-10 or 11 (ignore)."""
+    there = [split for split in CAMVID_SPLITS if (f.folder / split).is_dir()]
     for split, expected in CAMVID_SPLITS.items():
+        if there and split not in there:
+            f.note(f"{split}: is not there; the published set has {expected} pictures")
+            continue
         images = _decoded(f, f.folder / split, expected)
         f.listing(f.folder / f"{split}annot", {".png"}, expected)
         _masks(f, f.folder / f"{split}annot", images, range(12))
@@ -173,7 +177,7 @@ def _coco(f: Problems, file: Path, images: dict[str, tuple[int, int]]) -> Any:
     counts = COCO[f"{f.key}/{file.name}"]
     parts = ("images", "annotations", "categories")
     for part, expected in zip(parts, counts, strict=True):
-        f.expect(file, f"number of {part}", len(data.get(part, ())), expected)
+        f.published(file, part, len(data.get(part, ())), expected)
         ids = [item["id"] for item in data.get(part, ())]
         twice = [key for key, times in Counter(ids).items() if times > 1]
         if twice:
@@ -233,7 +237,7 @@ def check_coco_wsss(f: Problems) -> None:
     for split, expected in WSSS_SPLITS.items():
         file = f.folder / "ImageSets" / f"{split}.txt"
         splits[split] = f.lines(file)
-        f.expect(file, "number of lines", len(splits[split]), expected)
+        f.published(file, "lines", len(splits[split]), expected)
     file = f.folder / "labels.json"
     labels = f.json(file)
     if labels is None:
@@ -264,7 +268,7 @@ def check_nuclei_dsb2018(f: Problems) -> None:
         return
     for split in ("train", "val", "test"):
         found = sum(item["split"] == split for item in index)
-        f.expect(file, f"entries of split {split}", found, NUCLEI[split])
+        f.published(file, f"entries of split {split}", found, NUCLEI[split])
     for item in index:
         name = item["name"]
         if not (f.folder / "images" / f"{name}.webp").exists():
@@ -318,7 +322,7 @@ def check_emoji_scenes(f: Problems) -> None:
     for split, expected in SCENES.items():
         file = f.folder / f"{split}.jsonl"
         lines = f.lines(file)
-        f.expect(file, "number of scenes", len(lines), expected)
+        f.published(file, "scenes", len(lines), expected)
         for number, line in enumerate(lines, 1):
             _scene(f, file, f"line {number}", line, meta, held_out)
     sums = reference["sha1_of_first_4_train_renders"]

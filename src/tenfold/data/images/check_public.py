@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ..io.problems import Problems
-from .coco import SceneSet, find_split, open_coco
-from .decode import class_folders
-from .segmentation import open_segmentation
+from . import own
+from .coco import SceneSet, open_coco
+from .coco_files import find_split
+from .decode import damage
+from .folders import class_folders, split_folders
+from .segmentation import Segmented, open_segmentation
 
 COUNTS = {
     "imagenet": {"train": 1_281_167, "val": 50_000},
@@ -21,16 +25,35 @@ COUNTS = {
 IMAGENET_CLASSES = 1000
 
 
-def _scenes(f: Problems, name: str, split: str, open_it: Callable[[], Any]) -> None:
-    """Open a split and decode (some of) its scenes; what is wrong is a problem of the split."""
-    where = f.folder / split
-    try:
-        found = open_it()
-    except (ValueError, FileNotFoundError) as error:
-        f.problem(where, str(error))
-        return
-    f.expect(where, "number of pictures", len(found), COUNTS[name][split])
+def _scenes(f: Problems, name: str, open_split: Callable[[str], Any]) -> None:
+    """Open all splits and decode (some of) their scenes; what is wrong is a problem of the split.
+
+    A split that is not there is a note if another one is.
+    """
+    absent: dict[str, str] = {}
+    for split, count in COUNTS[name].items():
+        where = f.folder / split
+        try:
+            found = open_split(split)
+        except FileNotFoundError as error:
+            absent[split] = str(error)
+            continue
+        except ValueError as error:
+            f.problem(where, str(error))
+            continue
+        f.published(where, "pictures", len(found), count)
+        _decoded(f, found, where)
+    for split, text in absent.items():
+        if len(absent) == len(COUNTS[name]):
+            f.problem(f.folder / split, text)
+        else:
+            f.note(f"{split}: {text}")
+
+
+def _decoded(f: Problems, found: SceneSet | Segmented, where: Path) -> None:
+    """Decode (some of) the scenes of a set."""
     for index in f.sample(list(range(len(found)))):
+        f.seen()
         try:
             found.scene(index)
         except (ValueError, FileNotFoundError) as error:
@@ -39,24 +62,17 @@ def _scenes(f: Problems, name: str, split: str, open_it: Callable[[], Any]) -> N
 
 def check_ade20k(f: Problems) -> None:
     """Every picture has a label map of its size, with labels 0-150."""
-    for split in COUNTS["ade20k"]:
-        _scenes(f, "ade20k", split, partial(open_segmentation, f.folder, "ade20k", split))
+    _scenes(f, "ade20k", partial(open_segmentation, f.folder, "ade20k"))
 
 
 def check_voc2012(f: Problems) -> None:
     """Every listed picture has a label map of its size, with labels 0-20 and 255."""
-    for split in COUNTS["voc2012"]:
-        _scenes(f, "voc2012", split, partial(open_segmentation, f.folder, "voc2012", split))
-
-
-def _coco(f: Problems, split: str) -> SceneSet:
-    return open_coco(*find_split(f.folder, split))
+    _scenes(f, "voc2012", partial(open_segmentation, f.folder, "voc2012"))
 
 
 def check_coco2017(f: Problems) -> None:
     """Annotations refer to pictures that are there, and every mask can be read."""
-    for split in COUNTS["coco2017"]:
-        _scenes(f, "coco2017", split, partial(_coco, f, split))
+    _scenes(f, "coco2017", lambda split: open_coco(*find_split(f.folder, split)))
 
 
 def check_imagenet(f: Problems) -> None:
@@ -68,8 +84,52 @@ def check_imagenet(f: Problems) -> None:
         except (ValueError, FileNotFoundError) as error:
             f.problem(folder, str(error))
             continue
-        f.expect(folder, "number of classes", len(found), IMAGENET_CLASSES)
+        f.published(folder, "classes", len(found), IMAGENET_CLASSES)
         files = [file for some in found.values() for file in some]
-        f.expect(folder, "number of pictures", len(files), count)
+        f.published(folder, "pictures", len(files), count)
         for file in f.sample(files):
             f.image(file)
+
+
+SHARE = 0.2
+"""Of a set that is not divided, for the test: as training has it unless told otherwise."""
+
+
+def check_folder(f: Problems) -> None:
+    """A set of the user's own: what it is, and whether all of it can be read."""
+    try:
+        kinds = own.kinds_of(f.folder)
+    except ValueError as error:
+        f.problem(f.folder, str(error))
+        return
+    openers: dict[str, Callable[..., SceneSet | Segmented]]
+    openers = {"objects": own.open_objects, "maps": own.open_maps}
+    for kind in kinds:
+        sets: dict[str, SceneSet | Segmented] = {}
+        for split in ("train", "test"):
+            try:
+                sets[split] = openers[kind](f.folder, split, SHARE, 0)
+            except (ValueError, FileNotFoundError) as error:
+                f.problem(f.folder, str(error))
+                return
+        f.note(own.described(f.folder, sets))
+        for found in sets.values():
+            _decoded(f, found, f.folder)
+    if not kinds:
+        _classes(f)
+
+
+def _classes(f: Problems) -> None:
+    """Class folders, in splits or not."""
+    for place in split_folders(f.folder).values() or [f.folder]:
+        try:
+            found = class_folders(place)
+        except (ValueError, FileNotFoundError) as error:
+            f.problem(place, str(error))
+            continue
+        files = [file for some in found.values() for file in some]
+        f.note(f"{place}: class folders; {len(files)} pictures; {len(found)} classes")
+        for file in f.sample(files):
+            f.seen()
+            if text := damage(file):
+                f.problem(file, text)

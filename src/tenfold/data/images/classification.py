@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
-from PIL import Image
 
-from ..io.problems import BROKEN, some
-from .decode import ENDINGS, FORMATS, class_folders, decode, inside_of, read_npz, read_picture
+from ..io.problems import some
+from .decode import USUAL, Reading, damage, decode, first_sound, read_picture
+from .folders import class_folders, held_out, photos_below, split_folders, visible
+from .stored import read_npz
 
 Picture = UInt8[np.ndarray, "height width 3"]
 
@@ -24,6 +24,10 @@ CHECKED = 2000
 MOST_PHOTOS = 5_000_000
 """Files of one folder tree that are taken."""
 TINY_SIDE = 64
+NO_CLASSES = frozenset(
+    "images imgs jpegimages masks labels annotations segmentationclass segmentationobject".split()
+)
+"""Folders of sets with masks or boxes, in small letters."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,10 @@ class Photos:
     """Decodes a row; may be called from several threads."""
     boxes: Float[np.ndarray, "image 4"] | None = None
     """x0 y0 x1 y1 of the one object, exclusive ends, pixels of the picture."""
+    skip_broken: bool = False
+    """Put the next picture of the same class in place of one that cannot be read."""
+    replaced: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """Name -> reason, of pictures in whose place another was put so far."""
     _kept: dict[int, Picture] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -49,18 +57,25 @@ class Photos:
         """A picture as upright RGB; kept in memory if the whole set is small."""
         found = self._kept.get(row)
         if found is None:
-            found = self.load(row)
+            found = self._sound(row) if self.skip_broken else self.load(row)
             if found.nbytes * len(self) <= CACHE_BYTES:
                 self._kept[row] = found
         return found
+
+    def _sound(self, row: int) -> Picture:
+        """The picture, or the first after it, of its class, that can be read."""
+        same = np.flatnonzero(self.labels == self.labels[row])
+        rows = np.roll(same, -int(same.searchsorted(row))).tolist()
+        return first_sound(self.load, rows, self.names.__getitem__, self.replaced)
 
     def at(self, rows: Int64[np.ndarray, " some"]) -> Photos:
         """The pictures of these rows, in this order."""
         names = tuple(self.names[i] for i in rows.tolist())
         boxes = None if self.boxes is None else self.boxes[rows]
         return Photos(
-            self.classes, self.labels[rows], names, lambda i: self.picture(int(rows[i])), boxes
-        )
+            self.classes, self.labels[rows], names, lambda i: self.picture(int(rows[i])), boxes,
+            replaced=self.replaced,
+        )  # fmt: skip
 
 
 def of_arrays(
@@ -79,16 +94,17 @@ def of_files(
     files: Sequence[Path],
     labels: Sequence[int] = (),
     classes: tuple[str, ...] = (),
-    skip_broken: bool = False,
+    reading: Reading = USUAL,
 ) -> Photos:
-    """Photos in files. Headers of up to CHECKED of them are read now, of all with `skip_broken`.
+    """Photos in files, of which up to CHECKED are looked at now, all with `skip_broken`.
 
-    A picture that turns out to be damaged later is a ValueError that names it.
+    A picture that turns out to be damaged later is a ValueError that names it, or with
+    `skip_broken` replaced by the next of its class.
     """
     numbers = list(labels) or [-1] * len(files)
-    step = 1 if skip_broken else max(1, len(files) // CHECKED)
-    broken = {row: text for row in range(0, len(files), step) if (text := _damage(files[row]))}
-    if broken and not skip_broken:
+    step = 1 if reading.skip_broken else max(1, len(files) // CHECKED)
+    broken = {row: text for row in range(0, len(files), step) if (text := damage(files[row]))}
+    if broken and not reading.skip_broken:
         more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
         raise ValueError(
             f"{next(iter(broken.values()))}{more}. Mend or remove it, or set data.skip_broken."
@@ -98,92 +114,77 @@ def of_files(
         text = f"{len(broken)} of {len(files)} pictures left out: {some(list(broken.values()))}"
         if not kept:
             raise ValueError(f"no picture can be read. {text}")
+        lost = sorted(set(numbers) - {numbers[row] for row in kept})
+        if lost and classes:
+            raise ValueError(
+                f"no picture of {some([classes[n] for n in lost])} can be read. {text}"
+            )
         warnings.warn(text, stacklevel=2)
     paths = [files[row] for row in kept]
     names = tuple(f"{path.parent.name}/{path.name}" for path in paths)
     array = np.array([numbers[row] for row in kept], dtype=np.int64)
-    return Photos(classes, array, names, lambda i: read_picture(paths[i]))
-
-
-def _damage(file: Path) -> str:
-    """Say what is wrong with a picture's file, as far as header and length tell; empty if nothing.
-
-    Small files are decoded whole, because a truncated JPEG has a whole header.
-    """
-    try:
-        if file.stat().st_size < 2**18:
-            read_picture(file)
-            return ""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(file, formats=FORMATS) as image:
-                image.verify()
-        return ""
-    except (*BROKEN, Image.DecompressionBombError, Image.UnidentifiedImageError) as error:
-        text = str(error).rstrip(".")
-        return text if str(file) in text else f"{file} cannot be read: {text}"
+    return Photos(
+        classes, array, names, lambda i: read_picture(paths[i], reading.ignore_exif),
+        skip_broken=reading.skip_broken,
+    )  # fmt: skip
 
 
 def open_class_folders(
-    folder: Path, split: str, test_share: float, seed: int, skip_broken: bool = False
+    folder: Path, split: str, test_share: float, seed: int, reading: Reading = USUAL
 ) -> Photos:
-    """Class folders: those of `train` and `val` (or `test`) below, or one tree that is divided.
+    """Class folders: those of `train` and `val` (or `valid`, `test` ...), or one tree to divide.
 
     split: "train" or "val". An undivided tree is shuffled by class and seed, `test_share` of each
     class's pictures are for val, at least one.
     """
-    parts = {name: folder / name for name in ("train", "val", "test") if (folder / name).is_dir()}
+    parts, links = split_folders(folder, reading.follow_links), reading.follow_links
     if "train" not in parts or len(parts) == 1:
-        of_class = _classes_of(folder)
+        is_alone = "train" in parts and sum(i.is_dir() for i in visible(folder, folder, True)) == 1
+        root = parts["train"] if is_alone else folder
+        of_class = class_folders(root, links)
+        if {name.casefold() for name in of_class} <= NO_CLASSES:
+            raise ValueError(
+                f"{folder} holds {some(list(of_class))}, which are pictures with labels and no "
+                "classes; they are for the tasks segment and detect, or data.name photos"
+            )
         files, labels = [], []
         for label, (name, all_files) in enumerate(of_class.items()):
-            chosen = _share(all_files, f"{seed}/{name}", test_share)
-            mine = [f for f in all_files if (f in chosen) == (split == "val")]
+            names = [file.relative_to(root / name).as_posix() for file in all_files]
+            chosen = held_out(names, f"{seed}/{name}", test_share)
+            mine = [
+                file for file, own in zip(all_files, names, strict=True)
+                if (own in chosen) == (split == "val")
+            ]  # fmt: skip
             if not mine:
                 raise ValueError(
-                    f"{folder / name} holds {len(all_files)} picture(s), none of which is left for "
+                    f"{root / name} holds {len(all_files)} picture(s), none of which is left for "
                     f"{split}; give at least 2, or change data.test_share"
                 )
             files += mine
             labels += [label] * len(mine)
-        return of_files(files, labels, tuple(of_class), skip_broken)
-    other = "val" if "val" in parts else "test"
-    trees = {"train": _classes_of(parts["train"]), "val": _classes_of(parts[other])}
+        return of_files(files, labels, tuple(of_class), reading)
+    other = parts.get("val") or parts["test"]
+    trees = {"train": class_folders(parts["train"], links), "val": class_folders(other, links)}
     differing = sorted(set(trees["train"]) ^ set(trees["val"]))
     if differing:
         raise ValueError(
-            f"{folder}: train and {other} have different classes: {some(differing)} are in one of "
-            "them only"
+            f"{folder}: {parts['train'].name} and {other.name} have different classes: "
+            f"{some(differing)} are in one of them only"
         )
     own = trees[split]
     labelled = [(file, label) for label, files in enumerate(own.values()) for file in files]
     files, labels = [f for f, _ in labelled], [n for _, n in labelled]
-    return of_files(files, labels, tuple(own), skip_broken)
+    return of_files(files, labels, tuple(own), reading)
 
 
-def _classes_of(folder: Path) -> dict[str, list[Path]]:
-    return class_folders(folder)
-
-
-def _share(files: Sequence[Path], key: str, share: float) -> set[Path]:
-    """Some of the files, chosen by their names: adding a picture moves no other one."""
-    order = sorted(files, key=lambda f: hashlib.blake2b(f"{key}/{f.name}".encode()).digest())
-    return set(order[: max(1, round(share * len(files)))])
-
-
-def open_flat(folder: Path, skip_broken: bool = False) -> Photos:
+def open_flat(folder: Path, reading: Reading = USUAL) -> Photos:
     """All photos below a folder, without labels, for pre-training."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not there, or is not a folder. Give one of pictures.")
-    files = []
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file():
-            files.append(inside_of(folder, path))
-            if len(files) > MOST_PHOTOS:
-                raise ValueError(f"{folder} holds more than {MOST_PHOTOS} pictures; give a part")
+    files = photos_below(folder, reading.follow_links)
     if len(files) < 2:
-        raise ValueError(f"{folder} holds {len(files)} picture(s) ({' '.join(sorted(ENDINGS))})")
-    return of_files(files, skip_broken=skip_broken)
+        raise ValueError(f"{folder} holds one picture, {files[0].name}; give at least 2")
+    if len(files) > MOST_PHOTOS:
+        raise ValueError(f"{folder} holds more than {MOST_PHOTOS} pictures; give a part")
+    return of_files(files, reading=reading)
 
 
 # --- the compact tiny_imagenet_20 ----------------------------------------------------------------

@@ -1,35 +1,36 @@
-"""COCO's instance files: pictures with boxes and masks of objects, decoded when asked for."""
+"""Pictures with boxes and masks of objects, decoded when asked for; COCO's instance files."""
 
 from __future__ import annotations
 
 import json
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import UInt8
 
 from tenfold.structures import Instances
 
 from ..io.problems import some
-from .decode import MAX_BYTES, MAX_PIXELS, inside_of, read_picture
+from .coco_masks import Entry, Item, is_number, masks_of, polygons_of
+from .decode import MAX_PIXELS, USUAL, Reading, damage, first_sound, read_header, read_picture
+from .folders import inside_of
 
 T = TypeVar("T")
-Item = dict[str, Any]
 
 MOST_BYTES = 2 * 2**30
 """Largest annotation file that is read (COCO's training file has 450 MB)."""
 MOST_OBJECTS = 2000
 """Objects of one picture: their masks are held as an array."""
-FAR = 1e6
-"""Pixels: a coordinate beyond is a mistake."""
-LONG_OUTLINE = 100
-"""Times height plus width; COCO's outlines reach 3. pycocotools holds every step along it."""
+CHECKED = 2000
+"""Pictures whose headers are looked at when a set is opened."""
+WHOLE = ("id", "image_id", "category_id", "height", "width", "iscrowd")
+"""Fields of whole numbers, which some tools write as 1.0."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +39,8 @@ class Scene:
 
     picture: UInt8[np.ndarray, "height width 3"]
     objects: Instances
-    """Areas are as the file states them (COCO's small, medium and large)."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One picture of an annotation file."""
-
-    file: Path
-    height: int
-    width: int
-    image_id: int
-    objects: list[Item]
+    """Areas are as the file states them (COCO's small, medium and large). In a set with masks, an
+    object without one has a mask without a pixel: its box counts, its mask does not."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +50,15 @@ class SceneSet:
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]
     has_masks: bool
+    """True if any object has a mask."""
     entries: tuple[Entry, ...] = ()
     held: tuple[Scene, ...] = field(default=(), repr=False)
     """Scenes in memory, of a set without files."""
     file: Path = Path()
     """Of the annotations; `.` for a set in memory."""
+    reading: Reading = USUAL
+    replaced: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """Name -> reason, of pictures in whose place another was put so far, and of lost masks."""
 
     def __len__(self) -> int:
         return len(self.entries) or len(self.held)
@@ -79,29 +74,73 @@ class SceneSet:
         held = tuple(self.held[i] for i in rows) if self.held else ()
         return replace(self, entries=entries, held=held)
 
+    @property
+    def num_objects(self) -> int:
+        """Objects of all pictures, crowds included."""
+        counts = [len(e.objects) for e in self.entries] or [len(s.objects) for s in self.held]
+        return sum(counts)
+
+    def aligned(self, classes: tuple[str, ...]) -> SceneSet:
+        """The same set with labels in another list of classes, which must have all that occur."""
+        if self.classes == classes:
+            return self
+        used = {o["category_id"] for entry in self.entries for o in entry.objects}
+        known = dict(zip(self.classes, self.category_ids, strict=True))
+        alien = [name for name, number in known.items() if number in used and name not in classes]
+        if alien:
+            raise ValueError(
+                f"{self.file} has objects of {some(alien)}, but the classes of training are "
+                f"{some(classes)}. Use one list of classes in all files."
+            )
+        # a class that is not in this file gets a number that no object has
+        least = min(self.category_ids)
+        ids = tuple(known.get(name, least - 1 - row) for row, name in enumerate(classes))
+        return replace(self, classes=classes, category_ids=ids)
+
     def scene(self, index: int) -> Scene:
-        """Decode a picture and the masks of its objects."""
+        """Decode a picture and the masks of its objects.
+
+        With `skip_broken`, the next picture that can be read is put in place of one that cannot.
+        """
         if self.held:
             return self.held[index]
+        if not self.reading.skip_broken:
+            return self._decoded(index, None)
+        rows = [*range(index, len(self)), *range(index)]
+        read = partial(self._decoded, unread=self.replaced)
+        return first_sound(read, rows, lambda row: str(self.entries[row].file), self.replaced)
+
+    def _decoded(self, index: int, unread: dict[str, str] | None) -> Scene:
         entry = self.entries[index]
-        picture = read_picture(entry.file)
-        if picture.shape[:2] != (entry.height, entry.width):
-            raise ValueError(
-                f"{entry.file} has {picture.shape[1]} x {picture.shape[0]} pixels, its annotation "
-                f"says {entry.width} x {entry.height}. Use the pictures that {self.file} was made "
-                "for, saved upright if an EXIF note turns them."
-            )
+        picture = self._picture(entry)
         label = {number: i for i, number in enumerate(self.category_ids)}
-        chosen = sorted(entry.objects, key=lambda o: o.get("iscrowd", 0))
+        chosen = sorted(entry.objects, key=lambda o: o["iscrowd"])
         boxes = np.array([_corners(o["bbox"], entry) for o in chosen], dtype=np.float32)
         objects = Instances(
             boxes.reshape(-1, 4),
             np.array([label[o["category_id"]] for o in chosen], dtype=np.int64),
-            masks=_masks(chosen, entry) if self.has_masks else None,
+            masks=masks_of(chosen, entry, unread) if self.has_masks else None,
             areas=np.array([_area(o) for o in chosen], dtype=np.float32),
-            crowd=np.array([o.get("iscrowd", 0) == 1 for o in chosen], dtype=bool),
+            crowd=np.array([o["iscrowd"] == 1 for o in chosen], dtype=bool),
         )
         return Scene(picture, objects)
+
+    def _picture(self, entry: Entry) -> UInt8[np.ndarray, "height width 3"]:
+        """The picture as its annotation sees it: upright, or as stored if only that fits."""
+        size = (entry.height, entry.width)
+        picture = read_picture(entry.file, self.reading.ignore_exif)
+        if picture.shape[:2] != size and picture.shape[1::-1] == size:
+            picture = read_picture(entry.file, not self.reading.ignore_exif)
+        if picture.shape[:2] != size:
+            raise ValueError(_mismatch(entry, (picture.shape[0], picture.shape[1]), self.file))
+        return picture
+
+
+def _mismatch(entry: Entry, size: tuple[int, int], source: Path) -> str:
+    return (
+        f"{entry.file} has {size[1]} x {size[0]} pixels, its annotation says {entry.width} x "
+        f"{entry.height}. Use the pictures that {source} was made for, or set data.skip_broken."
+    )
 
 
 def of_arrays(classes: tuple[str, ...], scenes: Sequence[tuple[np.ndarray, Instances]]) -> SceneSet:
@@ -110,61 +149,117 @@ def of_arrays(classes: tuple[str, ...], scenes: Sequence[tuple[np.ndarray, Insta
     return SceneSet(classes, tuple(range(len(classes))), True, (), held)
 
 
-def find_split(folder: Path, split: str) -> tuple[Path, Path]:
-    """(annotation file, folder of pictures) of a split, in the compact or the original layout."""
-    compact = folder / f"instances_{split}.json"
-    if compact.exists():
-        return compact, folder / "images"
-    original = folder / "annotations" / f"instances_{split}2017.json"
-    if original.exists():
-        return original, folder / f"{split}2017"
-    raise FileNotFoundError(
-        f"{folder} holds neither {compact.name} (with images/) nor annotations/{original.name} "
-        f"(with {split}2017/). Give the folder that holds one of them."
-    )
-
-
-def open_coco(annotations: Path, images: Path, skip_broken: bool = False) -> SceneSet:
+def open_coco(annotations: Path, images: Path, reading: Reading = USUAL) -> SceneSet:
     """Open an instance file; whatever does not fit is a ValueError that names it.
 
-    With `skip_broken`, pictures that are missing and annotations that do not fit are left out
-    instead, with one warning. Pictures and masks are decoded, and refused, later.
+    With `skip_broken`, pictures that are missing or damaged and annotations that do not fit are
+    left out instead, with one warning. Masks are decoded, and refused, later.
     """
-    content = _content(annotations)
+    content = read_json(annotations)
     names, ids = _categories(content, annotations)
     broken: list[str] = []
-    kept = partial(_kept, broken=broken if skip_broken else None)
+    kept = partial(_kept, broken=broken if reading.skip_broken else None)
     listed = _listed(content, "images", annotations)
-    entries = {e.image_id: e for e in kept(partial(_entry, annotations, images), listed)}
+    entries = {e.image_id: e for e in kept(partial(_entry, annotations, images, reading), listed)}
     if not entries:
         raise ValueError(f"{annotations} lists no image" + (f": {some(broken)}" if broken else ""))
-    lost = {item["id"] for item in listed if isinstance(item.get("id"), int)} - set(entries)
     every = _listed(content, "annotations", annotations)
+    lost = {item["id"] for item in listed if isinstance(item.get("id"), int)} - set(entries)
     if lost:  # a picture that is left out takes its objects along
         every = [o for o in every if not isinstance(n := o.get("image_id"), int) or n not in lost]
     every = kept(partial(_object, annotations, entries, set(ids)), every)
-    whole = [item for item in every if _has_area(item["bbox"], entries[item["image_id"]])]
+    return assembled(annotations, names, ids, entries, every, broken, reading)
+
+
+def assembled(
+    source: Path, names: tuple[str, ...], ids: tuple[int, ...], entries: Mapping[int, Entry],
+    items: Sequence[Item], broken: list[str], reading: Reading, is_sized: bool = True,
+) -> SceneSet:  # fmt: skip
+    """A set of pictures by number and checked annotations in COCO's form, after a look at both.
+
+    source: named in what is said of them; broken: what was left out already; is_sized: annotations
+    say of what size the picture was that they were made on.
+    """
+    kept = _looked_at(source, entries, broken, reading, is_sized)
+    items = [item for item in items if item["image_id"] in kept]
+    whole = [item for item in items if _has_area(item["bbox"], kept[item["image_id"]])]
     for item in whole:
-        entries[item["image_id"]].objects.append(item)
-    most = max(entries.values(), key=lambda entry: len(entry.objects))
+        kept[item["image_id"]].objects.append(item)
+    if not whole:
+        why = f": {some(broken)}" if broken else ""
+        raise ValueError(
+            f"{source} has {len(kept)} pictures, but no object in any of them{why}. Annotate them "
+            "first, or leave this part of the set away."
+        )
+    most = max(kept.values(), key=lambda entry: len(entry.objects))
     if (count := len(most.objects)) > MOST_OBJECTS:
-        where = f"{annotations}: image {most.image_id}"
+        where = f"{source}: image {most.image_id}"
         raise ValueError(f"{where} has {count} objects, more than {MOST_OBJECTS}. Cut it.")
     shapes = [item.get("segmentation") for item in whole]
     bare = sum(not shape for shape in shapes)
-    has_masks = bool(shapes) and not bare
     is_mixed = 0 < bare < len(shapes)
-    short = sum(isinstance(s, list) and len(_polygons(s)) < len(s) for s in shapes)
+    short = sum(isinstance(s, list) and len(polygons_of(s)) < len(s) for s in shapes)
     notes = {
         f"pictures and annotations left out: {some(broken)}": len(broken),
-        "boxes without area left out, or without any in the picture": len(every) - len(whole),
+        "boxes without area left out, or without any in the picture": len(items) - len(whole),
         "objects have polygons of too few corners, of which only the others are read": short,
-        "objects have no segmentation, so that the set is one of boxes only": bare * is_mixed,
+        f"of {len(shapes)} objects have no segmentation: their boxes count, masks do not": bare
+        * is_mixed,
     }
     for note, count in notes.items():
         if count:
-            warnings.warn(f"{annotations}: {count} {note}", stacklevel=2)
-    return SceneSet(names, ids, has_masks, tuple(entries.values()), file=annotations)
+            warnings.warn(f"{source}: {count} {note}", stacklevel=3)
+    has_masks = bare < len(shapes)
+    return SceneSet(names, ids, has_masks, tuple(kept.values()), file=source, reading=reading)
+
+
+def _looked_at(
+    source: Path, entries: Mapping[int, Entry], broken: list[str], reading: Reading, is_sized: bool
+) -> dict[int, Entry]:
+    """The pictures whose headers fit the annotations: up to CHECKED are read, or all."""
+    numbers, unsure, turned = list(entries), [], []
+    step = 1 if reading.skip_broken else max(1, len(numbers) // CHECKED)
+    kept = dict(entries)
+    for number in numbers[::step]:
+        entry = entries[number]
+        try:
+            if reading.skip_broken and (problem := damage(entry.file)):
+                raise ValueError(problem)
+            height, width, turn = read_header(entry.file)
+            stored, upright = (height, width), (width, height) if turn > 4 else (height, width)
+            size = (entry.height, entry.width)
+            if size not in (stored, upright):
+                raise ValueError(_mismatch(entry, upright, source))
+        except (ValueError, OSError) as error:
+            if not reading.skip_broken:
+                raise
+            broken.append(str(error))
+            del kept[number]
+            continue
+        if turn > 1 and (size == upright == stored or not is_sized):
+            unsure.append(entry.file.name)
+        elif turn > 1 and size == stored:
+            turned.append(entry.file.name)
+    if not kept:
+        raise ValueError(f"{source}: no picture can be read: {some(broken)}")
+    if turned and not reading.ignore_exif:
+        warnings.warn(
+            f"{source}: {len(turned)} pictures have EXIF notes that turn them, but annotations of "
+            f"their stored sizes: they are read as stored ({some(turned)})",
+            stacklevel=4,
+        )
+    if unsure and not reading.ignore_exif:
+        warn_of_turns(source, unsure)
+    return kept
+
+
+def warn_of_turns(source: Path, names: Sequence[str]) -> None:
+    """Say that annotations of these pictures may be of their pixels as stored."""
+    warnings.warn(
+        f"{source}: {len(names)} pictures have EXIF notes that turn them, and are read upright; if "
+        f"they were annotated as stored, set data.ignore_exif ({some(names)})",
+        stacklevel=4,
+    )
 
 
 def _kept(check: Callable[[Item], T], items: list[Item], broken: list[str] | None) -> list[T]:
@@ -180,14 +275,15 @@ def _kept(check: Callable[[Item], T], items: list[Item], broken: list[str] | Non
     return found
 
 
-def _content(file: Path) -> Item:
+def read_json(file: Path) -> Item:
+    """The object that a JSON file of at most MOST_BYTES holds."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not there. Give COCO's instance file.")
     size = file.stat().st_size
     if size > MOST_BYTES:
         raise ValueError(f"{file} has {size} bytes, more than {MOST_BYTES}. Split it.")
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is no JSON: {error}") from error
     if not isinstance(found, dict):
@@ -199,6 +295,10 @@ def _listed(content: Item, key: str, file: Path) -> list[Item]:
     found = content.get(key)
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise ValueError(f"{file} has no list of {key}; it is not of COCO's instance form")
+    for item in found:
+        for name in WHOLE:
+            if isinstance(value := item.get(name), float) and value.is_integer():
+                item[name] = int(value)
     ids = [item["id"] for item in found if isinstance(item.get("id"), int)]
     if len(set(ids)) < len(ids):
         twice = [number for number, times in Counter(ids).items() if times > 1]
@@ -217,7 +317,7 @@ def _categories(content: Item, file: Path) -> tuple[tuple[str, ...], tuple[int, 
     return tuple(item["name"] for item in found), tuple(item["id"] for item in found)
 
 
-def _entry(file: Path, images: Path, item: Item) -> Entry:
+def _entry(file: Path, images: Path, reading: Reading, item: Item) -> Entry:
     name, number = item.get("file_name"), item.get("id")
     if not isinstance(name, str) or not isinstance(number, int):
         raise ValueError(f"{file}: image {number} needs a whole id and a file_name")
@@ -230,8 +330,12 @@ def _entry(file: Path, images: Path, item: Item) -> Entry:
     try:
         if "\0" in name:
             raise OSError("it holds a zero byte")
-        path = inside_of(images, images / name)
-        is_there = path.is_file()
+        path = images / name
+        # tools write paths of the machine that the export was made on
+        plain = images / name.replace("\\", "/").rpartition("/")[2]
+        if not path.is_file() and plain.is_file():
+            path = plain
+        is_there = inside_of(images, path, reading.follow_links).is_file()
     except OSError as error:
         raise ValueError(f"{where} an impossible file_name, {name[:40]!r}") from error
     if not is_there:
@@ -252,32 +356,24 @@ def _object(file: Path, entries: dict[int, Entry], ids: set[int], item: Item) ->
         raise ValueError(f"{where} has image_id {image}, expected a whole number")
     if image not in entries:
         raise ValueError(f"{where} is of image {image}, which is not listed")
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
         raise ValueError(f"{where} has bbox {str(box)[:80]}, expected x, y, width, height")
-    if item.get("iscrowd", 0) not in (0, 1):
+    if (item.get("iscrowd") or 0) not in (0, 1):
         raise ValueError(f"{where} has iscrowd {item['iscrowd']}, expected 0 or 1")
+    item["iscrowd"] = int(item.get("iscrowd") or 0)
     shape = item.get("segmentation") or []
     if isinstance(shape, dict):
         return item
     if not isinstance(shape, list) or not all(isinstance(part, list) for part in shape):
         raise ValueError(f"{where} has a segmentation that is no list of polygons and no code")
-    if shape and not _polygons(shape):
+    if shape and not polygons_of(shape):
         raise ValueError(f"{where} has no polygon of x, y of 3 corners or more")
     return item
 
 
-def _polygons(shape: list[list[Any]]) -> list[list[Any]]:
-    """Those with corners enough."""
-    return [part for part in shape if len(part) >= 6 and len(part) % 2 == 0]
-
-
-def _is_number(value: object, most: int | float = FAR) -> bool:
-    return isinstance(value, int | float) and -most <= value <= most  # NaN is not
-
-
 def _area(item: Item) -> float:
     area, (_, _, wide, tall) = item.get("area", 0), item["bbox"]
-    return float(area if _is_number(area, MAX_PIXELS) and area > 0 else wide * tall)
+    return float(area if is_number(area, MAX_PIXELS) and area > 0 else wide * tall)
 
 
 def _has_area(box: list[int | float], entry: Entry) -> bool:
@@ -292,79 +388,3 @@ def _corners(box: list[int | float], entry: Entry) -> list[int | float]:
         min(max(x, 0), entry.width), min(max(y, 0), entry.height),
         min(max(x + wide, 0), entry.width), min(max(y + tall, 0), entry.height),
     ]  # fmt: skip
-
-
-def _masks(objects: list[Item], entry: Entry) -> Bool[np.ndarray, "object height width"]:
-    """Masks of polygons or run-length codes."""
-    need = len(objects) * entry.height * entry.width
-    if need > MAX_BYTES:
-        raise ValueError(
-            f"{entry.file}: masks of {len(objects)} objects need {need / 2**30:.1f} GiB, more than "
-            f"{MAX_BYTES / 2**30:.0f} GiB. Make the picture smaller, or cut it."
-        )
-    found = np.zeros((len(objects), entry.height, entry.width), dtype=bool)
-    for row, item in enumerate(objects):
-        shape = item["segmentation"]
-        try:
-            is_code = isinstance(shape, dict)
-            found[row] = _painted(shape, entry) if is_code else _filled(_polygons(shape), entry)
-        except (ValueError, OverflowError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"{entry.file}: annotation {item.get('id')} has a segmentation that cannot be "
-                f"read: {error}"
-            ) from error
-    return found
-
-
-def _filled(polygons: list[list[Any]], entry: Entry) -> Bool[np.ndarray, "height width"]:
-    from pycocotools import mask
-
-    if not all(_is_number(value) for part in polygons for value in part):
-        raise ValueError(f"its polygons hold what is no number from {-FAR:.0f} to {FAR:.0f}")
-    # from the origin, so that an outline that is short but far away counts as well
-    steps = [np.diff(np.reshape(p, (-1, 2)), axis=0, prepend=0.0) for p in polygons]
-    length = max(float(np.abs(step).max(1).sum()) for step in steps)
-    limit = LONG_OUTLINE * (entry.height + entry.width)
-    if length > limit:
-        raise ValueError(f"its outline is {length:.0f} pixels long, more than {limit}")
-    code = mask.merge(mask.frPyObjects(polygons, entry.height, entry.width))
-    return mask.decode([code])[..., 0].astype(bool)
-
-
-def _painted(code: Item, entry: Entry) -> Bool[np.ndarray, "height width"]:
-    """The mask of a run-length code: down the columns, first a run of zeros.
-
-    Not by pycocotools: where the runs of a code end early, it leaves memory as it was.
-    """
-    if code["size"] != [entry.height, entry.width]:
-        raise ValueError(f"its run-length code is of size {str(code['size'])[:40]}")
-    counts, pixels = code["counts"], entry.height * entry.width
-    runs = _unpacked(counts) if isinstance(counts, str) else np.array(counts)
-    if runs.ndim != 1 or runs.dtype.kind != "i":
-        raise ValueError("its runs are no list of whole numbers")
-    if runs.min() < 0 or runs.max() > pixels or runs.sum() != pixels:
-        raise ValueError(f"its runs do not add up to the {pixels} pixels of the picture")
-    values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return values.reshape(entry.width, entry.height).T
-
-
-def _unpacked(text: str) -> Int64[np.ndarray, " run"]:
-    """Runs of COCO's compressed code (pycocotools, rleToString).
-
-    A number is characters of five bits from character 48 on, lowest first; bit 5 says that more
-    follow, bit 4 of the last is the sign. From the fourth on they are differences to the run
-    before the last.
-    """
-    bits = np.frombuffer(text.encode("utf-8"), dtype=np.uint8).astype(np.int64) - 48
-    if not len(bits) or bits.min() < 0 or bits.max() > 63 or bits[-1] & 32:
-        raise ValueError("its run-length code holds other characters, or ends too early")
-    ends = np.flatnonzero(bits & 32 == 0)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    if lengths.max() > 7:
-        raise ValueError("its run-length code holds a number of more than 35 bits")
-    places = 5 * (np.arange(len(bits)) - np.repeat(starts, lengths))
-    runs = np.add.reduceat((bits & 31) << places, starts)
-    runs -= (bits[ends] >> 4 & 1) << (5 * lengths)
-    runs[1::2], runs[2::2] = runs[1::2].cumsum(), runs[2::2].cumsum()
-    return runs

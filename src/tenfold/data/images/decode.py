@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import io
 import struct
-import unicodedata
 import warnings
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
-from PIL import Image
+from PIL import Image, features
 from torch import Tensor
 
-from ..io.problems import BROKEN, Problems, some
+from ..io.problems import BROKEN, some
 
 How = Literal["shorter", "stretch"]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
+T = TypeVar("T")
+
+HAS_AVIF = "avif" in features.modules and bool(features.check_module("avif"))
+"""True if this Pillow was built with it (its own packages are, from 11.3 on)."""
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF") + (("AVIF",) if HAS_AVIF else ())
 """Formats that are decoded; the others of Pillow include some that start programs."""
-ENDINGS = frozenset(".jpg .jpeg .png .webp .bmp .tif .tiff .ppm .pgm .gif".split())
+ENDINGS = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .bmp .tif .tiff .ppm .pgm .gif".split() + [".avif"] * HAS_AVIF
+)
+SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+"""Split -> names that its folder has in the sets and tools that people use."""
+JUNK = frozenset(("thumbs.db", "desktop.ini"))
+"""Files that systems leave in folders of pictures, in small letters."""
 MAX_PIXELS = 100_000_000
 MAX_RATIO = 100
 """Of the sides: resizing the shorter side of a thinner picture would need any amount of memory."""
@@ -48,6 +60,22 @@ _TURNS = {
 
 
 @dataclass(frozen=True)
+class Reading:
+    """Choices of a user about the reading of pictures."""
+
+    skip_broken: bool = False
+    """Leave out what cannot be read, with a warning, instead of stopping."""
+    follow_links: bool = False
+    """Follow symbolic links that lead out of the folder."""
+    ignore_exif: bool = False
+    """Take pictures as they are stored, without the turn that an EXIF note asks for."""
+
+
+USUAL = Reading()
+"""As it is done where nothing else is asked for."""
+
+
+@dataclass(frozen=True)
 class Pictures:
     """Pictures with labels, in memory."""
 
@@ -68,16 +96,91 @@ class Pictures:
         return Pictures(self.images[indices], self.labels[indices], names)
 
 
-def read_picture(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
+def read_picture(
+    path: str | Path, ignore_exif: bool = False
+) -> UInt8[np.ndarray, "height width 3"]:
     """One picture as upright RGB: transparency over white, first frame of an animation.
 
-    Raises FileNotFoundError if there is no such file, and ValueError with the reason if it is no
-    picture, is damaged, or has more than MAX_PIXELS.
+    ignore_exif: as it is stored, without the turn that an EXIF note asks for. Raises
+    FileNotFoundError if there is no such file, and ValueError with the reason if it is no picture,
+    is damaged, or has more than MAX_PIXELS.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there, or is not a file. Give a picture.")
-    return _decode(path, str(path))
+    return _decode(path, str(path), ignore_exif)
+
+
+def read_header(path: Path) -> tuple[int, int, int]:
+    """Height and width as stored, and EXIF's orientation (1 is upright); pixels are not decoded."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there, or is not a file. Give a picture.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
+                return image.height, image.width, _orientation(image)
+    except (*_UNREADABLE, Image.UnidentifiedImageError) as error:
+        raise ValueError(f"{path} cannot be read as a picture: {_reason(error)}.") from error
+
+
+def damage(file: Path) -> str:
+    """Say what is wrong with a picture's file, as far as can be told fast; empty if nothing.
+
+    Decoded whole are small files, and those that lack the mark at their end: a truncated JPEG has a
+    whole header.
+    """
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(12)
+            size = opened.seek(0, 2)
+            opened.seek(max(0, size - TAIL))
+            tail = opened.read()
+        if size < SMALL or _is_cut(head, tail, size):
+            read_picture(file)
+            return ""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(file, formats=FORMATS) as image:
+                image.verify()
+        return ""
+    except (*_UNREADABLE, Image.UnidentifiedImageError) as error:
+        text = str(error).rstrip(".")
+        return text if str(file) in text else f"{file} cannot be read: {text}"
+
+
+def _is_cut(head: bytes, tail: bytes, size: int) -> bool:
+    """Return True if a file seems to end too early: most likely, but not surely."""
+    if head.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" not in tail
+    if head.startswith(b"\x89PNG"):
+        return b"IEND" not in tail
+    return head.startswith(b"RIFF") and int.from_bytes(head[4:8], "little") > size - 8
+
+
+TAIL = 2**10
+"""Bytes at the end of a file in which the mark of its end is looked for."""
+SMALL = 2**18
+"""Bytes of a file that is decoded whole to see if it is sound."""
+
+
+def first_sound(
+    read: Callable[[int], T], rows: Sequence[int], name: Callable[[int], str],
+    replaced: dict[str, str],
+) -> T:  # fmt: skip
+    """The first of these rows that can be read; those that cannot are noted with the reason.
+
+    The rows are tried in their order, so that the same picture stands in for a broken one each
+    time, in every process.
+    """
+    for row in rows:
+        if name(row) in replaced:
+            continue
+        try:
+            return read(row)
+        except (ValueError, OSError) as error:
+            replaced[name(row)] = str(error)
+    raise ValueError(f"none of {len(rows)} pictures can be read: {some(list(replaced.values()))}")
 
 
 def decode(content: bytes, name: str) -> UInt8[np.ndarray, "height width 3"]:
@@ -85,7 +188,9 @@ def decode(content: bytes, name: str) -> UInt8[np.ndarray, "height width 3"]:
     return _decode(io.BytesIO(content), name)
 
 
-def _decode(source: Path | io.BytesIO, name: str) -> UInt8[np.ndarray, "height width 3"]:
+def _decode(
+    source: Path | io.BytesIO, name: str, ignore_exif: bool = False
+) -> UInt8[np.ndarray, "height width 3"]:
     try:
         with warnings.catch_warnings():
             # our limit is below; what Pillow warns of besides (odd EXIF) does not concern pixels
@@ -101,7 +206,7 @@ def _decode(source: Path | io.BytesIO, name: str) -> UInt8[np.ndarray, "height w
                         f"it has {image.width} x {image.height} pixels, too narrow: crop it"
                     )
                 image.load()
-                return np.asarray(_rgb(_upright(image)))
+                return np.asarray(_rgb(image if ignore_exif else _upright(image)))
     except Image.DecompressionBombError as error:
         raise ValueError(
             f"{name} cannot be read: it has more than {MAX_PIXELS} pixels: make it smaller."
@@ -112,16 +217,23 @@ def _decode(source: Path | io.BytesIO, name: str) -> UInt8[np.ndarray, "height w
             "Remove it, or save it anew."
         ) from error
     except _UNREADABLE as error:
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise ValueError(f"{name} cannot be read: {reason}.") from error
+        raise ValueError(f"{name} cannot be read: {_reason(error)}.") from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        found = image.getexif().get(0x0112, 1)
+    except _UNREADABLE:  # as viewers do: a broken note about a whole picture is not followed
+        found = 1
+    return found if isinstance(found, int) and found in _TURNS else 1
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    try:
-        orientation = image.getexif().get(0x0112, 1)
-    except _UNREADABLE:  # as viewers do: a broken note about a whole picture is not followed
-        orientation = 1
-    for turn in _TURNS.get(orientation, ()) if isinstance(orientation, int) else ():
+    for turn in _TURNS.get(_orientation(image), ()):
         image = image.transpose(turn)
     return image
 
@@ -212,158 +324,3 @@ def check_memory(count: int, side: int) -> None:
             f"{count} pictures of {side} x {side} need {need / 2**30:.1f} GiB of memory, more than "
             f"the limit of {MAX_BYTES / 2**30:.0f} GiB. Set a smaller data.size, or give fewer."
         )
-
-
-def photos(folder: str | Path) -> list[Path]:
-    """The pictures that lie in a folder, by name; hidden files and its sub-folders do not count.
-
-    A symbolic link that leaves the folder is refused.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not there, or is not a folder. Give one of pictures.")
-    found = [file for file in _visible(folder, folder) if file.suffix.lower() in ENDINGS]
-    found = [file for file in found if file.is_file()]
-    if not found:
-        raise ValueError(
-            f"{folder} holds no picture ({' '.join(sorted(ENDINGS))}). Put some in, or remove it."
-        )
-    return found
-
-
-def photos_below(folder: str | Path) -> list[Path]:
-    """The pictures of a folder and of all folders in it, by path; hidden ones do not count.
-
-    A symbolic link that leaves the folder is refused.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not there, or is not a folder. Give one of pictures.")
-    found: list[Path] = []
-    waiting = [folder]
-    while waiting:
-        for item in _visible(waiting.pop(), folder):
-            if item.is_dir() and not item.is_symlink():  # a link may lead round in a circle
-                waiting.append(item)
-            elif item.suffix.lower() in ENDINGS and item.is_file():
-                found.append(item)
-    if not found:
-        raise ValueError(
-            f"{folder} holds no picture ({' '.join(sorted(ENDINGS))}), nor do the folders in it."
-        )
-    return sorted(found)
-
-
-def class_folders(folder: str | Path) -> dict[str, list[Path]]:
-    """Class name -> its pictures, for a folder with one sub-folder a class; sorted by name."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not there, or is not a folder.")
-    found = [item for item in _visible(folder, folder) if item.is_dir()]
-    if len(found) < 2:
-        raise ValueError(
-            f"{folder} holds {len(found)} class folders, at least 2 are needed. Give the folder "
-            "that has one sub-folder of pictures a class."
-        )
-    same: dict[str, str] = {}
-    for name in (item.name for item in found):
-        key = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
-        if key in same:
-            raise ValueError(
-                f"{folder} holds two folders for one class: {same[key]!r} and {name!r} differ in "
-                "capitals or spaces only. Join or rename them."
-            )
-        same[key] = name
-    return {item.name: photos(item) for item in found}
-
-
-def _visible(folder: Path, root: Path) -> list[Path]:
-    """Entries by name, but hidden ones and those that archives of macOS leave."""
-    inside = [item for item in folder.iterdir() if not item.name.startswith((".", "__MACOSX"))]
-    return [inside_of(root, item) for item in sorted(inside, key=lambda item: item.name)]
-
-
-def inside_of(root: Path, path: Path) -> Path:
-    """Return `path`; ValueError if it, or what it links to, lies outside of `root`."""
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise ValueError(
-            f"{path} leads out of {root}. Copy the pictures there instead of linking to them."
-        )
-    return path
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Picture files end to end in one array, as the compact sets keep them."""
-
-    file: Path
-    side: int
-    """Pixels of each picture's sides."""
-    jpeg: UInt8[np.ndarray, " byte"]
-    offset: Int64[np.ndarray, " end"]
-    """Picture i is bytes offset[i] to offset[i + 1]."""
-    labels: tuple[int, ...]
-    names: tuple[str, ...]
-
-    def read(self, rows: Sequence[int]) -> Pictures:
-        """Decode the pictures of these rows."""
-        check_memory(len(rows), self.side)
-        images = torch.empty(len(rows), 3, self.side, self.side, dtype=torch.uint8)
-        for index, row in enumerate(rows):
-            name = f"{self.file} picture {row} ({self.names[row]})"
-            picture = decode(self.jpeg[self.offset[row] : self.offset[row + 1]].tobytes(), name)
-            if picture.shape != (self.side, self.side, 3):
-                raise ValueError(
-                    f"{name} has {picture.shape[1]} x {picture.shape[0]} pixels, expected "
-                    f"{self.side} x {self.side}. Prepare the set again."
-                )
-            images[index] = channels_first(picture)
-        labels = torch.tensor([self.labels[row] for row in rows], dtype=torch.int64)
-        return Pictures(images, labels, tuple(self.names[row] for row in rows))
-
-
-def open_stored(file: Path, side: int, num_classes: int) -> Stored:
-    """Open an npz of `jpeg`, `offset`, `label`, `name`; whatever does not fit is a ValueError."""
-    arrays = read_npz(file, _KEYS)
-    jpeg, offset, label, name = (arrays[key] for key in _KEYS)
-    count = label.size
-    if jpeg.dtype != np.uint8 or offset.dtype != np.int64 or label.dtype.kind not in "iu":
-        raise ValueError(f"{file}: jpeg must be uint8, offset int64, label whole numbers.")
-    if name.dtype.kind != "U" or jpeg.ndim != 1:
-        raise ValueError(f"{file}: jpeg must be one row, and name text.")
-    if label.shape != (count,) or name.shape != (count,) or offset.shape != (count + 1,):
-        raise ValueError(
-            f"{file} has {label.shape} labels, {name.shape} names and {offset.shape} offsets, "
-            "expected n, n and n + 1. Prepare the set again."
-        )
-    if offset[0] != 0 or offset[-1] != len(jpeg) or (np.diff(offset) <= 0).any():
-        raise ValueError(f"{file}: offset does not rise from 0 to {len(jpeg)}. Prepare it again.")
-    wrong = np.flatnonzero((label < 0) | (label >= num_classes))
-    if len(wrong):
-        raise ValueError(
-            f"{file}: picture {wrong[0]} has label {label[wrong[0]]}, allowed are "
-            f"0-{num_classes - 1}. Prepare the set again."
-        )
-    return Stored(file, side, jpeg, offset, tuple(label.tolist()), tuple(name.tolist()))
-
-
-_KEYS = ("jpeg", "offset", "label", "name")
-
-
-def read_npz(file: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
-    """The arrays of an npz with these keys, whose unpacked sizes are looked at first."""
-    problems = Problems(file.parent)
-    try:
-        if problems.exists(file):
-            with zipfile.ZipFile(file) as archive:
-                size = sum(item.file_size for item in archive.infolist())
-            if size > MAX_BYTES:
-                problems.problem(file, f"unpacks to {size} bytes, more than {MAX_BYTES}")
-        arrays = None if problems.result.problems else problems.npz(file, keys)
-    except (*BROKEN, MemoryError) as error:
-        raise ValueError(
-            f"{file} cannot be read as npz: {error}. Prepare the set again."
-        ) from error
-    if arrays is None:
-        raise ValueError(f"{file} {problems.result.problems[0].what}. Prepare the set again.")
-    return arrays

@@ -12,8 +12,10 @@ import torch
 from .. import catalog
 from ..io.problems import Problems, some
 from . import cifar
-from .decode import ENDINGS, How, Pictures, class_folders, inside_of, open_stored, read_pictures
+from .decode import ENDINGS, How, Pictures, Reading, read_pictures
+from .folders import class_folders, inside_of, split_folders
 from .fscil import OWN, Source, View, random_of, view
+from .stored import open_stored
 
 FOLDER_TEST = 2
 """Least test pictures of a class of a folder (ours)."""
@@ -282,27 +284,35 @@ def _cub200(folder: Path, size: int) -> Source:
     return _from_files(files, classes, "shorter", view("cub200", size), listed)
 
 
-def _trees(folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]] | None]:
+def _trees(
+    folder: Path, reading: Reading
+) -> tuple[dict[str, list[Path]], dict[str, list[Path]] | None]:
     """Class folders to train and to test on; without test/ or val/ the second is None."""
-    test = next((folder / n for n in ("test", "val") if (folder / n).is_dir()), None)
-    if test is None or not (folder / "train").is_dir():
-        return class_folders(folder), None
-    inside_of(folder, folder / "train"), inside_of(folder, test)
-    trees = class_folders(folder / "train"), class_folders(test)
+    links = reading.follow_links
+    parts = split_folders(folder, links)
+    test = parts.get("test") or parts.get("val")
+    if test is None or "train" not in parts:
+        return class_folders(folder, links), None
+    trees = class_folders(parts["train"], links), class_folders(test, links)
     if trees[0].keys() != trees[1].keys():
         odd = sorted(trees[0].keys() ^ trees[1].keys())
         raise ValueError(
-            f"{folder}: train and {test.name} do not hold the same classes; only one has "
-            f"{some(odd)}. Add or remove these folders."
+            f"{folder}: {parts['train'].name} and {test.name} do not hold the same classes; only "
+            f"one has {some(odd)}. Add or remove these folders."
         )
     return trees
 
 
+def folder_classes(folder: Path, reading: Reading) -> tuple[str, ...]:
+    """Class names of class folders, in label order, without reading pictures."""
+    return tuple(_trees(folder, reading)[0])
+
+
 def from_folder(
-    folder: Path, size: int, test_share: int | float, seed: int, skip_broken: bool
+    folder: Path, size: int, test_share: int | float, seed: int, reading: Reading
 ) -> Source:
     """Class folders, sorted; a share of each class is kept for the test if none is given."""
-    train, test = _trees(folder)
+    train, test = _trees(folder, reading)
     if test is None and test_share <= 0:
         raise ValueError(
             f"{folder} has no test/ or val/ beside train/, and data.test_share is {test_share}. "
@@ -315,7 +325,7 @@ def from_folder(
         files = [file for of_class in tree.values() for file in of_class]
         labels = [classes.index(name) for name, of_class in tree.items() for _ in of_class]
         if files:
-            parts.append(read_pictures(files, labels, seen.side, "shorter", skip_broken))
+            parts.append(read_pictures(files, labels, seen.side, "shorter", reading.skip_broken))
     held = {"train": parts[0], "test": parts[-1]}
     rows: dict[str, list[int]] = {"train": [], "test": []}
     for label, name in enumerate(classes):
@@ -354,6 +364,5 @@ CLASSES: dict[str, Callable[[Path], tuple[str, ...]]] = {
     "cifar100": cifar.class_names,
     "mini_imagenet": _mini_classes,
     "cub200": _cub_classes,
-    "folder": lambda folder: tuple(_trees(folder)[0]),
 }
-"""Class names of each, in label order, without reading pictures."""
+"""Class names of each of them, in label order, without reading pictures."""

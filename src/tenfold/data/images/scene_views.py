@@ -137,7 +137,7 @@ def detection_view(
     """A picture of random size with its objects, mirrored half of the time.
 
     crop: half of the time a random part of a middle-sized picture is cut out first (DETR). Boxes of
-    objects with masks are made anew around what is left of them.
+    objects with masks are made anew around what is left of them; a mask without a pixel is none.
     """
     draw = torch.rand(6, generator=generator).tolist()
     height, width = picture.shape[:2]
@@ -158,8 +158,9 @@ def detection_view(
     limit = np.array([new_width, new_height] * 2, dtype=np.float32)
     origin = np.array([left, top] * 2, dtype=np.float32)
     moved, crowd = (((b - origin) * factor).clip(0, limit) for b in (true.boxes, crowds.boxes))
-    shapes = None
+    shapes = has_mask = None
     if true.masks is not None:
+        has_mask = torch.from_numpy(true.masks.any((1, 2)))
         x = torch.from_numpy(true.masks[:, top:bottom, left:right].astype(np.float32))
         shapes = _shrunk(x, new_height, new_width)
     is_flipped = bool(torch.rand((), generator=generator) < 0.5)
@@ -170,7 +171,8 @@ def detection_view(
         shapes = None if shapes is None else shapes.flip(2)
     found = torch.from_numpy(np.ascontiguousarray(moved))
     if shapes is not None:
-        found = around(shapes)
+        assert has_mask is not None
+        found = torch.where(has_mask[:, None], around(shapes), found)
     kept = ((found[:, 2:] - found[:, :2]) >= LEAST).all(1)
     return View(
         channels_first(shown),

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int16, UInt8
 from PIL import Image
 
 from ..io.problems import BROKEN, some
-from .decode import ENDINGS, MAX_PIXELS, inside_of, read_picture
+from .decode import ENDINGS, MAX_PIXELS, USUAL, Reading, first_sound, read_picture
+from .folders import inside_of, visible
 
 IGNORED = 255
 CAMVID = (
@@ -34,6 +35,7 @@ MOST_TEXT = 16 * 2**20
 """Largest list of names or pictures that is read (bytes)."""
 
 Pair = tuple[Path, Path]
+Pairs = tuple[Pair, ...]
 Scene = tuple[UInt8[np.ndarray, "height width 3"], UInt8[np.ndarray, "height width"]]
 
 
@@ -47,8 +49,15 @@ class Segmented:
     """Subtracted from stored labels: 1 where 0 means unlabelled (ADE20K)."""
     void: tuple[int, ...] = ()
     """Stored labels that do not count, besides 255."""
+    values: tuple[int, ...] = ()
+    """Stored number of each class, where it is another than its place: 0 and 255 of a mask."""
+    colours: tuple[tuple[int, int, int], ...] = ()
+    """Colour of each class in label maps that are pictures in colours."""
     held: tuple[Scene, ...] = field(default=(), repr=False)
     """Scenes in memory, of a set without files."""
+    reading: Reading = USUAL
+    replaced: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """Name -> reason, of pictures in whose place another was put so far."""
 
     def __len__(self) -> int:
         return len(self.files) or len(self.held)
@@ -60,30 +69,55 @@ class Segmented:
         return replace(self, files=files, held=held)
 
     def scene(self, index: int) -> Scene:
-        """A picture and its labels: 0 to the number of classes less one; 255 does not count."""
+        """A picture and its labels: 0 to the number of classes less one; 255 does not count.
+
+        With `skip_broken`, the next pair that can be read is put in place of one that cannot.
+        """
         if self.held:
             return self.held[index]
+        if not self.reading.skip_broken:
+            return self._decoded(index)
+        rows = [*range(index, len(self)), *range(index)]
+        return first_sound(self._decoded, rows, lambda row: str(self.files[row][0]), self.replaced)
+
+    def _decoded(self, index: int) -> Scene:
         picture_file, label_file = self.files[index]
-        picture, stored = read_picture(picture_file), read_labels(label_file)
+        picture = read_picture(picture_file, self.reading.ignore_exif)
+        stored = read_labels(label_file, self.colours)
+        if picture.shape[:2] != stored.shape and picture.shape[1::-1] == stored.shape:
+            # an EXIF note turns one of the two: the labels are of the picture as it is stored
+            picture = read_picture(picture_file, not self.reading.ignore_exif)
         if picture.shape[:2] != stored.shape:
             raise ValueError(
                 f"label map {label_file} has {stored.shape[1]} x {stored.shape[0]} pixels, its "
                 f"picture {picture_file.name} {picture.shape[1]} x {picture.shape[0]}. Resize one "
-                "(labels without interpolation), and save upright what an EXIF note turns."
+                "(labels without interpolation), or set data.skip_broken."
             )
-        labels = stored.astype(np.int16) - self.shift
-        labels[np.isin(stored, (*self.void, IGNORED))] = IGNORED
-        labels[labels < 0] = IGNORED
-        wrong = np.argwhere((labels >= len(self.classes)) & (labels != IGNORED))
+        labels = self._labels(stored)
+        wrong = np.argwhere((labels < 0) | ((labels >= len(self.classes)) & (labels != IGNORED)))
         if len(wrong):
             row, column = wrong[0]
             first, last = self.shift, len(self.classes) - 1 + self.shift
+            kept = f"stored as {first}-{last}; 255 is ignored"
+            if self.values:
+                kept = f"stored as {some(self.values)}"
             raise ValueError(
                 f"label map {label_file} holds label {stored[row, column]} at row {row}, column "
-                f"{column}, but the set has {len(self.classes)} classes (stored as {first}-{last}; "
-                "255 is ignored). Remap it, or list more classes."
+                f"{column}, but the set has {len(self.classes)} classes ({kept}). Remap it, or "
+                "list more classes."
             )
         return picture, labels.astype(np.uint8)
+
+    def _labels(self, stored: UInt8[np.ndarray, "height width"]) -> Int16[np.ndarray, "h w"]:
+        """Places of the classes; -1 for a number that none has."""
+        if self.values:
+            table = np.full(256, -1, dtype=np.int16)
+            table[list(self.values)] = np.arange(len(self.values))
+            return table[stored]
+        labels = stored.astype(np.int16) - self.shift
+        labels[labels < 0] = IGNORED
+        labels[np.isin(stored, (*self.void, IGNORED))] = IGNORED
+        return labels
 
 
 def of_arrays(classes: tuple[str, ...], pairs: Sequence[Scene]) -> Segmented:
@@ -91,24 +125,25 @@ def of_arrays(classes: tuple[str, ...], pairs: Sequence[Scene]) -> Segmented:
     return Segmented(classes, held=tuple(pairs))
 
 
-def read_labels(file: Path) -> UInt8[np.ndarray, "height width"]:
-    """A label map as it is stored: one number a pixel, grey or palette, never converted."""
+def read_labels(
+    file: Path, colours: Sequence[tuple[int, int, int]] = ()
+) -> UInt8[np.ndarray, "height width"]:
+    """A label map as it is stored: one number a pixel, grey or palette, never converted.
+
+    Grey that is saved as three equal channels counts as grey. With `colours`, a pixel of a map in
+    colours has the number of its colour's place.
+    """
     if not file.is_file():
         raise FileNotFoundError(f"label map {file} is not there.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(file, formats=("PNG",)) as image:
+            with Image.open(file, formats=("PNG", "BMP", "TIFF")) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"it has more than {MAX_PIXELS} pixels")
-                if image.mode not in ("L", "P", "1"):
-                    raise ValueError(
-                        f"it has mode {image.mode}, not one number (0-255) a pixel; colours must "
-                        "be turned into class numbers first"
-                    )
                 if getattr(image, "n_frames", 1) > 1:
                     raise ValueError("it is an animation; save one frame")
-                values = np.asarray(image).astype(np.uint8)
+                values = _indices(image, colours)
     except Image.UnidentifiedImageError as error:
         raise ValueError(
             f"label map {file} is no PNG, or damaged. Save it as PNG of 8 bits; formats such as "
@@ -116,7 +151,49 @@ def read_labels(file: Path) -> UInt8[np.ndarray, "height width"]:
         ) from error
     except (*BROKEN, struct.error, TypeError, IndexError, OverflowError, MemoryError) as error:
         raise ValueError(f"label map {file} cannot be read: {error}") from error
-    return values // _stretch(file) if image.mode == "L" else values
+    is_stretched = image.format == "PNG" and image.mode == "L"
+    return values // _stretch(file) if is_stretched else values
+
+
+def _indices(
+    image: Image.Image, colours: Sequence[tuple[int, int, int]]
+) -> UInt8[np.ndarray, "height width"]:
+    """One number a pixel."""
+    if image.mode in ("L", "P", "1"):
+        return np.asarray(image).astype(np.uint8)
+    if image.mode.startswith("I"):
+        wide = np.asarray(image)
+        if wide.min() < 0 or wide.max() > IGNORED:
+            raise ValueError(f"it holds numbers up to {wide.max()}, more than {IGNORED}")
+        return wide.astype(np.uint8)
+    if image.mode not in ("RGB", "RGBA", "LA"):
+        raise ValueError(f"it has mode {image.mode}, not one number (0-255) a pixel")
+    pixels = np.asarray(image.convert("RGB"))
+    if colours:
+        return _by_colour(pixels, colours)
+    if (pixels != pixels[..., :1]).any():
+        raise ValueError(
+            f"it has mode {image.mode}, not one number (0-255) a pixel; colours must be turned "
+            "into class numbers first, or be listed with the classes (labelmap.txt)"
+        )
+    return pixels[..., 0]
+
+
+def _by_colour(
+    pixels: UInt8[np.ndarray, "height width 3"], colours: Sequence[tuple[int, int, int]]
+) -> UInt8[np.ndarray, "height width"]:
+    weights = np.array([1 << 16, 1 << 8, 1])
+    codes, wanted = pixels @ weights, np.array(colours) @ weights
+    order = wanted.argsort(kind="stable")
+    place = order[np.searchsorted(wanted, codes, sorter=order).clip(max=len(wanted) - 1)]
+    wrong = np.argwhere(wanted[place] != codes)
+    if len(wrong):
+        row, column = wrong[0]
+        raise ValueError(
+            f"it has colour {pixels[row, column].tolist()} at row {row}, column {column}, which no "
+            "class has"
+        )
+    return place.astype(np.uint8)
 
 
 def _stretch(file: Path) -> int:
@@ -126,58 +203,72 @@ def _stretch(file: Path) -> int:
     return {2: 85, 4: 17}.get(bits, 1)
 
 
-def open_segmentation(folder: Path, name: str, split: str) -> Segmented:
-    """Open a split ("train", "val" or "test") of camvid, car_parts, ade20k, voc2012 or folder."""
-    openers = {
-        "camvid": _camvid, "car_parts": _car_parts, "ade20k": _ade20k, "voc2012": _voc,
-        "folder": _folder,
-    }  # fmt: skip
+def open_segmentation(folder: Path, name: str, split: str, reading: Reading = USUAL) -> Segmented:
+    """Open a split ("train", "val" or "test") of camvid, car_parts, ade20k or voc2012."""
+    openers = {"camvid": _camvid, "car_parts": _car_parts, "ade20k": _ade20k, "voc2012": _voc}
     if name not in openers:
         raise ValueError(f"{name!r} is no set of label maps; these are: {', '.join(openers)}")
     found = openers[name](Path(folder), split)
     if not len(found):
         raise ValueError(f"{folder}: split {split!r} of {name} holds no picture")
-    return found
+    return replace(found, reading=reading)
 
 
-def _paired(pictures: Path, labels: Path, split: str) -> tuple[Pair, ...]:
-    """Pictures and label maps of the same name (but for the ending)."""
+def paired(pictures: Path, labels: Path, split: str, reading: Reading = USUAL) -> Pairs:
+    """Pictures and label maps of the same name, but for the ending and one that all maps have.
+
+    A name that has but one of the two is a ValueError, or left out with `skip_broken`.
+    """
     for folder in (pictures, labels):
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is not there; split {split!r} needs it")
-    sides = []
+    sides: list[dict[str, Path]] = []
     for folder in (pictures, labels):
-        files = sorted(f for f in folder.iterdir() if f.suffix.lower() in ENDINGS)
-        files = [inside_of(folder, f) for f in files if f.name[0] != "."]
-        twice = [stem for stem, times in Counter(f.stem for f in files).items() if times > 1]
-        if twice:
+        files = [f for f in visible(folder, folder, True) if f.suffix.lower() in ENDINGS]
+        files = [inside_of(folder, f, reading.follow_links) for f in files]
+        if pictures == labels:
+            files = [f for f in files if bool(SUFFIX.search(f.stem)) == (len(sides) == 1)]
+        sides.append({f.stem: f for f in files})
+        if len(sides[-1]) < len(files):
+            twice = [stem for stem, times in Counter(f.stem for f in files).items() if times > 1]
             raise ValueError(
                 f"{folder} holds several files of one name but for the ending: {some(twice)}. "
                 "Keep one of each."
             )
-        sides.append({f.stem: f for f in files})
+    if sides[1] and not set(sides[0]) & set(sides[1]):
+        sides[1] = {SUFFIX.sub("", stem): file for stem, file in sides[1].items()}
     alone = sorted(set(sides[0]) ^ set(sides[1]))
     if alone:
         place = "label map" if alone[0] in sides[0] else "picture"
-        raise ValueError(
-            f"{pictures} and {labels}: {alone[0]!r} has no {place} ({len(alone)} such names: "
-            f"{some(alone)}). Add what is missing, or remove the other."
-        )
-    return tuple((sides[0][stem], sides[1][stem]) for stem in sides[0])
+        text = f"{alone[0]!r} has no {place} ({len(alone)} such names: {some(alone)})"
+        if not reading.skip_broken:
+            raise ValueError(
+                f"{pictures} and {labels}: {text}. Add what is missing, remove the other, or set "
+                "data.skip_broken."
+            )
+        warnings.warn(f"{pictures} and {labels}: {text}; left out", stacklevel=2)
+    return tuple((sides[0][stem], sides[1][stem]) for stem in sides[0] if stem in sides[1])
+
+
+SUFFIX = re.compile(
+    r"[_-](masks?|labels?|labelids|labeltrainids|seg|segmentation|gt|annot|l)$", re.IGNORECASE
+)
+"""End of the names of label maps whose pictures are called the same without it."""
 
 
 def _camvid(folder: Path, split: str) -> Segmented:
-    pairs = _paired(folder / split, folder / f"{split}annot", split)
+    pairs = paired(folder / split, folder / f"{split}annot", split)
     return Segmented(CAMVID, pairs, void=(len(CAMVID),))
 
 
-def _text(file: Path, what: str) -> str:
+def read_text(file: Path, what: str) -> str:
+    """A short list in UTF-8; `what` ends the sentence "it ..." of errors."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not there; it {what}")
     if file.stat().st_size > MOST_TEXT:
         raise ValueError(f"{file} has more than {MOST_TEXT} bytes; it should be a list that {what}")
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is no UTF-8 text: {error.reason}. Save it as UTF-8.") from error
 
@@ -186,20 +277,20 @@ def _car_parts(folder: Path, split: str) -> Segmented:
     """The split is how file names begin: "train" or "test"."""
     file = folder / "labels.json"
     try:
-        content = json.loads(_text(file, "lists the parts"))
+        content = json.loads(read_text(file, "lists the parts"))
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{file} is no JSON: {error}") from error
     names = content.get("labels") if isinstance(content, dict) else content
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
         raise ValueError(f"{file} is no list of names")
-    pairs = [p for p in _paired(folder / "images", folder / "parts", split)
+    pairs = [p for p in paired(folder / "images", folder / "parts", split)
              if p[0].name.startswith(f"{split}_")]  # fmt: skip
     return Segmented(tuple(names), tuple(pairs))
 
 
 def _ade20k(folder: Path, split: str) -> Segmented:
     part = ADE_SPLITS.get(split, split)
-    pairs = _paired(folder / "images" / part, folder / "annotations" / part, split)
+    pairs = paired(folder / "images" / part, folder / "annotations" / part, split)
     return Segmented(_ade_names(folder / "objectInfo150.txt"), pairs, shift=1)
 
 
@@ -207,7 +298,7 @@ def _ade_names(file: Path) -> tuple[str, ...]:
     """Names of the 150 classes, from the benchmark's own list where it lies beside the pictures."""
     if not file.is_file():
         return tuple(f"class {i}" for i in range(1, ADE_CLASSES + 1))
-    lines = _text(file, "names the classes").splitlines()[1:]
+    lines = read_text(file, "names the classes").splitlines()[1:]
     rows = [re.split(r"\t+", line.strip()) for line in lines]
     names = tuple(re.split("[,;]", r[-1])[0].strip() for r in rows if r[0].strip().isdigit())
     if len(names) != ADE_CLASSES:
@@ -217,7 +308,7 @@ def _ade_names(file: Path) -> tuple[str, ...]:
 
 def _voc(folder: Path, split: str) -> Segmented:
     listing = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
-    stems = _text(listing, "lists the split's pictures").split()
+    stems = read_text(listing, "lists the split's pictures").split()
     pairs = []
     for stem in stems:
         if not re.fullmatch(r"[\w.-]+", stem):
@@ -228,19 +319,3 @@ def _voc(folder: Path, split: str) -> Segmented:
             if not inside_of(folder, path).is_file():
                 raise FileNotFoundError(f"{path}, listed in {listing}, is not there")
     return Segmented(VOC, tuple(pairs))
-
-
-def _folder(folder: Path, split: str) -> Segmented:
-    """`images/<split>` and `labels/<split>`, or `<split>/images` and `<split>/labels`.
-
-    `classes.txt` has a name a line: from the maps alone, a class that a split lacks is not known.
-    """
-    file = folder / "classes.txt"
-    lines = _text(file, "names the classes, one a line").splitlines()
-    names = tuple(line.strip() for line in lines if line.strip())
-    if not 2 <= len(names) <= IGNORED:
-        raise ValueError(f"{file} names {len(names)} classes, allowed are 2 to {IGNORED}")
-    sides = [folder / "images" / split, folder / "labels" / split]
-    if not sides[0].is_dir() and (folder / split / "images").is_dir():
-        sides = [folder / split / "images", folder / split / "labels"]
-    return Segmented(names, _paired(sides[0], sides[1], split))

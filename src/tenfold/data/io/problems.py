@@ -93,6 +93,13 @@ class Problems:
             self.problem(file, f"{what}: found {found}, expected {expected}")
         return found == expected
 
+    def published(self, file: Path | str, what: str, found: int, expected: int) -> None:
+        """Note that a copy holds a part of the published set; none or more is a problem."""
+        if 0 < found < expected:
+            self.note(f"{self.name(file)}: {found} {what}; the published set has {expected}")
+        else:
+            self.expect(file, f"number of {what}", found, expected)
+
     def exists(self, file: Path) -> bool:
         """Record a problem if the file or folder is missing."""
         if not file.exists():
@@ -100,11 +107,11 @@ class Problems:
         return file.exists()
 
     def listing(self, folder: Path, suffixes: Collection[str], expected: int) -> list[Path]:
-        """Return the files with these suffixes, sorted; a wrong number is a problem."""
+        """Return the files with these suffixes, sorted; fewer than published are a note."""
         if not self.exists(folder):
             return []
         files = sorted(file for file in folder.iterdir() if file.suffix.lower() in suffixes)
-        self.expect(folder, f"number of {'/'.join(sorted(suffixes))} files", len(files), expected)
+        self.published(folder, f"{'/'.join(sorted(suffixes))} files", len(files), expected)
         return files
 
     def json(self, file: Path) -> Any:
@@ -113,7 +120,7 @@ class Problems:
             return None
         self.seen()
         try:
-            return json.loads(file.read_text(encoding="utf-8"))
+            return json.loads(file.read_text(encoding="utf-8-sig"))
         except ValueError as error:
             self.problem(file, f"is not valid JSON: {error}")
             return None
@@ -156,7 +163,7 @@ class Problems:
             return []
         self.seen()
         try:
-            return file.read_text(encoding="utf-8").splitlines()
+            return file.read_text(encoding="utf-8-sig").splitlines()
         except ValueError as error:
             self.problem(file, f"is not UTF-8 text: {error}")
             return []

@@ -14,7 +14,7 @@ Task = Literal["pretrain", "classify", "localise", "segment", "detect"]
 SETS: dict[str, tuple[Task, ...]] = {
     "imagenet": ("pretrain", "classify"),
     "tiny_imagenet_20": ("pretrain", "classify", "localise"),
-    "folder": ("pretrain", "classify"),
+    "folder": ("pretrain", "classify", "segment", "detect"),
     "photos": ("pretrain",),
     "ade20k": ("segment",),
     "voc2012": ("segment",),
@@ -95,8 +95,9 @@ class Data:
         "imagenet", "tiny_imagenet_20", "folder", "photos", "ade20k", "voc2012", "camvid",
         "car_parts", "coco2017", "coco_tiny", "scenes",
     ] = "imagenet"  # fmt: skip
-    """Data set. folder: class folders, or train/ and val/ of them; photos: any pictures, for
-    pre-training only; scenes: generated. See `tenfold data`."""
+    """Data set. folder: your own, found by looking: class folders, label maps, JSON of COCO's form
+    or YOLO's text files; photos: any pictures, for pre-training only; scenes: generated. See
+    `tenfold data`."""
     path: str = ""
     """Folder of the data; empty looks for $TENFOLD_DATA/<name>, then falls back to scenes."""
     batch_size: int = 64
@@ -107,14 +108,20 @@ class Data:
     """Share of the resized picture's side that the test's centre crop keeps (official: 224 of 256);
     1 keeps the whole shorter side."""
     test_share: float = 0.2
-    """Share of each class's pictures kept for the test (folder without val/ only)."""
+    """Share of the pictures (class folders: of each class's) kept for the test, where a set of your
+    own is not divided."""
     holdout: float = 0.0
     """Share of the training pictures kept for validation while training (ours)."""
     normalise: Literal["imagenet", "half"] = "imagenet"
     """Mean and deviation of channels: ImageNet's (pixel), or one half (clip)."""
     skip_broken: bool = False
-    """Leave out pictures that cannot be read, and COCO annotations that do not fit, with a warning,
-    instead of stopping."""
+    """Leave out pictures and annotations that cannot be read or do not fit, with a warning, instead
+    of stopping. What turns out to be broken later is replaced by the next picture, and named."""
+    follow_links: bool = False
+    """Follow symbolic links that lead out of the folder, instead of refusing them."""
+    ignore_exif: bool = False
+    """Read pictures as they are stored, without the turn that an EXIF note asks for: where
+    annotations were made on raw pixels."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -18,9 +20,10 @@ from tenfold.core.epochs import Epochs
 from tenfold.core.seed import generator, seed_of
 from tenfold.core.system import DataUsed
 from tenfold.data import catalog
-from tenfold.data.images import augment, classification, coco, scene_views, segmentation, views
+from tenfold.data.images import augment, classification, coco, own, scene_views, segmentation, views
 from tenfold.data.images.classification import Photos
 from tenfold.data.images.coco import SceneSet
+from tenfold.data.images.decode import Reading
 from tenfold.data.images.rand_augment import rand_augment
 from tenfold.data.images.segmentation import Segmented
 from tenfold.generated import scenes
@@ -36,6 +39,8 @@ CONSTANTS = {
 """Mean and deviation of the channels of pictures in [0, 1]."""
 GENERATED = {"train": 800, "test": 160}
 """Pictures of the generated set."""
+SPLIT_SEED = 0
+"""Of the division of a dense set that has no test part: the same in all runs."""
 RATIO = (3 / 4, 4 / 3)
 """Width over height of random crops."""
 
@@ -57,9 +62,30 @@ def complete(cfg: Config) -> Config:
     """Choose the data (generated where none is found) and take the classes from it."""
     if find(cfg.data) is None and cfg.data.name != "scenes":
         cfg = replace(cfg, data=replace(cfg.data, name="scenes"))
-    if cfg.classes or cfg.tasks == ("pretrain",):
+    if "detect" in cfg.tasks and cfg.dense.masks and not instances(cfg.data, "train").has_masks:
+        warnings.warn("the set has boxes only: no masks are trained", stacklevel=2)
+        cfg = replace(cfg, dense=replace(cfg.dense, masks=False))
+    if cfg.tasks == ("pretrain",):
         return cfg
-    return replace(cfg, classes=_classes(cfg))
+    if not cfg.classes:
+        cfg = replace(cfg, classes=_classes(cfg))
+    if cfg.data.path and dist.current().is_first:
+        _say_what_was_found(cfg)
+    return cfg
+
+
+def _say_what_was_found(cfg: Config) -> None:
+    """Print a line on a dense set of the user's own, whose test part is opened now as well."""
+    for task in cfg.tasks:
+        if task == "detect":
+            test: SceneSet | Segmented = instances(cfg.data, "test").aligned(cfg.classes)
+            train: SceneSet | Segmented = instances(cfg.data, "train")
+        elif task == "segment" and cfg.data.name == "folder":
+            train, test = (segmented(cfg.data, split) for split in ("train", "test"))
+        else:
+            continue
+        line = own.described(Path(cfg.data.path), {"train": train, "test": test})
+        print(f"tenfold: {line}", file=sys.stderr)
 
 
 def _classes(cfg: Config) -> tuple[str, ...]:
@@ -76,7 +102,7 @@ def _classes(cfg: Config) -> tuple[str, ...]:
 @lru_cache(maxsize=8)
 def photographs(data: Data, split: str, seed: int) -> Photos:
     """Pictures for pre-training, classification and localisation: "train" or "test"."""
-    folder, skip = find(data), data.skip_broken
+    folder = find(data)
     if folder is None:
         return _drawn(split)
     if data.name == "tiny_imagenet_20":
@@ -88,12 +114,32 @@ def photographs(data: Data, split: str, seed: int) -> Photos:
         return classification.open_tiny_imagenet_20(folder, "train" if split == "train" else "val")
     if data.name in ("imagenet", "folder"):
         part = "train" if split == "train" else "val"
-        return classification.open_class_folders(folder, part, data.test_share, seed, skip)
+        return classification.open_class_folders(
+            folder, part, data.test_share, seed, reading_of(data)
+        )
     if data.name == "photos":
-        found = classification.open_flat(folder, skip)
+        found = classification.open_flat(folder, reading_of(data))
         return found.at(_parts(len(found), data.test_share, seed)[split])
     dense = segmented(data, split) if "segment" in SETS[data.name] else instances(data, split)
-    return classification.of_files([pair[0] for pair in dense.files], skip_broken=skip)
+    return classification.of_files([pair[0] for pair in dense.files], reading=reading_of(data))
+
+
+def reading_of(data: Data) -> Reading:
+    """The choices about reading."""
+    return Reading(data.skip_broken, data.follow_links, data.ignore_exif)
+
+
+def replaced(cfg: Config, split: str) -> dict[str, str]:
+    """Name -> reason, of pictures and masks that could not be read when they were needed."""
+    found: dict[str, str] = {}
+    for task in cfg.tasks if cfg.data.skip_broken else ():
+        if task == "segment":
+            found |= segmented(cfg.data, split).replaced
+        elif task == "detect":
+            found |= instances(cfg.data, split).replaced
+        else:
+            found |= photographs(cfg.data, split, cfg.seed).replaced
+    return found
 
 
 def _parts(count: int, share: float, seed: int) -> dict[str, np.ndarray]:
@@ -114,7 +160,10 @@ def segmented(data: Data, split: str) -> Segmented:
     folder = find(data)
     if folder is None:
         return _drawn_maps(split)
-    return segmentation.open_segmentation(folder, data.name, _split_of(data.name, split))
+    if data.name == "folder":
+        return own.open_maps(folder, split, data.test_share, SPLIT_SEED, reading_of(data))
+    name = _split_of(data.name, split)
+    return segmentation.open_segmentation(folder, data.name, name, reading_of(data))
 
 
 def _drawn_maps(split: str) -> Segmented:
@@ -130,8 +179,7 @@ def instances(data: Data, split: str) -> SceneSet:
     if folder is None:
         made = [scenes.scene(split, i) for i in range(GENERATED[split])]
         return coco.of_arrays(scenes.NAMES, [(one.picture, _objects(one)) for one in made])
-    files = coco.find_split(folder, _split_of(data.name, split))
-    return coco.open_coco(*files, skip_broken=data.skip_broken)
+    return own.open_objects(folder, split, data.test_share, SPLIT_SEED, reading_of(data))
 
 
 def _objects(drawn: scenes.Drawn) -> Instances:
@@ -310,6 +358,8 @@ class DenseBatches:
     def __init__(self, cfg: Config, set_: Any, held: Int[np.ndarray, " row"]) -> None:
         self.cfg, self.set = cfg, set_
         self.rows = np.setdiff1d(np.arange(len(set_)), held)
+        if isinstance(set_, SceneSet) and cfg.dense.masks and not set_.has_masks:
+            raise ValueError(f"{set_.file} has boxes only; set --dense.no-masks")
 
     def feed(self, task: str) -> Feed:
         """Rows of a task's batches."""

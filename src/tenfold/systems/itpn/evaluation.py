@@ -110,7 +110,8 @@ def evaluate(model: nn.ModuleDict, cfg: Config, frozen: HiViT | None) -> Evaluat
             metrics |= numbers
             baselines["most frequent class"] = most_frequent(train, test)
         elif isinstance(network, Detector):
-            metrics |= detection(network, data.instances(cfg.data, "test"), cfg)
+            objects = data.instances(cfg.data, "test").aligned(cfg.classes)
+            metrics |= detection(network, objects, cfg)
     return Evaluation(metrics, baselines, Details(**seen))
 
 
@@ -298,7 +299,7 @@ def detection(network: Detector, found: SceneSet, cfg: Config) -> Metrics:
 
     pairs = divided(len(found), work)
     truths, seen = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    kinds = ["boxes", "masks"] if cfg.dense.masks else ["boxes"]
+    kinds = ["boxes", "masks"] if cfg.dense.masks and found.has_masks else ["boxes"]
     result: Metrics = {}
     for kind in kinds:
         numbers = ap.average_precision(truths, seen, len(found.classes), kind)  # type: ignore[arg-type]

@@ -13,7 +13,8 @@ from torch import nn
 
 from tenfold.core import dist
 from tenfold.core.divide import divided
-from tenfold.data.images.decode import photos_below, read_picture
+from tenfold.data.images.decode import read_picture
+from tenfold.data.images.folders import photos_below
 from tenfold.viz.predictions import Trained, output_name, printable, spread
 
 from . import draw
@@ -95,9 +96,7 @@ def listed(inputs: Path, out: Path) -> list[Source]:
         return [Source(inputs, printable(inputs.name), printable(inputs.stem))]
     if out.resolve() == inputs.resolve():
         raise ValueError(f"results would lie among the pictures of {inputs}; choose another --out")
-    files = [file for file in photos_below(inputs) if out.resolve() not in file.resolve().parents]
-    if not files:
-        raise ValueError(f"{inputs} holds no picture but those of {out}")
+    files = photos_below(inputs, aside=out)
     names = [file.relative_to(inputs) for file in files]
     return [
         Source(file, printable(name.as_posix()), output_name(name))

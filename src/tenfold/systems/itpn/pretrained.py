@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tenfold.core import checkpoint
 from tenfold.core.config import from_json
 from tenfold.nn.hivit import HiViT
-from tenfold.weights.containers import read_checkpoint
+from tenfold.weights.containers import metadata, read_checkpoint
 from tenfold.weights.keymap import Converted
 
 from . import official_layout as weights
@@ -59,7 +59,7 @@ def of_backbone(backbone: nn.Module) -> dict[str, Tensor]:
 
 
 def read(path: str) -> Given:
-    """Weights of a run (its folder or its weights file), or an official checkpoint."""
+    """Weights of a run (its folder or its weights file), or a checkpoint in the official layout."""
     source = Path(path)
     if not source.exists():
         raise FileNotFoundError(f"start {source} does not exist; give a run or a checkpoint")
@@ -69,7 +69,7 @@ def read(path: str) -> Given:
             raise FileNotFoundError(
                 f"start {source.parent} has no weights.safetensors; is its training finished?"
             )
-    if source.suffix == ".safetensors":
+    if source.suffix == ".safetensors" and "tenfold" in metadata(source):
         return _of_run(source)
     state = read_checkpoint(source)
     layout = weights.describe(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -18,6 +19,7 @@ from tenfold.core.optim import Groups, Optim, decay_groups
 from tenfold.core.stage import Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from tenfold.data.images.classification import Photos
+from tenfold.data.io.problems import some
 from tenfold.nn.hivit import HiViT
 from tenfold.viz.predictions import Trained
 from tenfold.weights.keymap import Converted
@@ -123,7 +125,8 @@ class Itpn(System[Config]):
     @property
     def has_labels(self) -> bool:
         """True if the data has a class for each picture, for probes."""
-        return self.cfg.data.name in ("imagenet", "tiny_imagenet_20", "folder", "scenes")
+        is_own = self.cfg.data.name == "folder" and not {"segment", "detect"} & set(self.cfg.tasks)
+        return is_own or self.cfg.data.name in ("imagenet", "tiny_imagenet_20", "scenes")
 
     def photos(self, split: str) -> Photos:
         """Pictures of pre-training, classification and localisation."""
@@ -142,6 +145,17 @@ class Itpn(System[Config]):
                 yield self._photo_task(task)
             else:
                 yield self._dense_task(task)
+        self._name_replaced("train")
+
+    def _name_replaced(self, split: str) -> None:
+        """Say which pictures could not be read when they were needed."""
+        found = data.replaced(self.cfg, split)
+        if found:
+            warnings.warn(
+                f"{len(found)} of the {split} split could not be read and were replaced or left "
+                f"out: {some(list(found.values()), 20)}",
+                stacklevel=2,
+            )
 
     def _begin(self, task: str) -> None:
         """Load a task's backbone from the run's own pre-training or from `start`."""
@@ -286,7 +300,9 @@ class Itpn(System[Config]):
         if split != "test":
             raise ValueError(f"unknown split {split!r}; known: test")
         frozen = self.begun() if self._has_probes else None
-        return evaluation.evaluate(self.model, self.cfg, frozen)
+        found = evaluation.evaluate(self.model, self.cfg, frozen)
+        self._name_replaced("test")
+        return found
 
     @property
     def _has_probes(self) -> bool:

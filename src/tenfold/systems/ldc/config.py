@@ -112,6 +112,8 @@ class Data:
     features_gib: float = 2.0
     """Gibibytes of features kept on disk for runs with `encoder`, in $TENFOLD_CACHE/features or
     ~/.cache/tenfold/features; 0 keeps none."""
+    follow_links: bool = False
+    """Follow symbolic links that lead out of the folder, instead of refusing them (folder)."""
 
     def __post_init__(self) -> None:
         for name in ("size", "base", "way", "shot"):

@@ -19,7 +19,8 @@ from tenfold.core.seed import generator
 from tenfold.core.system import DataUsed
 from tenfold.data import catalog
 from tenfold.data.images import augment, fscil, fscil_open
-from tenfold.data.images.decode import ENDINGS, photos_below
+from tenfold.data.images.decode import ENDINGS, Reading
+from tenfold.data.images.folders import photos_below
 from tenfold.generated import shapes
 
 from . import encoders, official
@@ -49,8 +50,13 @@ def read(data: Data, seed: int) -> fscil.Protocol:
         return shapes.protocol(base=data.base, way=data.way, shot=data.shot, draws=data.draws)
     return fscil_open.read(
         data.name, folder, size=data.size, base=data.base, way=data.way, shot=data.shot,
-        draws=data.draws, test_share=data.test_share, seed=seed, skip_broken=data.skip_broken,
+        draws=data.draws, test_share=data.test_share, seed=seed, reading=reading_of(data),
     )  # fmt: skip
+
+
+def reading_of(data: Data) -> Reading:
+    """The choices about reading."""
+    return Reading(data.skip_broken, data.follow_links)
 
 
 def complete(cfg: Config) -> Config:
@@ -69,7 +75,9 @@ def complete(cfg: Config) -> Config:
     if folder is None:
         classes = shapes.describe(base=data.base, way=data.way)
     else:
-        classes = fscil_open.describe(data.name, folder, base=data.base, way=data.way)
+        classes = fscil_open.describe(
+            data.name, folder, base=data.base, way=data.way, reading=reading_of(data)
+        )
     numbers, _ = fscil.choose(data.name, len(classes), data.base, data.way)
     return replace(
         cfg,

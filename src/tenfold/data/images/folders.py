@@ -1,0 +1,188 @@
+"""The pictures of a folder, of folders in it, of class folders: listed, never opened."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..io.problems import some
+from .decode import ENDINGS, JUNK, SPLITS
+
+MOST_DEPTH = 64
+"""Folders within one another that are looked into."""
+
+
+def photos(folder: str | Path, follow_links: bool = False) -> list[Path]:
+    """The pictures that lie in a folder, by name; hidden files and its sub-folders do not count.
+
+    A symbolic link that leaves the folder is refused, or followed with `follow_links`. Files of
+    other endings are counted in a warning.
+    """
+    folder = _folder(folder)
+    files = [item for item in visible(folder, folder, follow_links) if item.is_file()]
+    found = pictures_of(files)
+    if not found:
+        raise ValueError(f"{folder} holds no picture{_instead(files)}. Put some in, or remove it.")
+    warn_of_others(folder, files)
+    return found
+
+
+def photos_below(
+    folder: str | Path, follow_links: bool = False, aside: Path | None = None
+) -> list[Path]:
+    """The pictures of a folder and of all folders in it, by path; hidden ones do not count.
+
+    A symbolic link that leaves the folder is refused, or followed with `follow_links`. Files of
+    other endings are counted in a warning; the folder `aside` is not looked into.
+    """
+    folder = _folder(folder)
+    is_aside = aside is not None and folder.resolve().is_relative_to(aside.resolve())
+    files = [] if is_aside else files_below(folder, folder, follow_links, aside)
+    found = pictures_of(files)
+    if not found and aside and aside.is_dir():
+        raise ValueError(f"{folder} holds no picture but those of {aside}")
+    if not found:
+        raise ValueError(f"{folder} holds no picture{_instead(files)}, nor do the folders in it.")
+    warn_of_others(folder, files)
+    return found
+
+
+def class_folders(folder: str | Path, follow_links: bool = False) -> dict[str, list[Path]]:
+    """Class name -> its pictures, for a folder with one sub-folder a class; sorted by name.
+
+    Folders inside a class folder count to the class, as in torchvision's ImageFolder.
+    """
+    folder = _folder(folder)
+    found = [item for item in visible(folder, folder, follow_links) if item.is_dir()]
+    if len(found) < 2:
+        raise ValueError(
+            f"{folder} holds {len(found)} class folders, at least 2 are needed. Give the folder "
+            "that has one sub-folder of pictures a class."
+        )
+    same: dict[str, str] = {}
+    for name in (item.name for item in found):
+        key = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        if key in same:
+            raise ValueError(
+                f"{folder} holds two folders for one class: {same[key]!r} and {name!r} differ in "
+                "capitals or spaces only. Join or rename them."
+            )
+        same[key] = name
+    every: list[Path] = []
+    classes: dict[str, list[Path]] = {}
+    nested = []
+    for item in found:
+        files = files_below(item, folder, follow_links)
+        classes[item.name] = pictures_of(files)
+        if not classes[item.name]:
+            raise ValueError(
+                f"{item} holds no picture{_instead(files)}. Put some in, or remove it."
+            )
+        below = sorted({file.parent.relative_to(item).as_posix() for file in classes[item.name]})
+        nested += [f"{item.name} ({some([b for b in below if b != '.'])})"] * (below != ["."])
+        every += files
+    if nested:
+        warnings.warn(
+            f"{folder}: pictures in sub-folders count to their class folder: {some(nested)}",
+            stacklevel=2,
+        )
+    warn_of_others(folder, every)
+    return classes
+
+
+def split_folders(folder: Path, follow_links: bool = False) -> dict[str, Path]:
+    """Of "train", "val" and "test" those that a folder has, under any of the names of SPLITS."""
+    inside = {item.name.casefold(): item for item in visible(folder, folder, True) if item.is_dir()}
+    found = {}
+    for split, names in SPLITS.items():
+        for name in names:
+            if name in inside and split not in found:
+                found[split] = inside_of(folder, inside[name], follow_links)
+    return found
+
+
+def files_below(
+    folder: Path, root: Path, follow_links: bool = False, aside: Path | None = None,
+    depth: int = MOST_DEPTH,
+) -> list[Path]:  # fmt: skip
+    """All files of a folder and of the folders in it, by path; hidden ones do not count."""
+    found: list[Path] = []
+    waiting, seen = [(folder, 1)], {folder.resolve()}
+    aside = aside.resolve() if aside else None
+    while waiting:
+        here, level = waiting.pop()
+        for item in visible(here, root, follow_links):
+            if not item.is_dir():
+                found += [item] * item.is_file()
+            elif level < depth and (follow_links or not item.is_symlink()):
+                place = item.resolve()
+                if place not in seen and place != aside:  # a link may lead round in a circle
+                    seen.add(place)
+                    waiting.append((item, level + 1))
+    return sorted(found)
+
+
+def pictures_of(files: Sequence[Path]) -> list[Path]:
+    """Those of the files that are pictures by their ending."""
+    return [file for file in files if file.suffix.lower() in ENDINGS]
+
+
+def warn_of_others(folder: Path, files: Sequence[Path]) -> None:
+    """Count by ending, in one warning, the files that are left out since no such ending is read."""
+    others = _others(files)
+    if others:
+        warnings.warn(
+            f"{folder}: {others.total()} of {len(files)} files are left out, of endings that are "
+            f"not read as pictures: {_counted(others)}. Convert those that are pictures.",
+            stacklevel=3,
+        )
+
+
+def _others(files: Sequence[Path]) -> Counter[str]:
+    left = [f for f in files if f.suffix.lower() not in ENDINGS and f.name.casefold() not in JUNK]
+    return Counter(f.suffix.lower() or "no ending" for f in left)
+
+
+def _counted(others: Counter[str]) -> str:
+    return some([f"{count} {ending}" for ending, count in others.most_common()], 8)
+
+
+def _instead(files: Sequence[Path]) -> str:
+    others = _others(files)
+    known = " ".join(sorted(ENDINGS))
+    return f" ({known}), but {_counted(others)}" if others else f" ({known})"
+
+
+def _folder(folder: str | Path) -> Path:
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not there, or is not a folder. Give one of pictures.")
+    return folder
+
+
+def visible(folder: Path, root: Path, follow_links: bool = False) -> list[Path]:
+    """Entries by name, but hidden ones and those that archives of macOS leave."""
+    inside = [item for item in folder.iterdir() if not item.name.startswith((".", "__MACOSX"))]
+    return [
+        inside_of(root, item, follow_links) for item in sorted(inside, key=lambda item: item.name)
+    ]
+
+
+def inside_of(root: Path, path: Path, follow_links: bool = False) -> Path:
+    """Return `path`; ValueError if it, or what it links to, lies outside of `root`."""
+    if not follow_links and not path.resolve().is_relative_to(root.resolve()):
+        raise ValueError(
+            f"{path} leads out of {root}. Copy the pictures there instead of linking to them, or "
+            "set data.follow_links."
+        )
+    return path
+
+
+def held_out(names: Sequence[str], key: str, share: float) -> set[str]:
+    """Some of the names, chosen by themselves and a key: adding a picture moves no other one."""
+    order = sorted(names, key=lambda name: hashlib.blake2b(f"{key}/{name}".encode()).digest())
+    return set(order[: max(1, round(share * len(names)))])

@@ -1,0 +1,87 @@
+"""Training on sets of a user's own, from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import image_sets
+import pytest
+from image_sets import coco, maps, picture, pictures
+from PIL import Image
+from tiny import options
+
+from tenfold.cli import main
+
+DENSE = (
+    "--dense.head-dim 16 --dense.fc-dim 16 --dense.size 32 --dense.stride 0 --dense.longest 48 "
+    "--dense.short-sides 32 --dense.proposals 16 --loop.amp off --data.holdout 0"
+)
+
+
+def train(task: str, data: Path, run: Path, *more: str) -> str:
+    """Two steps on a set; returns what was measured."""
+    words = [*options("itpn"), *(DENSE.split() if task != "classify" else ())]
+    words += ["--data.name", "folder", "--data.path", str(data), "--run.folder", str(run)]
+    main(["train", "itpn", task, *words, "--data.batch-size", "2", "--steps", "2", *more])
+    return (run / "result.json").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:.*have no segmentation")
+def test_an_object_without_a_polygon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its box counts, its mask does not; by the name of the set that has this form."""
+    image_sets.roboflow(tmp_path / "set")
+    for split in ("train", "valid"):
+        file = tmp_path / "set" / split / "_annotations.coco.json"
+        content = json.loads(file.read_text())
+        content["annotations"][0]["segmentation"] = []
+        file.write_text(json.dumps(content))
+    measured = train("detect", tmp_path / "set", tmp_path / "run", "--data.name", "coco2017")
+    assert "ap/boxes/AP50" in measured and "ap/masks/AP50" in measured
+    said = "COCO's form (_annotations.coco.json); train 4 pictures, 8 objects with masks; test 2"
+    assert said in capsys.readouterr().err
+
+
+def test_boxes_without_masks(tmp_path: Path) -> None:
+    image_sets.roboflow_yolo(tmp_path / "set")
+    with pytest.warns(UserWarning, match="boxes only: no masks are trained"):
+        measured = train("detect", tmp_path / "set", tmp_path / "run")
+    assert "ap/boxes/AP50" in measured
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert '"masks": false' in json.dumps(config)
+
+
+def test_label_maps_and_what_broke_while_training(tmp_path: Path) -> None:
+    """A picture of another size than its map is found when it is read."""
+    maps(tmp_path / "set" / "images", tmp_path / "set" / "masks", 5, values=(0, 255, 255))
+    for name in ("p1.jpg", "p2.jpg"):
+        file = tmp_path / "set" / "images" / name
+        Image.open(file).resize((20, 20)).save(file)
+    with pytest.warns(UserWarning) as given:
+        measured = train("segment", tmp_path / "set", tmp_path / "run", "--data.skip-broken")
+    said = [str(one.message) for one in given]
+    assert any("0 and 255 alone, taken as two classes" in text for text in said)
+    assert any("could not be read and were replaced" in text and "p1.jpg" in text for text in said)
+    assert "iou/segmentation/mIoU" in measured
+
+
+def test_no_annotations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coco(tmp_path / "a.json", pictures(tmp_path / "images", 3), annotations=[])
+    with pytest.raises(SystemExit) as stopped:
+        train("detect", tmp_path, tmp_path / "run")
+    assert stopped.value.code == 2 and "no object in any of them" in capsys.readouterr().err
+
+
+def test_class_folders_of_many_endings(tmp_path: Path) -> None:
+    for kind in ("train", "valid"):
+        for name in ("a", "b"):
+            for i in range(2):
+                picture(tmp_path / "set" / kind / name / f"{i}.jfif", i, format="JPEG")
+                (tmp_path / "set" / kind / name / f"{i}.heic").write_bytes(b"")
+            picture(tmp_path / "set" / kind / name / "deeper" / "x.png")
+    with pytest.warns(UserWarning) as given:
+        measured = train("classify", tmp_path / "set", tmp_path / "run")
+    said = " | ".join(str(one.message) for one in given)
+    assert "train: 4 of 10 files are left out" in said and "4 .heic" in said
+    assert "sub-folders count to their class folder: a (deeper), b (deeper)" in said
+    assert "accuracy/fine-tuned/top1" in measured
