@@ -108,6 +108,8 @@ def _evaluated(
     # it writes into what it is given, and counts objects from 1
     rows = [row | {"image_id": image} for image, some in enumerate(truth) for row in some]
     guesses = [row | {"image_id": image} for image, some in enumerate(found) for row in some]
+    if kind == "masks":  # with a box, it would take the box's area for the size of the object
+        guesses = [{k: v for k, v in row.items() if k not in ("bbox", "area")} for row in guesses]
     if not guesses:
         return None
     coco = COCO()
