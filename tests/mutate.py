@@ -175,6 +175,17 @@ def npy_lies(content: bytes, draw: random.Random) -> bytes:
     return header.getvalue() + content[128:]
 
 
+def npy_of(size: int, content: bytes) -> bytes:
+    """The header of an array with so many bytes, of the kind and further axes of another."""
+    import numpy as np
+
+    array = np.load(io.BytesIO(content))
+    shape = (size // max(1, array[:1].nbytes), *array.shape[1:])
+    header, about = io.BytesIO(), {"descr": array.dtype.str, "fortran_order": False}
+    np.lib.format.write_array_header_1_0(header, {**about, "shape": shape})
+    return header.getvalue()
+
+
 def png_lies(content: bytes, draw: random.Random) -> bytes:
     """Sizes that a PNG promises, under a checksum that is right."""
     wide, tall = draw.choice(((9000, 9000), (2**31 - 1, 2**31 - 1), (1, 60000), (0, 5), (12000, 9)))
@@ -206,6 +217,8 @@ def zip_bomb(content: bytes, draw: random.Random) -> bytes:
     with zipfile.ZipFile(io.BytesIO(content)) as old:
         items = sorted(old.infolist(), key=lambda item: item.file_size)
         name, inner = items[-1].filename, old.read(items[-1])
+    if inner.startswith(b"\x93NUMPY"):  # a bomb that numpy, too, reads to its end
+        inner = npy_of(3072 * 2**20, inner)
     head = packer.compress(inner) + packer.flush(zlib.Z_FULL_FLUSH)
     zeros = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
     packed = head + zeros * 3072 + b"\x03\0"

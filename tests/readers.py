@@ -151,6 +151,27 @@ def read_cifar(folder: Path) -> None:
     reader.read(folder, "train")
 
 
+def stored(folder: Path) -> None:
+    from PIL import Image
+
+    parts = []
+    for i in range(3):
+        content = io.BytesIO()
+        Image.new("RGB", (64, 64), (i, 9, 99)).save(content, "JPEG")
+        parts.append(np.frombuffer(content.getvalue(), np.uint8))
+    ends = np.cumsum([0, *map(len, parts)])
+    np.savez(
+        folder / "train.npz", jpeg=np.concatenate(parts), offset=ends.astype(np.int64),
+        label=np.arange(3), name=np.array(["a", "b", "c"]),
+    )  # fmt: skip
+
+
+def read_stored(folder: Path) -> None:
+    from tenfold.data.images.decode import open_stored
+
+    open_stored(only(folder), 64, 20).read(range(3))
+
+
 # --- motion --------------------------------------------------------------------------------------
 
 BVH = """HIERARCHY
@@ -205,6 +226,17 @@ def read_motion(folder: Path) -> None:
     from tenfold.systems.spgsn.takes import read_take
 
     read_take(only(folder), tiny.config("spgsn", "demo", []))
+
+
+def cmu(folder: Path) -> None:
+    table = rows(0, 80, 117).astype(np.float32)
+    np.savez_compressed(folder / "benchmark.npz", **{"train/walking/walking_1": table})
+
+
+def read_cmu(folder: Path) -> None:
+    from tenfold.data.motion import cmu_mocap
+
+    cmu_mocap.read(only(folder), "train", length=10)
 
 
 def threedpw(folder: Path) -> None:
@@ -449,6 +481,8 @@ def readers() -> dict[str, Reader]:
         "COCO": Reader(coco_file, read_coco, "*.json"),
         "label maps": Reader(label_maps, read_label_maps),
         "CIFAR": Reader(cifar, read_cifar, "train"),
+        "npz of pictures": Reader(stored, read_stored),
+        "CMU npz": Reader(cmu, read_cmu),
         "BVH": Reader(bvh, read_bvh_set),
         "motion npz": Reader(motion_npz, read_motion),
         "motion text": Reader(motion_text, read_motion),

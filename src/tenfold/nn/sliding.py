@@ -14,9 +14,13 @@ AT_ONCE = 2**24
 
 
 def starts(length: int, size: int, stride: int) -> list[int]:
-    """Return the starts of windows along a side: every `stride`, the last shifted back inside."""
+    """Return the starts of windows along a side: every `stride`, the last shifted back inside.
+
+    A stride of more than the size, which would leave gaps, is taken as the size.
+    """
     if length <= size:
         return [0]
+    stride = min(stride, size)
     count = -(-(length - size) // stride) + 1
     return [min(i * stride, length - size) for i in range(count)]
 

@@ -16,7 +16,7 @@ MOST = 256
 """Colours that there are; classes beyond begin anew."""
 LEVELS = 14
 """Values of red, green and blue among which the others are looked for."""
-LIGHTNESS, HUE = 0.12, 50.0
+LIGHTNESS, HUE = 0.15, 65.0
 """Least differences of a colour from the one before it: lightness is 0 to 1, hue in degrees."""
 
 

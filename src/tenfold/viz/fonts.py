@@ -3,7 +3,7 @@
 DejaVu Sans, which comes with matplotlib, has Latin, Greek, Cyrillic, Arabic, Hebrew and more; for
 others fonts of the system are looked through. What none of them has is never drawn as empty
 boxes: pictures show the number of the class, and pages, which have the reader's own fonts, say what
-the number stands for (`replaced`).
+the number stands for (`captions`, `meanings`); plots spell the characters' own numbers (`spelled`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 
 from PIL import ImageDraw, ImageFont, features
 
@@ -44,7 +45,7 @@ class Line:
         return self.above + self.below
 
 
-def line_of(text: str, size: int, widest: float = float("inf")) -> Line:
+def line_of(text: str, size: int, widest: int | float = float("inf")) -> Line:
     """Lay out a text in as few fonts as it takes.
 
     Args:
@@ -61,7 +62,7 @@ def line_of(text: str, size: int, widest: float = float("inf")) -> Line:
 
 
 def write(
-    draw: ImageDraw.ImageDraw, at: tuple[float, float], line: Line, fill: tuple[int, ...]
+    draw: ImageDraw.ImageDraw, at: tuple[int | float, int | float], line: Line, fill: tuple[int, ...]
 ) -> None:
     """Draw a line of text with its upper left corner at a place in pixels."""
     x, y = at
@@ -100,6 +101,23 @@ def meanings(names: Sequence[str]) -> list[str]:
     return [f"{number} is {names[row]}" for row, number in replaced(names).items()]
 
 
+def is_plain(text: str) -> bool:
+    """True if the first font alone has a text."""
+    return text.isascii() or all(_file(c) == _files()[0] for c in text if not _is_silent(c))
+
+
+def spelled(text: str) -> str:
+    """The text with numbers, as U+732B, for characters that no font has; two of a row at most."""
+    if has_glyphs(text):
+        return text
+    parts: list[str] = []
+    for drawn, group in groupby(text, _drawn):
+        some = list(group)
+        numbers = " ".join(f"U+{ord(c):04X}" for c in some[:2])
+        parts.append("".join(some) if drawn else numbers + "\u2026" * (len(some) > 2))
+    return "".join(parts)
+
+
 def families(texts: Sequence[str]) -> list[str]:
     """Families of fonts for matplotlib's `font.family`, which together have these texts."""
     from matplotlib import font_manager
@@ -112,7 +130,7 @@ def families(texts: Sequence[str]) -> list[str]:
 def _line(text: str, size: int) -> Line:
     runs = tuple((_font(file, size), part) for file, part in _parts(text))
     heights = [font.getmetrics() for font, _ in runs] or [_font(_files()[0], size).getmetrics()]
-    width = sum(font.getlength(part) for font, part in runs)
+    width = sum((font.getlength(part) for font, part in runs), 0.0)
     return Line(runs, width, max(a for a, _ in heights), max(b for _, b in heights))
 
 

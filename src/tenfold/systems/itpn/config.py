@@ -244,7 +244,7 @@ class Dense:
     size: int = 512
     """Side of segmentation's training crops in pixels, and of its test windows."""
     stride: int = 341
-    """Pixels between test windows; 0 takes the picture whole."""
+    """Pixels between test windows, `size` at most; 0 takes the picture whole."""
     resize: tuple[int, int] = (0, 0)
     """Shorter side and largest longer side to which segmentation brings pictures first, in training
     (before the random scale) and test (official: 512 2048); 0 0 keeps their size."""
