@@ -37,8 +37,8 @@ def test_neighbouring_classes_differ_in_hue_and_lightness() -> None:
     hue = np.degrees(np.arctan2(places[:, 2], places[:, 1]))
     turn = np.abs((np.diff(hue) + 180) % 360 - 180)
     assert np.abs(np.diff(places[:, 0])).min() > 9 and turn.min() > 25
-    assert np.linalg.norm(np.diff(places, axis=0), axis=1).min() > 35
-    for count, least in ((8, 25), (20, 20), (80, 8), (150, 5)):
+    assert np.linalg.norm(np.diff(places, axis=0), axis=1).min() > 30
+    for count, least in ((8, 25), (20, 18), (80, 8), (150, 5)):
         apart = np.linalg.norm(places[:count, None] - places[None, :count], axis=-1)
         assert (apart + 1000 * np.eye(count)).min() > least, count
     assert colours.oklab(np.array([255, 255, 255])) == pytest.approx([1, 0, 0], abs=1e-3)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from tenfold.core.system import Evaluation
 from tenfold.generated import scenes
+from tenfold.runner.export import TOLERANCE, export_checked
 from tenfold.runner.weights import construct
 from tenfold.systems.itpn import Itpn, inference, predict
 from tenfold.systems.itpn.config import Config, PredictOptions
@@ -324,3 +325,27 @@ def test_export_leaves_the_network_as_it_was(system: Itpn) -> None:
     after = system.model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_a_detector_in_onnx_is_the_detector(tmp_path: Path, masks: bool) -> None:
+    pytest.importorskip("onnxruntime")
+    cfg = config("detect")
+    system = construct(Itpn, replace(cfg, dense=replace(cfg.dense, masks=masks, proposals=32)))
+    network = network_of(system.model, "detect").eval()
+    torch.manual_seed(0)
+    torch.nn.init.normal_(network.head.box_head.classify.weight, std=0.5)
+    torch.nn.init.normal_(network.head.rpn.score.weight, std=0.5)
+    what = system.export_part("detect", (64, 128))
+    assert export_checked(what, "onnx", tmp_path / "detector.onnx") < TOLERANCE
+    with torch.no_grad():
+        (want,) = network.detect(what.inputs[0], torch.tensor([[64, 128]]))
+        found = dict(zip(what.output_names, what.module(*what.inputs), strict=False))
+    count = len(want.scores)
+    assert 5 < count and not found["scores"][count:].any()
+    for name in what.output_names:
+        torch.testing.assert_close(
+            found[name][:count], getattr(want, name), rtol=1e-3, atol=1e-4, msg=name
+        )
+    with pytest.raises(ValueError, match="multiples of 64 pixels, got 60 x 128"):
+        system.export_part("detect", (60, 128))
