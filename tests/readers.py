@@ -139,7 +139,7 @@ def read_class_folders(folder: Path) -> None:
 
 def cifar(folder: Path) -> None:
     content = {
-        "data": np.zeros((3, 3072), np.uint8), "fine_labels": [1, 2, 3], "filenames": ["a", "b", "c"],
+        "data": np.zeros((3, 3072), np.uint8), "fine_labels": [1, 2, 3], "filenames": [*"abc"],
     }  # fmt: skip
     for split in ("train", "test"):
         (folder / split).write_bytes(pickle.dumps(content, protocol=2))

@@ -15,8 +15,10 @@ def predict(part: torch.Tensor) -> torch.Tensor:
     return torch.stack([part[:, 0] + rows, part[:, 1] * rows.flip(0), part[:, 2]], 1)
 
 
-@pytest.mark.parametrize(("height", "width", "stride"), [(50, 70, 7), (20, 33, 12), (9, 8, 5), (50, 30, 99),
-                                                         (41, 20, 20)])  # fmt: skip
+SIZES = [(50, 70, 7), (20, 33, 12), (9, 8, 5), (50, 30, 99), (41, 20, 20)]
+
+
+@pytest.mark.parametrize(("height", "width", "stride"), SIZES)
 def test_a_row_of_windows_at_a_time_is_the_same(height: int, width: int, stride: int) -> None:
     picture = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(height))
     want = sliding.slide(predict, picture, 20, stride, multiple=4).argmax(1)[0]

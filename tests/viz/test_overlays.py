@@ -27,7 +27,9 @@ def lab(rgb: np.ndarray) -> np.ndarray:
     """CIE L*a*b* under D65, another measure than the one that chose the colours."""
     share = rgb.astype(float) / 255
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    to_xyz = np.array(
+        [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    )
     x, y, z = np.cbrt(linear @ to_xyz.T / (0.9505, 1.0, 1.089)).T
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
 

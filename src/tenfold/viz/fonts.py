@@ -62,7 +62,10 @@ def line_of(text: str, size: int, widest: int | float = float("inf")) -> Line:
 
 
 def write(
-    draw: ImageDraw.ImageDraw, at: tuple[int | float, int | float], line: Line, fill: tuple[int, ...]
+    draw: ImageDraw.ImageDraw,
+    at: tuple[int | float, int | float],
+    line: Line,
+    fill: tuple[int, ...],
 ) -> None:
     """Draw a line of text with its upper left corner at a place in pixels."""
     x, y = at
@@ -176,8 +179,12 @@ def _files() -> tuple[str, ...]:
 
     first = font_manager.findfont(FIRST)
     entries = [e for e in font_manager.fontManager.ttflist if not e.name.startswith(BLANK)]
-    entries.sort(key=lambda e: (e.style != "normal", str(e.weight) not in ("400", "normal", "regular"),
-                                "Sans" not in e.name, e.name, e.fname))  # fmt: skip
+    regular = ("400", "normal", "regular")
+    entries.sort(
+        key=lambda e: (
+            e.style != "normal", str(e.weight) not in regular, "Sans" not in e.name, e.name, e.fname
+        )
+    )  # fmt: skip
     return (first, *dict.fromkeys(e.fname for e in entries if e.fname != first))
 
 

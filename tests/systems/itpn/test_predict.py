@@ -270,9 +270,7 @@ def test_segmentation_at_the_size_of_the_test(system: Itpn) -> None:
         assert found.shape == (90, 150) and found.max() < len(CLASSES)
 
 
-def test_a_large_photo_is_not_seen_whole(
-    system: Itpn, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_photo_is_not_seen_whole(system: Itpn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "MOST_UNITS", 20)
     network = network_of(system.model, "segment")
     dense = replace(system.cfg.dense, stride=0, resize=(0, 0))

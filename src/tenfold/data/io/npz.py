@@ -43,7 +43,9 @@ def read_arrays(file: Path, most: int, keys: Collection[str] = ()) -> dict[str, 
         raise ValueError(f"{file} cannot be read as an npz of arrays: {reason}") from error
     wrong = [key for key, value in found.items() if not isinstance(value, np.ndarray)]
     if wrong:
-        raise ValueError(f"{file} cannot be read as an npz of arrays: {wrong[0]} is none of numpy's")
+        raise ValueError(
+            f"{file} cannot be read as an npz of arrays: {wrong[0]} is none of numpy's"
+        )
     return found
 
 
