@@ -41,7 +41,7 @@ def read_json(path: Path) -> Any:
     """Read JSON, naming the file if it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not readable JSON: {error}") from error
 
 
@@ -83,7 +83,7 @@ def read_header(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         header = json.loads(metadata["tenfold"])
         return str(header["system"]), header["config"]
-    except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} has a damaged header ({error!r})") from error
 
 

@@ -47,7 +47,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(
             f"{path} is not valid JSON ({error}). Restore it, or delete it and run again."
         ) from error
@@ -71,7 +71,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     for number, text in filled:
         try:
             line = json.loads(text)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             if number == filled[-1][0]:
                 break
             raise ValueError(
