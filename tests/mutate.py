@@ -157,10 +157,11 @@ def _replaced(value: Any, draw: random.Random) -> Any:
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    if not isinstance(value, dict | list):
+        return
     for key in list(value) if isinstance(value, dict) else range(len(value)):
         yield value, key
-        if isinstance(value[key], dict | list):
-            yield from _places(value[key])
+        yield from _places(value[key])
 
 
 def npy_lies(content: bytes, draw: random.Random) -> bytes:

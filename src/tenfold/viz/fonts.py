@@ -163,7 +163,7 @@ def _drawn(char: str) -> bool:
     if _is_silent(char):
         return unicodedata.category(char) != "Cs"
     is_shaped = unicodedata.name(char, "").startswith(SHAPED)
-    return _file(char) is not None and (not is_shaped or features.check("raqm"))
+    return _file(char) is not None and (not is_shaped or bool(features.check("raqm")))
 
 
 @lru_cache(maxsize=4096)

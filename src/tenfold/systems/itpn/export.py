@@ -62,12 +62,12 @@ class Detection(nn.Module):
 
     def __init__(self, network: Detector) -> None:
         super().__init__()
-        self.backbone, self.graph = network.backbone, DetectionGraph(network.head)
+        self.backbone, self.heads = network.backbone, DetectionGraph(network.head)
 
     def forward(self, images: Float[Tensor, "1 3 height width"]) -> Found:
         """Boxes in pixels of the picture, scores, labels, and masks within boxes."""
         height, width = images.shape[2:]
-        return self.graph(self.backbone.detection_maps(images), height, width)
+        return self.heads(self.backbone.detection_maps(images), height, width)
 
 
 @torch.no_grad()
