@@ -49,9 +49,11 @@ MOST = 2**20
 
 def onnx_operators() -> dict[Any, Callable[..., Any]]:
     """How ONNX has `kept`; for the exporter, which needs the package onnxscript."""
-    from onnxscript import opset18 as op
+    import onnxscript
 
-    def translated(boxes, scores, threshold: float, least: float):  # type: ignore[no-untyped-def]
+    op: Any = onnxscript.opset18
+
+    def translated(boxes, scores, threshold: float, least: float):
         one_class = op.Unsqueeze(scores, op.Constant(value_ints=[1]))
         chosen = op.NonMaxSuppression(
             boxes, one_class, op.Constant(value_ints=[MOST]),

@@ -63,7 +63,9 @@ def segmentation_view(
     """
     draw = torch.rand(3, generator=generator).tolist()
     scale = scales[0] + (scales[1] - scales[0]) * draw[0]
-    sides = size_for(*labels.shape, *resize) if any(resize) else labels.shape
+    sides = labels.shape
+    if any(resize):
+        sides = size_for(labels.shape[0], labels.shape[1], resize[0], resize[1])
     height, width = (max(1, round(side * scale)) for side in sides)
     picture = resized(picture, height, width)
     labels = np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
