@@ -23,7 +23,7 @@ def kept(boxes: Tensor, scores: Tensor, threshold: float, least: float) -> Tenso
 
     Args:
         boxes: Corners, (group, box, 4).
-        scores: (group, box).
+        scores: (group, box), finite.
         threshold: IoU above which the weaker of two boxes goes.
         least: Score that a box must exceed.
 
@@ -61,7 +61,6 @@ def onnx_operators() -> dict[Any, Callable[..., Any]]:
         )  # fmt: skip
         places = op.Gather(chosen, op.Constant(value_ints=[0, 2]), axis=1)  # without the class
         none = op.Mul(scores, op.Constant(value_float=0.0))
-        none = op.Where(op.IsNaN(none), op.Constant(value_float=0.0), none)  # of minus infinity
         groups = op.Gather(chosen, op.Constant(value_int=0), axis=1)
         ones = op.Cast(op.GreaterOrEqual(groups, op.Constant(value_int=0)), to=1)
         return op.Cast(op.ScatterND(none, places, ones), to=9)
