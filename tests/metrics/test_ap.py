@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+
 import numpy as np
 import pytest
 
@@ -115,3 +118,68 @@ def test_objects_are_sorted_by_the_area_that_is_given() -> None:
         numbers = average_precision(truth, found, 1, "boxes")
         others = {"small", "medium", "large"} - {size}
         assert numbers[size] == pytest.approx(100) and {numbers[o] for o in others} == {-100}
+
+
+def ring(random: np.random.Generator, side: int) -> tuple[np.ndarray, list[int]]:
+    """The outline of a square: its box has many times the area of its mask."""
+    mask, thick = np.zeros((200, 200), dtype=bool), int(random.integers(2, 9))
+    x, y = (int(v) for v in random.integers(0, 200 - side, 2))
+    mask[y : y + side, x : x + side] = True
+    mask[y + thick : y + side - thick, x + thick : x + side - thick] = False
+    return mask, [x, y, x + side, y + side]
+
+
+def rings(seed: int) -> tuple[list[Instances], list[Instances]]:
+    """Rings of all sizes; found ones are thinner, or where there is none."""
+    random = np.random.default_rng(seed)
+    truth, found = [], []
+    for _ in range(12):
+        made = [ring(random, int(random.integers(20, 150))) for _ in range(6)]
+        masks, boxes = np.array([m for m, _ in made]), np.array([b for _, b in made], np.float32)
+        labels = random.integers(2, size=6)
+        truth.append(Instances(boxes[:3], labels[:3], masks=masks[:3]))
+        thinner = masks.copy()
+        thinner[:3, 1:] &= masks[:3, :-1]
+        scores = random.random(6).astype(np.float32)
+        found.append(Instances(boxes, labels, scores, thinner))
+    return truth, found
+
+
+def as_others_do(coco: type, evaluator: type, truth: list, found: list) -> list[float]:
+    """The six numbers of results that have masks and scores only, as detectors write them."""
+    annotations = [
+        {**row, "image_id": i, "id": 1 + 10 * i + k}
+        for i, rows in enumerate(truth) for k, row in enumerate(rows)
+    ]  # fmt: skip
+    results = [
+        {k: row[k] for k in ("category_id", "score", "segmentation")} | {"image_id": i}
+        for i, rows in enumerate(found) for row in rows
+    ]  # fmt: skip
+    with contextlib.redirect_stdout(io.StringIO()):
+        known = coco()
+        known.dataset = {
+            "images": [{"id": i, "height": 200, "width": 200} for i in range(len(truth))],
+            "categories": [{"id": i, "name": str(i)} for i in range(2)],
+            "annotations": annotations,
+        }
+        known.createIndex()
+        evaluation = evaluator(known, known.loadRes(results), "segm")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return [100 * float(v) for v in list(evaluation.stats)[:6]]
+
+
+@pytest.mark.parametrize("oracle", ["pycocotools", "faster_coco_eval"])
+def test_sizes_of_masks_are_those_of_masks(oracle: str) -> None:
+    if oracle == "pycocotools":
+        from pycocotools.coco import COCO as Known
+        from pycocotools.cocoeval import COCOeval as Evaluator
+    else:
+        faster = pytest.importorskip("faster_coco_eval")
+        Known, Evaluator = faster.COCO, faster.COCOeval_faster
+    truth, found = ([ap.coded(one) for one in some] for some in rings(0))
+    mine = ap.average_precision(truth, found, 2, "masks")
+    want = as_others_do(Known, Evaluator, truth, found)
+    assert list(mine.values()) == pytest.approx(want, abs=1e-6)
+    assert min(mine["small"], mine["medium"]) > 1  # there is something to be wrong about

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -20,6 +21,10 @@ class Export:
     inputs: tuple[Tensor, ...]
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
+    is_free: bool = True
+    """Whether the first axis of every input is a batch of any size; else it is as it is."""
+    operators: Callable[[], dict[Any, Callable[..., Any]]] = dict
+    """Operators of our own in it, and how ONNX has them."""
 
 
 @runtime_checkable

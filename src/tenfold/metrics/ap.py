@@ -122,6 +122,8 @@ def _evaluated(
     if kind == "masks":
         rows = [_without_mask(row) or row for row in rows]
     guesses = [row | {"image_id": image} for image, some in enumerate(found) for row in some]
+    if kind == "masks":  # with a box, it would take the box's area for the size of the object
+        guesses = [{k: v for k, v in row.items() if k not in ("bbox", "area")} for row in guesses]
     if not guesses:
         return None
     coco = COCO()

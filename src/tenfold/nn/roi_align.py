@@ -102,3 +102,42 @@ def multi_level_roi_align(
         parts.append(roi_align(x, boxes[rows], owner[rows], size, stride, samples))
     back = torch.cat(order).argsort()
     return torch.cat(parts)[back]
+
+
+def align_levels(
+    maps: Sequence[Float[Tensor, "1 channel ..."]],
+    strides: Sequence[int],
+    boxes: Float[Tensor, "box 4"],
+    size: int,
+    samples: int = 2,
+) -> Float[Tensor, "box channel size size"]:
+    """`multi_level_roi_align` of one picture, whose shapes do not depend on values (for export)."""
+    levels = assign_levels(boxes, len(maps), 14 * strides[0])
+    points = size * samples
+    sides = torch.tensor([list(x.shape[2:]) for x in maps], device=boxes.device)
+    ends = (sides[:, 0] * sides[:, 1]).cumsum(0)
+    base = (ends - sides[:, 0] * sides[:, 1])[levels]
+    height, width = sides[levels, 0], sides[levels, 1]
+    stride = torch.tensor(list(strides), device=boxes.device, dtype=torch.float32)[levels]
+    steps = (torch.arange(points, device=boxes.device, dtype=torch.float32) + 0.5) / points
+    corners = boxes.float() / stride[:, None] - 0.5
+    extent = corners[:, 2:] - corners[:, :2]
+    left, right, of_x = _beside(corners[:, :1] + steps * extent[:, :1], width[:, None])
+    top, bottom, of_y = _beside(corners[:, 1:2] + steps * extent[:, 1:2], height[:, None])
+    flat = torch.cat([x[0].flatten(1).T for x in maps])
+    total = flat.new_zeros(())
+    for row, wy in ((top, 1 - of_y[0]), (bottom, of_y[0])):
+        for column, wx in ((left, 1 - of_x[0]), (right, of_x[0])):
+            index = base[:, None, None] + row[:, :, None] * width[:, None, None] + column[:, None]
+            weight = (wy * of_y[1])[:, :, None] * (wx * of_x[1])[:, None, :]
+            total = total + flat[index] * weight[..., None].to(flat.dtype)
+    bins = total.unflatten(2, (size, samples)).unflatten(1, (size, samples))
+    return bins.mean((2, 4)).permute(0, 3, 1, 2)
+
+
+def _beside(at: Tensor, size: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """`_neighbours` where each row has a size of its own."""
+    inside = ((at >= -1) & (at <= size)).to(at.dtype)
+    at = torch.minimum(at.clamp(min=0), (size - 1).to(at.dtype))
+    first = at.floor().long()
+    return first, torch.minimum(first + 1, size - 1), (at - first, inside)

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
+
+AT_ONCE = 2**24
+"""Logits of enlarged pictures that are held at once."""
 
 
 def starts(length: int, size: int, stride: int) -> list[int]:
-    """Return the starts of windows along a side: every `stride`, the last shifted back inside."""
+    """Return the starts of windows along a side: every `stride`, the last shifted back inside.
+
+    A stride of more than the size, which would leave gaps, is taken as the size.
+    """
     if length <= size:
         return [0]
+    stride = min(stride, size)
     count = -(-(length - size) // stride) + 1
     return [min(i * stride, length - size) for i in range(count)]
 
@@ -44,3 +52,69 @@ def slide(
             counts[:, :, top : top + tall, left : left + wide] += 1
     assert total is not None
     return total / counts
+
+
+def slide_classes(
+    predict: Callable[[Tensor], Tensor],
+    picture: Float[Tensor, "1 3 height width"],
+    size: int,
+    stride: int,
+    multiple: int = 1,
+) -> UInt8[Tensor, "height width"]:
+    """The most probable classes by `slide`, whose logits are held for one row of windows alone.
+
+    A photograph of 24 million pixels has 14 GB of logits of 150 classes.
+    """
+    height, width = picture.shape[2:]
+    tops = starts(height, size, stride)
+    found = torch.empty(height, width, dtype=torch.uint8)
+    held, counts = picture.new_zeros(0), picture.new_zeros(0)
+    for number, top in enumerate(tops):
+        end = min(top + size, height)
+        total: Tensor | None = None
+        count = picture.new_zeros(end - top, width)
+        for left in starts(width, size, stride):
+            part = picture[:, :, top:end, left : left + size]
+            tall, wide = part.shape[2:]
+            padded = F.pad(part, (0, -wide % multiple, 0, -tall % multiple))
+            logits = predict(padded)[0, :, :tall, :wide]
+            if total is None:
+                total = logits.new_zeros(len(logits), tall, width)
+            total[:, :, left : left + wide] += logits
+            count[:, left : left + wide] += 1
+        assert total is not None
+        if number:  # the rows that the windows above have seen, too
+            shared = held.shape[1]
+            total[:, :shared] += held
+            count[:shared] += counts
+        next_top = tops[number + 1] if number + 1 < len(tops) else height
+        done = next_top - top
+        found[top:next_top] = (total[:, :done] / count[:done]).argmax(0).byte().cpu()
+        held, counts = total[:, done:], count[done:]
+    return found
+
+
+def classes_at(
+    logits: Float[Tensor, "class rows columns"], height: int, width: int
+) -> UInt8[Tensor, "height width"]:
+    """The most probable classes of a picture of another size: logits are interpolated linearly.
+
+    As `interpolate` in bilinear mode, but never all at once.
+    """
+    top, bottom, of_bottom = _between(logits.shape[1], height, logits)
+    left, right, of_right = _between(logits.shape[2], width, logits)
+    found = torch.empty(height, width, dtype=torch.uint8)
+    chunk = max(1, AT_ONCE // (len(logits) * max(width, logits.shape[2])))
+    for start in range(0, height, chunk):
+        some = slice(start, start + chunk)
+        rows = torch.lerp(logits[:, top[some]], logits[:, bottom[some]], of_bottom[some, None])
+        whole = torch.lerp(rows[:, :, left], rows[:, :, right], of_right)
+        found[some] = whole.argmax(0).byte().cpu()
+    return found
+
+
+def _between(old: int, new: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Both neighbours of each new place along a side, and the weight of the second."""
+    at = ((torch.arange(new, device=like.device) + 0.5) * (old / new) - 0.5).clamp(min=0)
+    first = at.long()
+    return first, (first + 1).clamp(max=old - 1), (at - first).to(like.dtype)

@@ -23,8 +23,8 @@ TOLERANCE = 1e-4
 def export_checked(what: Export, to: Literal["onnx", "torch"], target: Path) -> float:
     """Write the network with a dynamic batch axis, checked against eager.
 
-    The file is checked at the example's batch size and at another one, and only renamed into
-    place if both agree with eager to `TOLERANCE`.
+    The file is checked at the example's batch size and at another one (where the batch is not free,
+    with another input), and only renamed into place if both agree with eager to `TOLERANCE`.
 
     Args:
         what: Module to export (put into eval mode), example inputs, names and batch axes.
@@ -43,7 +43,7 @@ def export_checked(what: Export, to: Literal["onnx", "torch"], target: Path) -> 
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name("unchecked-" + target.name)
     module = what.module.eval()
-    more = tuple(torch.cat([x, x[:1]]) for x in what.inputs)
+    more = tuple(torch.cat([x, x[:1]]) if what.is_free else x.flip(-1) for x in what.inputs)
     worst = 0.0
     try:
         with torch.no_grad(), warnings.catch_warnings():
@@ -71,12 +71,13 @@ def _written(
 ) -> Callable[[Tensors], list[Tensor]]:
     """Write the file; returns what runs it as its users will."""
     batch = torch.export.Dim("batch")
-    shapes = tuple({0: batch} for _ in what.inputs)
+    shapes = tuple({0: batch} for _ in what.inputs) if what.is_free else None
     try:
         program = torch.export.export(module, what.inputs, dynamic_shapes=shapes)
     except Exception as error:  # torch raises many kinds, some of them long
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"the network cannot be exported with a free batch: {reason}") from error
+        kind = "with a free batch" if what.is_free else "at this size"
+        raise ValueError(f"the network cannot be exported {kind}: {reason}") from error
     if to == "torch":
         torch.export.save(program, file)
         loaded = torch.export.load(file).module()
@@ -86,7 +87,7 @@ def _written(
     torch.onnx.export(
         program, what.inputs, file, dynamo=True, dynamic_shapes=shapes,
         input_names=list(what.input_names), output_names=list(what.output_names),
-        external_data=False, verbose=False,
+        external_data=False, verbose=False, custom_translation_table=what.operators(),
     )  # fmt: skip
     return partial(_run_onnx, file, what)
 

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import colorsys
 import io
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from .colours import palette
+from .fonts import captions as shown_names
+from .fonts import line_of, write
 
 Rgb = UInt8[np.ndarray, "_ _ 3"]
 
 IGNORED = 255
-GREY = (128, 128, 128)
-FIRST = (
-    (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0),
-    (240, 228, 66), (150, 75, 160),
-)  # fmt: skip
-"""Okabe and Ito's colours, told apart by people with any colour vision."""
 INK, PAPER = (28, 28, 30), (255, 255, 255)
 SMALLEST = 220
 """Pixels of the longer side below which a picture is enlarged before anything is drawn on it."""
 GAP = 8
-
-
-def palette(count: int) -> UInt8[np.ndarray, "count 3"]:
-    """A colour for each class, fixed by its number; after the first few, hues by golden ratio."""
-    colours = [list(c) for c in FIRST[:count]]
-    for i in range(len(colours), count):
-        tone = (0.55, 0.75, 0.95)[i % 3]
-        rgb = colorsys.hsv_to_rgb(i * 0.618034 % 1, 0.5 + 0.15 * (i % 4), tone)
-        colours.append([round(255 * v) for v in rgb])
-    return np.array(colours, dtype=np.uint8).reshape(count, 3)
+LETTERS, LINES = 40, 220
+"""Of captions' letters and of boxes' lines that fit along a picture's side (the geometric mean of
+its two), so that they can be read on a large picture as on a small one."""
 
 
 def colour_map(labels: UInt8[np.ndarray, "height width"], num_classes: int) -> Rgb:
@@ -63,11 +54,10 @@ def enlarged(picture: Rgb, longest: int = SMALLEST) -> tuple[Rgb, int]:
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)), factor
 
 
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Matplotlib's DejaVu Sans, which has most alphabets."""
-    from matplotlib import font_manager
-
-    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
+def thickness(picture: Rgb) -> tuple[int, int]:
+    """Height of letters and width of lines, in pixels, that suit a picture of this size."""
+    side = math.sqrt(picture.shape[0] * picture.shape[1])
+    return max(12, round(side / LETTERS)), max(2, round(side / LINES))
 
 
 def draw_objects(
@@ -80,19 +70,21 @@ def draw_objects(
     """Masks, outlines and captions of objects, the last drawn on top; colours are of classes."""
     picture, factor = enlarged(picture)
     colours = palette(int(labels.max()) + 1 if len(labels) else 1)
-    canvas = picture.astype(np.float32)
+    canvas = picture.copy()
     if masks is not None:
         for mask, label in zip(masks, labels, strict=True):
             large = mask.repeat(factor, 0).repeat(factor, 1)
-            canvas[large] = 0.5 * canvas[large] + 0.5 * colours[label]
-    image = Image.fromarray(canvas.round().astype(np.uint8))
-    draw, small = ImageDraw.Draw(image), font(12)
+            mixed = (canvas[large].astype(np.uint16) + colours[label] + 1) // 2
+            canvas[large] = mixed.astype(np.uint8)
+    image = Image.fromarray(canvas)
+    draw = ImageDraw.Draw(image)
+    letters, line = thickness(picture)
     for box, caption, label in zip(boxes, captions, labels, strict=True):
         colour = tuple(int(v) for v in colours[label])
         x0, y0, x1, y1 = (float(v) * factor for v in box)
-        draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=2)
+        draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=line)
         if caption:
-            _caption(draw, image.size, (x0, y0), caption, colour, small)
+            _caption(draw, image.size, (x0, y0), caption, colour, letters)
     return np.asarray(image)
 
 
@@ -102,36 +94,37 @@ def _caption(
     corner: tuple[float, float],
     text: str,
     colour: tuple[int, ...],
-    small: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    letters: int,
 ) -> None:
     """Text on its class's colour, above the corner, or inside where there is no room."""
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=small)
-    wide, tall = right - left + 6, bottom - top + 4
+    room = max(2, letters // 4)
+    line = line_of(text, letters, size[0] - 2 * room)
+    wide, tall = line.width + 2 * room, line.height
     x = min(max(0.0, corner[0]), max(0.0, size[0] - wide))
     y = corner[1] - tall if corner[1] >= tall else corner[1]
     y = min(max(0.0, y), max(0.0, size[1] - tall))
     draw.rectangle((x, y, x + wide, y + tall), fill=colour)
     bright = sum(w * c for w, c in zip((0.299, 0.587, 0.114), colour, strict=True)) > 140
-    draw.text((x + 3 - left, y + 2 - top), text, fill=INK if bright else PAPER, font=small)
+    write(draw, (x + room, y), line, INK if bright else PAPER)
 
 
 def legend(names: Sequence[str], rows: Sequence[int], width: int) -> Rgb:
     """A strip of coloured squares with the names of some classes, wrapped to a width."""
-    small, colours = font(13), palette(len(names))
-    probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    colours, shown = palette(len(names)), shown_names(tuple(names))
     places, x, y = [], 4, 4
     for row in rows:
-        wide = 24 + round(probe.textlength(names[row], font=small))
+        line = line_of(shown[row], 13, width - 32)
+        wide = 24 + round(line.width)
         if x + wide > width and x > 4:
             x, y = 4, y + 22
-        places.append((row, x, y))
+        places.append((row, line, x, y))
         x += wide + 8
     image = Image.new("RGB", (width, y + 24), PAPER)
     draw = ImageDraw.Draw(image)
-    for row, left, top in places:
+    for row, line, left, top in places:
         fill = tuple(int(v) for v in colours[row])
         draw.rectangle((left, top, left + 14, top + 14), fill=fill)
-        draw.text((left + 20, top - 1), names[row], fill=INK, font=small)
+        write(draw, (left + 20, top - 1), line, INK)
     return np.asarray(image)
 
 
@@ -157,14 +150,13 @@ def sheet(
     columns = max((len(row) for row in scaled), default=1)
     widths = [max((row[i].shape[1] for row in scaled if i < len(row)), default=1)
               for i in range(columns)]  # fmt: skip
-    small, head = font(13), 24 if titles else 0
-    line = 20 if captions else 0
+    head, line = 24 if titles else 0, 20 if captions else 0
     total = (sum(widths) + GAP * (columns + 1), head + GAP + len(scaled) * (height + line + GAP))
     image = Image.new("RGB", total, PAPER)
     draw = ImageDraw.Draw(image)
     x = GAP
     for title, width in zip(titles, widths, strict=False):
-        draw.text((x, 6), title, fill=INK, font=small)
+        write(draw, (x, 4), line_of(title, 13), INK)
         x += width + GAP
     y = head + GAP
     for number, row in enumerate(scaled):
@@ -173,7 +165,7 @@ def sheet(
             image.paste(Image.fromarray(picture), (x, y))
             x += width + GAP
         if captions:
-            draw.text((GAP, y + height + 1), captions[number], fill=INK, font=small)
+            write(draw, (GAP, y + height + 1), line_of(captions[number], 13), INK)
         y += height + line + GAP
     if footer is not None:
         joined = Image.new("RGB", (max(total[0], footer.shape[1]), total[1] + footer.shape[0]),

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .fonts import families, is_plain, spelled
+
 Theme = Literal["light", "dark"]
 Format = Literal["png", "svg"]
 Number = int | float
@@ -92,12 +94,33 @@ def encoded(figure: Any, fmt: Format, dpi: int = 180) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
+    _make_legible(figure)
     out = io.BytesIO()
     metadata: dict[str, str | None] = {"Date": None} if fmt == "svg" else {"Software": None}
     if fmt == "png" and _is_line_art(figure):
         metadata["Comment"] = LINE_ART
     figure.savefig(out, format=fmt, dpi=dpi, metadata=metadata)
     return out.getvalue()
+
+
+def _make_legible(figure: Any) -> None:
+    """Give words of other scripts fonts that have them; what no font has is spelled as numbers."""
+    from matplotlib.text import Text
+    from matplotlib.ticker import FixedLocator
+
+    sides = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
+    named = [axis for axis in sides if isinstance(axis.get_major_locator(), FixedLocator)]
+    ticks = [[label.get_text() for label in axis.get_ticklabels()] for axis in named]
+    texts = figure.findobj(Text)
+    words = [*(text.get_text() for text in texts), *(word for row in ticks for word in row)]
+    if all(map(is_plain, words)):
+        return
+    family = families(words)
+    for text in texts:
+        text.set_fontfamily(family)
+        text.set_text(spelled(text.get_text()))
+    for axis, row in zip(named, ticks, strict=True):
+        axis.set_ticklabels([spelled(word) for word in row], fontfamily=family)
 
 
 def _is_line_art(figure: Any) -> bool:

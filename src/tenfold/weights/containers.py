@@ -144,8 +144,11 @@ def is_torchscript(path: Path) -> bool:
     """Return True if a file is an archive of torch.jit.save."""
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):
+        return False  # a damaged archive is no checkpoint of any kind, which torch says
 
 
 class _Bag:

@@ -113,8 +113,26 @@ def test_collate_pads_to_a_multiple() -> None:
 
 
 def test_test_view_and_back() -> None:
-    x, scale = scene_views.test_view(ramp(30, 60), 60, 90)
-    assert x.shape == (3, 45, 90) and scale == pytest.approx(1.5)
+    x, factors = scene_views.test_view(ramp(30, 60), 60, 90)
+    assert x.shape == (3, 45, 90) and factors == pytest.approx((1.5, 1.5))
+
+
+def test_each_side_of_a_narrow_picture_has_its_own_factor() -> None:
+    """Of 1000 x 60 pixels: 11.52 rows are 12, which is no factor of columns."""
+    x, (of_x, of_y) = scene_views.test_view(ramp(60, 1000), 176, 192)
+    assert x.shape == (3, 12, 192)
+    assert of_x * 1000 == pytest.approx(192) and of_y * 60 == pytest.approx(12)
+    assert abs(192 / of_y - 1000) > 24  # by the factor of rows, boxes would drift so far
+
+
+def test_segmentation_brings_pictures_to_a_size_first() -> None:
+    labels = np.zeros((60, 90), dtype=np.uint8)
+    labels[:, 45:] = 1
+    x, known = scene_views.segmentation_view(
+        ramp(60, 90), labels, 30, draw(), (1.0, 1.0), resize=(20, 90)
+    )
+    assert x.shape == (3, 30, 30)
+    assert (known[20:] == 255).all() and (known[:20] != 255).all()  # 20 x 30 of 60 x 90
 
 
 @pytest.mark.parametrize("name", list(CHANGES))

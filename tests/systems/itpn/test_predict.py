@@ -17,6 +17,7 @@ from PIL import Image
 
 from tenfold.core.system import Evaluation
 from tenfold.generated import scenes
+from tenfold.runner.export import TOLERANCE, export_checked
 from tenfold.runner.weights import construct
 from tenfold.systems.itpn import Itpn, inference, predict
 from tenfold.systems.itpn.config import Config, PredictOptions
@@ -166,8 +167,121 @@ def test_objects_are_as_the_network_found_them(system: Itpn, tmp_path: Path) -> 
     system.predict(tmp_path / "a.png", tmp_path / "out", PredictOptions(score=least))
     listed = json.loads((tmp_path / "out/objects.json").read_text())
     assert len(listed) == rows.sum()
-    assert list(listed[0])[:3] == ["image_id", "file_name", "category"]
+    assert list(listed[0])[:4] == ["image_id", "category_id", "file_name", "category"]
     assert listed[0]["segmentation"]["size"] == [60, 80]
+
+
+def loaded(images: Path, objects: Path) -> list[dict]:
+    """What pycocotools takes for results, sorted by number."""
+    from pycocotools.coco import COCO
+
+    found = COCO(str(images)).loadRes(str(objects))
+    return [found.anns[number] for number in sorted(found.anns)]
+
+
+def test_objects_are_results_that_pycocotools_takes(system: Itpn, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for number, name in enumerate(("a.png", "c/b.png")):
+        photo(photos / name, number)
+    own = {
+        "images": [{"id": 40, "file_name": "b.png"}, {"id": 7, "file_name": "a.png"}],
+        "categories": [{"id": 90 - i, "name": name} for i, name in enumerate(CLASSES)],
+        "annotations": [],
+    }
+    (tmp_path / "own.json").write_text(json.dumps(own))
+    out, again = tmp_path / "out", tmp_path / "again"
+    system.predict(photos, out, PredictOptions(score=0.05, yolo=True))
+    system.predict(photos, again, PredictOptions(score=0.05, coco=str(tmp_path / "own.json")))
+    first = loaded(out / "images.json", out / "objects.json")
+    second = loaded(tmp_path / "own.json", again / "objects.json")
+    assert len(first) == len(second) > 2
+    assert {one["image_id"] for one in first} == {1, 2}
+    assert {one["image_id"] for one in second} == {7, 40}
+    for one, other in zip(first, second, strict=True):
+        assert other["category_id"] == 91 - one["category_id"]
+        assert one["bbox"] == other["bbox"] and isinstance(one["segmentation"]["counts"], str)
+    with (out / "objects.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(first) and rows[0]["class"] == first[0]["category"]
+    x0, y0, wide, tall = first[0]["bbox"]
+    assert float(rows[0]["x1"]) == pytest.approx(x0 + wide, abs=0.01)
+    lines = [line.split() for name in ("a", "c/b")
+             for line in (out / f"yolo/labels/{name}.txt").read_text().splitlines()]  # fmt: skip
+    assert len(lines) == len(first)
+    name = (out / "yolo/classes.txt").read_text().splitlines()[int(lines[0][0])]
+    assert name == first[0]["category"]
+    centre, middle = float(lines[0][1]) * 80, float(lines[0][2]) * 60
+    assert (centre, middle) == pytest.approx((x0 + wide / 2, y0 + tall / 2), abs=0.01)
+
+
+def test_numbers_that_do_not_fit_are_refused_first(system: Itpn, tmp_path: Path) -> None:
+    source, file = photo(tmp_path / "a.png"), tmp_path / "own.json"
+    good = {"images": [{"id": 1, "file_name": "x/a.png"}],
+            "categories": [{"id": i, "name": n} for i, n in enumerate(CLASSES)]}  # fmt: skip
+    for change, said in (
+        ({"images": [{"id": 1, "file_name": "b.png"}]}, "lists no picture called a.png"),
+        ({"categories": [{"id": 1, "name": "cat"}]}, "has no category background"),
+        ({"images": 3}, "no list of images"),
+        ({"categories": [{"id": "1", "name": "cat"}]}, "needs name and a whole id"),
+    ):
+        file.write_text(json.dumps(good | change))
+        with pytest.raises(ValueError, match=said):
+            system.predict(source, tmp_path / "out", PredictOptions(coco=str(file)))
+    file.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="own.json is no JSON"):
+        system.predict(source, tmp_path / "out", PredictOptions(coco=str(file)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_boxes_of_a_narrow_picture_are_where_the_network_saw_them(
+    system: Itpn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A box around all that the network sees is one around the whole picture."""
+    from tenfold.nn.mask_rcnn import Detections
+
+    network, seen = network_of(system.model, "detect"), []
+
+    def everything(images: torch.Tensor, sizes: torch.Tensor) -> list[Detections]:
+        seen.append(sizes[0].tolist())
+        height, width = seen[-1]
+        box = torch.tensor([[0.0, 0, width, height], [width / 2, 0, width, height / 2]])
+        return [Detections(box, torch.ones(2), torch.ones(2).long(), torch.ones(2, 8, 8))]
+
+    monkeypatch.setattr(network, "detect", everything)
+    image = np.zeros((60, 1000, 3), dtype=np.uint8)
+    dense = replace(system.cfg.dense, short_sides=(176,), longest=192)
+    found = inference.detect(network, image, replace(system.cfg, dense=dense))
+    assert seen == [[12, 192]]
+    assert found.boxes == pytest.approx(np.array([[0, 0, 1000, 60], [500, 0, 1000, 30]]))
+    inference.detect(network, image, inference.at_size(replace(system.cfg, dense=dense), 24))
+    assert seen[-1] == [2, 26]  # as far as the protocol's ratio of sides allows
+
+
+def test_segmentation_at_the_size_of_the_test(system: Itpn) -> None:
+    """Windows, one row of them at a time, and maps of the photo's own size."""
+    network = network_of(system.model, "segment")
+    image = np.asarray(Image.fromarray(scenes.scene("own", 1).picture).resize((150, 90)))
+    for dense, short in (
+        ({"stride": 40, "resize": (0, 0)}, 0), ({"stride": 40, "resize": (48, 192)}, 0),
+        ({"stride": 0, "resize": (48, 192)}, 0), ({"stride": 0, "resize": (0, 0)}, 32),
+    ):  # fmt: skip
+        cfg = replace(system.cfg, dense=replace(system.cfg.dense, **dense))
+        found = inference.label_map(network, image, inference.at_size(cfg, short))
+        assert found.shape == (90, 150) and found.max() < len(CLASSES)
+
+
+def test_a_large_photo_is_not_seen_whole(system: Itpn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "MOST_UNITS", 20)
+    network = network_of(system.model, "segment")
+    dense = replace(system.cfg.dense, stride=0, resize=(0, 0))
+    image = np.zeros((96, 128, 3), dtype=np.uint8)
+    with pytest.warns(UserWarning, match="more than 20 units .* windows of 64 pixels; --short"):
+        found = inference.label_map(network, image, replace(system.cfg, dense=dense))
+    assert found.shape == (96, 128)
+    monkeypatch.setattr(inference, "MOST_MASKS", 96 * 128)
+    with pytest.warns(UserWarning, match="the best 1 are kept"):
+        objects = inference.detect(network_of(system.model, "detect"), image, system.cfg)
+    assert len(objects) == 1
 
 
 def test_boxes_lie_in_the_image(system: Itpn) -> None:
@@ -209,3 +323,27 @@ def test_export_leaves_the_network_as_it_was(system: Itpn) -> None:
     after = system.model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_a_detector_in_onnx_is_the_detector(tmp_path: Path, masks: bool) -> None:
+    pytest.importorskip("onnxruntime")
+    cfg = config("detect")
+    system = construct(Itpn, replace(cfg, dense=replace(cfg.dense, masks=masks, proposals=32)))
+    network = network_of(system.model, "detect").eval()
+    torch.manual_seed(0)
+    torch.nn.init.normal_(network.head.box_head.classify.weight, std=0.5)
+    torch.nn.init.normal_(network.head.rpn.score.weight, std=0.5)
+    what = system.export_part("detect", (64, 128))
+    assert export_checked(what, "onnx", tmp_path / "detector.onnx") < TOLERANCE
+    with torch.no_grad():
+        (want,) = network.detect(what.inputs[0], torch.tensor([[64, 128]]))
+        found = dict(zip(what.output_names, what.module(*what.inputs), strict=False))
+    count = len(want.scores)
+    assert 5 < count and not found["scores"][count:].any()
+    for name in what.output_names:
+        torch.testing.assert_close(
+            found[name][:count], getattr(want, name), rtol=1e-3, atol=1e-4, msg=name
+        )
+    with pytest.raises(ValueError, match="multiples of 64 pixels, got 60 x 128"):
+        system.export_part("detect", (60, 128))

@@ -53,15 +53,20 @@ def segmentation_view(
     generator: torch.Generator,
     scales: tuple[float, float] = (0.5, 2.0),
     most: float = 0.75,
+    resize: tuple[int, int] = (0, 0),
 ) -> tuple[UInt8[Tensor, "3 size size"], UInt8[Tensor, "size size"]]:
     """mmsegmentation's training view: random scale, crop, mirror, colours.
 
     most: a crop in which one class has more of the counted pixels is drawn again, TRIES times. What
-    lies outside of the picture is filled with the mean colour and does not count.
+    lies outside of the picture is filled with the mean colour and does not count. resize: shorter
+    side and largest longer side to which the picture is brought first; (0, 0) keeps its own.
     """
     draw = torch.rand(3, generator=generator).tolist()
     scale = scales[0] + (scales[1] - scales[0]) * draw[0]
-    height, width = (max(1, round(side * scale)) for side in labels.shape)
+    sides = labels.shape
+    if any(resize):
+        sides = size_for(labels.shape[0], labels.shape[1], resize[0], resize[1])
+    height, width = (max(1, round(side * scale)) for side in sides)
     picture = resized(picture, height, width)
     labels = np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
     for _ in range(TRIES):
@@ -120,10 +125,11 @@ def size_for(height: int, width: int, short: int, longest: int) -> tuple[int, in
 
 def test_view(
     picture: Picture, short: int, longest: int
-) -> tuple[UInt8[Tensor, "3 height width"], float]:
-    """The resized picture, and the factor by which its coordinates grew."""
+) -> tuple[UInt8[Tensor, "3 height width"], tuple[float, float]]:
+    """The resized picture, and the factors by which x and y grew: whole pixels differ a little."""
     height, width = size_for(picture.shape[0], picture.shape[1], short, longest)
-    return channels_first(resized(picture, height, width)), height / picture.shape[0]
+    factors = width / picture.shape[1], height / picture.shape[0]
+    return channels_first(resized(picture, height, width)), factors
 
 
 def detection_view(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Collection, Sequence
@@ -22,6 +23,11 @@ BROKEN = (
     ValueError,
     SyntaxError,  # Pillow raises it for a broken PNG chunk
     KeyError,
+    AttributeError,
+    TypeError,
+    RuntimeError,  # zipfile: an encrypted member, a method that it does not know
+    OverflowError,
+    struct.error,
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
@@ -136,7 +142,11 @@ class Problems:
                 if missing:
                     self.problem(file, f"lacks the arrays {', '.join(missing)}")
                     return None
-                return {key: data[key] for key in data.files}
+                found = {key: data[key] for key in data.files}
+            wrong = [key for key, value in found.items() if not isinstance(value, np.ndarray)]
+            if wrong:
+                raise ValueError(f"{wrong[0]} is no array of numpy")
+            return found
         except BROKEN as error:
             self.problem(file, f"cannot be read as npz: {error}")
             return None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..io.npz import BROKEN
 from .clips import Clip, check_frames, check_names, check_table, read_table
 from .kinematics import forward_kinematics
 from .skeleton import CMU, CMU_OFFSETS
@@ -68,7 +69,7 @@ def _files(path: Path, split: str) -> dict[str, Path]:
             with zipfile.ZipFile(path) as archive:
                 size = sum(entry.file_size for entry in archive.infolist())
                 names = [name.removesuffix(".npy") for name in archive.namelist()]
-        except (zipfile.BadZipFile, OSError) as error:
+        except BROKEN as error:
             raise ValueError(f"{path} is damaged or cut off: {error}. Copy it again.") from error
         if size > MAX_ARCHIVE_BYTES:
             raise ValueError(
@@ -88,8 +89,11 @@ def _table(path: Path, key: str) -> np.ndarray:
     """One array of an npz; pickled objects are refused."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return archive[key]
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, MemoryError) as error:
+            table = archive[key]
+        if not isinstance(table, np.ndarray):
+            raise ValueError("it is no array of numpy")
+        return table
+    except BROKEN as error:
         raise ValueError(
             f"{path} {key} cannot be read: {error}. Only plain number arrays are read; if the file "
             "is damaged, copy it again."

@@ -251,7 +251,10 @@ class Dense:
     size: int = 512
     """Side of segmentation's training crops in pixels, and of its test windows."""
     stride: int = 341
-    """Pixels between test windows; 0 takes the picture whole."""
+    """Pixels between test windows, `size` at most; 0 takes the picture whole."""
+    resize: tuple[int, int] = (0, 0)
+    """Shorter side and largest longer side to which segmentation brings pictures first, in training
+    (before the random scale) and test (official: 512 2048); 0 0 keeps their size."""
     scales: tuple[float, float] = (0.5, 2.0)
     """Random scale of pictures in segmentation (official: 0.5-2)."""
     head_dim: int = 768
@@ -279,6 +282,11 @@ class Dense:
             raise ValueError(
                 f"dense.short_sides {self.short_sides} and longest {self.longest} must be at least "
                 "16 pixels"
+            )
+        if any(self.resize) and not 16 <= self.resize[0] <= self.resize[1]:
+            raise ValueError(
+                f"dense.resize must be a shorter side of 16 pixels or more and a longest one, or "
+                f"0 0 for none, got {self.resize}"
             )
         if not 0 < self.scales[0] <= self.scales[1]:
             raise ValueError(f"dense.scales must be positive and rise, got {self.scales}")
@@ -308,8 +316,17 @@ class PredictOptions:
     """Least score of detected objects that are drawn and listed."""
     seed: int = 0
     """Seed of the masks of reconstructions."""
+    short: int = 0
+    """Shorter side in pixels to which segmentation and detection bring pictures, the longer one
+    growing along up to the protocol's ratio; 0 is as the run was tested."""
+    coco: str = ""
+    """COCO file of these pictures, whose numbers of images and categories objects.json then has."""
+    yolo: bool = False
+    """Write objects as YOLO text too: a file for each picture, and the names of classes."""
 
     def __post_init__(self) -> None:
+        if self.short and not 16 <= self.short <= 4096:
+            raise ValueError(f"--short must be 16 to 4096 pixels, or 0, got {self.short}")
         if self.top < 1:
             raise ValueError(f"--top must be at least 1, got {self.top}")
         if not 0 <= self.score < 1:

@@ -372,7 +372,9 @@ class DenseBatches:
         for row, place in zip(rows, places, strict=True):
             picture, known = self.set.scene(row)
             draw = feed.draw(index, place)
-            one = scene_views.segmentation_view(picture, known, dense.size, draw, dense.scales)
+            one = scene_views.segmentation_view(
+                picture, known, dense.size, draw, dense.scales, resize=dense.resize
+            )
             pictures.append(one[0])
             labels.append(one[1])
         images = normalised(torch.stack(pictures), self.cfg.data.normalise)

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from PIL import Image
 
 from tenfold.viz.overlays import Rgb, draw_objects, enlarged, sheet
+from tenfold.viz.plots import canvas, encoded
 
 GREY = 150
 SHOWN = 8
@@ -75,43 +76,31 @@ def pyramid_sheet(rows: Sequence[Sequence[Rgb]], unit: int) -> bytes:
 
 def labels_sheet(pictures: Sequence[Rgb], ranked: Sequence[Sequence[tuple[str, float]]]) -> bytes:
     """Photos with bars of their most probable classes."""
-    import io
-
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     count = len(pictures)
     columns = min(4, count)
     lines = -(-count // columns)
-    figure, axes = plt.subplots(
-        2 * lines, columns, figsize=(3 * columns, 4.2 * lines), squeeze=False,
-        height_ratios=[2.2, 1.2] * lines,
-    )  # fmt: skip
-    for axis in axes.flat:
-        axis.axis("off")
-    for number, (picture, classes) in enumerate(zip(pictures, ranked, strict=True)):
-        line, column = divmod(number, columns)
-        axes[2 * line, column].imshow(picture)
-        axis = axes[2 * line + 1, column]
-        axis.axis("on")
-        names = [name for name, _ in classes]
-        values = [100 * value for _, value in classes]
-        axis.barh(range(len(names)), values, color="#56b4e9")
-        axis.set_yticks([])
-        axis.set_xlim(0, 100)
-        axis.invert_yaxis()
-        for row, (name, value) in enumerate(zip(names, values, strict=True)):
-            axis.text(2, row, f"{name}  {value:.0f} %", va="center", fontsize=8)
-        for side in ("top", "right", "left"):
-            axis.spines[side].set_visible(False)
-        axis.tick_params(labelsize=7)
-    figure.tight_layout()
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110)
-    plt.close(figure)
-    return content.getvalue()
+    with canvas("light", 3 * columns, 4.2 * lines) as figure:
+        axes = figure.subplots(
+            2 * lines, columns, squeeze=False, height_ratios=[2.2, 1.2] * lines,
+        )  # fmt: skip
+        for axis in axes.flat:
+            axis.axis("off")
+        for number, (picture, classes) in enumerate(zip(pictures, ranked, strict=True)):
+            line, column = divmod(number, columns)
+            axes[2 * line, column].imshow(picture)
+            axis = axes[2 * line + 1, column]
+            axis.axis("on")
+            axis.grid(False)
+            values = [100 * value for _, value in classes]
+            axis.barh(range(len(values)), values, color="#56b4e9")
+            axis.set_yticks([])
+            axis.set_xlim(0, 100)
+            axis.invert_yaxis()
+            for row, ((name, _), value) in enumerate(zip(classes, values, strict=True)):
+                axis.text(2, row, f"{name}  {value:.0f} %", va="center", fontsize=8)
+            axis.spines["left"].set_visible(False)
+            axis.tick_params(labelsize=7)
+        return encoded(figure, "png", 110)
 
 
 def box_sheet(
@@ -131,25 +120,16 @@ def box_sheet(
 
 def confusion_picture(counts: np.ndarray, names: Sequence[str]) -> bytes:
     """Share of each true class that was called so, row by row."""
-    import io
-
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = max(4.0, 0.32 * len(names) + 2)
-    figure, axis = plt.subplots(figsize=(side, side))
-    image = axis.imshow(100 * share, cmap="Blues", vmin=0, vmax=100)
-    figure.colorbar(image, ax=axis, shrink=0.7, label="% of the true class")
-    if len(names) <= 40:
-        axis.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
-        axis.set_yticks(range(len(names)), names, fontsize=8)
-    axis.set_xlabel("predicted")
-    axis.set_ylabel("true")
-    figure.tight_layout()
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=100)
-    plt.close(figure)
-    return content.getvalue()
+    with canvas("light", side, side) as figure:
+        axis = figure.subplots()
+        axis.grid(False)
+        image = axis.imshow(100 * share, cmap="Blues", vmin=0, vmax=100)
+        figure.colorbar(image, ax=axis, shrink=0.7, label="% of the true class")
+        if len(names) <= 40:
+            axis.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+            axis.set_yticks(range(len(names)), names, fontsize=8)
+        axis.set_xlabel("predicted")
+        axis.set_ylabel("true")
+        return encoded(figure, "png", 100)

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from tenfold.core.capabilities import Export
 from tenfold.core.seed import generator
 from tenfold.nn.hivit import HiViT
+from tenfold.nn.mask_rcnn_graph import DetectionGraph, Found
 from tenfold.nn.position import resize_bias, resize_position
+from tenfold.nn.suppression import onnx_operators
 from tenfold.weights.containers import read_checkpoint
 from tenfold.weights.keymap import Converted
 
@@ -24,7 +26,7 @@ from .config import Config
 from .networks import network_of
 from .official import official_keys
 from .recipes import RECIPES
-from .tasks import Localiser
+from .tasks import Detector, Localiser
 
 LEVELS = ("level4", "level8", "level16", "level32", "level64")
 
@@ -53,6 +55,19 @@ class Method(nn.Module):
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Tensor:
         """The method's result."""
         return getattr(self.network, self.name)(images)
+
+
+class Detection(nn.Module):
+    """A detector for one picture of a size: its best objects, of score 0 where there are less."""
+
+    def __init__(self, network: Detector) -> None:
+        super().__init__()
+        self.backbone, self.heads = network.backbone, DetectionGraph(network.head)
+
+    def forward(self, images: Float[Tensor, "1 3 height width"]) -> Found:
+        """Boxes in pixels of the picture, scores, labels, and masks within boxes."""
+        height, width = images.shape[2:]
+        return self.heads(self.backbone.detection_maps(images), height, width)
 
 
 @torch.no_grad()
@@ -84,24 +99,38 @@ def export_part(
         model: Networks by task.
         cfg: Their configuration.
         part: "backbone" or a task; empty is the last task that can be exported.
-        size: Height and width in pixels; (0, 0) is `model.size`.
+        size: Height and width in pixels; (0, 0) is `model.size`, or the test's of detection.
 
     Raises:
-        ValueError: There is no such part.
+        ValueError: There is no such part, or a detector cannot be of this size.
     """
-    parts = ["backbone", *[task for task in cfg.tasks if task not in ("pretrain", "detect")]]
+    parts = ["backbone", *[task for task in cfg.tasks if task != "pretrain"]]
     part = part or parts[-1]
     if part not in parts:
         raise ValueError(f"this run has no part {part!r} to export; it has {', '.join(parts)}")
     task = cfg.tasks[-1] if part == "backbone" else part
     network = deepcopy(network_of(model, task)).cpu().eval()  # its tables are changed
     height, width = size if any(size) else (cfg.model.size, cfg.model.size)
+    unit = 4 * cfg.model.patch_size
+    if part == "detect" and not any(size):  # a picture of 4 : 3 in the test
+        short = cfg.dense.short_sides[-1]
+        height, width = (-(-side // unit) * unit for side in (short, 4 * short // 3))
+    if part == "detect" and (height % unit or width % unit):
+        raise ValueError(
+            f"a detector takes sides that are multiples of {unit} pixels, got {height} x {width}; "
+            "fill pictures up with zeros after they are normalised"
+        )
     example = torch.randn(2, 3, height, width, generator=generator("export"))
     fixed(network.backbone, network.backbone.grid_of(example))
     if part == "backbone":
         module: nn.Module = Maps(network.backbone)
         shape = network.backbone.shape
         names = LEVELS[3 - shape.fpn_levels :] if shape.fpn_dim else ("tokens",)
+    elif isinstance(network, Detector):
+        names = ("boxes", "scores", "labels", "masks")[: 4 if cfg.dense.masks else 3]
+        return Export(
+            Detection(network), (example[:1],), ("images",), names, False, onnx_operators
+        )  # fmt: skip
     elif isinstance(network, Localiser):
         module, names = Method(network, "boxes"), ("boxes",)
     else:

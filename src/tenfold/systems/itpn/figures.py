@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
 from tenfold.core.checkpoint import write_bytes
-from tenfold.viz import overlays
+from tenfold.viz import fonts, overlays
 from tenfold.viz.overlays import Rgb
 from tenfold.viz.predictions import spread
 
@@ -130,7 +130,8 @@ def _segmented(network: Segmenter, cfg: Config, add: Add) -> None:
     maps = [label_map(network, image, cfg) for image, _ in scenes]
     images, truths = [image for image, _ in scenes], [truth for _, truth in scenes]
     content = overlays.segmentation_sheet(images, truths, maps, source.classes)
-    add("segmentation.png", content, "Test pictures, true classes and predicted ones")
+    caption = "Test pictures, true classes and predicted ones"
+    add("segmentation.png", content, _with_key(caption, source.classes))
 
 
 def _detected(network: Detector, cfg: Config, options: PredictOptions, add: Add) -> None:
@@ -140,13 +141,19 @@ def _detected(network: Detector, cfg: Config, options: PredictOptions, add: Add)
         true = scene.objects.at(~scene.objects.is_crowd)
         seen = detect(network, scene.picture, cfg, options.score)
         assert seen.scores is not None
-        known = [cfg.classes[label] for label in true.labels]
+        shown = fonts.captions(cfg.classes)
+        known = [shown[label] for label in true.labels]
         pairs = zip(seen.labels, seen.scores, strict=True)
-        names = [f"{cfg.classes[label]} {100 * score:.0f}" for label, score in pairs]
+        names = [f"{shown[label]} {100 * score:.0f}" for label, score in pairs]
         rows.append([
             overlays.draw_objects(scene.picture, true.boxes, known, true.labels, true.masks),
             overlays.draw_objects(scene.picture, seen.boxes, names, seen.labels, seen.masks),
         ])  # fmt: skip
     titles = ("truth", f"found, score {options.score:g} and more")
-    add("objects.png", overlays.sheet(rows, titles, height=240),
-        "Objects of test pictures, and found ones")  # fmt: skip
+    caption = "Objects of test pictures, and found ones"
+    add("objects.png", overlays.sheet(rows, titles, height=240), _with_key(caption, cfg.classes))
+
+
+def _with_key(caption: str, classes: Sequence[str]) -> str:
+    """The caption, and what numbers on the figure stand for where names cannot be drawn."""
+    return "; ".join([caption, *fonts.meanings(classes)])

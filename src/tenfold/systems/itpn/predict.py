@@ -13,6 +13,7 @@ from torch import nn
 
 from tenfold.core import dist
 from tenfold.core.divide import divided
+from tenfold.data.images.coco_numbers import read_numbers
 from tenfold.data.images.decode import read_picture
 from tenfold.data.images.folders import photos_below
 from tenfold.viz.predictions import Trained, output_name, printable, spread
@@ -63,6 +64,11 @@ def predict_files(
         ValueError: There is no image, a lone one cannot be read, or none of a folder.
     """
     sources = listed(inputs, out)
+    numbers = None
+    if options.coco and "detect" in cfg.tasks:  # what does not fit is said before the work
+        numbers = read_numbers(Path(options.coco).expanduser())
+        numbers.of_images([source.name for source in sources])
+        numbers.of_classes(cfg.classes)
     shown = spread(range(len(sources)), SHOWN)
     inside = {row: place for place, row in enumerate(spread(shown, draw.SHOWN))}
     model.eval()
@@ -83,7 +89,7 @@ def predict_files(
         raise ValueError(f"{inputs}: none of {len(records)} pictures can be read")
     if not dist.current().is_first:
         return []
-    return write_folder(records, inputs, out, cfg, options, trained)
+    return write_folder(records, inputs, out, cfg, options, trained, numbers)
 
 
 def listed(inputs: Path, out: Path) -> list[Source]:

@@ -33,7 +33,7 @@ PAPER_SEGMENT = replace(
     tasks=("segment",),
     model=replace(PAPER.model, bias="full", drop_path=0.1),
     data=Data(name="ade20k", batch_size=16),
-    dense=Dense(epochs=127),
+    dense=Dense(epochs=127, resize=(512, 2048)),
     optim=Optim(lr=3e-5, weight_decay=0.05, schedule="linear", warmup=1500),
 )
 PAPER_DETECT = replace(

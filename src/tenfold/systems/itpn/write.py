@@ -7,19 +7,21 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from tenfold.core.checkpoint import write_bytes, write_text
-from tenfold.metrics.ap import encode_mask
+from tenfold.data.images.coco_numbers import Numbers
+from tenfold.metrics import objects as found_objects
 from tenfold.structures import Instances
-from tenfold.viz import overlays
+from tenfold.viz import fonts, overlays
+from tenfold.viz.colours import palette
 from tenfold.viz.overlays import Rgb
 from tenfold.viz.page import Cell, Figure, Section, Table, uri
-from tenfold.viz.predictions import Trained, write_predictions, write_table
+from tenfold.viz.predictions import Trained, output_name, write_predictions, write_table
 
 from . import draw
 from .config import Config, PredictOptions
@@ -45,7 +47,9 @@ class Record:
     box: Sequence[float] = ()
     """x0 y0 x1 y1 of the one object, in pixels."""
     objects: Sequence[dict[str, Any]] = ()
-    """Objects in COCO's form, masks as run-length codes."""
+    """Objects as `metrics.objects.results` has them, masks as run-length codes."""
+    size: tuple[int, int] = (0, 0)
+    """Height and width in pixels."""
     shares: Sequence[tuple[str, float]] = ()
     """Classes of pixels and their share of the image, the largest first."""
     problem: str = ""
@@ -84,7 +88,8 @@ def write_answer(
     if found.ranked and shown:
         rows["classes"] = [overlays.enlarged(small)[0]]
     if found.box is not None and shown:
-        caption = found.ranked[0][0] if found.ranked else ""
+        best = found.ranked[0][0] if found.ranked else ""
+        caption = best if fonts.has_glyphs(best) else ""
         box = found.box[None] * _scale(image, small)
         rows["boxes"] = [overlays.draw_objects(small, box, [caption], np.array([0]))]
     shares: list[tuple[str, float]] = []
@@ -106,16 +111,15 @@ def write_answer(
             rows["segmentation"] = [little, overlays.colour_map(labels, count), mixed]
     objects: list[dict[str, Any]] = []
     if found.objects is not None:
-        objects = _coded(found.objects, cfg.classes)
+        objects = found_objects.results(found.objects, cfg.classes)
         written.append(output.with_name(f"{output.name}-objects.png"))
         write_bytes(written[-1], overlays.png(_drawn(found.objects, image, image, cfg.classes)))
         if shown:
             rows["objects"] = [_drawn(found.objects, image, small, cfg.classes)]
     fitted = {key: [overlays.fitted(one, HEIGHTS[key]) for one in row] for key, row in rows.items()}
     corners = () if found.box is None else [round(float(v), 1) for v in found.box]
-    return Record(
-        name, found.ranked, corners, objects, shares, written=written, rows=fitted
-    )  # fmt: skip
+    size = (image.shape[0], image.shape[1])
+    return Record(name, found.ranked, corners, objects, size, shares, written=written, rows=fitted)
 
 
 def _reduced(image: Rgb, height: int) -> Rgb:
@@ -142,33 +146,16 @@ def _drawn(found: Instances, image: Rgb, canvas: Rgb, classes: Sequence[str]) ->
     assert found.scores is not None
     masks = None if found.masks is None else _nearest(found.masks, canvas)
     pairs = zip(found.labels, found.scores, strict=True)
-    captions = [f"{classes[label]} {100 * score:.0f} %" for label, score in pairs]
+    names = fonts.captions(tuple(classes))
+    captions = [f"{names[label]} {100 * score:.0f} %" for label, score in pairs]
     boxes = found.boxes * _scale(image, canvas)
     return overlays.draw_objects(canvas, boxes, captions, found.labels, masks)
-
-
-def _coded(found: Instances, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Objects in COCO's form."""
-    assert found.scores is not None
-    records: list[dict[str, Any]] = []
-    for row, label in enumerate(found.labels):
-        x0, y0, x1, y1 = (round(float(v), 2) for v in found.boxes[row])
-        records.append({
-            "category": classes[label],
-            "bbox": [x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)],
-            "score": round(float(found.scores[row]), 4),
-        })  # fmt: skip
-        if found.masks is not None:
-            code = encode_mask(found.masks[row])
-            counts = code["counts"].decode()
-            records[-1]["segmentation"] = {"size": list(code["size"]), "counts": counts}
-    return records
 
 
 def _palette_png(labels: np.ndarray, count: int) -> bytes:
     """Class numbers as a palette PNG, which viewers show in colours."""
     image = Image.fromarray(labels, "P")
-    image.putpalette(overlays.palette(count).tobytes())
+    image.putpalette(palette(count).tobytes())
     content = io.BytesIO()
     image.save(content, "PNG")
     return content.getvalue()
@@ -184,19 +171,14 @@ def write_folder(
     cfg: Config,
     options: PredictOptions,
     trained: Trained,
+    numbers: Numbers | None = None,
 ) -> list[Path]:
-    """Write what there is once: table, sheets, `objects.json`, and the page, which is last."""
+    """Write what there is once: tables, sheets, `objects.json`, and the page, which is last."""
     good = [record for record in records if not record.problem]
     files = [_table(records, options.top, out / "predictions.csv")]
     files += [path for record in good for path in record.written]
     if "detect" in cfg.tasks:
-        objects = [
-            {"image_id": number, "file_name": record.name, **one}
-            for number, record in enumerate(good)
-            for one in record.objects
-        ]
-        files.append(out / "objects.json")
-        write_text(files[-1], json.dumps(objects, indent=1) + "\n")
+        files += _object_files(good, out, cfg, options, numbers)
     sections = []
     for key, (title, text) in _titles(cfg, options).items():
         shown = [record for record in good if key in record.rows]
@@ -225,9 +207,45 @@ def write_folder(
         lead=f"{len(good)} pictures, tasks: {', '.join(cfg.tasks)}",
         count=len(records),
         problems=[record.problem for record in records if record.problem],
-        meaning=["Probabilities and scores order the answers; they are not calibrated."],
+        meaning=[
+            "Probabilities and scores order the answers; they are not calibrated.",
+            *(f"On pictures, {line}: no font here can draw it." for line in _numbers_drawn(cfg)),
+        ],
     )
     return [*files, page]
+
+
+def _numbers_drawn(cfg: Config) -> list[str]:
+    """What numbers on pictures stand for, where names cannot be drawn."""
+    return fonts.meanings(cfg.classes) if {"segment", "detect", "classify"} & set(cfg.tasks) else []
+
+
+def _object_files(
+    good: Sequence[Record], out: Path, cfg: Config, options: PredictOptions, numbers: Numbers | None
+) -> list[Path]:
+    """Objects as COCO results with the file that they refer to, as a table, and as YOLO text."""
+    names, rows = [record.name for record in good], [record.objects for record in good]
+    images = [found_objects.Image(record.name, *record.size) for record in good]
+    ids = ((), ()) if numbers is None else (
+        numbers.of_images(names), numbers.of_classes(cfg.classes)
+    )  # fmt: skip
+    found, listed = found_objects.numbered(images, rows, cfg.classes, *ids)
+    files = [out / "objects.json", out / "images.json"]
+    for file, content in zip(files, (found, listed), strict=True):
+        write_text(file, json.dumps(content, indent=1) + "\n")
+    cells = [found_objects.table_row(n, row) for n, some in zip(names, rows, strict=True)
+             for row in some]  # fmt: skip
+    files.append(write_table(out / "objects.csv", found_objects.HEADER, cells))
+    if options.yolo:
+        stems = Counter(str(PurePosixPath(name).with_suffix("")) for name in names)
+        for image, some in zip(images, rows, strict=True):
+            stem = str(PurePosixPath(image.name).with_suffix(""))
+            name = output_name(Path(stem if stems[stem] == 1 else image.name))
+            files.append(out / "yolo" / "labels" / f"{name}.txt")
+            write_text(files[-1], found_objects.yolo_lines(image, some))
+        files.append(out / "yolo" / "classes.txt")
+        write_text(files[-1], "".join(f"{name}\n" for name in cfg.classes))
+    return files
 
 
 def _titles(cfg: Config, options: PredictOptions) -> dict[str, tuple[str, list[str]]]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,21 +58,6 @@ def listing(names: Sequence[str], room: int = 76) -> str:
 def short(name: str, most: int = 24) -> str:
     """A name that a picture has room for."""
     return name if len(name) <= most else name[: most - 1].rstrip() + "…"
-
-
-@contextmanager
-def any_script() -> Iterator[None]:
-    """No warnings of users' names in a script that the font of pictures lacks (it draws boxes)."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield
-
-
-@contextmanager
-def canvas(width: int | float, height: int | float) -> Iterator[Any]:
-    """A figure in the house style, for names in any script."""
-    with any_script(), plots.canvas("light", width, height) as figure:
-        yield figure
 
 
 @dataclass(frozen=True)
@@ -138,7 +121,7 @@ def draw_space(before: Scene, base: Base, title: str = "", test: Encoded | None 
     ink, grid, _ = plots.INK["light"]
     tints = [plots.colour(i) for i in range(len(before.names))]
     marks = [MARKERS[i // len(plots.COLOURS["light"]) % len(MARKERS)] for i in range(len(tints))]
-    with canvas(10, 5.1) as figure:
+    with plots.canvas("light", 10, 5.1) as figure:
         left, right = figure.subplots(1, 2, sharex=True, sharey=True)
         for axes in (left, right):
             axes.scatter(*plane.known.T, s=20, color="#8b949e", linewidths=0, label="known class")

@@ -19,7 +19,7 @@ from tenfold.viz import plots
 from .config import Config
 from .data import Encoded
 from .evaluation import Course, Details, Outcome, scores
-from .feature_plot import Scene, any_script, draw_space, listing, short
+from .feature_plot import Scene, draw_space, listing, short
 from .heads import Base
 
 RIVALS = 6
@@ -57,9 +57,8 @@ def report_pictures(evaluation: Evaluation, base: Base, cfg: Config, out: Path) 
         drawn["confusion.png"] = _groups(outcomes, course)
         drawn["features.png"] = _last_session(course, base, cfg.classes)
     else:
-        with any_script():
-            drawn["classes.png"] = _classes(outcomes, course, cfg.classes)
-            drawn["confusion.png"] = _mixed_up(outcomes, course, cfg.classes)
+        drawn["classes.png"] = _classes(outcomes, course, cfg.classes)
+        drawn["confusion.png"] = _mixed_up(outcomes, course, cfg.classes)
     for name, (content, _) in drawn.items():
         write_bytes(out / name, content)
     return {out / name: caption for name, (_, caption) in drawn.items()}

@@ -29,7 +29,7 @@ from tenfold.viz.predictions import Trained, printable, spread, write_prediction
 
 from .classifier import Classifier
 from .config import PredictOptions
-from .feature_plot import canvas, short
+from .feature_plot import short
 
 SHOWN = 60
 """Pictures on the page, at most."""
@@ -240,7 +240,7 @@ def draw_sheet(answers: Sequence[Answer], columns: int) -> bytes:
     rows = -(-len(answers) // columns)
     columns = min(columns, len(answers))
     width, height = 5.0, 1.42
-    with canvas(width * columns, height * rows) as figure:
+    with plots.canvas("light", width * columns, height * rows) as figure:
         figure.set_layout_engine("none")
 
         def place(index: int, x: float, y: float, wide: float, high: float) -> Any:

@@ -1,0 +1,535 @@
+"""Every reader of users' files, with a small valid sample: what `mutate.py` damages and reads."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import lzma
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+Make = Callable[[Path], None]
+"""Writes a sample into an empty folder."""
+Read = Callable[[Path], object]
+"""Reads such a folder to the end; what cannot be read is a ValueError or OSError of one line."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A reader with a sample of what it reads."""
+
+    make: Make
+    read: Read
+    damaged: str = "*"
+    """Pattern of the files that are damaged."""
+
+
+def only(folder: Path) -> Path:
+    """The one entry of a folder, whatever it is called now."""
+    (file,) = folder.iterdir()
+    return file
+
+
+def rows(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+# --- images --------------------------------------------------------------------------------------
+
+
+def photo(path: Path, height: int = 24, width: int = 32, **how: object) -> Path:
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(len(path.name)).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(path, **how)
+    return path
+
+
+def mask(path: Path, height: int = 24, width: int = 32) -> None:
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    labels = np.random.default_rng(1).integers(0, 2, (height, width)).astype(np.uint8)
+    Image.fromarray(labels).save(path)
+
+
+def picture(name: str, **how: object) -> Reader:
+    from tenfold.data.images.decode import read_picture
+
+    return Reader(
+        lambda folder: photo(folder / name, **how) and None,
+        lambda folder: read_picture(only(folder)),
+    )
+
+
+def coco_file(folder: Path) -> None:
+    """Three objects: polygons, a compressed code, a crowd of plain runs."""
+    from tenfold.metrics.ap import encode_mask
+
+    photo(folder / "images" / "a.png")
+    photo(folder / "images" / "b.png")
+    part = np.zeros((24, 32), dtype=bool)
+    part[4:9, 5:20] = True
+    code = encode_mask(part)
+    code["counts"] = code["counts"].decode()
+    common = {"bbox": [5, 4, 15, 5], "area": 75, "iscrowd": 0}
+    polygon = [[5, 4, 20, 4, 20, 9, 5.5, 9]]
+    runs = {"size": [24, 32], "counts": [100, 20, 648]}
+    content = {
+        "info": {"year": 2020},
+        "images": [
+            {"id": i, "file_name": f"{name}.png", "height": 24, "width": 32}
+            for i, name in enumerate("ab", 1)
+        ],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 7, "name": "dog"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "segmentation": polygon, **common},
+            {"id": 2, "image_id": 1, "category_id": 7, "segmentation": code, **common},
+            {"id": 3, "image_id": 2, "category_id": 7, "segmentation": runs, **common,
+             "iscrowd": 1},
+        ],
+    }  # fmt: skip
+    (folder / "instances_train.json").write_text(json.dumps(content))
+
+
+def read_coco(folder: Path) -> None:
+    from tenfold.data.images.coco import open_coco
+
+    found = open_coco(folder / "instances_train.json", folder / "images")
+    for row in range(len(found)):
+        found.scene(row)
+
+
+def yolo(folder: Path) -> None:
+    """Boxes and outlines of two classes, in the layout that training scripts take."""
+    for split in ("train", "val"):
+        for name in "ab":
+            photo(folder / "images" / split / f"{name}.png")
+            (folder / "labels" / split).mkdir(parents=True, exist_ok=True)
+            rows = "0 0.5 0.5 0.2 0.3\n1 0.1 0.1 0.6 0.1 0.6 0.7 0.1 0.8\n"
+            (folder / "labels" / split / f"{name}.txt").write_text(rows)
+    (folder / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [cat, dog]\n")
+
+
+def read_objects(folder: Path) -> None:
+    from tenfold.data.images.own import open_objects
+
+    found = open_objects(folder, "train", 0.2, 0)
+    for row in range(len(found)):
+        found.scene(row)
+
+
+def label_maps(folder: Path) -> None:
+    for split in ("train", "val"):
+        photo(folder / "images" / split / "a.png")
+        mask(folder / "labels" / split / "a.png")
+    (folder / "classes.txt").write_text("sky\nroad\n")
+
+
+def read_label_maps(folder: Path) -> None:
+    from tenfold.data.images.own import open_maps
+
+    found = open_maps(folder, "train", 0.2, 0)
+    for row in range(len(found)):
+        found.scene(row)
+
+
+def class_folders(folder: Path) -> None:
+    for name in ("cat", "dog"):
+        for number in range(3):
+            photo(folder / name / f"{number}.{('png', 'jpg', 'webp')[number]}")
+
+
+def read_class_folders(folder: Path) -> None:
+    from tenfold.data.images.classification import open_class_folders
+
+    found = open_class_folders(folder, "train", 0.3, 0)
+    for row in range(len(found)):
+        found.picture(row)
+
+
+def cifar(folder: Path) -> None:
+    content = {
+        "data": np.zeros((3, 3072), np.uint8), "fine_labels": [1, 2, 3], "filenames": [*"abc"],
+    }  # fmt: skip
+    for split in ("train", "test"):
+        (folder / split).write_bytes(pickle.dumps(content, protocol=2))
+
+
+def read_cifar(folder: Path) -> None:
+    from tenfold.data.images import cifar as reader
+
+    reader.read(folder, "train")
+
+
+def stored(folder: Path) -> None:
+    from PIL import Image
+
+    parts = []
+    for i in range(3):
+        content = io.BytesIO()
+        Image.new("RGB", (64, 64), (i, 9, 99)).save(content, "JPEG")
+        parts.append(np.frombuffer(content.getvalue(), np.uint8))
+    ends = np.cumsum([0, *map(len, parts)])
+    np.savez(
+        folder / "train.npz", jpeg=np.concatenate(parts), offset=ends.astype(np.int64),
+        label=np.arange(3), name=np.array(["a", "b", "c"]),
+    )  # fmt: skip
+
+
+def read_stored(folder: Path) -> None:
+    from tenfold.data.images.stored import open_stored
+
+    open_stored(only(folder), 64, 20).read(range(3))
+
+
+# --- motion --------------------------------------------------------------------------------------
+
+BVH = """HIERARCHY
+ROOT hips
+{
+  OFFSET 0 0 0
+  CHANNELS 6 Xposition Yposition Zposition Zrotation Xrotation Yrotation
+  JOINT knee
+  {
+    OFFSET 0 -40 0
+    CHANNELS 3 Zrotation Xrotation Yrotation
+    JOINT foot
+    {
+      OFFSET 0 -40 3
+      CHANNELS 3 Zrotation Xrotation Yrotation
+      End Site
+      {
+        OFFSET 0 0 10
+      }
+    }
+  }
+}
+MOTION
+Frames: 60
+Frame Time: 0.04
+"""
+
+
+def bvh(folder: Path) -> None:
+    frames = "\n".join(" ".join(f"{v:.3f}" for v in 10 * row) for row in rows(0, 60, 12))
+    (folder / "walk_1.bvh").write_text(BVH + frames + "\n")
+
+
+def read_bvh_set(folder: Path) -> None:
+    from tenfold.data.motion import bvh as reader
+
+    reader.read_skeleton(only(folder))
+    reader.read(only(folder), "train", 20, fps=25.0)
+
+
+def motion_npz(folder: Path) -> None:
+    np.savez_compressed(folder / "walk.npz", positions=rows(0, 60, 38, 3).astype(np.float32))
+
+
+def motion_text(folder: Path) -> None:
+    np.savetxt(folder / "walk.txt", rows(0, 60, 117), fmt="%.4f", delimiter=",")
+
+
+def read_motion(folder: Path) -> None:
+    import tiny
+
+    from tenfold.systems.spgsn.takes import read_take
+
+    read_take(only(folder), tiny.config("spgsn", "demo", []))
+
+
+def cmu(folder: Path) -> None:
+    table = rows(0, 80, 117).astype(np.float32)
+    np.savez_compressed(folder / "benchmark.npz", **{"train/walking/walking_1": table})
+
+
+def read_cmu(folder: Path) -> None:
+    from tenfold.data.motion import cmu_mocap
+
+    cmu_mocap.read(only(folder), "train", length=10)
+
+
+def threedpw(folder: Path) -> None:
+    (folder / "train").mkdir()
+    content = {"jointPositions": [rows(0, 30, 72)], "sequence": "a"}
+    (folder / "train" / "a.pkl").write_bytes(pickle.dumps(content, protocol=2))
+
+
+def read_threedpw(folder: Path) -> None:
+    from tenfold.data.motion import threedpw as reader
+
+    reader.read(folder, "train", 10)
+
+
+def h36m(folder: Path) -> None:
+    (folder / "S1").mkdir()
+    np.savetxt(folder / "S1" / "walking_1.txt", rows(0, 40, 99), fmt="%.4f", delimiter=",")
+
+
+def read_h36m(folder: Path) -> None:
+    from tenfold.data.motion import h36m as reader
+
+    reader.read(folder, "train", length=10)
+
+
+# --- weather -------------------------------------------------------------------------------------
+
+
+def netcdf(name: str, engine: str, **how: object) -> Reader:
+    def make(folder: Path) -> None:
+        import weather_files
+
+        weather_files.dataset().to_netcdf(folder / name, engine=engine, **how)
+
+    return Reader(make, read_states)
+
+
+def zarr(folder: Path) -> None:
+    import weather_files
+
+    weather_files.dataset().to_zarr(folder / "states.zarr", zarr_format=2, consolidated=True)
+
+
+def zarr3(folder: Path) -> None:
+    import weather_files
+
+    weather_files.dataset().to_zarr(folder / "states.zarr", zarr_format=3, consolidated=False)
+
+
+def pair(folder: Path) -> None:
+    import weather_files
+
+    lat, lon = np.linspace(90, -90, 9), np.arange(16) * 22.5
+    made = weather_files.atmosphere(1, tuple(weather_files.HEIGHTS), lat, lon)
+    (folder / "pair").mkdir()
+    upper, surface = weather_files.UPPER, weather_files.SURFACE
+    np.save(folder / "pair" / "input_upper.npy", np.stack([made[name][0] for name in upper]))
+    np.save(folder / "pair" / "input_surface.npy", np.stack([made[name][0] for name in surface]))
+
+
+def grib(folder: Path) -> None:
+    (folder / "states.grib").write_bytes(b"GRIB\0\0\x10\2" + bytes(200) + b"7777")
+
+
+def read_states(folder: Path) -> None:
+    from tenfold.data.weather.reader import open_states
+
+    states = open_states(only(folder))
+    for index in range(min(len(states), 8)):
+        states.read(index)
+
+
+def track(folder: Path) -> None:
+    lines = [f"{6 * i},{20 + i},{130 - i},a" for i in range(8)]
+    (folder / "best.csv").write_text("hour,lat,lon,storm\n" + "\n".join(lines) + "\n")
+
+
+def read_best_track(folder: Path) -> None:
+    from tenfold.systems.pangu.cyclone import read_track
+
+    read_track(only(folder))
+
+
+# --- text ----------------------------------------------------------------------------------------
+
+TEXT = "Ein kurzer Satz, der sich wiederholt: größer, kleiner, \u4e2d\u6587.\n" * 400
+
+
+def text(ending: str, pack: Callable[[bytes], bytes]) -> Reader:
+    from tenfold.data.text import corpus
+
+    return Reader(
+        lambda folder: (folder / f"book.txt{ending}").write_bytes(pack(TEXT.encode())) and None,
+        lambda folder: corpus.load("files", str(only(folder))),
+    )
+
+
+def textmix(folder: Path) -> None:
+    import hashlib
+
+    manifest = {}
+    for key in ("code.train", "code.val"):
+        manifest[key] = {
+            "bytes": len(TEXT.encode()), "sha256": hashlib.sha256(TEXT.encode()).hexdigest(),
+        }  # fmt: skip
+        (folder / f"{key}.txt.xz").write_bytes(lzma.compress(TEXT.encode()))
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def read_textmix(folder: Path) -> None:
+    from tenfold.data.text import corpus
+
+    corpus.load("textmix", str(folder))
+
+
+def prompt(folder: Path) -> None:
+    (folder / "prompt.txt").write_text(TEXT[:300])
+
+
+def read_prompt(folder: Path) -> None:
+    from tenfold.systems.ppmoe.predict import read_prompt as reader
+
+    reader(only(folder))
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+
+def tensors() -> dict[str, object]:
+    import torch
+
+    return {f"blocks.{i}.weight": torch.arange(12.0).reshape(3, 4) for i in range(3)}
+
+
+def torch_file(folder: Path) -> None:
+    import torch
+
+    torch.save({"model": tensors(), "epoch": 3}, folder / "model.pth")
+
+
+def old_torch_file(folder: Path) -> None:
+    import torch
+
+    torch.save(tensors(), folder / "model.pt", _use_new_zipfile_serialization=False)
+
+
+def script(folder: Path) -> None:
+    import torch
+
+    torch.jit.trace(torch.nn.Linear(3, 2), torch.ones(1, 3)).save(str(folder / "clip.pt"))
+
+
+def safetensors(folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(tensors(), folder / "model.safetensors", {"format": "pt"})
+
+
+def read_weights(folder: Path) -> None:
+    from tenfold.weights.containers import read_checkpoint
+
+    read_checkpoint(only(folder))
+
+
+def onnx(folder: Path) -> None:
+    from systems.pangu import onnx_cases
+
+    from tenfold.systems.pangu.onnx.writer import write_onnx
+
+    made = onnx_cases.case()
+    write_onnx(folder / "pangu_weather_24.onnx", made.network, made.statistics)
+
+
+def read_official(folder: Path) -> None:
+    from tenfold.systems.pangu.onnx.reader import read_onnx
+
+    read_onnx(only(folder))
+
+
+# --- runs ----------------------------------------------------------------------------------------
+
+
+def words(folder: Path) -> list[str]:
+    """The command that made the run."""
+    import tiny
+
+    options = [*tiny.options("spgsn"), "--steps", "2", "--run.folder", str(folder / "run")]
+    return ["train", "spgsn", "demo", *options]
+
+
+def finished(folder: Path) -> None:
+    """A finished run of the smallest system."""
+    command(words(folder))
+
+
+def unfinished(folder: Path) -> None:
+    """A run that was killed after training, before its weights were written."""
+    finished(folder)
+    for name in ("result.json", "weights.safetensors", "report.html", "MODEL_CARD.md"):
+        (folder / "run" / name).unlink()
+
+
+def command(words: list[str]) -> None:
+    """Run the command line; what it says on stderr, if it refuses, is the error."""
+    from tenfold.cli import main
+
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            main(words)
+        except SystemExit as end:
+            text = said.getvalue().strip()
+            if end.code == 70:
+                raise AssertionError(text) from None
+            if end.code:
+                raise ValueError(text.splitlines()[-1] if text else "") from None
+
+
+def go_on(folder: Path) -> None:
+    """The command that made the run, without the evaluation at its end."""
+    with mock.patch("tenfold.runner.train.conclude", lambda *_: {}):
+        command(words(folder))
+
+
+def load_run(folder: Path) -> None:
+    import tenfold
+
+    tenfold.load(folder / "run")
+
+
+def readers() -> dict[str, Reader]:
+    """All readers by name."""
+    weights, text_kinds = "run/*.safetensors", "run/*.json*"
+    return {
+        "picture jpg": picture("a.jpg", quality=80),
+        "picture png": picture("a.png"),
+        "picture webp": picture("a.webp"),
+        "picture gif": picture("a.gif"),
+        "picture tiff": picture("a.tif", compression="tiff_lzw"),
+        "picture bmp": picture("a.bmp"),
+        "class folders": Reader(class_folders, read_class_folders),
+        "COCO": Reader(coco_file, read_coco, "*.json"),
+        "YOLO": Reader(yolo, read_objects),
+        "COCO, found": Reader(coco_file, read_objects, "*.json"),
+        "label maps": Reader(label_maps, read_label_maps),
+        "CIFAR": Reader(cifar, read_cifar, "train"),
+        "npz of pictures": Reader(stored, read_stored),
+        "CMU npz": Reader(cmu, read_cmu),
+        "BVH": Reader(bvh, read_bvh_set),
+        "motion npz": Reader(motion_npz, read_motion),
+        "motion text": Reader(motion_text, read_motion),
+        "3DPW": Reader(threedpw, read_threedpw),
+        "Human3.6M": Reader(h36m, read_h36m),
+        "NetCDF 3": netcdf("states.nc", "scipy"),
+        "NetCDF 4": netcdf("states.nc", "h5netcdf"),
+        "zarr 2": Reader(zarr, read_states),
+        "zarr 3": Reader(zarr3, read_states),
+        "npy pair": Reader(pair, read_states),
+        "GRIB": Reader(grib, read_states),
+        "best track": Reader(track, read_best_track),
+        "text": text("", bytes),
+        "text gz": text(".gz", gzip.compress),
+        "text xz": text(".xz", lzma.compress),
+        "textmix": Reader(textmix, read_textmix),
+        "prompt": Reader(prompt, read_prompt),
+        "torch": Reader(torch_file, read_weights),
+        "torch, old": Reader(old_torch_file, read_weights),
+        "TorchScript": Reader(script, read_weights),
+        "safetensors": Reader(safetensors, read_weights),
+        "ONNX": Reader(onnx, read_official),
+        "run, loaded": Reader(finished, load_run, weights),
+        "run, reported": Reader(
+            finished, lambda folder: command(["report", str(folder / "run")]), text_kinds
+        ),
+        "run, finished": Reader(finished, go_on, text_kinds),
+        "run, going on": Reader(unfinished, go_on, "run/checkpoints/train/*"),
+    }
