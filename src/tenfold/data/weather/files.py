@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..io import npz
 from . import names
 from .axes import horizontal
 from .source import BROKEN, Part, Stored, part_of
@@ -187,7 +188,7 @@ def _pair(path: Path) -> Part:
             raise FileNotFoundError(f"{file} is missing; {' and '.join(PAIR)} belong together.")
         try:
             arrays.append(np.load(file, mmap_mode="r", allow_pickle=False))
-        except (ValueError, OSError, EOFError) as error:
+        except npz.BROKEN as error:
             size = file.stat().st_size
             raise ValueError(
                 f"{file} ({size} bytes) is truncated or no plain npy file: {error}."

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tenfold.core.capabilities import Export
 from tenfold.core.seed import generator
 from tenfold.nn.hivit import HiViT
-from tenfold.nn.mask_rcnn_graph import DetectionGraph, Found
+from tenfold.nn.mask_rcnn_graph import DetectionGraph
 from tenfold.nn.position import resize_bias, resize_position
 from tenfold.nn.suppression import onnx_operators
 from tenfold.weights.containers import read_checkpoint
@@ -64,10 +64,11 @@ class Detection(nn.Module):
         super().__init__()
         self.backbone, self.heads = network.backbone, DetectionGraph(network.head)
 
-    def forward(self, images: Float[Tensor, "1 3 height width"]) -> Found:
-        """Boxes in pixels of the picture, scores, labels, and masks within boxes."""
+    def forward(self, images: Float[Tensor, "1 3 height width"]) -> tuple[Tensor, ...]:
+        """Boxes in pixels of the picture, scores, labels, and masks within boxes if it has any."""
         height, width = images.shape[2:]
-        return self.heads(self.backbone.detection_maps(images), height, width)
+        found: tuple[Tensor, ...] = self.heads(self.backbone.detection_maps(images), height, width)
+        return found if self.heads.head.mask_head is not None else found[:3]
 
 
 @torch.no_grad()
