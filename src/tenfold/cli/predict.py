@@ -37,8 +37,8 @@ def predict(rest: list[str]) -> None:
             run: Run folder or .safetensors file; for pangu also an official .onnx file, or a
                 folder of them, which onnxruntime runs as they are.
             file: Input; `tenfold info SYSTEM` says which kinds.
-            out: Output folder; by default predictions/<file name> in the run folder, with -2 and so on
-                where another prediction lies.
+            out: Output folder; by default predictions/<file name> in the run folder, with -2
+                and so on where another prediction lies.
             device: Where to compute; auto takes a GPU if there is one.
             options: The system's own options.
         """

@@ -21,9 +21,6 @@ from tenfold.files import write_text as write_text
 
 from .dist import World
 
-STATE = ("step", "seconds", "best", "more", "averaged")
-"""Entries of the training state that all kinds of models have."""
-
 
 def write_tensors(
     path: Path,
@@ -230,12 +227,4 @@ def complete(folder: Path) -> list[Path]:
 def load(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """The newest whole checkpoint of a stage and its state, or None; no code is executed."""
     found = complete(folder)
-    if not found:
-        return None
-    state = read_state(found[-1] / "state.pt")
-    if absent := [key for key in STATE if key not in state]:
-        raise ValueError(
-            f"{found[-1] / 'state.pt'} lacks {', '.join(absent)}: it is not a training state; "
-            f"delete {found[-1]} to go on from an older checkpoint or from the start"
-        )
-    return found[-1], state
+    return (found[-1], read_state(found[-1] / "state.pt")) if found else None

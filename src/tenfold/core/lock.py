@@ -57,6 +57,13 @@ def locked(folder: Path, doing: str, patience: float = 0.0, writes: bool = True)
                 empty.rmdir()
 
 
+def sweep(folder: Path) -> None:
+    """Delete the file that a killed holder left, unless someone holds the lock now."""
+    if (folder / NAME).exists():
+        with contextlib.suppress(ValueError, OSError), locked(folder, "sweeping", writes=False):
+            pass
+
+
 def _made(folder: Path) -> list[Path]:
     """Make a folder; the folders that were not there, the innermost first."""
     absent = [p for p in (folder, *folder.parents) if not p.exists()]

@@ -212,6 +212,17 @@ class _Running:
         if found is None:
             return
         path, state = found
+        try:
+            self._take(path, state)
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            why = (str(error).strip().splitlines() or [""])[0]
+            raise ValueError(
+                f"{path / 'state.pt'} does not hold the state of this stage "
+                f"({type(error).__name__}: {why}); delete {path} to go on from an older "
+                "checkpoint or from the start"
+            ) from error
+
+    def _take(self, path: Path, state: dict[str, Any]) -> None:
         self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
         if self.average is not None:
             self.average.n_averaged.copy_(state["averaged"])

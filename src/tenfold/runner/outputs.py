@@ -32,7 +32,8 @@ def made_by(path: Path, inputs: Path, options: Any) -> dict[str, Any]:
         file = weights_of(path)
         known = sum_of(file)  # checked when the weights were opened
         weights = known.read_text().split()[0] if known.is_file() else sha256(file)
-    made = {"weights": weights, "input": str(inputs.resolve()), "options": to_json(options)}
+    asked = None if options is None else to_json(options)
+    made = {"weights": weights, "input": str(inputs.resolve()), "options": asked}
     plain: dict[str, Any] = json.loads(json.dumps(made, default=str))
     return plain
 
@@ -128,10 +129,10 @@ class _Journal:
             relative = path.relative_to(self.out)
         except ValueError:
             return
-        for folder in (self.out / parent for parent in list(relative.parents)[:-1]):
-            if folder.is_symlink():
+        for part in (path, *(self.out / parent for parent in list(relative.parents)[:-1])):
+            if part.is_symlink():
                 raise ValueError(
-                    f"{folder} is a link to {os.readlink(folder)}, which is not followed; give "
+                    f"{part} is a link to {os.readlink(part)}, which is not followed; give "
                     "another --out"
                 )
         name = relative.as_posix()

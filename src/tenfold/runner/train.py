@@ -99,6 +99,8 @@ def train(
         world.require_same({**identity, "fresh": fresh, "folder": str(folder), **_code()})
         _refuse_other_runs(folder, identity, cfg, fresh, cls.resumable)
         if not fresh and all((folder / name).exists() for name in LAST):
+            if world.is_first:
+                lock.sweep(folder)
             return read_result(folder / "result.json")
         with ExitStack() as held:
             if world.is_first:
