@@ -7,13 +7,18 @@ import os
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from tenfold.files import write_text
 
 from .plots import LINE_ART
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 OWN = re.compile(rb'<meta name="generator" content="tenfold |<footer>tenfold \d')
 """Mark of a page that tenfold wrote: the first, or the footer of those before there was one."""
@@ -121,16 +126,21 @@ def write_page(page: Page, out: Path) -> Path:
 
     A page of the same name that others wrote is a ValueError.
     """
-    from jinja2 import Environment, StrictUndefined
-
     from tenfold import __version__
 
     require_own_page(out)
+    return write_whole(out, _template().render(page=page, version=__version__))
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
     text = files("tenfold.viz").joinpath("page.html.jinja").read_text(encoding="utf-8")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return write_whole(out, environment.from_string(text).render(page=page, version=__version__))
+    return environment.from_string(text)
 
 
 def write_whole(out: Path, content: str) -> Path:
