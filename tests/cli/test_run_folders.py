@@ -109,9 +109,9 @@ def test_a_page_of_others_in_a_run_stays(copied: Path, call: Call, tmp_path: Pat
     (copied / "report.html").write_text("<p>mine</p>")
     for words in (["report", copied], train(copied, "--run.fresh")):
         assert_wrong(call(*words), "report.html was not written by tenfold")
-    both = tmp_path / "both.html"
+    both, other = tmp_path / "both.html", Path(shutil.copytree(copied, tmp_path / "other"))
     both.write_text("<p>mine</p>")
-    assert_wrong(call("report", copied, copied, "--out", both), "both.html was not written")
+    assert_wrong(call("report", copied, other, "--out", both), "both.html was not written")
     assert (copied / "report.html").read_text() == both.read_text() == "<p>mine</p>"
 
 
@@ -236,7 +236,7 @@ def test_different_predictions_never_share_a_folder(
     assert code == 0 and {Path(p).parent.name for p in out.split()} == {"walk.npz-2"}
     assert content(copied / "predictions/walk.npz") == before
     made, files = run_folder.read_journal(copied / "predictions/walk.npz-2/prediction.jsonl")
-    assert made["input"] == str(second) and "predictions.csv" in files
+    assert made["input"] == str(second) and "walk.predicted.bvh" in files
 
     here = tmp_path / "mine"
     here.mkdir()

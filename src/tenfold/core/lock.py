@@ -81,8 +81,9 @@ def _acquired(folder: Path, doing: str, patience: float) -> int | None:
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(file, opened):
-                os.ftruncate(opened, 0)
-                os.write(opened, json.dumps(_holder(doing)).encode())
+                with contextlib.suppress(OSError):  # a full disk: locked all the same
+                    os.ftruncate(opened, 0)
+                    os.write(opened, json.dumps(_holder(doing)).encode())
                 return opened
         except BlockingIOError as error:
             holder = os.pread(opened, 10_000, 0)

@@ -36,7 +36,7 @@ OURS = re.compile(
 )
 """Files of a run by their paths in it; those that a run names itself are found by `_named`."""
 TEMPORARY = re.compile(r"(.+)\.tmp|\.(report\.html|MODEL_CARD\.md)\.\d+\.tmp")
-"""Names of files that were being written when a process was killed (the second: before 0.2)."""
+"""Names of files that were being written when a process was killed (the second: once)."""
 FOLDERS = ("pictures", "checkpoints", "learned", "predictions", "official")
 
 

@@ -53,7 +53,9 @@ def _refuse_others(names: Sequence[str], out: Path) -> None:
     """Raise ValueError if what the demo would write to is not the demo's."""
     require_own_page(out / "report.html")
     rows = read_json(out / "demo.json") if (out / "demo.json").exists() else []
-    if not isinstance(rows, list) or any("system" not in row for row in rows):
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and "system" in row for row in rows
+    ):
         raise ValueError(f"{out / 'demo.json'} was not written by tenfold; give another --out")
     for folder in sorted(f for name in names for f in out.glob(f"{name}-demo*")):
         if folder.is_symlink() or not folder.is_dir():
