@@ -120,8 +120,8 @@ def verify(path: Path, way_out: str) -> None:
     words = file.read_text(encoding="utf-8", errors="replace").split()
     if not words or words[0] != sha256(path):
         raise ValueError(
-            f"{path} is damaged and cannot be read: its SHA-256 is not the one in {file.name} (delete that file if "
-            f"the change is yours); {way_out}"
+            f"{path} is damaged and cannot be read: its SHA-256 is not the one in {file.name} "
+            f"(delete that file if the change is yours); {way_out}"
         )
 
 

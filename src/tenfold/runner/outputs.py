@@ -14,7 +14,7 @@ from tenfold.core import lock
 from tenfold.core.config import to_json
 from tenfold.core.dist import World
 from tenfold.core.run_folder import JOURNAL, read_journal
-from tenfold.files import append_line, asking, sha256, sum_of
+from tenfold.files import append_line, asking, sha256, sum_of, write_text
 
 from .weights import official_of, weights_of
 
@@ -90,6 +90,7 @@ def writing(out: Path, made: dict[str, Any], world: World) -> Iterator[Path]:
         try:
             with asking(journal.claim):
                 yield journal.file
+            _put_in_order(journal.file)
         finally:
             if not read_journal(journal.file)[1]:
                 journal.file.unlink()
@@ -114,6 +115,13 @@ def _begin(out: Path, made: dict[str, Any]) -> None:
         if (out / name).exists():
             raise ValueError(f"{out / name} is of another prediction, or yours; give another --out")
     append_line(journal, json.dumps({"tenfold": __version__, **made}))
+
+
+def _put_in_order(journal: Path) -> None:
+    """Sort the files of a finished prediction: the journal is that of any number of processes."""
+    first = journal.read_text(encoding="utf-8").splitlines()[0]
+    files = [json.dumps(path) for path in sorted(set(read_journal(journal)[1]))]
+    write_text(journal, "\n".join([first, *files]) + "\n")
 
 
 class _Journal:
