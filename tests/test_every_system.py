@@ -29,6 +29,7 @@ from tenfold.core import dist, loop
 from tenfold.core.capabilities import CAPABILITIES
 from tenfold.core.config import from_json, to_json
 from tenfold.core.system import Evaluation, System
+from tenfold.files import asking
 from tenfold.report.results import lookup
 from tenfold.runner import train
 from tenfold.runner.export import TOLERANCE, export_checked
@@ -281,7 +282,10 @@ def test_the_demo_learns(name: str, scale: str, tmp_path: Path) -> None:
 
 
 def test_predict_writes_files(name: str, made: Made, tmp_path: Path) -> None:
-    written = tenfold.load(made(name)).predict(SAMPLES[name](tmp_path), tmp_path / "out")
+    claimed: list[Path] = []
+    with asking(claimed.append):  # so that `tenfold predict` writes over nothing of others
+        written = tenfold.load(made(name)).predict(SAMPLES[name](tmp_path), tmp_path / "out")
+    assert set(written) <= set(claimed)
     assert written and all(path.stat().st_size > 0 for path in written)
     assert sorted(p for p in (tmp_path / "out").rglob("*") if p.is_file()) == sorted(written)
 

@@ -252,8 +252,12 @@ def test_fresh_starts_over_but_deletes_no_other_folder(
 ) -> None:
     monkeypatch.setattr(run, "conclude", lambda *_: {})
     (copied / "mark").touch()
+    done = call(*train(copied, "--run.fresh", "--steps", "1"))
+    assert_wrong(done, "copied holds what tenfold did not write: mark; nothing was deleted")
+    assert (copied / "result.json").exists()
+    (copied / "mark").unlink()
     assert call(*train(copied, "--run.fresh", "--steps", "1"))[0] == 0
-    assert not (copied / "mark").exists() and (copied / "weights.safetensors").exists()
+    assert not (copied / "result.json").exists() and (copied / "weights.safetensors").exists()
     letters = tmp_path / "letters"
     letters.mkdir()
     (letters / "novel.txt").write_text("once")
@@ -298,6 +302,7 @@ def test_a_cut_weights_file(copied: Path, call: Call) -> None:
 
 def test_weights_that_are_not_ours(copied: Path, call: Call, spgsn: Path) -> None:
     file = copied / "weights.safetensors"
+    (copied / "weights.safetensors.sha256").unlink()
     tensors = load_file(spgsn / "weights.safetensors")
     good = {"system": "spgsn", "config": spgsn_config(spgsn), "version": "0"}
 
@@ -504,7 +509,7 @@ def test_missing_and_unused_keys_are_listed(spgsn: Path, call: Call, tmp_path: P
     assert not out.exists()
     assert call("convert", "spgsn", file, "--out", out, "--partial")[0] == 0
     assert {p.name for p in out.iterdir()} == {
-        "weights.safetensors", "conversion.txt", "MODEL_CARD.md"
+        "weights.safetensors", "weights.safetensors.sha256", "conversion.txt", "MODEL_CARD.md"
     }  # fmt: skip
     assert_wrong(call("convert", "spgsn", file, "--out", out, "--partial"), "not empty")
 

@@ -302,7 +302,7 @@ def test_a_run_that_is_trained_again_while_it_learns_keeps_the_new_weights_alone
         (checkpoint, "save_file", 1),
         (os, "replace", 1),
         (os, "replace", 2),
-        (checkpoint, "write_bytes", 2),
+        (checkpoint, "write_bytes", 1),
         (verb_learn, "_show_learned", 1),
     ],
     ids=lambda v: str(v) if isinstance(v, str | int) else "",

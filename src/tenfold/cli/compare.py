@@ -55,6 +55,7 @@ def report(rest: list[str]) -> None:
             runs: Run folders.
             out: The page, where several runs are compared.
         """
+        from tenfold.core import lock, run_folder
         from tenfold.report.html import write_comparison_page, write_run_page
 
         if not runs:
@@ -62,7 +63,12 @@ def report(rest: list[str]) -> None:
         for run in runs:
             if not run.is_dir():
                 raise FileNotFoundError(f"{run} is not a run folder")
-        print(write_run_page(runs[0]) if len(runs) == 1 else write_comparison_page(list(runs), out))
+            run_folder.require(run)
+        if len(runs) > 1:
+            print(write_comparison_page(list(runs), out))
+            return
+        with lock.locked(runs[0], "writing the page"):
+            print(write_run_page(runs[0]))
 
     parse(verb, rest, "tenfold report", ["--out"])
 
@@ -70,7 +76,9 @@ def report(rest: list[str]) -> None:
 def demo(rest: list[str]) -> None:
     """Run every system at demo scale and write one page."""
 
-    def verb(out: Path = Path("runs/demo"), systems: tuple[str, ...] = ()) -> None:
+    def verb(
+        out: Path = Path("runs/demo"), systems: tuple[str, ...] = (), fresh: bool = False
+    ) -> None:
         """Train every system at demo scale, show that it learns, and write one page.
 
         What is trained is measured beside the untrained network and baselines that need no
@@ -79,13 +87,14 @@ def demo(rest: list[str]) -> None:
         Args:
             out: Folder of the runs and of report.html.
             systems: Only these; by default all.
+            fresh: Delete runs of another configuration that lie in OUT, and start them over.
         """
         from tenfold.report.results import number as shown
         from tenfold.runner.demo import UNTRAINED, run_demo
 
         for name in systems:
             system_class(name)  # an unknown name ends here
-        page, rows = run_demo(systems or tuple(SYSTEMS), out)
+        page, rows = run_demo(systems or tuple(SYSTEMS), out, fresh)
         table = table_of(
             "tenfold demo", "system", "data", "metric", UNTRAINED, "trained", "seconds"
         )
@@ -105,4 +114,4 @@ def demo(rest: list[str]) -> None:
         print(page)
         sys.exit(max(row.get("exit_code", 0) for row in rows))
 
-    parse(verb, rest, "tenfold demo", ["--out", "--systems"])
+    parse(verb, rest, "tenfold demo", ["--out", "--systems", "--fresh"])

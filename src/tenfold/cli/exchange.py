@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -31,6 +32,7 @@ def export(rest: list[str]) -> None:
             size: Height and width of pictures, where the network takes any (itpn); the file is then
                 for that size.
         """
+        from tenfold.core import lock
         from tenfold.core.capabilities import Exports, ExportsOfficial, ExportsParts
         from tenfold.core.checkpoint import read_header
         from tenfold.runner.export import export_checked
@@ -43,8 +45,11 @@ def export(rest: list[str]) -> None:
             if not isinstance(system, ExportsOfficial):
                 raise refusal(name, "export official files")
             folder = weights.parent / "official" if out == Path() else out
-            for path in system.export_official(folder):
-                print(path)
+            if folder.is_symlink() and out == Path():
+                raise ValueError(f"{folder} is a link, which is not followed; give --out")
+            with lock.locked(folder, "exporting"):
+                written = system.export_official(folder)
+            print("\n".join(str(path) for path in written))
             return
         suffix = ".onnx" if to == "onnx" else ".pt2"
         target = weights.with_name(name + suffix) if out == Path() else out
@@ -56,7 +61,9 @@ def export(rest: list[str]) -> None:
             what = system.export()
         else:
             raise refusal(name, "export")
-        worst = export_checked(what, to, target)
+        held = lock.locked(target.parent, "exporting") if out == Path() else nullcontext()
+        with held:
+            worst = export_checked(what, to, target)
         print(f"{target}  (largest difference from eager: {worst:.2g})")
 
     parse(verb, rest, "tenfold export", ["--to", "--out", "--part", "--size"])

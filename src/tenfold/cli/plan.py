@@ -215,7 +215,7 @@ def _search(
         pictures |= report.curve_pngs(made, points)
     checkpoint.write_json(out / "plan.json", report.plan_json(made, points))
     for name, picture in pictures.items():
-        (out / name).write_bytes(picture)
+        checkpoint.write_bytes(out / name, picture)
     print("\n".join(["", *(str(out / name) for name in ["plan.json", *pictures])]))
 
 

@@ -37,14 +37,14 @@ def predict(rest: list[str]) -> None:
             run: Run folder or .safetensors file; for pangu also an official .onnx file, or a
                 folder of them, which onnxruntime runs as they are.
             file: Input; `tenfold info SYSTEM` says which kinds.
-            out: Output folder; by default predictions/<file name> in the run folder.
+            out: Output folder; by default predictions/<file name> in the run folder, with -2
+                and so on where another prediction lies.
             device: Where to compute; auto takes a GPU if there is one.
             options: The system's own options.
         """
         from tenfold.runner import use
 
-        home = run if run.is_dir() else run.parent
-        folder = home / "predictions" / file.resolve().name if out == Path() else out
+        folder = None if out == Path() else out
         for path in use.predict(run, file, folder, options, device):
             print(path)
 

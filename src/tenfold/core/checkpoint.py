@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import warnings
@@ -13,58 +12,37 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from tenfold.files import read_json as read_json
+from tenfold.files import replacing, sum_of, verify
+from tenfold.files import sha256 as sha256
+from tenfold.files import write_bytes as write_bytes
+from tenfold.files import write_json as write_json
+from tenfold.files import write_text as write_text
+
 from .dist import World
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file that is never seen half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    write_bytes(path, text.encode("utf-8"))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, readable by a person."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=False, allow_nan=True) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON, naming the file if it is damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not readable JSON: {error}") from error
-
-
 def write_tensors(
-    path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None
+    path: Path,
+    tensors: dict[str, torch.Tensor],
+    metadata: dict[str, str] | None = None,
+    sealed: bool = True,
 ) -> None:
-    """Write a safetensors file atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    save_file(
-        {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, metadata
-    )
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Write a safetensors file atomically, with its SHA-256 beside it unless it has its own."""
+    with replacing(path, sealed) as temporary:
+        whole = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+        save_file(whole, temporary, metadata)
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Read a safetensors file, naming the file if it is damaged."""
+def read_tensors(path: Path, way_out: str = "restore it from a copy") -> dict[str, torch.Tensor]:
+    """Read a safetensors file; one that is damaged is a ValueError that ends with `way_out`."""
+    verify(path, way_out)
     try:
         return load_file(path)
     except Exception as error:  # safetensors raises its own type, OSError and others
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+        raise ValueError(
+            f"{path} is not a readable safetensors file: {error}; {way_out}"
+        ) from error
 
 
 def read_header(path: Path) -> tuple[str, dict[str, Any]]:
@@ -88,24 +66,21 @@ def read_header(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
-    """Write training state (tensors, numbers, strings) atomically."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Write training state (tensors, numbers, strings) atomically, its SHA-256 beside it."""
+    with replacing(path, sealed=True) as temporary:
+        torch.save(state, temporary)
 
 
 def read_state(path: Path) -> dict[str, Any]:
     """Read training state onto the CPU without executing anything in the file."""
+    way_out = f"delete {path.parent} to go on from an older checkpoint or from the start"
+    verify(path, way_out)
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(
-            f"{path} cannot be read ({type(error).__name__}); delete {path.parent} to go on from "
-            "an older checkpoint or from the start"
-        ) from error
+        raise ValueError(f"{path} cannot be read ({type(error).__name__}); {way_out}") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} holds a {type(state).__name__}, not a training state; {way_out}")
     return state
 
 
@@ -125,6 +100,7 @@ def save(
     _write_parts(temporary, parts, world)
     world.barrier(patient=True)
     if world.is_first:
+        _seal(temporary)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         for old in complete(folder)[:-1]:
@@ -151,9 +127,30 @@ def write_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> N
     _write_parts(temporary, parts, world)
     world.barrier(patient=True)
     if world.is_first:
+        _seal(temporary)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     world.barrier(patient=True)
+
+
+def _seal(folder: Path) -> None:
+    """Write the SHA-256 of each part that torch wrote beside it."""
+    for file in sorted(folder.glob("*.safetensors")):
+        write_text(sum_of(file), f"{sha256(file)}  {file.name}\n")
+
+
+def _verify_parts(folder: Path, world: World) -> None:
+    """Check the parts of a divided model, each process its share; all raise if one is damaged."""
+    problems: list[str] = []
+    broken = folder if folder.name.startswith("step-") else folder.parent
+    for file in sorted(folder.glob("*.safetensors"))[world.rank :: world.size]:
+        try:
+            verify(file, f"delete {broken} to go on from an older checkpoint or from the start")
+        except ValueError as error:
+            problems.append(str(error))
+    found = [text for share in world.gather(problems) for text in share]
+    if found:
+        raise ValueError(found[0])
 
 
 def _write_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> None:
@@ -178,6 +175,7 @@ def read_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> No
     import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
+    _verify_parts(folder, world)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

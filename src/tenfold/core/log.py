@@ -17,6 +17,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tenfold.files import append_line, parse_json, write_text
+
 from .dist import World
 
 
@@ -32,25 +34,29 @@ class MetricsLog:
         if not self.enabled or not self.path.exists():
             return
         kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        text = self.path.read_text(encoding="utf-8", errors="replace")
+        for number, line in enumerate(text.splitlines(), 1):
             try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
+                entry = parse_json(line)
+            except ValueError:
                 continue
-            if entry["stage"] in known or (entry["stage"] == stage and entry["step"] <= step):
+            try:
+                known_stage, own_step = entry["stage"] in known, entry["step"] + 0
+            except (TypeError, KeyError) as error:
+                raise ValueError(
+                    f"{self.path} line {number} has no stage or no number as its step: "
+                    f"{line[:60]}; delete that line"
+                ) from error
+            if known_stage or (entry["stage"] == stage and own_step <= step):
                 kept.append(line)
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        temporary.replace(self.path)
+        write_text(self.path, "".join(line + "\n" for line in kept))
 
     def add(self, stage: str, step: int, split: str, values: Mapping[str, float]) -> None:
         """Write one line."""
         if not self.enabled:
             return
         entry = {"stage": stage, "step": step, "split": split, **values}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        append_line(self.path, json.dumps(entry))
 
 
 class Bar:

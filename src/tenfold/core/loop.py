@@ -15,6 +15,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from tenfold.files import NUMBER, read_object, sum_of
+
 from . import checkpoint, optim, watchdog
 from .diagnose import NonFinite, blamed, culprit
 from .dist import World
@@ -22,6 +24,9 @@ from .log import Bar, MetricsLog
 from .prefetch import prefetched, to_device
 from .seed import seed_everything
 from .stage import Batch, Losses, Stage
+
+ACCOUNT = {"name": str, "steps": int, "seconds": NUMBER, "best": (dict, None)}
+"""Shape of a finished stage's `done.json`."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,8 @@ class _Running:
         if self.stage.parallel:
             checkpoint.read_parts(self.weights(name), self.parts(module), self.world)
         else:
-            module.load_state_dict(checkpoint.read_tensors(self.weights(name)))
+            way_out = f"delete {self.folder} to train stage {self.stage.name!r} again"
+            module.load_state_dict(checkpoint.read_tensors(self.weights(name), way_out))
 
     def parts(self, module: nn.Module, prefix: str = "") -> dict[str, torch.Tensor]:
         """A divided model's tensors by their keys in the whole, sharing memory."""
@@ -206,6 +212,17 @@ class _Running:
         if found is None:
             return
         path, state = found
+        try:
+            self._take(path, state)
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            why = (str(error).strip().splitlines() or [""])[0]
+            raise ValueError(
+                f"{path / 'state.pt'} does not hold the state of this stage "
+                f"({type(error).__name__}: {why}); delete {path} to go on from an older "
+                "checkpoint or from the start"
+            ) from error
+
+    def _take(self, path: Path, state: dict[str, Any]) -> None:
         self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
         if self.average is not None:
             self.average.n_averaged.copy_(state["averaged"])
@@ -321,12 +338,17 @@ def _finish(running: _Running) -> None:
     world.barrier(patient=True)
     _load_final(running)
     world.barrier(patient=True)
-    if world.is_first:
-        for old in checkpoint.complete(folder):
+    _drop_checkpoints(running)
+
+
+def _drop_checkpoints(running: _Running) -> None:
+    """Delete what a finished stage needs no more."""
+    if not running.world.is_first:
+        return
+    best = running.weights("best")
+    for old in (*checkpoint.complete(running.folder), best, sum_of(best)):
+        if old.exists():
             checkpoint.remove(old)
-        best = running.weights("best")
-        if best.exists():
-            checkpoint.remove(best)
 
 
 def _load_final(running: _Running) -> None:
@@ -344,6 +366,7 @@ def train_stage(
     running = _Running(stage, loop, world, run, seed)
     if (running.folder / "done.json").exists():
         _load_final(running)
+        _drop_checkpoints(running)  # it was killed before it had done so
         return
     running.resume()
     if world.is_first:
@@ -391,5 +414,6 @@ def train(
             if stage.name in known:
                 raise ValueError(f"two stages are named {stage.name!r}")
             train_stage(stage, loop, world, run, seed, log, known, stop)
-            accounts.append(checkpoint.read_json(run / "checkpoints" / stage.name / "done.json"))
+            done = run / "checkpoints" / stage.name / "done.json"
+            accounts.append(read_object(done, ACCOUNT, tuple(ACCOUNT)))
     return accounts

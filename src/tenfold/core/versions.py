@@ -6,12 +6,10 @@ written) and `learned/current.json` (which of them counts; version 0 is the weig
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -24,7 +22,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from . import checkpoint
+from tenfold.files import parse_json, sha256
+
+from . import checkpoint, lock, run_folder
 from .config import from_json
 
 PATIENCE = 30.0
@@ -130,8 +130,7 @@ class Versions:
     @cached_property
     def weights(self) -> str:
         """SHA-256 of the weights, read once: what is learned later belongs to these."""
-        with (self.run / "weights.safetensors").open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(self.run / "weights.safetensors")
 
     def file(self, number: int) -> Path:
         """The file of a version above 0."""
@@ -146,7 +145,7 @@ class Versions:
             number = found["version"]
             if type(number) is not int or number < 0:
                 raise ValueError(f"version {number!r}")
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{self._pointer} does not name a version ({error!r}); {self._to('N')} "
                 f"writes it anew, with N of {self._known()}"
@@ -190,7 +189,8 @@ class Versions:
             )
             version.check()
             header = {ENTRY: json.dumps(asdict(version))}
-            checkpoint.write_tensors(self.file(version.number), tensors, header)
+            # the digest of its tensors lies in its header
+            checkpoint.write_tensors(self.file(version.number), tensors, header, sealed=False)
             self._sync()  # a power cut must not keep the second rename without the first
             self._point_to(version.number)
             return version.number
@@ -241,20 +241,8 @@ class Versions:
             return
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{self.folder} must be a folder; move what lies there")
-        self.folder.mkdir(exist_ok=True)
-        deadline = time.monotonic() + PATIENCE
-        with (self.folder / "lock").open("a") as lock:  # the system unlocks it for the killed
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError as error:
-                    if time.monotonic() > deadline:
-                        raise ValueError(
-                            f"another process has been learning in {self.run} for "
-                            f"{PATIENCE:g} s; wait until it has ended, then try again"
-                        ) from error
-                time.sleep(0.02)
+        with lock.locked(self.run, "learning", PATIENCE):
+            run_folder.refuse_links(self.run)
             self._holds_lock = True
             try:
                 yield
@@ -297,7 +285,7 @@ class Versions:
                 text = (opened.metadata() or {}).get(ENTRY)
             if text is None:
                 raise ValueError(f"its header has no {ENTRY}")
-            version = from_json(Version, json.loads(text), "header")
+            version = from_json(Version, parse_json(text), "header")
             version.check()
         except Exception as error:  # safetensors raises its own type; the text may be anything
             raise ValueError(f"{file} is not a readable version ({_line(error)})") from error

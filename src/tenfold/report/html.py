@@ -43,6 +43,7 @@ def write_run_page(run: Path, recipe: Mapping[str, Any] | None = None) -> Path:
     one = read_run(Path(run))
     kind, lead = _data(one)
     warnings = [f"{name} is missing: {WAITING[name]}." for name in one.missing]
+    warnings += [f"{name} is a link, which is not followed: it is left out." for name in one.links]
     sections = [
         Section("Pictures", figures=[picture_figure(p, one.folder) for p in one.pictures]),
         *_curves(panels(one.metrics, one.result.get("units"))),

@@ -10,7 +10,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from tenfold.files import NUMBER, misfit, parse_json, read_object
 from tenfold.viz.page import PICTURES, Picture
+
+VALUES = {"*": (*NUMBER, None)}
+TEXTS = {"*": str}
+RESULT = {
+    "system": str, "recipe": str, "data": TEXTS, "seed": int, "seconds": NUMBER,
+    "parameters": int, "metrics": VALUES, "baselines": {"*": VALUES}, "better": TEXTS,
+    "units": TEXTS, "labels": TEXTS, "main": [str], "notes": [str],
+    "stages": [{"name": str, "steps": int, "seconds": NUMBER, "best": (dict, None)}],
+}  # fmt: skip
+"""Shape of `result.json`."""
+NEEDED = ("system", "recipe", "data", "seconds", "metrics", "baselines", "main", "notes", "stages")
+"""Fields of `result.json` that every run has written."""
+CONFIG = {"system": str, "recipe": str, "config": dict, "recipe_config": (dict, None)}
+"""Shape of `config.json`."""
+LINE = {"stage": str, "split": str, "step": NUMBER}
+"""Shape of a line of `metrics.jsonl`; the rest is what was logged."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +40,8 @@ class Run:
     result: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+    """Pictures that are links, which a page does not follow."""
     missing: list[str] = field(default_factory=list)
 
     @property
@@ -41,19 +60,22 @@ class Run:
         return dict(self.result.get("data") or {})
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty if there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is not valid JSON ({error}). Restore it, or delete it and run again."
-        ) from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds a {type(value).__name__}, expected a JSON object.")
-    return value
+def read_result(path: Path) -> dict[str, Any]:
+    """A finished run's `result.json`; one that is damaged or lacks a field is a ValueError."""
+    found = read_object(path, RESULT, NEEDED)
+    if absent := [key for key in ("name", "kind", "note") if key not in found["data"]]:
+        raise ValueError(f"{path} lacks data.{absent[0]}; restore it from a copy, or delete it")
+    return found
+
+
+def _object(path: Path, shape: Mapping[str, Any]) -> dict[str, Any]:
+    """The object in a file of a run; empty if there is none. A link is a ValueError.
+
+    It might lead anywhere, and all that is read here is shown on a page.
+    """
+    if path.is_symlink():
+        raise ValueError(f"{path} is a link, which a page does not follow; put the file there")
+    return read_object(path, shape) if path.is_file() else {}
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -62,6 +84,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     A resumed run writes some steps twice: the later line wins. Only the last line may be
     half-written (the run was killed, or is writing now); it is left out.
     """
+    if path.is_symlink():
+        raise ValueError(f"{path} is a link, which a page does not follow; put the file there")
     if not path.is_file():
         return []
     lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")
@@ -70,7 +94,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     stages: dict[str, int] = {}
     for number, text in filled:
         try:
-            line = json.loads(text)
+            line = parse_json(text)
         except ValueError as error:
             if number == filled[-1][0]:
                 break
@@ -79,6 +103,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             ) from error
         if not isinstance(line, dict):
             raise ValueError(f"{path} line {number} is not a JSON object: {text[:60]}")
+        if problem := misfit(line, LINE, ""):
+            raise ValueError(f"{path} line {number}: {problem}. Delete that line.")
         line.setdefault("stage", "train")
         line.setdefault("split", "train")
         line.setdefault("step", number)
@@ -87,17 +113,21 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return sorted(merged.values(), key=lambda line: (stages[str(line["stage"])], line["step"]))
 
 
-def read_pictures(folder: Path) -> list[Picture]:
-    """The pictures of a run in natural order, each with its caption or its file name."""
+def read_pictures(folder: Path) -> tuple[list[Picture], list[str]]:
+    """The pictures of a run in natural order, each with its caption, and those left out: links."""
+    if folder.is_symlink():
+        return [], [folder.name]
     if not folder.is_dir():
-        return []
-    captions = read_json(folder / "captions.json")
+        return [], []
+    captions = _object(folder / "captions.json", TEXTS)
     files = [p for p in folder.iterdir() if p.suffix.lower() in PICTURES and p.is_file()]
     files.sort(key=lambda p: natural(p.name))
-    return [
+    pictures = [
         Picture(p, str(captions.get(p.name) or p.stem.replace("_", " ").replace("-", " ")))
         for p in files
+        if not p.is_symlink()
     ]
+    return pictures, [f"{folder.name}/{p.name}" for p in files if p.is_symlink()]
 
 
 def read_run(folder: Path) -> Run:
@@ -106,13 +136,15 @@ def read_run(folder: Path) -> Run:
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a run folder: there is no such directory.")
     names = ("config.json", "environment.json", "metrics.jsonl", "result.json")
+    pictures, links = read_pictures(folder / "pictures")
     return Run(
         folder=folder,
-        config=read_json(folder / "config.json"),
-        environment=read_json(folder / "environment.json"),
-        result=read_json(folder / "result.json"),
+        config=_object(folder / "config.json", CONFIG),
+        environment=_object(folder / "environment.json", {}),
+        result=_object(folder / "result.json", RESULT),
         metrics=read_metrics(folder / "metrics.jsonl"),
-        pictures=read_pictures(folder / "pictures"),
+        pictures=pictures,
+        links=links,
         missing=[name for name in names if not (folder / name).is_file()],
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from tenfold.core import checkpoint
 from tenfold.core.claim import Claim
+from tenfold.files import read_object
 from tenfold.report.claim import write_claim
 
 from .train import train
@@ -22,6 +23,7 @@ def claim(
 
     Writes `<out>/<name>.json` and `.md`; returns what is in the JSON.
     """
+    _refuse_others(out, name)
     system = construct(cls, cls.complete(cls.recipes["small"]))
     claims: list[Claim[Any]] = system.claims()
     named = {arm.name: arm for c in claims for arm in (c.baseline, *c.also, c.method)}
@@ -82,6 +84,15 @@ def claim(
     }
     write_claim(name, results, out)
     return results
+
+
+def _refuse_others(out: Path, name: str) -> None:
+    """Raise ValueError if the files of the claim are there and tenfold did not write them."""
+    table, page = out / f"{name}.json", out / f"{name}.md"
+    ours = table.is_file() and "methods" in read_object(table, {})
+    for file in (table, page):
+        if file.exists() and not ours:
+            raise ValueError(f"{file} was not written by tenfold; give another --out")
 
 
 def _budget(steps: dict[str, int]) -> str:

@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 
-from tenfold.core import checkpoint
-from tenfold.core.config import differences, to_json
+from tenfold.core import checkpoint, lock, run_folder
+from tenfold.core.config import to_json
 from tenfold.core.errors import exit_code
+from tenfold.files import read_json
 from tenfold.report.html import write_demo_page, write_run_page
 from tenfold.systems import SYSTEMS, system_class
+from tenfold.viz.page import require_own_page
 
 from .train import train
 from .weights import construct
@@ -30,12 +32,39 @@ AT_ONCE = 2
 several cores each."""
 
 
-def run_demo(names: Sequence[str], out: Path) -> tuple[Path, list[dict[str, Any]]]:
+def run_demo(
+    names: Sequence[str], out: Path, fresh: bool = False
+) -> tuple[Path, list[dict[str, Any]]]:
     """Train each system's demo, and write the page; returns page and rows.
 
-    Runs that are finished are kept unless their configuration changed. A system that fails does not
-    stop the others: its row has `error`, and the `exit_code` of that error.
+    Runs that are finished are kept; with `fresh`, one of another configuration is deleted and
+    started over. A system that fails does not stop the others: its row has `error`, and the
+    `exit_code` of that error.
+
+    Raises:
+        ValueError: `out` holds files of others that would be in the way; nothing was touched.
     """
+    with lock.locked(out, "making the demo"):
+        _refuse_others(names, out)
+        return _made(names, out, fresh)
+
+
+def _refuse_others(names: Sequence[str], out: Path) -> None:
+    """Raise ValueError if what the demo would write to is not the demo's."""
+    require_own_page(out / "report.html")
+    rows = read_json(out / "demo.json") if (out / "demo.json").exists() else []
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and "system" in row for row in rows
+    ):
+        raise ValueError(f"{out / 'demo.json'} was not written by tenfold; give another --out")
+    for folder in sorted(f for name in names for f in out.glob(f"{name}-demo*")):
+        if folder.is_symlink() or not folder.is_dir():
+            raise ValueError(f"{folder} is no folder of this demo; give another --out")
+        if run_folder.read_config(folder) is None:
+            run_folder.require_new(folder)
+
+
+def _made(names: Sequence[str], out: Path, fresh: bool) -> tuple[Path, list[dict[str, Any]]]:
     jobs = min(AT_ONCE, os.cpu_count() or 1, len(names))
     minutes = math.ceil(sum(SYSTEMS[name].minutes for name in names) / jobs)
     print(
@@ -43,7 +72,7 @@ def run_demo(names: Sequence[str], out: Path) -> tuple[Path, list[dict[str, Any]
         file=sys.stderr,
     )
     rows: dict[str, dict[str, Any]] = {}
-    for row in _rows(names, out, jobs):
+    for row in _rows(names, out, jobs, fresh):
         rows[row["system"]] = row
         said = row.get("error") or f"done in {row['seconds']:.0f} s"
         print(f"[{len(rows)}/{len(names)}] {row['system']}: {said}", file=sys.stderr, flush=True)
@@ -52,22 +81,22 @@ def run_demo(names: Sequence[str], out: Path) -> tuple[Path, list[dict[str, Any]
     return write_demo_page(ordered, out / "report.html"), ordered
 
 
-def _rows(names: Sequence[str], out: Path, jobs: int) -> Iterable[dict[str, Any]]:
+def _rows(names: Sequence[str], out: Path, jobs: int, fresh: bool) -> Iterable[dict[str, Any]]:
     if jobs == 1:
-        yield from (_caught(name, out) for name in names)
+        yield from (_caught(name, out, fresh) for name in names)
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, spawn, torch.set_num_threads, (threads,)) as pool:
         # the longest first: what is left for the end is short
         ordered = sorted(names, key=lambda name: -SYSTEMS[name].minutes)
-        for future in as_completed([pool.submit(_caught, name, out) for name in ordered]):
+        for future in as_completed([pool.submit(_caught, name, out, fresh) for name in ordered]):
             yield future.result()
 
 
-def _caught(name: str, out: Path) -> dict[str, Any]:
+def _caught(name: str, out: Path, fresh: bool) -> dict[str, Any]:
     try:
-        return _demo_of(name, out)
+        return _demo_of(name, out, fresh)
     except Exception as error:
         return {
             "system": name,
@@ -77,20 +106,26 @@ def _caught(name: str, out: Path) -> dict[str, Any]:
         }
 
 
-def _demo_of(name: str, out: Path) -> dict[str, Any]:
+def _demo_of(name: str, out: Path, fresh: bool) -> dict[str, Any]:
     began = time.monotonic()
     cls = system_class(name)
     cfg, folder = cls.complete(cls.recipes["demo"]), out / f"{name}-demo"
     identity = {"system": name, "recipe": "demo", "config": to_json(cfg)}
-    file = folder / "config.json"
-    changed = file.exists() and differences(checkpoint.read_json(file), identity)
+    saved = run_folder.read_config(folder)
+    changed = saved is not None and run_folder.changes(saved, identity, cfg)
+    if changed and not fresh:
+        raise ValueError(
+            f"{folder} holds a run of another configuration ({changed[0]}); --fresh deletes it and "
+            "starts over, or give another --out"
+        )
     result = train(name, cls, "demo", cfg, folder, fresh=bool(changed))
     if UNTRAINED not in result["baselines"]:
         before = construct(cls, cfg)
         before.model.eval()
         result["baselines"][UNTRAINED] = before.evaluate("test").metrics
-        checkpoint.write_json(folder / "result.json", result)
-        write_run_page(folder, to_json(cfg))
+        with lock.locked(folder, "making the demo"):
+            checkpoint.write_json(folder / "result.json", result)
+            write_run_page(folder, to_json(cfg))
     metric = result["main"][0]
     return {
         "system": name,

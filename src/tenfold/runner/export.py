@@ -45,6 +45,7 @@ def export_checked(what: Export, to: Literal["onnx", "torch"], target: Path) -> 
     module = what.module.eval()
     more = tuple(torch.cat([x, x[:1]]) if what.is_free else x.flip(-1) for x in what.inputs)
     worst = 0.0
+    temporary.unlink(missing_ok=True)  # of one that was killed, or a link to anywhere
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of torch about its own code

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
@@ -12,12 +12,17 @@ from typing import Any
 
 import torch
 
-from tenfold.core import checkpoint, dist, log, loop
-from tenfold.core.config import differences, to_json, with_defaults
+from tenfold.core import checkpoint, dist, lock, log, loop, run_folder
+from tenfold.core.config import to_json
 from tenfold.report.card import card_info, write_model_card
 from tenfold.report.html import write_run_page
+from tenfold.report.results import read_result
+from tenfold.viz.page import require_own_page
 
 from .weights import AnySystem, construct, save_weights
+
+LAST = ("result.json", "MODEL_CARD.md", "report.html")
+"""The files that a run writes last; one that has them all is finished."""
 
 
 def _refuse_other_runs(
@@ -27,20 +32,18 @@ def _refuse_other_runs(
 
     Fields that are `resumable` may differ.
     """
-    file = folder / "config.json"
-    if not file.exists() and folder.exists() and any(folder.iterdir()):
-        raise ValueError(
-            f"{folder} is not a run folder (no config.json) and not empty; nothing in it was "
-            "touched. Give an empty or new --run.folder."
-        )
-    changed = []
-    if file.exists():
-        saved = checkpoint.read_json(file)
-        if isinstance(saved, dict):
-            saved |= {"config": with_defaults(saved.get("config", {}), cfg)}
-        changed = differences(saved, identity)
-    changed = [d for d in changed if not d.startswith(tuple(f"config.{f}" for f in resumable))]
-    if changed and not fresh:
+    saved = run_folder.read_config(folder)
+    if saved is None:
+        run_folder.require_new(folder)
+        return
+    run_folder.refuse_links(folder)
+    require_own_page(folder / "report.html")
+    if fresh:
+        run_folder.require_clearable(folder)
+        return
+    may = tuple(f"config.{field}" for field in resumable)
+    changed = [d for d in run_folder.changes(saved, identity, cfg) if not d.startswith(may)]
+    if changed:
         raise ValueError(
             f"{folder} holds a run with another configuration:\n  "
             + "\n  ".join(changed)
@@ -95,30 +98,60 @@ def train(
         identity = {"system": name, "recipe": recipe, "config": to_json(cfg)}
         world.require_same({**identity, "fresh": fresh, "folder": str(folder), **_code()})
         _refuse_other_runs(folder, identity, cfg, fresh, cls.resumable)
-        done = folder / "result.json"
-        if done.exists() and not fresh:
-            return checkpoint.read_json(done)
-        system = construct(cls, cfg)
-        stages = system.stages()
-        first = list(islice(stages, 1))  # reads the data; there may be nothing to train
-        world.barrier(patient=True)
-        if world.is_first:
-            if fresh:
-                shutil.rmtree(folder, ignore_errors=True)
-            checkpoint.write_json(folder / "config.json", identity)
-            checkpoint.write_json(folder / "environment.json", log.environment(world))
-        world.barrier()
-        accounts = loop.train(chain(first, stages), cfg.loop, world, folder, cfg.seed)
-        weights = folder / "weights.safetensors"
-        if world.is_first:
-            save_weights(weights, name, system)
-        world.barrier(patient=True)
-        if any(p.is_meta for p in system.model.parameters()):  # only the first holds the whole
-            system.model.load_state_dict(checkpoint.read_tensors(weights), assign=True)
-        system.model.to(world.device)
-        result = conclude(name, recipe, system, folder, accounts, world)
-        world.barrier(patient=True)
-        return result
+        if not fresh and all((folder / name).exists() for name in LAST):
+            if world.is_first:
+                lock.sweep(folder)
+            return read_result(folder / "result.json")
+        with ExitStack() as held:
+            if world.is_first:
+                held.enter_context(lock.locked(folder, "training"))
+            world.barrier()
+            # what another command did before the lock was ours counts, too
+            _refuse_other_runs(folder, identity, cfg, fresh, cls.resumable)
+            if (folder / "result.json").exists() and not fresh:
+                return _completed(name, cls, recipe, cfg, folder, world)
+            return _trained(name, cls, recipe, cfg, folder, fresh, world)
+
+
+def _completed(
+    name: str, cls: type[AnySystem], recipe: str, cfg: Any, folder: Path, world: dist.World
+) -> dict[str, Any]:
+    """The result of a run that was killed between its result and its page, which are written."""
+    result = read_result(folder / "result.json")
+    if world.is_first:
+        run_folder.sweep(folder)
+        _write_pages(cls, recipe, cfg, folder, result)
+    world.barrier(patient=True)
+    return result
+
+
+def _trained(
+    name: str, cls: type[AnySystem], recipe: str, cfg: Any, folder: Path, fresh: bool,
+    world: dist.World,
+) -> dict[str, Any]:  # fmt: skip
+    system = construct(cls, cfg)
+    stages = system.stages()
+    first = list(islice(stages, 1))  # reads the data; there may be nothing to train
+    world.barrier(patient=True)
+    if world.is_first:
+        if fresh:
+            run_folder.clear(folder)
+        identity = {"system": name, "recipe": recipe, "config": to_json(cfg)}
+        run_folder.write_config(folder, identity)
+        run_folder.sweep(folder)
+        checkpoint.write_json(folder / "environment.json", log.environment(world))
+    world.barrier()
+    accounts = loop.train(chain(first, stages), cfg.loop, world, folder, cfg.seed)
+    weights = folder / "weights.safetensors"
+    if world.is_first:
+        save_weights(weights, name, system)
+    world.barrier(patient=True)
+    if any(p.is_meta for p in system.model.parameters()):  # only the first holds the whole
+        system.model.load_state_dict(checkpoint.read_tensors(weights), assign=True)
+    system.model.to(world.device)
+    result = conclude(name, recipe, system, folder, accounts, world)
+    world.barrier(patient=True)
+    return result
 
 
 def conclude(
@@ -137,11 +170,11 @@ def conclude(
     pictures = folder / "pictures"
     captions = {p.name: text for p, text in system.pictures(evaluation, pictures).items()}
     checkpoint.write_json(pictures / "captions.json", captions)
-    data, notes = asdict(system.data_used()), [*system.notes(), *evaluation.notes]
+    notes = [*system.notes(), *evaluation.notes]
     result = {
         "system": name,
         "recipe": recipe,
-        "data": data,
+        "data": asdict(system.data_used()),
         "seed": system.cfg.seed,
         "seconds": round(sum(a["seconds"] for a in accounts), 2),
         "seconds_evaluation": round(time.monotonic() - began, 2),
@@ -156,13 +189,20 @@ def conclude(
         "notes": notes,
     }
     checkpoint.write_json(folder / "result.json", result)
+    _write_pages(type(system), recipe, system.cfg, folder, result)
+    return result
+
+
+def _write_pages(
+    cls: type[AnySystem], recipe: str, cfg: Any, folder: Path, result: dict[str, Any]
+) -> None:
+    """Write the model card and the page of a run that has its result."""
     card = {
         **card_info(folder),
-        "paper": asdict(system.paper),
-        "intended": system.intended,
-        "limits": notes,
+        "paper": asdict(cls.paper),
+        "intended": cls.intended,
+        "limits": result["notes"],
         "licence": "MIT for the code; for the weights, the terms of the data they learned from",
     }
     write_model_card(folder, card)
-    write_run_page(folder, to_json(type(system).recipes.get(recipe, system.cfg)))
-    return result
+    write_run_page(folder, to_json(cls.recipes.get(recipe, cfg)))

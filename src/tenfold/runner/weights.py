@@ -67,6 +67,16 @@ def weights_of(path: Path) -> Path:
     return file
 
 
+def _way_out(weights: Path) -> str:
+    """What to do about weights that are damaged."""
+    if (weights.parent / "checkpoints").is_dir():
+        return (
+            f"delete it and {weights.parent / 'result.json'}, and give the run's `tenfold train` "
+            "command again: it writes both anew from what each stage left"
+        )
+    return "restore it from a copy"
+
+
 def system_of(path: Path) -> str:
     """The name of the system that a run, a weights file or an official file belongs to."""
     return official_of(path) or checkpoint.read_header(weights_of(path))[0]
@@ -108,12 +118,13 @@ def load(cls: type[AnySystem], path: Path) -> AnySystem:
     system = construct(cls, from_json(type(next(iter(cls.recipes.values()))), values))
     on_meta = any(p.is_meta for p in system.model.parameters())  # each process trains a part of it
     try:
-        system.model.load_state_dict(checkpoint.read_tensors(file), assign=on_meta)
+        tensors = checkpoint.read_tensors(file, _way_out(file))
+        system.model.load_state_dict(tensors, assign=on_meta)
     except RuntimeError as error:  # torch lists every key on a line of its own
         raise ValueError(f"{file} does not fit its own configuration: {error}") from error
     system.model.eval()
-    tensors, version = versions_of(file.parent).read()  # of what was learned after the training
+    learned, version = versions_of(file.parent).read()  # after the training
     if version is not None:
         assert isinstance(system, Learns)
-        system.restore_learned(tensors, version.classes)
+        system.restore_learned(learned, version.classes)
     return system

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+from tenfold.files import write_text
 
 from .plots import LINE_ART
 
-pass
-pass
+if TYPE_CHECKING:
+    from jinja2 import Template
 
+OWN = re.compile(rb'<meta name="generator" content="tenfold |<footer>tenfold \d')
+"""Mark of a page that tenfold wrote: the first, or the footer of those before there was one."""
 INLINE_LIMIT = 8 * 1024 * 1024
 """Larger pictures are linked, not inlined: a page should open on a phone."""
 
@@ -103,28 +110,47 @@ def footer(what: str) -> str:
     return f"tenfold {__version__}, {what}, written {datetime.now():%Y-%m-%d %H:%M}"
 
 
+def require_own_page(path: Path) -> None:
+    """Raise ValueError if a page is there that tenfold did not write."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; move it away: a page is written there")
+    if path.is_file() and not OWN.search(path.read_bytes()):
+        raise ValueError(
+            f"{path} was not written by tenfold and is not overwritten; move it away, or give "
+            "another folder"
+        )
+
+
 def write_page(page: Page, out: Path) -> Path:
-    """Render and put in place at once: a reader never sees half a page."""
+    """Render and put in place at once: a reader never sees half a page.
+
+    A page of the same name that others wrote is a ValueError.
+    """
+    require_own_page(out)
     return write_whole(out, rendered(page))
 
 
 def rendered(page: Page) -> str:
     """The page as HTML."""
+    from tenfold import __version__
+
+    return _template().render(page=page, version=__version__)
+
+
+@cache
+def _template() -> Template:
     from jinja2 import Environment, StrictUndefined
 
     text = files("tenfold.viz").joinpath("page.html.jinja").read_text(encoding="utf-8")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.from_string(text).render(page=page)
+    return environment.from_string(text)
 
 
 def write_whole(out: Path, content: str) -> Path:
     """Write a text file under a temporary name, then rename it."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content.encode("utf-8"))
-    os.replace(temporary, out)
+    write_text(out, content)
     return out
 
 

@@ -94,7 +94,7 @@ def encoded(figure: Any, fmt: Format, dpi: int = 180) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
-    _make_legible(figure)
+    make_legible(figure)
     out = io.BytesIO()
     metadata: dict[str, str | None] = {"Date": None} if fmt == "svg" else {"Software": None}
     if fmt == "png" and _is_line_art(figure):
@@ -103,7 +103,7 @@ def encoded(figure: Any, fmt: Format, dpi: int = 180) -> bytes:
     return out.getvalue()
 
 
-def _make_legible(figure: Any) -> None:
+def make_legible(figure: Any) -> None:
     """Give words of other scripts fonts that have them; what no font has is spelled as numbers."""
     from matplotlib.text import Text
     from matplotlib.ticker import FixedLocator

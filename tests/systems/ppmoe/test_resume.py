@@ -28,7 +28,8 @@ def test_a_checkpoint_goes_on_on_any_layout(tmp_path: Path) -> None:
     steps = [p.name for p in (tmp_path / "stopped/checkpoints/train").glob("step-*")]
     assert steps == ["step-000000003"]
     files = list((tmp_path / "stopped/checkpoints/train/step-000000003").iterdir())
-    assert {f.suffix for f in files} == {".safetensors", ".pt"}  # nothing pickled but numbers
+    # nothing pickled but numbers
+    assert {f.suffix for f in files} == {".safetensors", ".pt", ".sha256"}
     shutil.copytree(tmp_path / "stopped", tmp_path / "1-1-1")
     work.train(tmp_path / "1-1-1", work.Layout(), 1, HERE)
     names = [*work.LAYOUTS, "1-1-1"]

@@ -8,9 +8,7 @@ line and hold hostile files to stated limits.
 from __future__ import annotations
 
 import math
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
+
+from tenfold.files import write_text
 
 from .clips import Clip, check_frames, check_names, check_table
 from .kinematics import joint_positions, positions_to_rotations, slerp
@@ -247,15 +247,7 @@ def write_bvh(path: Path, bvh: Bvh) -> None:
     joint_lines(0, "")
     lines += ["MOTION", f"Frames: {len(bvh.motion)}", f"Frame Time: {bvh.frame_time!r}"]
     lines += [" ".join(f"{value:.9g}" for value in row) for row in bvh.motion]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def read(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, Shaped
+
+from tenfold.files import replacing
 
 from .grid import MISSING_ALLOWED, Grid
 from .statistics import Indices, Readable, State, each_field, numbered
@@ -64,17 +65,13 @@ class Climatology:
 
         grid = {name: list(getattr(self.grid, name)) for name in _GRID}
         header = {"harmonics": self.harmonics, "diurnal": self.diurnal, "grid": grid}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        # one entry: safetensors writes several in random order
-        save_file(
-            {"upper": self.upper, "surface": self.surface},
-            temporary,
-            {"climatology": json.dumps(header)},
-        )
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            # one entry: safetensors writes several in random order
+            save_file(
+                {"upper": self.upper, "surface": self.surface},
+                temporary,
+                {"climatology": json.dumps(header)},
+            )
 
     @classmethod
     def load(cls, path: Path, grid: Grid) -> Climatology:

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tenfold.viz import plots
+from tenfold.viz.fonts import families, spelled
 
 from .data import Encoded
 from .heads import Base
@@ -156,6 +157,7 @@ def draw_space(before: Scene, base: Base, title: str = "", test: Encoded | None 
         handles.append(right.scatter([], [], s=26, color=tints[0]))
         words.append("learned (large: mean; circle: one σ of the shared covariance)")
         figure.legend(handles, words, loc="outside lower center", ncols=5, columnspacing=1.2)
+        plots.make_legible(figure)
         figure.draw_without_rendering()  # settles the layout that names are placed in
         dots = np.concatenate([plane.known, plane.photos])
         name_spots(left, near, [before.known[i] for i in plane.near], [ink] * len(near), dots)
@@ -220,10 +222,11 @@ def name_spots(
         note.update_positions(renderer)
         return Text.get_window_extent(note, renderer)
 
+    family = families(names)
     for spot, name, tint in zip(spots, names, tints, strict=True):
         note = axes.annotate(
-            short(name), spot, (0, 0), textcoords="offset points", fontsize=8.5, color=tint,
-            weight="bold", zorder=6, path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            spelled(short(name)), spot, (0, 0), textcoords="offset points", fontsize=8.5,
+            fontfamily=family, color=tint, weight="bold", zorder=6, path_effects=[withStroke(linewidth=2.5, foreground="white")],
             arrowprops={"arrowstyle": "-", "color": tint, "linewidth": 0.7, "shrinkB": 3},
         )  # fmt: skip
         note.set_in_layout(False)

@@ -7,6 +7,7 @@ with rows from north to south or south to north, and have missing points (NaN).
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from tenfold.files import write_text
 from tenfold.metrics.weather import EARTH_KM, Position, great_circle_km
 
 from .config import Thresholds
@@ -263,13 +265,14 @@ def track(
 
 def write_csv(file: Path, tracks: Mapping[str, Sequence[Position]]) -> None:
     """Storm name -> track, one row a position; what is not known is empty."""
-    with file.open("w", newline="", encoding="utf-8") as out:
-        rows = csv.writer(out, lineterminator="\n")
-        rows.writerow(COLUMNS)
-        for storm, p in ((storm, p) for storm, positions in tracks.items() for p in positions):
-            numbers = (p.hour, p.lat, p.lon, p.msl, p.wind, p.vorticity)
-            shown = ["" if math.isnan(x) else repr(float(x)) for x in numbers]
-            rows.writerow([storm, *shown, " ".join(p.skipped)])
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for storm, p in ((storm, p) for storm, positions in tracks.items() for p in positions):
+        numbers = (p.hour, p.lat, p.lon, p.msl, p.wind, p.vorticity)
+        shown = ["" if math.isnan(x) else repr(float(x)) for x in numbers]
+        rows.writerow([storm, *shown, " ".join(p.skipped)])
+    write_text(file, text.getvalue())
 
 
 def read_track(file: Path, storm: str | None = None) -> list[Position]:
@@ -338,7 +341,7 @@ def write_geojson(file: Path, tracks: Mapping[str, Sequence[Position]]) -> None:
             place = [round((p.lon + 180) % 360 - 180, 6), round(p.lat, 6)]
             add("Point", place, storm=storm, hour=p.hour, **known, skipped=list(p.skipped))
     whole = {"type": "FeatureCollection", "features": features}
-    file.write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(file, json.dumps(whole, indent=1, allow_nan=False) + "\n")
 
 
 def cut_line(points: Sequence[tuple[float, float]]) -> list[list[list[float]]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from tenfold.core import dist
 from tenfold.data.weather.forecast_file import ForecastFile
 from tenfold.data.weather.grid import Grid
+from tenfold.files import claim
 from tenfold.viz.predictions import Trained
 
 from .config import PredictOptions
@@ -43,6 +44,8 @@ def predict(
     given = read_inputs(source, model, grid, options)
     forecast = Forecast(model, options, given)
     path = out / f"forecast.{options.write}"
+    if dist.current().is_first:
+        claim(path)
     write_states(forecast, path, trained.system)
     if not dist.current().is_first:
         return []

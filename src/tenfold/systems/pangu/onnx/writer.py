@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import nn
 
+from tenfold.files import replacing
 from tenfold.weights.onnx_file import GRAPH, INITIALISER, RAW_DATA, need_onnx, prefixed
 
 from .graph import Graph
@@ -379,13 +379,7 @@ def _save(path: Path, model: Any, weights: list[tuple[Any, Any]]) -> None:
             'Write it with bias="compact"'
         )
     model.ClearField("graph")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as out:
-            out.write(model.SerializeToString() + prefixed(GRAPH, length) + graph)
-            for (head, _), (_, values) in zip(heads, weights, strict=True):
-                out.write(head + np.ascontiguousarray(values(), dtype="<f4").tobytes())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("xb") as out:
+        out.write(model.SerializeToString() + prefixed(GRAPH, length) + graph)
+        for (head, _), (_, values) in zip(heads, weights, strict=True):
+            out.write(head + np.ascontiguousarray(values(), dtype="<f4").tobytes())
