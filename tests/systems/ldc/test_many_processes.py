@@ -58,4 +58,4 @@ def test_two_processes_measure_and_predict_as_one(
     )
     page = Path("predictions.html")
     pages = [re.sub(rb"written [\d-]+ [\d:]+", b"", files.pop(page)) for files in (one, two)]
-    assert len(one) == 2 and one == two and pages[0] == pages[1]
+    assert len(one) == 3 and one == two and pages[0] == pages[1]
