@@ -35,13 +35,14 @@ LINE_ART = "line art on white"
 
 
 @contextmanager
-def canvas(theme: Theme, width: Number, height: Number) -> Iterator[Any]:
+def canvas(theme: Theme, width: Number, height: Number, texts: Sequence[str] = ()) -> Iterator[Any]:
     """Open a figure outside pyplot (no global state) in the house style.
 
     Args:
         theme: Colours of text, grid and ground.
         width: Width in inches.
         height: Height in inches.
+        texts: Words of users that are measured before the figure is encoded, for their fonts.
 
     Yields:
         A matplotlib `Figure`; draw and encode it inside the context, where the style holds.
@@ -50,6 +51,7 @@ def canvas(theme: Theme, width: Number, height: Number) -> Iterator[Any]:
 
     text, grid, ground = INK[theme]
     style: dict[Any, Any] = {
+        "font.family": families(texts),
         "font.size": 10,
         "axes.titlesize": 11,
         "axes.titleweight": "bold",

@@ -335,7 +335,8 @@ def test_a_detector_in_onnx_is_the_detector(tmp_path: Path, masks: bool) -> None
     torch.nn.init.normal_(network.head.box_head.classify.weight, std=0.5)
     torch.nn.init.normal_(network.head.rpn.score.weight, std=0.5)
     what = system.export_part("detect", (64, 128))
-    assert export_checked(what, "onnx", tmp_path / "detector.onnx") < TOLERANCE
+    if masks:  # the other graph is a part of this one, and export takes seconds
+        assert export_checked(what, "onnx", tmp_path / "detector.onnx") < TOLERANCE
     with torch.no_grad():
         (want,) = network.detect(what.inputs[0], torch.tensor([[64, 128]]))
         found = dict(zip(what.output_names, what.module(*what.inputs), strict=False))

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tenfold.viz import plots
-from tenfold.viz.fonts import families, spelled
+from tenfold.viz.fonts import spelled
 
 from .data import Encoded
 from .heads import Base
@@ -57,7 +57,8 @@ def listing(names: Sequence[str], room: int = 76) -> str:
 
 
 def short(name: str, most: int = 24) -> str:
-    """A name that a picture has room for."""
+    """A name that a picture has room for, in characters that it can draw."""
+    name = spelled(name)
     return name if len(name) <= most else name[: most - 1].rstrip() + "…"
 
 
@@ -122,7 +123,7 @@ def draw_space(before: Scene, base: Base, title: str = "", test: Encoded | None 
     ink, grid, _ = plots.INK["light"]
     tints = [plots.colour(i) for i in range(len(before.names))]
     marks = [MARKERS[i // len(plots.COLOURS["light"]) % len(MARKERS)] for i in range(len(tints))]
-    with plots.canvas("light", 10, 5.1) as figure:
+    with plots.canvas("light", 10, 5.1, [*before.names, *before.known]) as figure:
         left, right = figure.subplots(1, 2, sharex=True, sharey=True)
         for axes in (left, right):
             axes.scatter(*plane.known.T, s=20, color="#8b949e", linewidths=0, label="known class")
@@ -148,7 +149,7 @@ def draw_space(before: Scene, base: Base, title: str = "", test: Encoded | None 
         for axes in (left, right):
             axes.set_xlabel("main direction of the class means (σ)")
         left.set_ylabel("second direction (σ)")
-        title = title or f"Learned: {listing(before.names)}"
+        title = spelled(title) or f"Learned: {listing(before.names)}"
         figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=12)
         handles, words = left.get_legend_handles_labels()
         if test is not None:
@@ -157,7 +158,6 @@ def draw_space(before: Scene, base: Base, title: str = "", test: Encoded | None 
         handles.append(right.scatter([], [], s=26, color=tints[0]))
         words.append("learned (large: mean; circle: one σ of the shared covariance)")
         figure.legend(handles, words, loc="outside lower center", ncols=5, columnspacing=1.2)
-        plots.make_legible(figure)
         figure.draw_without_rendering()  # settles the layout that names are placed in
         dots = np.concatenate([plane.known, plane.photos])
         name_spots(left, near, [before.known[i] for i in plane.near], [ink] * len(near), dots)
@@ -222,11 +222,10 @@ def name_spots(
         note.update_positions(renderer)
         return Text.get_window_extent(note, renderer)
 
-    family = families(names)
     for spot, name, tint in zip(spots, names, tints, strict=True):
         note = axes.annotate(
-            spelled(short(name)), spot, (0, 0), textcoords="offset points", fontsize=8.5,
-            fontfamily=family, color=tint, weight="bold", zorder=6, path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            short(name), spot, (0, 0), textcoords="offset points", fontsize=8.5, color=tint,
+            weight="bold", zorder=6, path_effects=[withStroke(linewidth=2.5, foreground="white")],
             arrowprops={"arrowstyle": "-", "color": tint, "linewidth": 0.7, "shrinkB": 3},
         )  # fmt: skip
         note.set_in_layout(False)
