@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any, get_type_hints
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, get_type_hints
 
 from tenfold.core.errors import nearest
+from tenfold.printable import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+LIST_FLAGS = "--list-flags"
+"""Word that has a verb print the options that it takes, for completion."""
+COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
+"""Options of tyro itself."""
 
 
 def flags_of(cls: Any, prefix: str = "--") -> list[str]:
@@ -26,11 +34,14 @@ def flags_of(cls: Any, prefix: str = "--") -> list[str]:
 
 def parse(function: Callable[..., Any], rest: list[str], prog: str, flags: list[str]) -> Any:
     """Let tyro parse; an unknown flag is a one-line error with the nearest name."""
+    if LIST_FLAGS in rest:
+        say("\n".join(flags))
+        return None
     import tyro
 
     for word in rest:
         flag = word.split("=", 1)[0].replace("_", "-")
-        if word.startswith("--") and flag not in [*flags, "--help"]:
+        if word.startswith("--") and flag not in [*flags, "--help", *COMPLETION]:
             if flag.startswith("--no-") and "--" + flag[5:] in flags:
                 continue
             parent, _, leaf = flag.rpartition(".")
@@ -40,14 +51,31 @@ def parse(function: Callable[..., Any], rest: list[str], prog: str, flags: list[
     return tyro.cli(function, args=rest, prog=prog)
 
 
-def table_of(title: str, *columns: str) -> Table:
-    """An empty table whose cells wrap."""
-    from rich.table import Table
+def say(text: object = "", file: TextIO | None = None) -> None:
+    """Print a text of one or more lines; control characters in it never reach the terminal."""
+    stream = file or sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    shown = printable(str(text), "\n").encode(encoding, "replace").decode(encoding)
+    print(shown, file=stream, flush=file is not None)
 
-    table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+
+def table_of(title: str, *columns: str) -> Table:
+    """An empty table whose cells wrap; `add_row` of `arguments` fills it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Text(printable(title), style="table.title")
+    table = Table(title=shown, title_justify="left", show_edge=False, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(Text(printable(column)), overflow="fold")
     return table
+
+
+def add_row(table: Table, *cells: str) -> None:
+    """Add plain text: brackets are no markup, control characters are replaced."""
+    from rich.text import Text
+
+    table.add_row(*[Text(printable(cell, "\n")) for cell in cells])
 
 
 def show(thing: Any) -> None:
@@ -58,6 +86,11 @@ def show(thing: Any) -> None:
     if not console.is_terminal:
         console = Console(width=int(os.environ.get("COLUMNS", "140")))
     console.print(thing)
+
+
+def path_or(default: Path, given: str) -> Path:
+    """The path that was given (also "."), or the default where none was."""
+    return Path(given) if given else default
 
 
 def positional(name: str) -> Any:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from .arguments import parse, show, table_of
+from .arguments import add_row, parse, show, table_of
 
 EXTRAS = {
     "export": ("onnx", "onnxruntime", "onnxscript"),
@@ -83,7 +83,7 @@ def doctor(rest: list[str]) -> None:
         healthy = True
         for what, found, good, advice in examine():
             healthy &= good
-            table.add_row(what, found, "ok" if good else advice)
+            add_row(table, what, found, "ok" if good else advice)
         show(table)
         if not healthy:
             sys.exit(1)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tenfold.systems import refusal, system_class
 
-from .arguments import parse, positional
+from .arguments import parse, positional, say
 
 
 def export(rest: list[str]) -> None:
@@ -44,7 +44,7 @@ def export(rest: list[str]) -> None:
                 raise refusal(name, "export official files")
             folder = weights.parent / "official" if out == Path() else out
             for path in system.export_official(folder):
-                print(path)
+                say(path)
             return
         suffix = ".onnx" if to == "onnx" else ".pt2"
         target = weights.with_name(name + suffix) if out == Path() else out
@@ -57,7 +57,7 @@ def export(rest: list[str]) -> None:
         else:
             raise refusal(name, "export")
         worst = export_checked(what, to, target)
-        print(f"{target}  (largest difference from eager: {worst:.2g})")
+        say(f"{target}  (largest difference from eager: {worst:.2g})")
 
     parse(verb, rest, "tenfold export", ["--to", "--out", "--part", "--size"])
 
@@ -89,10 +89,10 @@ def convert(rest: list[str]) -> None:
         if not issubclass(cls, Converts):
             raise refusal(system, "convert")
         made, account = cls.convert(checkpoint)
-        print(account.report())
+        say(account.report())
         if not partial:
             account.require_complete()
         plain = checkpoint.with_name(checkpoint.name.split(".")[0])
-        print(save_converted(plain if out == Path() else out, system, made, account.report()))
+        say(save_converted(plain if out == Path() else out, system, made, account.report()))
 
     parse(verb, rest, "tenfold convert", ["--out", "--partial"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tenfold.core.errors import UsageError
 
-from .arguments import parse, positional, show, table_of
+from .arguments import add_row, parse, positional, say, show, table_of
 
 if TYPE_CHECKING:
     from tenfold.core.versions import Learned, Versions
@@ -63,7 +63,7 @@ def learn(rest: list[str]) -> None:
                 versions.go(to) if to is not None else versions.undo() if undo else versions.redo()
             )
             came = "" if before is None else f", was at version {before}"
-            print(f"{run} is at version {now}{came}")
+            say(f"{run} is at version {now}{came}")
 
     flags = ["--name", "--undo", "--redo", "--history", "--to"]
     if not rest:
@@ -112,7 +112,7 @@ def _learn(versions: Versions, folder: Path, name: str) -> None:
         learned = system.learn(folder, name)
         number = versions.add(system.learned_state(), learned)
     ended = time.monotonic()
-    print(
+    say(
         f"{run} is at version {number}, was at version {before}; learned in "
         f"{ended - opened:.2f} s, after {opened - began:.2f} s to open the run"
     )
@@ -121,45 +121,42 @@ def _learn(versions: Versions, folder: Path, name: str) -> None:
         assert Path(file).name == file
         picture = versions.file(number).with_suffix("") / file
         checkpoint.write_bytes(picture, content)
-        print(picture)
-    print(f"undo: tenfold learn {shlex.quote(str(run))} --undo")
+        say(picture)
+    say(f"undo: tenfold learn {shlex.quote(str(run))} --undo")
 
 
 def _show_learned(learned: Learned) -> None:
-    from rich.markup import escape
-
     table = table_of("learned", "class", "photos")
     for one, photos in zip(learned.names, learned.photos, strict=True):
-        table.add_row(escape(one), str(photos))
+        add_row(table, one, str(photos))
     show(table)
-    print(
+    say(
         f"kept of all {len(learned.classes)} classes: {learned.memory_after:,} bytes, "
         f"before: {learned.memory_before:,}"
     )
     for note in learned.notes:
-        print(f"* {note}")
+        say(f"* {note}")
 
 
 def _show_history(versions: Versions) -> None:
-    from rich.markup import escape
-
     table = table_of(
-        escape(str(versions.run)), "version", "", "learned upon", "when", "classes learned",
+        str(versions.run), "version", "", "learned upon", "when", "classes learned",
         "photos", "classes known",
     )  # fmt: skip
     for row in versions.history():
         mark = "current" if row.current else ""
         if row.version is None:
             what = f"damaged: {row.problem}" if row.problem else "as it was trained"
-            table.add_row(str(row.number), mark, "", "", escape(what), "", "")
+            add_row(table, str(row.number), mark, "", "", what, "", "")
             continue
         version = row.version
-        table.add_row(
+        add_row(
+            table,
             str(row.number),
             mark,
             str(version.parent),
             version.when,
-            escape(", ".join(version.names)),
+            ", ".join(version.names),
             ", ".join(str(n) for n in version.photos),
             str(len(version.classes)),
         )

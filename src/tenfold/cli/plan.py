@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tenfold.core.errors import UsageError, nearest
 
-from .arguments import flags_of, parse, positional, show, table_of
+from .arguments import add_row, flags_of, parse, positional, say, show, table_of
 
 if TYPE_CHECKING:
     from tenfold.systems.ppmoe.planner.clusters import Calibration, Cluster
@@ -56,7 +56,7 @@ def plan(rest: list[str]) -> None:
         "`tenfold plan SYSTEM --help` lists every option."
     )
     if not rest or rest[0] in ("-h", "--help"):
-        print(usage)
+        say(usage)
         return
     if rest[0] not in PLANNERS:
         nearest(rest[0], list(PLANNERS), "system that can be planned")
@@ -114,7 +114,7 @@ def _plan_ppmoe(rest: list[str]) -> None:
         where = cluster or ("4x8xV100-32G" if measured is None else "local")
         at = _with(clusters.parse_cluster(where, shape, measured), constants)
         if measured is not None and measured.shape.hidden != shape.hidden:
-            print(
+            say(
                 f"* the rates were measured at hidden {measured.shape.hidden}, not {shape.hidden}: "
                 "calibrate with this model"
             )
@@ -160,7 +160,7 @@ def _calibration(
     _print(report.calibration_table(found))
     target = out / "calibration.json"
     checkpoint.write_json(target, found.to_json())
-    print(f"{target}\n")
+    say(f"{target}\n")
     return found
 
 
@@ -193,21 +193,21 @@ def _search(
     made = plan(shape, cluster, batch, extensions, virtual=virtual, memory_share=memory_share)
     # Rates of local processes say nothing of a cluster of machines.
     points = [] if cluster.machine.own_link else curve(made)
-    print("\n".join(report.heading(made)))
+    say("\n".join(report.heading(made)))
     best = made.best
     how = "with measured rates" if cluster.measured else "with tuned constants, not measured"
-    print(
+    say(
         f"best: {best.label()}: {best.rate:.0f} tokens/s/GPU, bubble {best.cost.bubble:.1%}; "
         f"predicted {how}\n"
     )
     for table in report.tables_of(made, points):
         _print(table)
     for note in report.notes(made):
-        print(f"* {note}")
+        say(f"* {note}")
     ours = made.best_of("ppmoe")
     for one in [best] if ours in (None, best) else [best, ours]:
         assert one is not None
-        print(f"\n{one.label()}\n  {launch_command(made, one)}")
+        say(f"\n{one.label()}\n  {launch_command(made, one)}")
     if out == Path():
         return
     pictures = {"pareto.png": report.pareto_png(made)}
@@ -216,15 +216,15 @@ def _search(
     checkpoint.write_json(out / "plan.json", report.plan_json(made, points))
     for name, picture in pictures.items():
         (out / name).write_bytes(picture)
-    print("\n".join(["", *(str(out / name) for name in ["plan.json", *pictures])]))
+    say("\n".join(["", *(str(out / name) for name in ["plan.json", *pictures])]))
 
 
 def _print(table: Table) -> None:
     shown = table_of(table.title, *table.columns)
     for row in table.rows:
-        shown.add_row(*row)
+        add_row(shown, *row)
     show(shown)
-    print()
+    say()
 
 
 def _paper(out: Path) -> None:
@@ -236,7 +236,7 @@ def _paper(out: Path) -> None:
     for table in tables:
         _print(table)
     legend = "; ".join(f"{tag}: {what}" for tag, what in TAGS.items())
-    print(f"* source: {legend}\n* {WARNING}")
+    say(f"* source: {legend}\n* {WARNING}")
     if out == Path():
         return
     from tenfold.core import checkpoint, dist, log
@@ -247,7 +247,7 @@ def _paper(out: Path) -> None:
         out / "ppmoe-plan.json", {**report.paper_json(), "environment": environment}
     )
     checkpoint.write_text(out / "ppmoe-plan.md", page)
-    print(f"\n{out / 'ppmoe-plan.json'}\n{out / 'ppmoe-plan.md'}")
+    say(f"\n{out / 'ppmoe-plan.json'}\n{out / 'ppmoe-plan.md'}")
 
 
 def _page(tables: Sequence[Table], notes: list[str], environment: dict[str, Any]) -> str:

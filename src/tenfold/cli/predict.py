@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from tenfold.systems import system_class
 
-from .arguments import flags_of, parse, positional
+from .arguments import flags_of, parse, positional, say
 
 
 def predict(rest: list[str]) -> None:
@@ -46,7 +46,7 @@ def predict(rest: list[str]) -> None:
         home = run if run.is_dir() else run.parent
         folder = home / "predictions" / file.resolve().name if out == Path() else out
         for path in use.predict(run, file, folder, options, device):
-            print(path)
+            say(path)
 
     shown = tyro.conf.arg(name="") if asked is not None else tyro.conf.Suppress
     verb.__annotations__ = {

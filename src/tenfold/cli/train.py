@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tenfold.core.errors import UsageError, nearest
 from tenfold.systems import SYSTEMS, system_class
 
-from .arguments import flags_of, parse
+from .arguments import flags_of, parse, say
 from .results import show_result
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def train(rest: list[str]) -> None:
         "`tenfold train SYSTEM RECIPE --help` lists every field."
     )
     if not rest or rest[0] in ("-h", "--help"):
-        print(usage)
+        say(usage)
         return
     cls = system_class(rest[0])
     name, recipes = rest[0], cls.recipes
@@ -77,7 +77,7 @@ def train(rest: list[str]) -> None:
         result = runs.train(name, cls, recipe, config, folder, run.fresh)
         if result:
             show_result(result)
-            print(f"\n{folder / 'report.html'}")
+            say(f"\n{folder / 'report.html'}")
 
     verb.__annotations__["config"] = Annotated[type(default), tyro.conf.arg(name="")]
     verb.__annotations__["run"] = Run
@@ -92,9 +92,9 @@ def _show_dry_run(cls: type[System[Any]], config: Any) -> None:
     from tenfold.runner.dry_run import dry_run
 
     for key, value in flatten(to_json(config)).items():
-        print(f"{key:28} {value}")
+        say(f"{key:28} {value}")
     found = dry_run(cls, config)
-    print(f"\nparameters of the first stage: {found.parameters:,}")
-    print("\n".join(["stages:", *("  " + s for s in found.stages)]))
-    print("\n".join(["one batch:", *("  " + s for s in found.batch)]))
-    print("one step:", ", ".join(f"{k} {v:.5g}" for k, v in found.losses.items()))
+    say(f"\nparameters of the first stage: {found.parameters:,}")
+    say("\n".join(["stages:", *("  " + s for s in found.stages)]))
+    say("\n".join(["one batch:", *("  " + s for s in found.batch)]))
+    say("one step: " + ", ".join(f"{k} {v:.5g}" for k, v in found.losses.items()))

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import errno
+import json
+import os
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
+
+from tenfold.printable import printable
 
 BUG = 70
 HUNG = 75
@@ -12,15 +20,28 @@ HUNG = 75
 LOST = 76
 """Another process is gone."""
 
-MISTAKES = (
-    ValueError,
-    FileNotFoundError,
-    NotADirectoryError,
-    IsADirectoryError,
-    PermissionError,
-    ModuleNotFoundError,
-)
+MISTAKES = (ValueError, OSError, ImportError)
 """Errors that a user can mend: one line, exit code 2."""
+
+EXTRAS = {
+    "export": ("onnx", "onnxruntime", "onnxscript"),
+    "text": ("tokenizers",),
+    "weather": ("h5py", "h5netcdf", "xarray", "zarr", "landcheck"),
+}
+"""Extra of the package -> the modules that it installs."""
+
+ADVICE = {
+    errno.ENOSPC: "free some space and give the same command again, it goes on",
+    errno.EDQUOT: "free some space and give the same command again, it goes on",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EROFS: "give a folder that can be written",
+    errno.ENAMETOOLONG: "give a shorter name: file systems take 255 bytes",
+    errno.EACCES: "change its permissions, or give another",
+    errno.EPERM: "change its permissions, or give another",
+    errno.ELOOP: "its links lead in a circle",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+}
+"""Number of an operating system's error -> the way out."""
 
 
 def exit_code(error: BaseException) -> int:
@@ -35,6 +56,40 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     return BUG
+
+
+def message(error: BaseException) -> str:
+    """Return what is wrong and the way out, for whoever started the program."""
+    if isinstance(error, OSError) and error.errno is not None:
+        named = isinstance(error.filename, (str, bytes, os.PathLike))  # or opened by its number
+        name = [os.fsdecode(error.filename)] if named else []
+        what = ": ".join([*name, error.strerror or errno.errorcode.get(error.errno, "error")])
+        return f"{what}; {ADVICE[error.errno]}" if error.errno in ADVICE else what
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        top = error.name.partition(".")[0]
+        extra = next((e for e, modules in EXTRAS.items() if top in modules), "")
+        if extra and "pip install" not in str(error):
+            return f"this needs the package {top}: {install(extra)}"
+    return str(error) or type(error).__name__
+
+
+def install(extra: str) -> str:
+    """The command that installs an extra, from a checkout and from an index."""
+    return f"pip install -e '.[{extra}]' in a checkout, or pip install 'tenfold[{extra}]'"
+
+
+def report_to_torchrun(text: str) -> None:
+    """Leave the line where torchrun looks for it: it then ends torchrun's own report.
+
+    The file also holds the exit code as soon as torchrun has copied it to the
+    `TORCHELASTIC_ERROR_FILE` of its own environment. Nothing happens without torchrun.
+    """
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not file or "TORCHELASTIC_RUN_ID" not in os.environ:
+        return
+    said = {"message": printable(text, "\n"), "extraInfo": {"timestamp": str(int(time.time()))}}
+    with contextlib.suppress(OSError):
+        Path(file).write_text(json.dumps({"message": said}), encoding="utf-8")
 
 
 class UsageError(ValueError):

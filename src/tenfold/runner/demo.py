@@ -16,7 +16,8 @@ import torch
 
 from tenfold.core import checkpoint
 from tenfold.core.config import differences, to_json
-from tenfold.core.errors import exit_code
+from tenfold.core.errors import exit_code, message
+from tenfold.printable import printable
 from tenfold.report.html import write_demo_page, write_run_page
 from tenfold.systems import SYSTEMS, system_class
 
@@ -46,7 +47,8 @@ def run_demo(names: Sequence[str], out: Path) -> tuple[Path, list[dict[str, Any]
     for row in _rows(names, out, jobs):
         rows[row["system"]] = row
         said = row.get("error") or f"done in {row['seconds']:.0f} s"
-        print(f"[{len(rows)}/{len(names)}] {row['system']}: {said}", file=sys.stderr, flush=True)
+        line = printable(f"[{len(rows)}/{len(names)}] {row['system']}: {said}")
+        print(line, file=sys.stderr, flush=True)
     ordered = [rows[name] for name in names]
     checkpoint.write_json(out / "demo.json", ordered)
     return write_demo_page(ordered, out / "report.html"), ordered
@@ -72,7 +74,7 @@ def _caught(name: str, out: Path) -> dict[str, Any]:
         return {
             "system": name,
             "task": SYSTEMS[name].task,
-            "error": f"{type(error).__name__}: {error}",
+            "error": f"{type(error).__name__}: {message(error)}",
             "exit_code": exit_code(error),
         }
 

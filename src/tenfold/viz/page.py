@@ -10,10 +10,9 @@ from importlib.resources import files
 from pathlib import Path
 from urllib.parse import quote
 
-from .plots import LINE_ART
+from tenfold.printable import printable
 
-pass
-pass
+from .plots import LINE_ART
 
 INLINE_LIMIT = 8 * 1024 * 1024
 """Larger pictures are linked, not inlined: a page should open on a phone."""
@@ -109,8 +108,9 @@ def write_page(page: Page, out: Path) -> Path:
 
     text = files("tenfold.viz").joinpath("page.html.jinja").read_text(encoding="utf-8")
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=lambda value: printable(value, "\n\t") if type(value) is str else value,
+    )  # fmt: skip
     return write_whole(out, environment.from_string(text).render(page=page))
 
 
@@ -118,8 +118,12 @@ def write_whole(out: Path, content: str) -> Path:
     """Write a text file under a temporary name, then rename it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content.encode("utf-8"))
-    os.replace(temporary, out)
+    try:
+        temporary.write_bytes(content.encode("utf-8", "replace"))
+        os.replace(temporary, out)
+    except OSError:  # a full disk, a folder of that name: nothing half-written is left
+        temporary.unlink(missing_ok=True)
+        raise
     return out
 
 

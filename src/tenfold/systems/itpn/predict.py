@@ -14,7 +14,8 @@ from torch import nn
 from tenfold.core import dist
 from tenfold.core.divide import divided
 from tenfold.data.images.decode import photos_below, read_picture
-from tenfold.viz.predictions import Trained, output_name, printable, spread
+from tenfold.printable import printable
+from tenfold.viz.predictions import Trained, output_name, spread
 
 from . import draw
 from .config import Config, PredictOptions
