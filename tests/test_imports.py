@@ -19,11 +19,12 @@ MODULES = {
     for path in sorted(SOURCE.rglob("*.py"))
 }
 PACKAGES = {name for name, path in MODULES.items() if path.name == "__init__.py"}
-LEAVES = {"structures", "printable", "tenfold.__version__"}
+LEAVES = {"structures", "printable", "extras", "tenfold.__version__"}
 """What every room may import."""
 MAY_IMPORT = {
     "structures": set(),
     "printable": set(),
+    "extras": set(),
     "core": {"core"},
     "nn": {"nn"},
     "metrics": {"metrics"},

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
+import itertools
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, get_type_hints
 
-from tenfold.core.errors import nearest
+from tenfold.core.errors import UsageError, nearest
 from tenfold.printable import printable
 
 if TYPE_CHECKING:
@@ -19,6 +24,13 @@ LIST_FLAGS = "--list-flags"
 """Word that has a verb print the options that it takes, for completion."""
 COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
 """Options of tyro itself."""
+PLAIN = {
+    r"^Error parsing (config|options|run)\b[\w.]*: ": "",  # the message itself names the option
+    r"^Error parsing ": "",
+    r"invalid literal for int\(\) with base 10: (.*)": r"\1 is no whole number",
+    r"could not convert string to float: (.*)": r"\1 is no number",
+}
+"""Words of tyro and Python -> words of ours."""
 
 
 def flags_of(cls: Any, prefix: str = "--") -> list[str]:
@@ -48,7 +60,38 @@ def parse(function: Callable[..., Any], rest: list[str], prog: str, flags: list[
             negated = f"{parent}.{leaf.removeprefix('no-')}"
             if negated not in flags:
                 nearest(flag, flags, "option")
-    return tyro.cli(function, args=rest, prog=prog)
+    if "--help" in rest or "-h" in rest:
+        return tyro.cli(function, args=rest, prog=prog)
+
+    @functools.wraps(function)
+    def given(*args: Any, **options: Any) -> Callable[[], Any]:
+        return functools.partial(function, *args, **options)
+
+    said, columns = io.StringIO(), os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "10000"  # tyro frames what it says; one line of it is wanted
+    try:
+        with contextlib.redirect_stderr(said):
+            call = tyro.cli(given, args=rest, prog=prog)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise UsageError(_unframed(said.getvalue())) from None
+    finally:
+        if columns is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = columns
+    return call()
+
+
+def _unframed(box: str) -> str:
+    """What stands in a frame of tyro, in one line, without its advice to ask for help."""
+    rows = [line.strip("\u2502 ") for line in box.splitlines() if line.startswith("\u2502")]
+    words = " ".join(itertools.takewhile(lambda row: not row.startswith("\u2500"), rows))
+    text = " ".join(words.split()) or box.strip()
+    for pattern, plain in PLAIN.items():
+        text = re.sub(pattern, plain, text)
+    return text
 
 
 def say(text: object = "", file: TextIO | None = None) -> None:

@@ -15,7 +15,6 @@ from .arguments import LIST_FLAGS, flags_of, parse, positional, say
 SHELLS = ("bash", "zsh", "fish")
 ACTIONS = ("info", "check", "prepare", "get")
 """Actions of `tenfold data`."""
-PREDICTS = "predict"
 
 
 def completion(rest: list[str]) -> None:
@@ -40,7 +39,7 @@ def completion(rest: list[str]) -> None:
 
 
 def words() -> Iterator[tuple[tuple[str, ...], list[str]]]:
-    """Words before -> words that can follow, and options; the longest beginning that fits counts."""
+    """Words before -> what can follow; of the beginnings that fit, the longest counts."""
     from .app import VERBS
 
     yield (), list(VERBS)
@@ -60,7 +59,7 @@ def words() -> Iterator[tuple[tuple[str, ...], list[str]]]:
         elif verb == "plan":
             yield (verb,), ["ppmoe"]
             yield (verb, "ppmoe"), _flags(verb, "ppmoe")
-        elif verb == PREDICTS:
+        elif verb == "predict":
             own = [system_class(name).options for name in names]
             more = [flag for one in own if one is not None for flag in flags_of(type(one))]
             yield (verb,), list(dict.fromkeys([*_flags(verb), *more]))
@@ -84,9 +83,8 @@ def _bash(zsh: bool) -> str:
     """One `case` on the words so far; files are offered where nothing else fits."""
     table = [(" ".join(before), " ".join(after)) for before, after in words()]
     table.sort(key=lambda row: -len(row[0]))  # the longest beginning first
-    cases = [
-        f'    "{before + " " if before else ""}"*) words="{after}" ;;' for before, after in table
-    ]
+    begins = [(f"{before} " if before else "", after) for before, after in table]
+    cases = [f'    "{before}"*) words="{after}" ;;' for before, after in begins]
     start = ["autoload -U +X bashcompinit && bashcompinit"] if zsh else []
     return "\n".join([
         "# Completion of tenfold; made by `tenfold completion`.", *start,
@@ -114,7 +112,8 @@ def _fish() -> str:
         "    test (count $argv) -eq 0; or test \"$given[1..(count $argv)]\" = \"$argv\"",
         "end",
         "function __tenfold_is",
-        "    test (count (commandline -opc)) -eq (math (count $argv) + 1); and __tenfold_begins $argv",
+        "    test (count (commandline -opc)) -eq (math (count $argv) + 1)",
+        "    and __tenfold_begins $argv",
         "end",
     ]  # fmt: skip
     for before, after in words():

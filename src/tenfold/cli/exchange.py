@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tenfold.systems import refusal, system_class
+from tenfold.core.errors import UsageError
+from tenfold.systems import SYSTEMS, refusal, system_class
 
-from .arguments import parse, positional, say
+from .arguments import parse, path_or, positional, say
 
 
 def export(rest: list[str]) -> None:
@@ -16,7 +17,7 @@ def export(rest: list[str]) -> None:
     def verb(
         run: Annotated[Path, *positional("RUN")],
         to: Literal["onnx", "torch", "official"] = "onnx",
-        out: Path = Path(),
+        out: str = "",
         part: str = "",
         size: tuple[int, int] = (0, 0),
     ) -> None:
@@ -42,12 +43,14 @@ def export(rest: list[str]) -> None:
         if to == "official":
             if not isinstance(system, ExportsOfficial):
                 raise refusal(name, "export official files")
-            folder = weights.parent / "official" if out == Path() else out
+            folder = path_or(weights.parent / "official", out)
             for path in system.export_official(folder):
                 say(path)
             return
         suffix = ".onnx" if to == "onnx" else ".pt2"
-        target = weights.with_name(name + suffix) if out == Path() else out
+        target = path_or(weights.with_name(name + suffix), out)
+        if target.is_dir():
+            target /= name + suffix
         if part or any(size):
             if not isinstance(system, ExportsParts):
                 raise refusal(name, "export a part")
@@ -68,7 +71,7 @@ def convert(rest: list[str]) -> None:
     def verb(
         system: Annotated[str, *positional("SYSTEM")],
         checkpoint: Annotated[Path, *positional("CKPT")],
-        out: Path = Path(),
+        out: str = "",
         partial: bool = False,
     ) -> None:
         """Convert an official checkpoint; every unmatched key is listed.
@@ -83,16 +86,20 @@ def convert(rest: list[str]) -> None:
         from tenfold.core.capabilities import Converts
         from tenfold.runner.weights import save_converted
 
-        if not checkpoint.exists():
-            raise FileNotFoundError(f"{checkpoint} does not exist")
         cls = system_class(system)
         if not issubclass(cls, Converts):
-            raise refusal(system, "convert")
+            able = [name for name, entry in SYSTEMS.items() if "convert" in entry.verbs]
+            raise UsageError(
+                f"{system} has no official checkpoints to convert; systems that have: "
+                + ", ".join(able)
+            )
+        if not checkpoint.exists():
+            raise FileNotFoundError(f"{checkpoint} does not exist")
         made, account = cls.convert(checkpoint)
         say(account.report())
         if not partial:
             account.require_complete()
         plain = checkpoint.with_name(checkpoint.name.split(".")[0])
-        say(save_converted(plain if out == Path() else out, system, made, account.report()))
+        say(save_converted(path_or(plain, out), system, made, account.report()))
 
     parse(verb, rest, "tenfold convert", ["--out", "--partial"])

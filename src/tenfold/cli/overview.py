@@ -47,10 +47,10 @@ def info(rest: list[str]) -> None:
             say(f"recipe {name}: " + ("the published setting" if not changed else "paper, but"))
             for line in changed:
                 say(f"    {line}")
-        from tenfold.runner.weights import construct
+        from tenfold.runner.weights import completed, construct
 
         say()
-        for claim in construct(cls, cls.complete(cls.recipes["small"])).claims():
+        for claim in construct(cls, completed(cls, cls.recipes["small"])).claims():
             say(f"claim: {claim.says} ({claim.method.name} against {claim.baseline.name})")
         say(f"\ncite:\n{paper.cite}")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from tenfold.core.config import require
 from tenfold.core.errors import UsageError, nearest
 
 from .arguments import add_row, flags_of, parse, positional, say, show, table_of
@@ -71,10 +72,10 @@ def _plan_ppmoe(rest: list[str]) -> None:
         model: str = "",
         cluster: str = "",
         batch: int = 0,
-        out: Path = Path(),
+        out: str = "",
         paper: bool = False,
         calibrate: bool = False,
-        calibration: Path = Path(),
+        calibration: str = "",
         seconds: float = 25.0,
         micro_batch: int = 4,
         virtual: int = 1,
@@ -106,6 +107,11 @@ def _plan_ppmoe(rest: list[str]) -> None:
         """
         from tenfold.systems.ppmoe.planner import clusters
 
+        if not 0 < seconds <= 3600 or micro_batch < 1:
+            raise ValueError(
+                f"--seconds must be in (0, 3600] and --micro-batch at least 1, got {seconds} and "
+                f"{micro_batch}"
+            )
         if paper:
             _paper(out)
             return
@@ -122,11 +128,9 @@ def _plan_ppmoe(rest: list[str]) -> None:
 
     verb.__annotations__ |= {
         "system": Annotated[str, *positional("SYSTEM")],
-        "out": Path,
-        "calibration": Path,
         "extensions": Extensions,
         "constants": Constants,
-        **dict.fromkeys(("model", "cluster"), str),
+        **dict.fromkeys(("model", "cluster", "out", "calibration"), str),
         **dict.fromkeys(("batch", "micro_batch", "virtual"), int),
         **dict.fromkeys(("paper", "calibrate"), bool),
         **dict.fromkeys(("seconds", "memory_share"), float),
@@ -140,15 +144,16 @@ def _plan_ppmoe(rest: list[str]) -> None:
 
 
 def _calibration(
-    wanted: bool, file: Path, model: str, seconds: float, micro_batch: int, out: Path
+    wanted: bool, given: str, model: str, seconds: float, micro_batch: int, out: str
 ) -> Calibration | None:
     """Measure, or read what was measured; None if neither was asked for."""
     from tenfold.core import checkpoint
     from tenfold.systems.ppmoe.planner import clusters, report
 
-    if wanted and file != Path():
+    if wanted and given:
         raise UsageError("give either --calibrate or --calibration FILE")
-    if file != Path():
+    if given:
+        file = Path(given)
         if not file.exists():
             raise FileNotFoundError(f"{file} does not exist; --calibrate writes one")
         return clusters.Calibration.from_json(checkpoint.read_json(file), str(file))
@@ -158,7 +163,7 @@ def _calibration(
 
     found = calibrate(clusters.parse_model(model or "small"), micro_batch, seconds)
     _print(report.calibration_table(found))
-    target = out / "calibration.json"
+    target = Path(out) / "calibration.json"
     checkpoint.write_json(target, found.to_json())
     say(f"{target}\n")
     return found
@@ -167,9 +172,7 @@ def _calibration(
 def _with(cluster: Cluster, constants: Constants) -> Cluster:
     """The cluster with the rates that the user gave."""
     given = {f.name: getattr(constants, f.name) for f in fields(constants)}
-    wrong = [name for name, value in given.items() if value < 0]
-    if wrong:
-        raise ValueError(f"--constants.{wrong[0].replace('_', '-')} must not be negative")
+    require(constants, "constants.", "[0, inf)", *given)
     changes = {name: value for name, value in given.items() if value}
     if not changes:
         return cluster
@@ -184,7 +187,7 @@ def _search(
     extensions: Any,
     virtual: int,
     memory_share: float,
-    out: Path,
+    out: str,
 ) -> None:
     from tenfold.core import checkpoint
     from tenfold.systems.ppmoe.planner import report
@@ -208,15 +211,16 @@ def _search(
     for one in [best] if ours in (None, best) else [best, ours]:
         assert one is not None
         say(f"\n{one.label()}\n  {launch_command(made, one)}")
-    if out == Path():
+    if not out:
         return
+    folder = Path(out)
     pictures = {"pareto.png": report.pareto_png(made)}
     if points:
         pictures |= report.curve_pngs(made, points)
-    checkpoint.write_json(out / "plan.json", report.plan_json(made, points))
+    checkpoint.write_json(folder / "plan.json", report.plan_json(made, points))
     for name, picture in pictures.items():
-        (out / name).write_bytes(picture)
-    say("\n".join(["", *(str(out / name) for name in ["plan.json", *pictures])]))
+        checkpoint.write_bytes(folder / name, picture)
+    say("\n".join(["", *(str(folder / name) for name in ["plan.json", *pictures])]))
 
 
 def _print(table: Table) -> None:
@@ -227,7 +231,7 @@ def _print(table: Table) -> None:
     say()
 
 
-def _paper(out: Path) -> None:
+def _paper(out: str) -> None:
     """Print the paper's settings beside its figures; with a folder, write them as a claim."""
     from tenfold.systems.ppmoe.planner import report
     from tenfold.systems.ppmoe.planner.paper import TAGS, WARNING
@@ -237,17 +241,18 @@ def _paper(out: Path) -> None:
         _print(table)
     legend = "; ".join(f"{tag}: {what}" for tag, what in TAGS.items())
     say(f"* source: {legend}\n* {WARNING}")
-    if out == Path():
+    if not out:
         return
+    folder = Path(out)
     from tenfold.core import checkpoint, dist, log
 
     environment = log.environment(dist.current())
     page = _page(tables, ["Source: " + legend + "."], environment)
     checkpoint.write_json(
-        out / "ppmoe-plan.json", {**report.paper_json(), "environment": environment}
+        folder / "ppmoe-plan.json", {**report.paper_json(), "environment": environment}
     )
-    checkpoint.write_text(out / "ppmoe-plan.md", page)
-    say(f"\n{out / 'ppmoe-plan.json'}\n{out / 'ppmoe-plan.md'}")
+    checkpoint.write_text(folder / "ppmoe-plan.md", page)
+    say(f"\n{folder / 'ppmoe-plan.json'}\n{folder / 'ppmoe-plan.md'}")
 
 
 def _page(tables: Sequence[Table], notes: list[str], environment: dict[str, Any]) -> str:

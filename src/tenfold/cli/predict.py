@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from tenfold.systems import system_class
 
-from .arguments import flags_of, parse, positional, say
+from .arguments import flags_of, parse, path_or, positional, say
 
 
 def predict(rest: list[str]) -> None:
@@ -24,7 +24,7 @@ def predict(rest: list[str]) -> None:
     def verb(
         run: Annotated[Path, *positional("RUN")],
         file: Annotated[Path, *positional("FILE")],
-        out: Path = Path(),
+        out: str = "",
         device: Literal["auto", "cpu", "cuda"] = "auto",
         options: Any = asked,
     ) -> None:
@@ -44,7 +44,7 @@ def predict(rest: list[str]) -> None:
         from tenfold.runner import use
 
         home = run if run.is_dir() else run.parent
-        folder = home / "predictions" / file.resolve().name if out == Path() else out
+        folder = path_or(home / "predictions" / file.resolve().name, out)
         for path in use.predict(run, file, folder, options, device):
             say(path)
 
@@ -52,7 +52,7 @@ def predict(rest: list[str]) -> None:
     verb.__annotations__ = {
         "run": Annotated[Path, *positional("RUN")],
         "file": Annotated[Path, *positional("FILE")],
-        "out": Path,
+        "out": str,
         "device": Literal["auto", "cpu", "cuda"],
         "options": Annotated[type(asked), shown],
         "return": None,

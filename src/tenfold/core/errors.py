@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from tenfold.extras import extra_of, install
 from tenfold.printable import printable
 
 BUG = 70
@@ -22,13 +23,6 @@ LOST = 76
 
 MISTAKES = (ValueError, OSError, ImportError)
 """Errors that a user can mend: one line, exit code 2."""
-
-EXTRAS = {
-    "export": ("onnx", "onnxruntime", "onnxscript"),
-    "text": ("tokenizers",),
-    "weather": ("h5py", "h5netcdf", "xarray", "zarr", "landcheck"),
-}
-"""Extra of the package -> the modules that it installs."""
 
 ADVICE = {
     errno.ENOSPC: "free some space and give the same command again, it goes on",
@@ -65,17 +59,11 @@ def message(error: BaseException) -> str:
         name = [os.fsdecode(error.filename)] if named else []
         what = ": ".join([*name, error.strerror or errno.errorcode.get(error.errno, "error")])
         return f"{what}; {ADVICE[error.errno]}" if error.errno in ADVICE else what
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        top = error.name.partition(".")[0]
-        extra = next((e for e, modules in EXTRAS.items() if top in modules), "")
-        if extra and "pip install" not in str(error):
-            return f"this needs the package {top}: {install(extra)}"
+    if isinstance(error, ImportError) and "pip install" not in str(error):
+        extra = extra_of(error.name or "")
+        if extra:
+            return f"this needs the package {error.name}: {install(extra)}"
     return str(error) or type(error).__name__
-
-
-def install(extra: str) -> str:
-    """The command that installs an extra, from a checkout and from an index."""
-    return f"pip install -e '.[{extra}]' in a checkout, or pip install 'tenfold[{extra}]'"
 
 
 def report_to_torchrun(text: str) -> None:

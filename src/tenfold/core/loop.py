@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from . import checkpoint, optim, watchdog
-from .diagnose import NonFinite, blamed, culprit
+from .config import require
+from .diagnose import NonFinite, blamed, culprit, harm_of_last_step
 from .dist import World
 from .log import Bar, MetricsLog
 from .prefetch import prefetched, to_device
@@ -48,14 +50,9 @@ class Loop:
     """Threads of torch on the CPU; 0 leaves torch's choice."""
 
     def __post_init__(self) -> None:
-        for name in ("accumulate", "save_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"loop.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("workers", "validate_every", "threads"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"loop.{name} must not be negative, got {getattr(self, name)}")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"loop.ema must be in [0, 1), got {self.ema}")
+        require(self, "loop.", "[1, inf)", "accumulate", "save_every", "log_every")
+        require(self, "loop.", "[0, inf)", "workers", "validate_every", "threads")
+        require(self, "loop.", "[0, 1)", "ema")
 
 
 class Stopped(RuntimeError):
@@ -117,6 +114,8 @@ class _Running:
                 find_unused_parameters=stage.alternates,
             )
         self.step = 0
+        self.batch: Batch = None
+        """The last (micro-)batch that was trained on."""
         self.best: dict[str, Any] = {}
         self.seconds = 0.0
         self.signum = 0
@@ -247,6 +246,7 @@ class _Running:
                 losses = stage.training_step(self.wrapped, batch, self._backward)
             for key, value in _scalars(losses).items():
                 sums[key] = sums.get(key, 0.0) + value / num_parts
+        self.batch = batch
         parameters = [p for p in stage.model.parameters() if p.grad is not None]
         norm = self._gradient_norm(parameters)
         bad = not all(abs(v) < float("inf") for v in [*sums.values(), norm])
@@ -267,6 +267,17 @@ class _Running:
             self.average.update_parameters(stage.model)
         self.step += 1
         return sums, norm
+
+    def require_unharmed(self) -> None:
+        """Raise NonFinite on every process if the last step, which is behind us, diverged."""
+        found = self.world.gather(harm_of_last_step(self.stage, self.batch))
+        if any(found):
+            rank = next(rank for rank, text in enumerate(found) if text)
+            raise NonFinite(
+                f"stage {self.stage.name!r}, after its last step ({self.step - 1}), process "
+                f"{rank}: {found[rank]}; lower optim.lr or set optim.clip. "
+                "The last checkpoint is untouched."
+            )
 
     def _taken(self, batches: Iterator[Batch]) -> Batch:
         if self.stage.parallel:
@@ -302,6 +313,11 @@ def _validate(running: _Running, log: MetricsLog) -> None:
             f"stage {stage.name!r} watches {stage.monitor!r}, but validation gave {sorted(values)}"
         )
     value, sign = values[stage.monitor], 1 if stage.better == "lower" else -1
+    if not math.isfinite(value):
+        raise NonFinite(
+            f"stage {stage.name!r}, step {running.step}: the validation's {stage.monitor} is "
+            f"{value}; lower optim.lr or set optim.clip. The last checkpoint is untouched."
+        )
     if not running.best or sign * value < sign * running.best["value"]:
         running.best = {"step": running.step, "metric": stage.monitor, "value": value}
         running.write_weights("best", module)
@@ -364,6 +380,8 @@ def train_stage(
                 losses = losses if stage.parallel else world.mean(losses)
                 values = {**losses, "lr": lr, "grad_norm": norm, "seconds": rounded}
                 log.add(stage.name, running.step, "train", values)
+            if last:
+                running.require_unharmed()
             if (loop.validate_every and running.step % loop.validate_every == 0) or last:
                 _validate(running, log)
             bar.update(running.step, f"loss {losses.get('loss', float('nan')):.4g}")

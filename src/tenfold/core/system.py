@@ -90,6 +90,8 @@ class System(Generic[C]):
         "loop.device", "loop.workers", "loop.threads", "loop.log_every", "loop.save_every",
     )  # fmt: skip
     """Fields (or groups of them) that an interrupted run may change when it goes on."""
+    paths: ClassVar[tuple[str, ...]] = ("data.path",)
+    """Fields of the configuration that are paths; a run stores them absolute."""
     options: ClassVar[Any] = None
     """Options of `predict`: a frozen dataclass with defaults, each field an option."""
 

@@ -22,7 +22,7 @@ from tenfold.report.html import write_demo_page, write_run_page
 from tenfold.systems import SYSTEMS, system_class
 
 from .train import train
-from .weights import construct
+from .weights import completed, construct
 
 UNTRAINED = "untrained"
 """Row of a table for the network as it was before the training."""
@@ -82,7 +82,7 @@ def _caught(name: str, out: Path) -> dict[str, Any]:
 def _demo_of(name: str, out: Path) -> dict[str, Any]:
     began = time.monotonic()
     cls = system_class(name)
-    cfg, folder = cls.complete(cls.recipes["demo"]), out / f"{name}-demo"
+    cfg, folder = completed(cls, cls.recipes["demo"]), out / f"{name}-demo"
     identity = {"system": name, "recipe": "demo", "config": to_json(cfg)}
     file = folder / "config.json"
     changed = file.exists() and differences(checkpoint.read_json(file), identity)

@@ -11,7 +11,7 @@ import torch
 from tenfold.core import dist
 from tenfold.core.prefetch import to_device
 
-from .weights import AnySystem, construct
+from .weights import AnySystem, completed, construct
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class DryRun:
 
 def dry_run(cls: type[AnySystem], cfg: Any) -> DryRun:
     """Build everything and run one step of the first stage, writing nothing."""
-    cfg = cls.complete(cfg)
+    cfg = completed(cls, cfg)
     with dist.started(cfg.loop.device) as world:
         system = construct(cls, cfg)
         stage = next(iter(system.stages()), None)

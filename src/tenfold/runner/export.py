@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.core.capabilities import Export
+from tenfold.extras import EXTRAS, install
 
 Tensors = tuple[Tensor, ...]
 TOLERANCE = 1e-4
@@ -58,11 +59,10 @@ def export_checked(what: Export, to: Literal["onnx", "torch"], target: Path) -> 
 
 
 def _need_onnx() -> None:
-    missing = [m for m in ("onnx", "onnxruntime", "onnxscript") if find_spec(m) is None]
+    missing = [m for m in EXTRAS["export"] if find_spec(m) is None]
     if missing:
         raise ModuleNotFoundError(
-            f"export to onnx needs {', '.join(missing)}: pip install 'tenfold[export]', "
-            "or use --to torch"
+            f"export to onnx needs {', '.join(missing)}: {install('export')}; or use --to torch"
         )
 
 

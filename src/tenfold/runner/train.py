@@ -14,14 +14,20 @@ import torch
 
 from tenfold.core import checkpoint, dist, log, loop
 from tenfold.core.config import differences, to_json, with_defaults
+from tenfold.core.diagnose import NonFinite, require_finite_metrics
 from tenfold.report.card import card_info, write_model_card
 from tenfold.report.html import write_run_page
 
-from .weights import AnySystem, construct, save_weights
+from .weights import AnySystem, completed, construct, save_weights
 
 
 def _refuse_other_runs(
-    folder: Path, identity: dict[str, Any], cfg: Any, fresh: bool, resumable: tuple[str, ...]
+    folder: Path,
+    identity: dict[str, Any],
+    cfg: Any,
+    fresh: bool,
+    resumable: tuple[str, ...],
+    paths: tuple[str, ...],
 ) -> None:
     """Raise unless the folder is new, holds this very run, or holds a run to be made fresh.
 
@@ -37,7 +43,7 @@ def _refuse_other_runs(
     if file.exists():
         saved = checkpoint.read_json(file)
         if isinstance(saved, dict):
-            saved |= {"config": with_defaults(saved.get("config", {}), cfg)}
+            saved |= {"config": with_defaults(saved.get("config", {}), cfg, paths)}
         changed = differences(saved, identity)
     changed = [d for d in changed if not d.startswith(tuple(f"config.{f}" for f in resumable))]
     if changed and not fresh:
@@ -91,10 +97,10 @@ def train(
         NonFinite: A loss or gradient is NaN or infinite; the error names the culprit.
     """
     with dist.started(cfg.loop.device, limit=_time_limit(cfg), knob="--layout.timeout") as world:
-        cfg = cls.complete(cfg)
+        cfg = completed(cls, cfg)
         identity = {"system": name, "recipe": recipe, "config": to_json(cfg)}
         world.require_same({**identity, "fresh": fresh, "folder": str(folder), **_code()})
-        _refuse_other_runs(folder, identity, cfg, fresh, cls.resumable)
+        _refuse_other_runs(folder, identity, cfg, fresh, cls.resumable, cls.paths)
         done = folder / "result.json"
         if done.exists() and not fresh:
             return checkpoint.read_json(done)
@@ -132,6 +138,12 @@ def conclude(
     system.model.eval()
     began = time.monotonic()
     evaluation = system.evaluate("test")
+    try:
+        require_finite_metrics(evaluation.metrics, evaluation.baselines)
+    except NonFinite:
+        if world.is_first:  # what diverged is no result, and is not to be used as one
+            (folder / "weights.safetensors").unlink(missing_ok=True)
+        raise
     if not world.is_first:
         return {}
     pictures = folder / "pictures"

@@ -10,7 +10,7 @@ from typing import Any
 
 from tenfold.core import checkpoint
 from tenfold.core.capabilities import Learns, RunsOfficial
-from tenfold.core.config import from_json, to_json
+from tenfold.core.config import absolute, from_json, require_finite, to_json
 from tenfold.core.seed import seed_everything
 from tenfold.core.system import System
 from tenfold.core.versions import Versions
@@ -18,6 +18,17 @@ from tenfold.report.card import write_model_card
 from tenfold.systems import SYSTEMS
 
 AnySystem = System[Any]
+
+
+def completed(cls: type[AnySystem], cfg: Any) -> Any:
+    """A configuration as it is built from and stored: checked, with absolute paths, filled in.
+
+    Raises:
+        ValueError: A number is NaN or infinite, or the data do not fit.
+        FileNotFoundError: The data are not there.
+    """
+    require_finite(cfg)
+    return cls.complete(absolute(cfg, cls.paths))
 
 
 def construct(cls: type[AnySystem], cfg: Any) -> AnySystem:

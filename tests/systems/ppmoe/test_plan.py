@@ -519,7 +519,7 @@ def test_the_papers_table_warns_and_is_written(
         (["ppmeo"], "did you mean 'ppmoe'"),
         (["ppmoe", "--modle", "small"], "did you mean '--model'"),
         (["ppmoe", "--extensions.imbalance", "0"], "imbalance"),
-        (["ppmoe", "--constants.a2a-eta", "-1"], "a2a-eta must not be negative"),
+        (["ppmoe", "--constants.a2a-eta", "-1"], "a2a-eta must be at least 0"),
         (["ppmoe", "--calibration", "nowhere.json"], "nowhere.json does not exist"),
         (["ppmoe", "--calibrate", "--calibration", "a.json"], "give either"),
         (["ppmoe", "--cluster", "local"], "--calibrate"),

@@ -87,6 +87,7 @@ class Itpn(System[Config]):
         "Features for classification, segmentation and detection, and research on pre-training. "
         "Small networks trained here are no match for published ones; not for decisions on people."
     )
+    paths: ClassVar[tuple[str, ...]] = (*System.paths, "start", "pretrain.teacher")
     options: ClassVar[PredictOptions] = PredictOptions()
     model: nn.ModuleDict
 

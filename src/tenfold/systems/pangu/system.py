@@ -82,6 +82,7 @@ class PanguWeather(System[Config]):
         "Research on data-driven forecasts. Models trained on the simulated or generated sets here "
         "say nothing of real weather. Not for warnings, or decisions about safety."
     )
+    paths: ClassVar[tuple[str, ...]] = (*System.paths, "evaluation.climatology")
     options = PredictOptions()
 
     def __init__(self, cfg: Config, model: nn.Module | None = None) -> None:
