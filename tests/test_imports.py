@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "viz": {"viz"},
     "report": {"report", "viz"},
     "systems": {"core", "nn", "data", "metrics", "weights", "generated", "viz"},
-    "runner": {"core", "data", "report", "runner", "systems", "viz"},
+    "runner": {"core", "data", "report", "runner", "systems", "viz", "weights"},
     "cli": {"cli", "core", "data", "report", "runner", "systems", "viz"},
     "": {"core", "runner", "systems"},
     "__main__": {"cli"},

@@ -104,10 +104,15 @@ def _is_width(columns: str) -> bool:
 
 
 def _show_warning(
-    text: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,
 ) -> None:
     """One line for the user; where in the source it comes from is of no use there."""
-    say(f"tenfold: warning: {text}", file=sys.stderr)
+    say(f"tenfold: warning: {message}", file=sys.stderr)
 
 
 def _told(error: Exception) -> bool:

@@ -218,6 +218,22 @@ class _Running:
                 self.average.module.load_state_dict(state["average"])
         self.load_more(state["more"])
 
+    def reopen(self) -> None:
+        """Let a finished stage go on from its last state, for more steps; all processes call it."""
+        found = checkpoint.load(self.folder)
+        if found is None:
+            raise ValueError(
+                f"{self.folder} keeps no state of its training, so it cannot go on for more steps; "
+                "--start begins a new run from its weights"
+            )
+        if found[1]["best"]:  # which the final weights are
+            self.read_weights("final")
+            self.write_weights("best", self.stage.model)
+        self.world.barrier(patient=True)
+        if self.world.is_first:
+            (self.folder / "done.json").unlink()
+        self.world.barrier()
+
     def train_step(
         self, batches: Iterator[Batch], stop: _StopFlag
     ) -> tuple[dict[str, float], float]:
@@ -338,7 +354,7 @@ def _finish(running: _Running) -> None:
     _load_final(running)
     world.barrier(patient=True)
     if world.is_first:
-        for old in checkpoint.complete(folder):
+        for old in checkpoint.complete(folder)[:-1]:  # the last one lets the run get more steps
             checkpoint.remove(old)
         best = running.weights("best")
         if best.exists():
@@ -358,9 +374,13 @@ def train_stage(
 ) -> None:  # fmt: skip
     """Train one stage to its end, from its newest checkpoint if there is one."""
     running = _Running(stage, loop, world, run, seed)
-    if (running.folder / "done.json").exists():
-        _load_final(running)
-        return
+    done = running.folder / "done.json"
+    if done.exists():
+        if checkpoint.read_json(done)["steps"] >= stage.steps:
+            _load_final(running)
+            return
+        world.barrier()  # all have seen it
+        running.reopen()
     running.resume()
     if world.is_first:
         log.rewind(stage.name, running.step, known)
@@ -385,7 +405,7 @@ def train_stage(
             if (loop.validate_every and running.step % loop.validate_every == 0) or last:
                 _validate(running, log)
             bar.update(running.step, f"loss {losses.get('loss', float('nan')):.4g}")
-            if (running.step % loop.save_every == 0 and not last) or running.signum:
+            if running.step % loop.save_every == 0 or last or running.signum:
                 running.save()
             if running.signum:
                 raise Stopped(running.signum, stage.name, running.step)
@@ -393,6 +413,19 @@ def train_stage(
         bar.close()
         batches.close()
     _finish(running)
+
+
+def _start_over_after_others(folder: Path, past: dict[str, int], world: World) -> None:
+    """Drop what a stage learned if the stages before it have got more steps since."""
+    file = folder / "follows.json"
+    outdated = file.exists() and checkpoint.read_json(file) != past
+    world.barrier()
+    if world.is_first:
+        if outdated:
+            checkpoint.remove(folder)
+        if outdated or not file.exists():
+            checkpoint.write_json(file, past)
+    world.barrier()
 
 
 def train(
@@ -408,6 +441,9 @@ def train(
             known = [a["name"] for a in accounts]
             if stage.name in known:
                 raise ValueError(f"two stages are named {stage.name!r}")
+            if accounts and not stage.independent:
+                past = {account["name"]: account["steps"] for account in accounts}
+                _start_over_after_others(run / "checkpoints" / stage.name, past, world)
             train_stage(stage, loop, world, run, seed, log, known, stop)
             accounts.append(checkpoint.read_json(run / "checkpoints" / stage.name / "done.json"))
     return accounts

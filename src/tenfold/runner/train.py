@@ -18,6 +18,8 @@ from tenfold.core.diagnose import NonFinite, require_finite_metrics
 from tenfold.report.card import card_info, write_model_card
 from tenfold.report.html import write_run_page
 
+from .more_steps import has_more_steps, without_more_steps
+from .start import start_from
 from .weights import AnySystem, completed, construct, save_weights
 
 
@@ -46,6 +48,7 @@ def _refuse_other_runs(
             saved |= {"config": with_defaults(saved.get("config", {}), cfg, paths)}
         changed = differences(saved, identity)
     changed = [d for d in changed if not d.startswith(tuple(f"config.{f}" for f in resumable))]
+    changed = changed if fresh else without_more_steps(folder, changed, cfg)
     if changed and not fresh:
         raise ValueError(
             f"{folder} holds a run with another configuration:\n  "
@@ -102,15 +105,19 @@ def train(
         world.require_same({**identity, "fresh": fresh, "folder": str(folder), **_code()})
         _refuse_other_runs(folder, identity, cfg, fresh, cls.resumable, cls.paths)
         done = folder / "result.json"
-        if done.exists() and not fresh:
+        grown = not fresh and has_more_steps(folder, cfg)
+        if done.exists() and not fresh and not grown:
             return checkpoint.read_json(done)
         system = construct(cls, cfg)
+        start_from(system, name)
         stages = system.stages()
         first = list(islice(stages, 1))  # reads the data; there may be nothing to train
         world.barrier(patient=True)
         if world.is_first:
             if fresh:
                 shutil.rmtree(folder, ignore_errors=True)
+            if grown:
+                done.unlink(missing_ok=True)
             checkpoint.write_json(folder / "config.json", identity)
             checkpoint.write_json(folder / "environment.json", log.environment(world))
         world.barrier()
@@ -150,6 +157,8 @@ def conclude(
     captions = {p.name: text for p, text in system.pictures(evaluation, pictures).items()}
     checkpoint.write_json(pictures / "captions.json", captions)
     data, notes = asdict(system.data_used()), [*system.notes(), *evaluation.notes]
+    if system.origin:
+        notes.insert(0, system.origin)
     result = {
         "system": name,
         "recipe": recipe,

@@ -193,6 +193,10 @@ class Config:
     unit_optim: Optim = Optim(name="sgd", lr=0.1, dampening=0.9)
     """Optimiser of the calibration unit."""
     loop: Loop = Loop()
+    start: str = ""
+    """Weights that training starts from: a run, its weights, or an official checkpoint."""
+    allow_missing: bool = False
+    """Start although some tensors are missing in `start`, unused, or of another shape."""
     steps: int = 0
     """Optimiser steps of base training; 0 means `epochs` passes."""
     epochs: int = 100

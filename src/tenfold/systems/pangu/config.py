@@ -145,6 +145,10 @@ class Config:
     loop: Loop = Loop()
     leads: tuple[int, ...] = (24, 6, 3, 1)
     """Lead times in hours, a network each (paper: 1, 3, 6 and 24)."""
+    start: str = ""
+    """Weights that training starts from: a run, its weights, or an official checkpoint."""
+    allow_missing: bool = False
+    """Start although some tensors are missing in `start`, unused, or of another shape."""
     steps: int = 0
     """Optimiser steps of each network; 0 means `epochs` passes over its pairs of states."""
     epochs: int = 100

@@ -162,6 +162,7 @@ class PanguWeather(System[Config]):
             batches=partial(self._batch, lead=lead, calls=calls),
             steps=steps,
             optim=optim,
+            independent=calls == 1,
             validate=validate,
             monitor="loss" if validate is not None and self.cfg.loop.validate_every else "",
         )

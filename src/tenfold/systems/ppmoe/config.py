@@ -181,6 +181,10 @@ class Config:
     """Sequences of a micro-batch, over all data-parallel processes; loop.accumulate is M."""
     seed: int = 0
     """Seed of weights and batches."""
+    start: str = ""
+    """Weights that training starts from: a run, or its weights."""
+    allow_missing: bool = False
+    """Start although some tensors are missing in `start`, unused, or of another shape."""
     loop: Loop = Loop()
     """Settings of the training loop."""
 

@@ -97,6 +97,10 @@ class Config:
     """The body; empty is filled from the data set."""
     optim: Optim = Optim(name="adam", lr=1e-3, clip=1.0, schedule="step", gamma=0.96)
     loop: Loop = Loop()
+    start: str = ""
+    """Weights that training starts from: a run, its weights, or an official checkpoint."""
+    allow_missing: bool = False
+    """Start although some tensors are missing in `start`, unused, or of another shape."""
     steps: int = 0
     """Optimiser steps; 0 means `epochs` passes over the training windows."""
     epochs: int = 50
