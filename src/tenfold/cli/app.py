@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import functools
 import os
+import stat
 import sys
 import traceback
 import warnings
@@ -71,9 +75,11 @@ def main(argv: list[str] | None = None) -> None:
     try:
         if words[0] not in VERBS:
             nearest(words[0], list(VERBS), "verb")
+        _refuse_pipes()
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             VERBS[words[0]](words[1:])
+        sys.stdout.flush()  # a full disk behind it is an error like any other
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
@@ -97,6 +103,24 @@ def _at_home(word: str) -> str:
     if equals and option.startswith("--") and value.startswith("~"):
         return f"{option}={os.path.expanduser(value)}"
     return os.path.expanduser(word) if word.startswith("~") else word
+
+
+@functools.cache
+def _refuse_pipes() -> None:
+    """Make opening a named pipe an error: a reader would wait for ever for what nobody writes.
+
+    One lies in a folder of photos or a run folder as any file does, and no reader looks first.
+    """
+
+    def look(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], (str, bytes)) and arguments[0]:
+            path, mode = os.fsdecode(arguments[0]), 0
+            with contextlib.suppress(OSError, ValueError):
+                mode = os.stat(path).st_mode
+            if stat.S_ISFIFO(mode) and not path.startswith(("/dev/", "/proc/")):
+                raise OSError(errno.EINVAL, "is a pipe, not a file; leave it out", path)
+
+    sys.addaudithook(look)
 
 
 def _is_width(columns: str) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
-from tenfold.core.errors import nearest
+from tenfold.core.errors import nearest, require_file_or_folder
 
 from .arguments import add_row, parse, positional, say, show, table_of
 
@@ -74,7 +75,11 @@ def _data_check(rest: list[str]) -> None:
             raise FileNotFoundError("no data found; set TENFOLD_DATA, or give a name and --path")
         bad = 0
         for one in names:
-            found = checks.check(one, catalog.find_or_explain(one, path), limit=limit)
+            # absolute, since "." is a path that was given
+            given = os.path.abspath(path) if path else ""
+            if given:
+                require_file_or_folder(Path(given), "--path")
+            found = checks.check(one, catalog.find_or_explain(one, given), limit=limit)
             bad += len(found.problems)
             say(f"{one}: {found.files} files, {len(found.problems)} problems")
             for problem in found.problems:

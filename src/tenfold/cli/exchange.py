@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tenfold.core.errors import UsageError
+from tenfold.core.errors import UsageError, require_file_or_folder
 from tenfold.systems import SYSTEMS, refusal, system_class
 
 from .arguments import parse, path_or, positional, say
@@ -93,8 +93,7 @@ def convert(rest: list[str]) -> None:
                 f"{system} has no official checkpoints to convert; systems that have: "
                 + ", ".join(able)
             )
-        if not checkpoint.exists():
-            raise FileNotFoundError(f"{checkpoint} does not exist")
+        require_file_or_folder(checkpoint)
         made, account = cls.convert(checkpoint)
         say(account.report())
         if not partial:

@@ -7,8 +7,10 @@ import os
 import re
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -87,13 +89,47 @@ def read_header(path: Path) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"{path} has a damaged header ({error!r})") from error
 
 
+class _Patient:
+    """A file that keeps its first error, and takes everything that comes after."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        """Write, unless that has failed before; returns the number of bytes in either case."""
+        size = memoryview(content).nbytes
+        if self.error is None:
+            try:
+                self.file.write(content)
+            except OSError as error:
+                self.error = error
+        return size
+
+    def flush(self) -> None:
+        """Do nothing: the file is flushed when torch is done."""
+
+
+@contextmanager
+def for_torch(path: Path) -> Iterator[Any]:
+    """A new file for torch to write to; its error is raised at the end.
+
+    torch's writer drops the reason of an error, and may end the whole process over it.
+    """
+    with path.open("wb") as file:
+        patient = _Patient(file)
+        yield patient
+        if patient.error is not None:
+            raise OSError(patient.error.errno, patient.error.strerror, str(path))
+
+
 def write_state(path: Path, state: dict[str, Any]) -> None:
     """Write training state (tensors, numbers, strings) atomically."""
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    with for_torch(temporary) as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
+    with temporary.open("rb+") as written:
+        os.fsync(written.fileno())
     temporary.replace(path)
 
 
@@ -120,9 +156,10 @@ def save(
     final = folder / f"step-{step:09d}"
     temporary = folder / f"step-{step:09d}.tmp"
     _fresh(temporary, world)
-    if world.is_first:
-        write_state(temporary / "state.pt", state)
-    _write_parts(temporary, parts, world)
+    with _removed_on_error(temporary, world):
+        if world.is_first:
+            write_state(temporary / "state.pt", state)
+        _write_parts(temporary, parts, world)
     world.barrier(patient=True)
     if world.is_first:
         shutil.rmtree(final, ignore_errors=True)
@@ -130,6 +167,17 @@ def save(
         for old in complete(folder)[:-1]:
             remove(old)
     world.barrier(patient=True)
+
+
+@contextmanager
+def _removed_on_error(folder: Path, world: World) -> Iterator[None]:
+    """A folder that an error (a full disk) does not leave behind, half-filled."""
+    try:
+        yield
+    except Exception:
+        if world.is_first:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _fresh(folder: Path, world: World) -> None:
@@ -148,7 +196,8 @@ def write_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> N
     """
     temporary = folder.with_name(folder.name + ".tmp")
     _fresh(temporary, world)
-    _write_parts(temporary, parts, world)
+    with _removed_on_error(temporary, world):
+        _write_parts(temporary, parts, world)
     world.barrier(patient=True)
     if world.is_first:
         shutil.rmtree(folder, ignore_errors=True)
@@ -162,20 +211,25 @@ def _write_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> 
     # torch's own distributed checkpoint, but in safetensors: its default index is a pickle.
     # Imported here since it takes a second, and few runs have divided models.
     import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dcp.save(
-            parts,
-            storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
-            no_dist=world.size == 1,
-        )
+        try:
+            dcp.save(
+                parts,
+                storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
+                no_dist=world.size == 1,
+            )
+        except CheckpointException as error:  # not an Exception; its text is a traceback
+            raise next(cause for cause, _ in error.failures.values()) from error
 
 
 def read_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> None:
     """Fill this process's parts in place, whatever the division was when they were written."""
     import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
     try:
@@ -186,7 +240,7 @@ def read_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> No
                 storage_reader=HuggingFaceStorageReader(str(folder)),
                 no_dist=world.size == 1,
             )
-    except Exception as error:  # torch wraps what any process met
+    except (Exception, CheckpointException) as error:  # torch wraps what any process met
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise ValueError(
             f"{folder} does not hold this model ({reason}); it was written by another "

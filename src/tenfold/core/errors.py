@@ -7,6 +7,7 @@ import difflib
 import errno
 import json
 import os
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,12 +39,17 @@ ADVICE = {
 """Number of an operating system's error -> the way out."""
 
 
+FULL = "the disk is full, or a limit on the size of files is reached"
+WRITERS = ("PytorchStreamWriter", "inline_container", "file write failed", "unexpected pos")
+"""Words by which torch says that a file could not be written; it drops the reason."""
+
+
 def exit_code(error: BaseException) -> int:
     """The error's own `exit_code` if it has one, 2 for a user's mistake, 70 for a bug of ours."""
     own = getattr(error, "exit_code", None)
     if isinstance(own, int):
         return own
-    if isinstance(error, MISTAKES):
+    if isinstance(error, MISTAKES) or _of_system(error) is not None:
         return 2
     if isinstance(error, KeyboardInterrupt):
         return 130
@@ -54,6 +60,7 @@ def exit_code(error: BaseException) -> int:
 
 def message(error: BaseException) -> str:
     """Return what is wrong and the way out, for whoever started the program."""
+    error = _of_system(error) or error
     if isinstance(error, OSError) and error.errno is not None:
         named = isinstance(error.filename, (str, bytes, os.PathLike))  # or opened by its number
         name = [os.fsdecode(error.filename)] if named else []
@@ -64,6 +71,35 @@ def message(error: BaseException) -> str:
         if extra:
             return f"this needs the package {error.name}: {install(extra)}"
     return str(error) or type(error).__name__
+
+
+def _of_system(error: BaseException) -> OSError | None:
+    """The error of the operating system that a library reports in words of its own, or None."""
+    if isinstance(error, ValueError) or (isinstance(error, OSError) and error.strerror):
+        return None
+    text = str(error)
+    number = re.search(r"\(os error (\d+)\)|\berrno = (\d+)", text)  # safetensors; HDF5
+    if number:
+        value = int(number[1] or number[2])
+        name = re.search(r"(?:filename|name) = '([^']+)'", text)
+        return OSError(value, os.strerror(value), *([name[1]] if name else []))
+    if isinstance(error, RuntimeError) and any(word in text for word in WRITERS):
+        return OSError(errno.ENOSPC, FULL)
+    return None
+
+
+def require_file_or_folder(path: Path, option: str = "") -> None:
+    """Refuse what is neither file nor folder: who reads a pipe waits, who reads a device, for ever.
+
+    Raises:
+        FileNotFoundError: There is nothing of that name.
+        ValueError: It is a pipe, a socket or a device.
+    """
+    shown = f"{option} {path}".strip()
+    if not path.exists():
+        raise FileNotFoundError(f"{shown} does not exist")
+    if not path.is_file() and not path.is_dir():
+        raise ValueError(f"{shown} is a pipe, a socket or a device; give a file or a folder")
 
 
 def report_to_torchrun(text: str) -> None:

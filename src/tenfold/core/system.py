@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, Literal
 from torch import Tensor, nn
 
 from .claim import C, Claim
+from .errors import require_file_or_folder
 from .stage import Stage
 
 
@@ -148,8 +149,7 @@ class System(Generic[C]):
             ValueError: `inputs` cannot be read, or does not fit the trained model.
         """
         source, options = Path(inputs), self.options if options is None else options
-        if not source.exists():
-            raise FileNotFoundError(f"{source} does not exist")
+        require_file_or_folder(source)
         if type(options) is not type(self.options):
             raise ValueError(
                 f"options of predict must be a {type(self.options).__name__}, "

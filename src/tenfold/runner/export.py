@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from tenfold.core import checkpoint
 from tenfold.core.capabilities import Export
 from tenfold.extras import EXTRAS, install
 
@@ -78,7 +79,8 @@ def _written(
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"the network cannot be exported with a free batch: {reason}") from error
     if to == "torch":
-        torch.export.save(program, file)
+        with checkpoint.for_torch(file) as written:
+            torch.export.save(program, written)
         loaded = torch.export.load(file).module()
         return lambda inputs: _listed(loaded(*inputs))
     # it warns of each torchvision operator that is not there; tenfold needs none

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tenfold.core import checkpoint
 from tenfold.core.capabilities import Converts
+from tenfold.core.errors import require_file_or_folder
 from tenfold.weights.keymap import Converted, KeyMap, Rule
 
 from .weights import AnySystem, weights_of
@@ -54,8 +55,7 @@ def _read(
     cls: type[AnySystem], name: str, source: Path, lenient: bool
 ) -> tuple[dict[str, Tensor], Converted]:
     """Tensors by our keys, and the account of an official checkpoint, empty for one of ours."""
-    if not source.exists():
-        raise FileNotFoundError(f"--start {source} does not exist; give a run or its weights")
+    require_file_or_folder(source, "--start")
     is_official = source.suffix != ".safetensors" and not (source.is_dir() and _has_ours(source))
     if is_official and issubclass(cls, Converts):
         made, account = cls.convert(source)

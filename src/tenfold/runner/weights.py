@@ -10,7 +10,8 @@ from typing import Any
 
 from tenfold.core import checkpoint
 from tenfold.core.capabilities import Learns, RunsOfficial
-from tenfold.core.config import absolute, from_json, require_finite, to_json
+from tenfold.core.config import absolute, from_json, get, require_finite, to_json
+from tenfold.core.errors import require_file_or_folder
 from tenfold.core.seed import seed_everything
 from tenfold.core.system import System
 from tenfold.core.versions import Versions
@@ -28,7 +29,12 @@ def completed(cls: type[AnySystem], cfg: Any) -> Any:
         FileNotFoundError: The data are not there.
     """
     require_finite(cfg)
-    return cls.complete(absolute(cfg, cls.paths))
+    cfg = absolute(cfg, cls.paths)
+    for name in cls.paths:
+        path = get(cfg, name)
+        if path and Path(path).exists():  # who needs it says what is missing
+            require_file_or_folder(Path(path), f"--{name}")
+    return cls.complete(cfg)
 
 
 def construct(cls: type[AnySystem], cfg: Any) -> AnySystem:
@@ -69,12 +75,14 @@ def weights_of(path: Path) -> Path:
     """The weights file of a run folder, or the file itself."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give a run folder or a .safetensors file")
+    require_file_or_folder(path)
     file = path / "weights.safetensors" if path.is_dir() else path
     if not file.exists():
         raise FileNotFoundError(
             f"{path} holds no weights.safetensors: the run is unfinished; "
             "give its `tenfold train` command again, it continues"
         )
+    require_file_or_folder(file)
     return file
 
 

@@ -118,12 +118,8 @@ def write_whole(out: Path, content: str) -> Path:
     """Write a text file under a temporary name, then rename it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content.encode("utf-8", "replace"))
-        os.replace(temporary, out)
-    except OSError:  # a full disk, a folder of that name: nothing half-written is left
-        temporary.unlink(missing_ok=True)
-        raise
+    temporary.write_bytes(content.encode("utf-8"))
+    os.replace(temporary, out)
     return out
 
 
