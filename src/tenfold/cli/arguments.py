@@ -86,9 +86,11 @@ def parse(function: Callable[..., Any], rest: list[str], prog: str, flags: list[
 
 def _unframed(box: str) -> str:
     """What stands in a frame of tyro, in one line, without its advice to ask for help."""
-    rows = [line.strip("\u2502 ") for line in box.splitlines() if line.startswith("\u2502")]
-    words = " ".join(itertools.takewhile(lambda row: not row.startswith("\u2500"), rows))
-    text = " ".join(words.split()) or box.strip()
+    # the first line is a title; where the terminal is plain the frame is of dashes
+    rows = [line.strip(" \u2502|") for line in box.strip().splitlines()[1:]]
+    rows = [row for row in rows if row.strip("\u2500-\u256d\u256e\u2570\u256f ")]
+    said = itertools.takewhile(lambda row: not row.startswith("For full helptext"), rows)
+    text = " ".join(" ".join(said).split()) or box.strip()
     for pattern, plain in PLAIN.items():
         text = re.sub(pattern, plain, text)
     return text

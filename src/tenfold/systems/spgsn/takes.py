@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from tenfold.core import dist
+from tenfold.data.io.npz import read_npz
 from tenfold.data.motion.bvh import Bvh, read_bvh
 from tenfold.data.motion.clips import check_table, read_table
 from tenfold.data.motion.kinematics import forward_kinematics
@@ -108,12 +108,7 @@ def _bones(offsets: Float[np.ndarray, "joints 3"]) -> float:
 def _read_npz(file: Path, cfg: Config) -> Take:
     if file.stat().st_size > MAX_NPZ_BYTES:
         raise ValueError(f"{file} is larger than {MAX_NPZ_BYTES} bytes; cut the clip")
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            held = {k: arrays[k] for k in arrays.files if k in ("positions", "expmap")}
-            names = arrays.files
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file} cannot be read as an npz of arrays: {error}") from error
+    held, names = read_npz(file, ("positions", "expmap"), MAX_NPZ_BYTES)
     joints = len(cfg.skeleton.joints)
     if "expmap" in held:
         return _from_expmap(held["expmap"], cfg.skeleton, str(file))
