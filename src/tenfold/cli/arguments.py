@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import itertools
 import os
 import re
 import sys
@@ -86,10 +85,13 @@ def parse(function: Callable[..., Any], rest: list[str], prog: str, flags: list[
 
 def _unframed(box: str) -> str:
     """What stands in a frame of tyro, in one line, without its advice to ask for help."""
-    # the first line is a title; where the terminal is plain the frame is of dashes
-    rows = [line.strip(" \u2502|") for line in box.strip().splitlines()[1:]]
-    rows = [row for row in rows if row.strip("\u2500-\u256d\u256e\u2570\u256f ")]
-    said = itertools.takewhile(lambda row: not row.startswith("For full helptext"), rows)
+    said: list[str] = []
+    for line in box.strip().splitlines()[1:]:  # the first is a title
+        row = line.strip(" \u2502|")
+        if row.strip("\u2500-\u256d\u256e\u2570\u256f "):  # no rule of the frame
+            said.append(row)
+        elif said:
+            break
     text = " ".join(" ".join(said).split()) or box.strip()
     for pattern, plain in PLAIN.items():
         text = re.sub(pattern, plain, text)
