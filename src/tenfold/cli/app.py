@@ -30,6 +30,12 @@ from . import (
 )
 from .arguments import say
 
+
+def _completion(rest: list[str]) -> None:
+    """Print a script that completes commands in bash, zsh or fish."""
+    completion.completion(rest, VERBS)
+
+
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "list": overview.list_systems,
     "info": overview.info,
@@ -45,7 +51,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "demo": compare.demo,
     "data": data.data,
     "plan": plan.plan,
-    "completion": completion.completion,
+    "completion": _completion,
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
 from tenfold.core.errors import UsageError
@@ -12,12 +12,15 @@ from tenfold.systems import SYSTEMS, system_class
 
 from .arguments import LIST_FLAGS, flags_of, parse, positional, say
 
+Verbs = Mapping[str, Callable[[list[str]], None]]
+Table = Sequence[tuple[tuple[str, ...], list[str]]]
+"""Words before -> words that can follow."""
 SHELLS = ("bash", "zsh", "fish")
 ACTIONS = ("info", "check", "prepare", "get")
 """Actions of `tenfold data`."""
 
 
-def completion(rest: list[str]) -> None:
+def completion(rest: list[str], verbs: Verbs) -> None:
     """Print a script that completes commands in bash, zsh or fish."""
 
     def verb(shell: Annotated[Literal["bash", "zsh", "fish"], *positional("SHELL")]) -> None:
@@ -31,57 +34,54 @@ def completion(rest: list[str]) -> None:
         Args:
             shell: bash, zsh or fish.
         """
-        say(_fish() if shell == "fish" else _bash(zsh=shell == "zsh"))
+        table = list(words(verbs))
+        say(_fish(table) if shell == "fish" else _bash(table, zsh=shell == "zsh"))
 
     if not rest:
         raise UsageError(f"which shell? `tenfold completion SHELL`; known: {', '.join(SHELLS)}")
     parse(verb, rest, "tenfold completion", [])
 
 
-def words() -> Iterator[tuple[tuple[str, ...], list[str]]]:
+def words(verbs: Verbs) -> Iterator[tuple[tuple[str, ...], list[str]]]:
     """Words before -> what can follow; of the beginnings that fit, the longest counts."""
-    from .app import VERBS
-
-    yield (), list(VERBS)
+    yield (), list(verbs)
     names = list(SYSTEMS)
-    for verb in VERBS:
+    for verb in verbs:
         if verb == "train":
             yield (verb,), names
             for name in names:
                 recipes = list(system_class(name).recipes)
                 yield (verb, name), recipes
                 for recipe in recipes:
-                    yield (verb, name, recipe), _flags(verb, name, recipe)
+                    yield (verb, name, recipe), _flags(verbs, verb, name, recipe)
         elif verb == "data":
             yield (verb,), list(ACTIONS)
             for action in ACTIONS:
-                yield (verb, action), _flags(verb, action)
+                yield (verb, action), _flags(verbs, verb, action)
         elif verb == "plan":
             yield (verb,), ["ppmoe"]
-            yield (verb, "ppmoe"), _flags(verb, "ppmoe")
+            yield (verb, "ppmoe"), _flags(verbs, verb, "ppmoe")
         elif verb == "predict":
             own = [system_class(name).options for name in names]
             more = [flag for one in own if one is not None for flag in flags_of(type(one))]
-            yield (verb,), list(dict.fromkeys([*_flags(verb), *more]))
+            yield (verb,), list(dict.fromkeys([*_flags(verbs, verb), *more]))
         elif verb == "completion":
             yield (verb,), list(SHELLS)
         else:
             follows = names if verb in ("info", "claim", "convert") else []
-            yield (verb,), [*follows, *_flags(verb)]
+            yield (verb,), [*follows, *_flags(verbs, verb)]
 
 
-def _flags(*verb: str) -> list[str]:
+def _flags(verbs: Verbs, *verb: str) -> list[str]:
     """The options of a verb, as it checks them."""
-    from .app import VERBS
-
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        VERBS[verb[0]]([*verb[1:], LIST_FLAGS])
+        verbs[verb[0]]([*verb[1:], LIST_FLAGS])
     return [*out.getvalue().split(), "--help"]
 
 
-def _bash(zsh: bool) -> str:
+def _bash(words: Table, zsh: bool) -> str:
     """One `case` on the words so far; files are offered where nothing else fits."""
-    table = [(" ".join(before), " ".join(after)) for before, after in words()]
+    table = [(" ".join(before), " ".join(after)) for before, after in words]
     table.sort(key=lambda row: -len(row[0]))  # the longest beginning first
     begins = [(f"{before} " if before else "", after) for before, after in table]
     cases = [f'    "{before}"*) words="{after}" ;;' for before, after in begins]
@@ -101,7 +101,7 @@ def _bash(zsh: bool) -> str:
     ])  # fmt: skip
 
 
-def _fish() -> str:
+def _fish(words: Table) -> str:
     """A condition on the words so far for each set of words."""
     lines = [
         "# Completion of tenfold; made by `tenfold completion`.",
@@ -116,7 +116,7 @@ def _fish() -> str:
         "    and __tenfold_begins $argv",
         "end",
     ]  # fmt: skip
-    for before, after in words():
+    for before, after in words:
         plain = " ".join(word for word in after if not word.startswith("-"))
         options = " ".join(word for word in after if word.startswith("-"))
         place = " ".join(["", *before])

@@ -129,7 +129,7 @@ def test_wrong_sizes_are_named() -> None:
         Machine(expert_call_s=-1.0)
     with pytest.raises(ValueError, match="dp must be at least 1, got 0"):
         Placement("dense", 1, 1, 0, 1, 1)
-    with pytest.raises(ValueError, match="imbalance is max/mean load"):
+    with pytest.raises(ValueError, match="imbalance must be at least 1"):
         Extensions(imbalance=0.5)
     with pytest.raises(ValueError, match="overlap must be in"):
         Extensions(overlap=2.0)
