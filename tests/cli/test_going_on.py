@@ -101,12 +101,13 @@ def test_training_starts_from_a_run(
     still = ["--steps", "1", "--optim.lr", "1e-30", "--optim.weight-decay", "0"]
     if system == "itpn":
         still += ["--pretrain-optim.lr", "1e-30", "--pretrain-optim.weight-decay", "0"]
-    for name, source in (("a", start), ("b", start / "weights.safetensors")):
+    sources = [("a", start), ("b", start / "weights.safetensors")]
+    for name, source in sources if system == "spgsn" else sources[:1]:
         code, err = call(capsys, *words(system, tmp_path / name, *still, "--start", source))
         assert code == 0, err
         given = dict(tenfold.load(start).model.named_parameters())
         found = dict(tenfold.load(tmp_path / name).model.named_parameters())
-        trained = [k for k in found if ".backbone." in k or system != "itpn"]
+        trained = [k for k in found if "pretrain.backbone." in k or system != "itpn"]
         trained = [k for k in trained if system != "ldc" or not k.startswith(("unit", "others"))]
         assert trained
         for key in trained:

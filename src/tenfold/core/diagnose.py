@@ -42,16 +42,22 @@ def _bad_inputs(batch: Batch, where: str = "batch") -> str:
     return ""
 
 
+HUGE = 1e3
+"""Size of a weight from which on the loss is looked at once more after the last step."""
+
+
 def harm_of_last_step(stage: Stage, batch: Batch) -> str:
     """Say what the last step of a stage made NaN or infinite, which no later step would meet.
 
-    Weights that are finite but huge show in the loss, which is computed once more and without a
-    trace; of a model that is divided among processes only the weights are looked at.
+    Where a weight is finite but huge the loss is computed once more, without a trace; of a model
+    that is divided among processes only the weights are looked at.
     """
     for name, tensor in stage.model.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             return f"the weight {name} is not finite"
-    if stage.parallel:
+    sizes = [float(p.detach().abs().max()) for p in stage.model.parameters() if p.numel()]
+    largest = max(sizes, default=0.0)
+    if stage.parallel or largest < HUGE:
         return ""
     buffers = [(buffer, buffer.clone()) for buffer in stage.model.buffers()]
     with torch.no_grad(), torch.random.fork_rng():
