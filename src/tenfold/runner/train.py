@@ -127,7 +127,8 @@ def train(
             save_weights(weights, name, system)
         world.barrier(patient=True)
         if any(p.is_meta for p in system.model.parameters()):  # only the first holds the whole
-            system.model.load_state_dict(checkpoint.read_tensors(weights), assign=True)
+            # into memory of its own: a product's rounding may depend on how a file is aligned
+            system.model.to_empty(device="cpu").load_state_dict(checkpoint.read_tensors(weights))
         system.model.to(world.device)
         result = conclude(name, recipe, system, folder, accounts, world)
         world.barrier(patient=True)

@@ -125,9 +125,10 @@ def load(cls: type[AnySystem], path: Path) -> AnySystem:
     file = weights_of(path)
     _, values = checkpoint.read_header(file)
     system = construct(cls, from_json(type(next(iter(cls.recipes.values()))), values))
-    on_meta = any(p.is_meta for p in system.model.parameters())  # each process trains a part of it
+    if any(p.is_meta for p in system.model.parameters()):  # each process trains a part of it
+        system.model.to_empty(device="cpu")
     try:
-        system.model.load_state_dict(checkpoint.read_tensors(file), assign=on_meta)
+        system.model.load_state_dict(checkpoint.read_tensors(file))
     except RuntimeError as error:  # torch lists every key on a line of its own
         raise ValueError(f"{file} does not fit its own configuration: {error}") from error
     system.model.eval()
