@@ -19,11 +19,13 @@ MODULES = {
     for path in sorted(SOURCE.rglob("*.py"))
 }
 PACKAGES = {name for name, path in MODULES.items() if path.name == "__init__.py"}
-LEAVES = {"structures", "files", "tenfold.__version__"}
+LEAVES = {"structures", "files", "printable", "extras", "tenfold.__version__"}
 """What every room may import."""
 MAY_IMPORT = {
     "structures": set(),
     "files": set(),
+    "printable": set(),
+    "extras": set(),
     "core": {"core"},
     "nn": {"nn"},
     "metrics": {"metrics"},
@@ -33,7 +35,7 @@ MAY_IMPORT = {
     "viz": {"viz"},
     "report": {"report", "viz"},
     "systems": {"core", "nn", "data", "metrics", "weights", "generated", "viz"},
-    "runner": {"core", "data", "report", "runner", "systems", "viz"},
+    "runner": {"core", "data", "report", "runner", "systems", "viz", "weights"},
     "cli": {"cli", "core", "data", "report", "runner", "systems", "viz"},
     "": {"core", "runner", "systems"},
     "__main__": {"cli"},

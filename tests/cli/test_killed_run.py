@@ -79,9 +79,12 @@ def outcome(folder: Path) -> dict[str, Any]:
     for stage in found["result.json"].pop("stages"):
         assert stage["steps"] == 2
     varying = ("environment.json", "metrics.jsonl", "report.html", "MODEL_CARD.md")
-    for name in [*varying, *(n for n in found if n.endswith("done.json"))]:
+    times = ("done.json", "state.pt", "state.pt.sha256")
+    for name in [*varying, *(n for n in found if n.endswith(times))]:
         assert found[name], name
         found[name] = "there"
+    states = [checkpoint.read_state(path) for path in folder.rglob("state.pt")]
+    found["states"] = [str(state | {"seconds": 0}) for state in states]
     return found
 
 

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import functools
 import os
+import stat
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
+from typing import Any
 
-from tenfold.core.errors import BUG, exit_code, nearest
+from tenfold.core.errors import BUG, exit_code, message, nearest, report_to_torchrun
 
-from . import compare, data, doctor, evaluate, exchange, learn, overview, plan, predict, train
+from . import (
+    compare,
+    completion,
+    data,
+    doctor,
+    evaluate,
+    exchange,
+    learn,
+    overview,
+    plan,
+    predict,
+    train,
+)
+from .arguments import say
+
+
+def _completion(rest: list[str]) -> None:
+    """Print a script that completes commands in bash, zsh or fish."""
+    completion.completion(rest, VERBS)
+
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "list": overview.list_systems,
@@ -26,6 +51,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "demo": compare.demo,
     "data": data.data,
     "plan": plan.plan,
+    "completion": _completion,
 }
 
 
@@ -41,32 +67,82 @@ def _help() -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 2."""
-    words = sys.argv[1:] if argv is None else argv
+    words = [_at_home(word) for word in (sys.argv[1:] if argv is None else argv)]
+    if not _is_width(os.environ.get("COLUMNS", "80")):
+        del os.environ["COLUMNS"]  # of scripts and containers without a terminal
     if not words or words[0] in ("-h", "--help", "help"):
-        print(_help())
+        say(_help())
         return
     if words[0] in ("-V", "--version"):
         from tenfold import __version__
 
-        print(__version__)
+        say(__version__)
         return
     try:
         if words[0] not in VERBS:
             nearest(words[0], list(VERBS), "verb")
-        VERBS[words[0]](words[1:])
+        _refuse_pipes()
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            VERBS[words[0]](words[1:])
+        sys.stdout.flush()  # a full disk behind it is an error like any other
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)
     except Exception as error:
         code = exit_code(error)
+        text = f"tenfold: {message(error)}"
+        report_to_torchrun(text)
         if _told(error):
             sys.exit(code)
         if code == BUG or os.environ.get("TENFOLD_TRACEBACK"):
-            traceback.print_exc()
+            say(traceback.format_exc().rstrip(), file=sys.stderr)
         if code != BUG:
-            print(f"tenfold: {error}", file=sys.stderr)
+            say(text, file=sys.stderr)
         sys.exit(code)
+
+
+def _at_home(word: str) -> str:
+    """The word of a command with a leading ~ (of its value, too) made the home folder."""
+    option, equals, value = word.partition("=")
+    if equals and option.startswith("--") and value.startswith("~"):
+        return f"{option}={os.path.expanduser(value)}"
+    return os.path.expanduser(word) if word.startswith("~") else word
+
+
+@functools.cache
+def _refuse_pipes() -> None:
+    """Make opening a named pipe an error: a reader would wait for ever for what nobody writes.
+
+    One lies in a folder of photos or a run folder as any file does, and no reader looks first.
+    """
+
+    def look(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], (str, bytes)) and arguments[0]:
+            path, mode = os.fsdecode(arguments[0]), 0
+            with contextlib.suppress(OSError, ValueError):
+                mode = os.stat(path).st_mode
+            if stat.S_ISFIFO(mode) and not path.startswith(("/dev/", "/proc/")):
+                raise OSError(errno.EINVAL, "is a pipe, not a file; leave it out", path)
+
+    sys.addaudithook(look)
+
+
+def _is_width(columns: str) -> bool:
+    return columns.isascii() and columns.isdigit() and int(columns) > 0
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,
+) -> None:
+    """One line for the user; where in the source it comes from is of no use there."""
+    say(f"tenfold: warning: {message}", file=sys.stderr)
 
 
 def _told(error: Exception) -> bool:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from tenfold.core.errors import UsageError
 from tenfold.systems import SYSTEMS, system_class
 
-from .arguments import parse, positional, show, table_of
+from .arguments import add_row, parse, positional, say, show, table_of
 
 
 def claim(rest: list[str]) -> None:
@@ -36,8 +36,8 @@ def claim(rest: list[str]) -> None:
 
         changes = {"threads": threads, "device": device}
         results = runner_claim.claim(system, system_class(system), runs / system, out, changes)
-        print("\n".join(claim_lines(results)))
-        print(f"\n{out / system}.md holds every metric of every arm")
+        say("\n".join(claim_lines(results)))
+        say(f"\n{out / system}.md holds every metric of every arm")
 
     parse(verb, rest, "tenfold claim", ["--out", "--runs", "--threads", "--device"])
 
@@ -65,10 +65,10 @@ def report(rest: list[str]) -> None:
                 raise FileNotFoundError(f"{run} is not a run folder")
             run_folder.require(run)
         if len(runs) > 1:
-            print(write_comparison_page(list(runs), out))
+            say(write_comparison_page(list(runs), out))
             return
         with lock.locked(runs[0], "writing the page"):
-            print(write_run_page(runs[0]))
+            say(write_run_page(runs[0]))
 
     parse(verb, rest, "tenfold report", ["--out"])
 
@@ -100,9 +100,10 @@ def demo(rest: list[str]) -> None:
         )
         for row in rows:
             if "error" in row:
-                table.add_row(row["system"], "", row["error"])
+                add_row(table, row["system"], "", row["error"])
                 continue
-            table.add_row(
+            add_row(
+                table,
                 row["system"],
                 row["data"],
                 row["metric"],
@@ -111,7 +112,7 @@ def demo(rest: list[str]) -> None:
                 f"{row['seconds']:.0f}",
             )
         show(table)
-        print(page)
+        say(page)
         sys.exit(max(row.get("exit_code", 0) for row in rows))
 
     parse(verb, rest, "tenfold demo", ["--out", "--systems", "--fresh"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
-from tenfold.core.errors import nearest
+from tenfold.core.errors import nearest, require_file_or_folder
 
-from .arguments import parse, positional, show, table_of
+from .arguments import add_row, parse, positional, say, show, table_of
 
 
 def data(rest: list[str]) -> None:
@@ -26,7 +27,7 @@ def data(rest: list[str]) -> None:
     if not rest:
         _data_table()
     elif rest[0] in ("-h", "--help"):
-        print(usage)
+        say(usage)
     elif rest[0] in actions:
         actions[rest[0]](rest[1:])
     else:
@@ -38,7 +39,7 @@ def _data_table() -> None:
 
     table = table_of("data sets", "name", "what", "kind", "licence", "origin", "size", "present")
     for row in catalog.table():
-        table.add_row(row.name, row.what, row.kind, row.licence, row.origin, row.size, row.present)
+        add_row(table, row.name, row.what, row.kind, row.licence, row.origin, row.size, row.present)
     show(table)
 
 
@@ -51,7 +52,7 @@ def _data_info(rest: list[str]) -> None:
         """
         from tenfold.data import catalog
 
-        print(catalog.info(name))
+        say(catalog.info(name))
 
     parse(verb, rest, "tenfold data info", [])
 
@@ -77,13 +78,17 @@ def _data_check(rest: list[str]) -> None:
             raise FileNotFoundError("no data found; set TENFOLD_DATA, or give a name and --path")
         bad = 0
         for one in names:
-            found = checks.check(one, path, limit=limit)
+            # absolute, since "." is a path that was given
+            given = os.path.abspath(path) if path else ""
+            if given:
+                require_file_or_folder(Path(given), "--path")
+            found = checks.check(one, given, limit=limit)
             bad += len(found.problems)
-            print(f"{one}: {found.files} files, {len(found.problems)} problems")
+            say(f"{one}: {found.files} files, {len(found.problems)} problems")
             for problem in found.problems:
-                print(f"  BAD {problem.file}: {problem.what}")
+                say(f"  BAD {problem.file}: {problem.what}")
             for note in found.notes:
-                print(f"  note: {note}")
+                say(f"  note: {note}")
         if bad:
             sys.exit(1)
 
@@ -108,7 +113,7 @@ def _data_prepare(rest: list[str]) -> None:
         from tenfold.data.prepare import prepare
 
         for path in prepare(name, source, out, overwrite=overwrite):
-            print(path)
+            say(path)
 
     parse(verb, rest, "tenfold data prepare", ["--overwrite"])
 
@@ -135,6 +140,6 @@ def _data_get(rest: list[str]) -> None:
                 bar.update(task, completed=done, total=total or None)
 
             path = get(name, out, progress=advance)
-        print(path)
+        say(path)
 
     parse(verb, rest, "tenfold data get", [])

@@ -12,13 +12,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from .arguments import parse, show, table_of
+from tenfold.extras import EXTRAS, install
 
-EXTRAS = {
-    "export": ("onnx", "onnxruntime", "onnxscript"),
-    "text": ("tokenizers",),
-    "weather": ("h5py",),
-}
+from .arguments import add_row, parse, show, table_of
 
 
 def examine() -> Iterator[tuple[str, str, bool, str]]:
@@ -50,7 +46,7 @@ def examine() -> Iterator[tuple[str, str, bool, str]]:
             yield "torchvision", f"does not import: {error}", False, advice
     for extra, modules in EXTRAS.items():
         missing = [m for m in modules if importlib.util.find_spec(m) is None]
-        found = "installed" if not missing else f"not installed: pip install 'tenfold[{extra}]'"
+        found = f"lacks {', '.join(missing)}\n{install(extra)}" if missing else "installed"
         yield f"extra {extra}", found, True, ""
     from tenfold.data import catalog
 
@@ -83,7 +79,7 @@ def doctor(rest: list[str]) -> None:
         healthy = True
         for what, found, good, advice in examine():
             healthy &= good
-            table.add_row(what, found, "ok" if good else advice)
+            add_row(table, what, found, "ok" if good else advice)
         show(table)
         if not healthy:
             sys.exit(1)

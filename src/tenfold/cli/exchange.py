@@ -6,9 +6,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tenfold.systems import refusal, system_class
+from tenfold.core.errors import UsageError, require_file_or_folder
+from tenfold.systems import SYSTEMS, refusal, system_class
 
-from .arguments import parse, positional
+from .arguments import parse, path_or, positional, say
 
 
 def export(rest: list[str]) -> None:
@@ -17,7 +18,7 @@ def export(rest: list[str]) -> None:
     def verb(
         run: Annotated[Path, *positional("RUN")],
         to: Literal["onnx", "torch", "official"] = "onnx",
-        out: Path = Path(),
+        out: str = "",
         part: str = "",
         size: tuple[int, int] = (0, 0),
     ) -> None:
@@ -44,15 +45,18 @@ def export(rest: list[str]) -> None:
         if to == "official":
             if not isinstance(system, ExportsOfficial):
                 raise refusal(name, "export official files")
-            folder = weights.parent / "official" if out == Path() else out
-            if folder.is_symlink() and out == Path():
+            folder = path_or(weights.parent / "official", out)
+            if folder.is_symlink() and not out:
                 raise ValueError(f"{folder} is a link, which is not followed; give --out")
             with lock.locked(folder, "exporting"):
                 written = system.export_official(folder)
-            print("\n".join(str(path) for path in written))
+            for path in written:
+                say(path)
             return
         suffix = ".onnx" if to == "onnx" else ".pt2"
-        target = weights.with_name(name + suffix) if out == Path() else out
+        target = path_or(weights.with_name(name + suffix), out)
+        if target.is_dir():
+            target /= name + suffix
         if part or any(size):
             if not isinstance(system, ExportsParts):
                 raise refusal(name, "export a part")
@@ -61,10 +65,10 @@ def export(rest: list[str]) -> None:
             what = system.export()
         else:
             raise refusal(name, "export")
-        held = lock.locked(target.parent, "exporting") if out == Path() else nullcontext()
+        held = nullcontext() if out else lock.locked(target.parent, "exporting")
         with held:
             worst = export_checked(what, to, target)
-        print(f"{target}  (largest difference from eager: {worst:.2g})")
+        say(f"{target}  (largest difference from eager: {worst:.2g})")
 
     parse(verb, rest, "tenfold export", ["--to", "--out", "--part", "--size"])
 
@@ -75,7 +79,7 @@ def convert(rest: list[str]) -> None:
     def verb(
         system: Annotated[str, *positional("SYSTEM")],
         checkpoint: Annotated[Path, *positional("CKPT")],
-        out: Path = Path(),
+        out: str = "",
         partial: bool = False,
     ) -> None:
         """Convert an official checkpoint; every unmatched key is listed.
@@ -90,16 +94,19 @@ def convert(rest: list[str]) -> None:
         from tenfold.core.capabilities import Converts
         from tenfold.runner.weights import save_converted
 
-        if not checkpoint.exists():
-            raise FileNotFoundError(f"{checkpoint} does not exist")
         cls = system_class(system)
         if not issubclass(cls, Converts):
-            raise refusal(system, "convert")
+            able = [name for name, entry in SYSTEMS.items() if "convert" in entry.verbs]
+            raise UsageError(
+                f"{system} has no official checkpoints to convert; systems that have: "
+                + ", ".join(able)
+            )
+        require_file_or_folder(checkpoint)
         made, account = cls.convert(checkpoint)
-        print(account.report())
+        say(account.report())
         if not partial:
             account.require_complete()
         plain = checkpoint.with_name(checkpoint.name.split(".")[0])
-        print(save_converted(plain if out == Path() else out, system, made, account.report()))
+        say(save_converted(path_or(plain, out), system, made, account.report()))
 
     parse(verb, rest, "tenfold convert", ["--out", "--partial"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tenfold.core.errors import UsageError
 
-from .arguments import parse, positional, show, table_of
+from .arguments import add_row, parse, positional, say, show, table_of
 
 if TYPE_CHECKING:
     from tenfold.core.versions import Learned, Versions
@@ -73,7 +73,7 @@ def learn(rest: list[str]) -> None:
                 versions.go(to) if to is not None else versions.undo() if undo else versions.redo()
             )
             came = "" if before is None else f", was at version {before}"
-            print(f"{run} is at version {now}{came}")
+            say(f"{run} is at version {now}{came}")
 
     flags = ["--name", "--head", "--max-loss", "--undo", "--redo", "--history", "--to"]
     if not rest:
@@ -128,7 +128,7 @@ def _learn(versions: Versions, folder: Path, name: str, head: str, max_loss: flo
             )
         number = versions.add(system.learned_state(), learned)
     ended = time.monotonic()
-    print(
+    say(
         f"{run} is at version {number}, was at version {before}; learned in "
         f"{ended - opened:.2f} s, after {opened - began:.2f} s to open the run"
     )
@@ -137,10 +137,10 @@ def _learn(versions: Versions, folder: Path, name: str, head: str, max_loss: flo
     for file, content in learned.pictures.items():
         assert Path(file).name == file
         checkpoint.write_bytes(beside / file, content)
-        print(beside / file)
+        say(beside / file)
     checkpoint.write_json(beside / "learned.json", _facts(number, learned))
-    print(beside / "learned.json")
-    print(f"undo: tenfold learn {shlex.quote(str(run))} --undo")
+    say(beside / "learned.json")
+    say(f"undo: tenfold learn {shlex.quote(str(run))} --undo")
 
 
 def _facts(number: int, learned: Learned) -> dict[str, Any]:
@@ -155,42 +155,39 @@ def _facts(number: int, learned: Learned) -> dict[str, Any]:
 
 
 def _show_learned(learned: Learned) -> None:
-    from rich.markup import escape
-
     table = table_of("learned", "class", "photos")
     for one, photos in zip(learned.names, learned.photos, strict=True):
-        table.add_row(escape(one), str(photos))
+        add_row(table, one, str(photos))
     show(table)
-    print(
+    say(
         f"kept of all {len(learned.classes)} classes: {learned.memory_after:,} bytes, "
         f"before: {learned.memory_before:,}"
     )
     for line in learned.lines:
         print(line)
     for note in learned.notes:
-        print(f"* {note}")
+        say(f"* {note}")
 
 
 def _show_history(versions: Versions) -> None:
-    from rich.markup import escape
-
     table = table_of(
-        escape(str(versions.run)), "version", "", "learned upon", "when", "classes learned",
+        str(versions.run), "version", "", "learned upon", "when", "classes learned",
         "photos", "classes known",
     )  # fmt: skip
     for row in versions.history():
         mark = "current" if row.current else ""
         if row.version is None:
             what = f"damaged: {row.problem}" if row.problem else "as it was trained"
-            table.add_row(str(row.number), mark, "", "", escape(what), "", "")
+            add_row(table, str(row.number), mark, "", "", what, "", "")
             continue
         version = row.version
-        table.add_row(
+        add_row(
+            table,
             str(row.number),
             mark,
             str(version.parent),
             version.when,
-            escape(", ".join(version.names)),
+            ", ".join(version.names),
             ", ".join(str(n) for n in version.photos),
             str(len(version.classes)),
         )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tenfold.systems import SYSTEMS, system_class
 
-from .arguments import parse, positional, show, table_of
+from .arguments import add_row, parse, positional, say, show, table_of
 
 
 def list_systems(rest: list[str]) -> None:
@@ -19,7 +19,7 @@ def list_systems(rest: list[str]) -> None:
         table = table_of("tenfold", "system", "what it does", "data", "found", "demo (min)")
         for name, entry in SYSTEMS.items():
             present = "yes" if catalog.find(entry.data) else "no: generated"
-            table.add_row(name, entry.task, entry.data, present, f"{entry.minutes:g}")
+            add_row(table, name, entry.task, entry.data, present, f"{entry.minutes:g}")
         show(table)
 
     parse(verb, rest, "tenfold list", [])
@@ -38,20 +38,20 @@ def info(rest: list[str]) -> None:
 
         cls = system_class(system)
         paper = cls.paper
-        print(f"{system}: {paper.title} (arXiv {paper.arxiv})\n{paper.says}\n")
-        print(f"official code:    {paper.code}\nofficial weights: {paper.weights_licence}\n")
-        print(f"predicts from:    {cls.accepts}\n")
+        say(f"{system}: {paper.title} (arXiv {paper.arxiv})\n{paper.says}\n")
+        say(f"official code:    {paper.code}\nofficial weights: {paper.weights_licence}\n")
+        say(f"predicts from:    {cls.accepts}\n")
         first = to_json(cls.recipes["paper"])
         for name, recipe in cls.recipes.items():
             changed = differences(first, to_json(recipe))
-            print(f"recipe {name}: " + ("the published setting" if not changed else "paper, but"))
+            say(f"recipe {name}: " + ("the published setting" if not changed else "paper, but"))
             for line in changed:
-                print(f"    {line}")
-        from tenfold.runner.weights import construct
+                say(f"    {line}")
+        from tenfold.runner.weights import completed, construct
 
-        print()
-        for claim in construct(cls, cls.complete(cls.recipes["small"])).claims():
-            print(f"claim: {claim.says} ({claim.method.name} against {claim.baseline.name})")
-        print(f"\ncite:\n{paper.cite}")
+        say()
+        for claim in construct(cls, completed(cls, cls.recipes["small"])).claims():
+            say(f"claim: {claim.says} ({claim.method.name} against {claim.baseline.name})")
+        say(f"\ncite:\n{paper.cite}")
 
     parse(verb, rest, "tenfold info", [])

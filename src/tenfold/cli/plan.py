@@ -7,9 +7,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from tenfold.core.config import require
 from tenfold.core.errors import UsageError, nearest
 
-from .arguments import flags_of, parse, positional, show, table_of
+from .arguments import add_row, flags_of, parse, positional, say, show, table_of
 
 if TYPE_CHECKING:
     from tenfold.systems.ppmoe.planner.clusters import Calibration, Cluster
@@ -56,7 +57,7 @@ def plan(rest: list[str]) -> None:
         "`tenfold plan SYSTEM --help` lists every option."
     )
     if not rest or rest[0] in ("-h", "--help"):
-        print(usage)
+        say(usage)
         return
     if rest[0] not in PLANNERS:
         nearest(rest[0], list(PLANNERS), "system that can be planned")
@@ -71,10 +72,10 @@ def _plan_ppmoe(rest: list[str]) -> None:
         model: str = "",
         cluster: str = "",
         batch: int = 0,
-        out: Path = Path(),
+        out: str = "",
         paper: bool = False,
         calibrate: bool = False,
-        calibration: Path = Path(),
+        calibration: str = "",
         seconds: float = 25.0,
         micro_batch: int = 4,
         virtual: int = 1,
@@ -106,6 +107,11 @@ def _plan_ppmoe(rest: list[str]) -> None:
         """
         from tenfold.systems.ppmoe.planner import clusters
 
+        if not 0 < seconds <= 3600 or micro_batch < 1:
+            raise ValueError(
+                f"--seconds must be in (0, 3600] and --micro-batch at least 1, got {seconds} and "
+                f"{micro_batch}"
+            )
         if paper:
             _paper(out)
             return
@@ -114,7 +120,7 @@ def _plan_ppmoe(rest: list[str]) -> None:
         where = cluster or ("4x8xV100-32G" if measured is None else "local")
         at = _with(clusters.parse_cluster(where, shape, measured), constants)
         if measured is not None and measured.shape.hidden != shape.hidden:
-            print(
+            say(
                 f"* the rates were measured at hidden {measured.shape.hidden}, not {shape.hidden}: "
                 "calibrate with this model"
             )
@@ -122,11 +128,9 @@ def _plan_ppmoe(rest: list[str]) -> None:
 
     verb.__annotations__ |= {
         "system": Annotated[str, *positional("SYSTEM")],
-        "out": Path,
-        "calibration": Path,
         "extensions": Extensions,
         "constants": Constants,
-        **dict.fromkeys(("model", "cluster"), str),
+        **dict.fromkeys(("model", "cluster", "out", "calibration"), str),
         **dict.fromkeys(("batch", "micro_batch", "virtual"), int),
         **dict.fromkeys(("paper", "calibrate"), bool),
         **dict.fromkeys(("seconds", "memory_share"), float),
@@ -140,15 +144,16 @@ def _plan_ppmoe(rest: list[str]) -> None:
 
 
 def _calibration(
-    wanted: bool, file: Path, model: str, seconds: float, micro_batch: int, out: Path
+    wanted: bool, given: str, model: str, seconds: float, micro_batch: int, out: str
 ) -> Calibration | None:
     """Measure, or read what was measured; None if neither was asked for."""
     from tenfold.core import checkpoint
     from tenfold.systems.ppmoe.planner import clusters, report
 
-    if wanted and file != Path():
+    if wanted and given:
         raise UsageError("give either --calibrate or --calibration FILE")
-    if file != Path():
+    if given:
+        file = Path(given)
         if not file.exists():
             raise FileNotFoundError(f"{file} does not exist; --calibrate writes one")
         return clusters.Calibration.from_json(checkpoint.read_json(file), str(file))
@@ -158,18 +163,16 @@ def _calibration(
 
     found = calibrate(clusters.parse_model(model or "small"), micro_batch, seconds)
     _print(report.calibration_table(found))
-    target = out / "calibration.json"
+    target = Path(out) / "calibration.json"
     checkpoint.write_json(target, found.to_json())
-    print(f"{target}\n")
+    say(f"{target}\n")
     return found
 
 
 def _with(cluster: Cluster, constants: Constants) -> Cluster:
     """The cluster with the rates that the user gave."""
     given = {f.name: getattr(constants, f.name) for f in fields(constants)}
-    wrong = [name for name, value in given.items() if value < 0]
-    if wrong:
-        raise ValueError(f"--constants.{wrong[0].replace('_', '-')} must not be negative")
+    require(constants, "constants.", "[0, inf)", *given)
     changes = {name: value for name, value in given.items() if value}
     if not changes:
         return cluster
@@ -184,7 +187,7 @@ def _search(
     extensions: Any,
     virtual: int,
     memory_share: float,
-    out: Path,
+    out: str,
 ) -> None:
     from tenfold.core import checkpoint
     from tenfold.systems.ppmoe.planner import report
@@ -193,41 +196,42 @@ def _search(
     made = plan(shape, cluster, batch, extensions, virtual=virtual, memory_share=memory_share)
     # Rates of local processes say nothing of a cluster of machines.
     points = [] if cluster.machine.own_link else curve(made)
-    print("\n".join(report.heading(made)))
+    say("\n".join(report.heading(made)))
     best = made.best
     how = "with measured rates" if cluster.measured else "with tuned constants, not measured"
-    print(
+    say(
         f"best: {best.label()}: {best.rate:.0f} tokens/s/GPU, bubble {best.cost.bubble:.1%}; "
         f"predicted {how}\n"
     )
     for table in report.tables_of(made, points):
         _print(table)
     for note in report.notes(made):
-        print(f"* {note}")
+        say(f"* {note}")
     ours = made.best_of("ppmoe")
     for one in [best] if ours in (None, best) else [best, ours]:
         assert one is not None
-        print(f"\n{one.label()}\n  {launch_command(made, one)}")
-    if out == Path():
+        say(f"\n{one.label()}\n  {launch_command(made, one)}")
+    if not out:
         return
+    folder = Path(out)
     pictures = {"pareto.png": report.pareto_png(made)}
     if points:
         pictures |= report.curve_pngs(made, points)
-    checkpoint.write_json(out / "plan.json", report.plan_json(made, points))
+    checkpoint.write_json(folder / "plan.json", report.plan_json(made, points))
     for name, picture in pictures.items():
-        checkpoint.write_bytes(out / name, picture)
-    print("\n".join(["", *(str(out / name) for name in ["plan.json", *pictures])]))
+        checkpoint.write_bytes(folder / name, picture)
+    say("\n".join(["", *(str(folder / name) for name in ["plan.json", *pictures])]))
 
 
 def _print(table: Table) -> None:
     shown = table_of(table.title, *table.columns)
     for row in table.rows:
-        shown.add_row(*row)
+        add_row(shown, *row)
     show(shown)
-    print()
+    say()
 
 
-def _paper(out: Path) -> None:
+def _paper(out: str) -> None:
     """Print the paper's settings beside its figures; with a folder, write them as a claim."""
     from tenfold.systems.ppmoe.planner import report
     from tenfold.systems.ppmoe.planner.paper import TAGS, WARNING
@@ -236,18 +240,19 @@ def _paper(out: Path) -> None:
     for table in tables:
         _print(table)
     legend = "; ".join(f"{tag}: {what}" for tag, what in TAGS.items())
-    print(f"* source: {legend}\n* {WARNING}")
-    if out == Path():
+    say(f"* source: {legend}\n* {WARNING}")
+    if not out:
         return
+    folder = Path(out)
     from tenfold.core import checkpoint, dist, log
 
     environment = log.environment(dist.current())
     page = _page(tables, ["Source: " + legend + "."], environment)
     checkpoint.write_json(
-        out / "ppmoe-plan.json", {**report.paper_json(), "environment": environment}
+        folder / "ppmoe-plan.json", {**report.paper_json(), "environment": environment}
     )
-    checkpoint.write_text(out / "ppmoe-plan.md", page)
-    print(f"\n{out / 'ppmoe-plan.json'}\n{out / 'ppmoe-plan.md'}")
+    checkpoint.write_text(folder / "ppmoe-plan.md", page)
+    say(f"\n{folder / 'ppmoe-plan.json'}\n{folder / 'ppmoe-plan.md'}")
 
 
 def _page(tables: Sequence[Table], notes: list[str], environment: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from tenfold.systems import system_class
 
-from .arguments import flags_of, parse, positional
+from .arguments import flags_of, parse, positional, say
 
 
 def predict(rest: list[str]) -> None:
@@ -24,7 +24,7 @@ def predict(rest: list[str]) -> None:
     def verb(
         run: Annotated[Path, *positional("RUN")],
         file: Annotated[Path, *positional("FILE")],
-        out: Path = Path(),
+        out: str = "",
         device: Literal["auto", "cpu", "cuda"] = "auto",
         options: Any = asked,
     ) -> None:
@@ -44,15 +44,15 @@ def predict(rest: list[str]) -> None:
         """
         from tenfold.runner import use
 
-        folder = None if out == Path() else out
+        folder = Path(out) if out else None
         for path in use.predict(run, file, folder, options, device):
-            print(path)
+            say(path)
 
     shown = tyro.conf.arg(name="") if asked is not None else tyro.conf.Suppress
     verb.__annotations__ = {
         "run": Annotated[Path, *positional("RUN")],
         "file": Annotated[Path, *positional("FILE")],
-        "out": Path,
+        "out": str,
         "device": Literal["auto", "cpu", "cuda"],
         "options": Annotated[type(asked), shown],
         "return": None,

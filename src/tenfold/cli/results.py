@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .arguments import show, table_of
+from .arguments import add_row, say, show, table_of
 
 MOST_ROWS = 16
 """Rows of a table in the terminal; of longer ones only those that the system shows first."""
@@ -18,7 +18,7 @@ def number(value: float) -> str:
 def show_result(result: dict[str, Any]) -> None:
     """Print metrics: one table a group, rows by the middle part, methods side by side."""
     data = result["data"]
-    print(f"data: {data['name']} ({data['kind']}{', ' + data['note'] if data['note'] else ''})")
+    say(f"data: {data['name']} ({data['kind']}{', ' + data['note'] if data['note'] else ''})")
     named = {result["recipe"]: result["metrics"], **result["baselines"]}
     labels = result.get("labels", {})
     groups: dict[str, None] = {k.split("/")[0]: None for k in result["metrics"]}
@@ -37,7 +37,7 @@ def show_result(result: dict[str, Any]) -> None:
             for method, metrics in named.items():
                 cells = [metrics.get(f"{row}/{c}") for c in columns]
                 shown = ["" if v is None else number(v) for v in cells]
-                table.add_row(row.partition("/")[2], method, *shown)
+                add_row(table, row.partition("/")[2], method, *shown)
         show(table)
     for note in result["notes"]:
-        print(f"* {note}")
+        say(f"* {note}")

@@ -6,8 +6,10 @@ import json
 import re
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -65,10 +67,44 @@ def read_header(path: Path) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"{path} has a damaged header ({error!r})") from error
 
 
+class _Patient:
+    """A file that keeps its first error, and takes everything that comes after."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        """Write, unless that has failed before; returns the number of bytes in either case."""
+        size = memoryview(content).nbytes
+        if self.error is None:
+            try:
+                self.file.write(content)
+            except OSError as error:
+                self.error = error
+        return size
+
+    def flush(self) -> None:
+        """Do nothing: the file is flushed when torch is done."""
+
+
+@contextmanager
+def for_torch(path: Path) -> Iterator[Any]:
+    """A new file for torch to write to; its error is raised at the end.
+
+    torch's writer drops the reason of an error, and may end the whole process over it.
+    """
+    with path.open("wb") as file:
+        patient = _Patient(file)
+        yield patient
+        if patient.error is not None:
+            raise OSError(patient.error.errno, patient.error.strerror, str(path))
+
+
 def write_state(path: Path, state: dict[str, Any]) -> None:
     """Write training state (tensors, numbers, strings) atomically, its SHA-256 beside it."""
-    with replacing(path, sealed=True) as temporary:
-        torch.save(state, temporary)
+    with replacing(path, sealed=True) as temporary, for_torch(temporary) as file:
+        torch.save(state, file)
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -95,9 +131,10 @@ def save(
     final = folder / f"step-{step:09d}"
     temporary = folder / f"step-{step:09d}.tmp"
     _fresh(temporary, world)
-    if world.is_first:
-        write_state(temporary / "state.pt", state)
-    _write_parts(temporary, parts, world)
+    with _removed_on_error(temporary, world):
+        if world.is_first:
+            write_state(temporary / "state.pt", state)
+        _write_parts(temporary, parts, world)
     world.barrier(patient=True)
     if world.is_first:
         _seal(temporary)
@@ -106,6 +143,17 @@ def save(
         for old in complete(folder)[:-1]:
             remove(old)
     world.barrier(patient=True)
+
+
+@contextmanager
+def _removed_on_error(folder: Path, world: World) -> Iterator[None]:
+    """A folder that an error (a full disk) does not leave behind, half-filled."""
+    try:
+        yield
+    except Exception:
+        if world.is_first:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _fresh(folder: Path, world: World) -> None:
@@ -124,7 +172,8 @@ def write_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> N
     """
     temporary = folder.with_name(folder.name + ".tmp")
     _fresh(temporary, world)
-    _write_parts(temporary, parts, world)
+    with _removed_on_error(temporary, world):
+        _write_parts(temporary, parts, world)
     world.barrier(patient=True)
     if world.is_first:
         _seal(temporary)
@@ -159,20 +208,25 @@ def _write_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> 
     # torch's own distributed checkpoint, but in safetensors: its default index is a pickle.
     # Imported here since it takes a second, and few runs have divided models.
     import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dcp.save(
-            parts,
-            storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
-            no_dist=world.size == 1,
-        )
+        try:
+            dcp.save(
+                parts,
+                storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
+                no_dist=world.size == 1,
+            )
+        except CheckpointException as error:  # not an Exception; its text is a traceback
+            raise next(cause for cause, _ in error.failures.values()) from error
 
 
 def read_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> None:
     """Fill this process's parts in place, whatever the division was when they were written."""
     import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
     _verify_parts(folder, world)
@@ -184,7 +238,7 @@ def read_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> No
                 storage_reader=HuggingFaceStorageReader(str(folder)),
                 no_dist=world.size == 1,
             )
-    except Exception as error:  # torch wraps what any process met
+    except (Exception, CheckpointException) as error:  # torch wraps what any process met
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise ValueError(
             f"{folder} does not hold this model ({reason}); it was written by another "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -39,6 +40,56 @@ def _bad_inputs(batch: Batch, where: str = "batch") -> str:
         if found:
             return found
     return ""
+
+
+HUGE = 1e3
+"""Size of a weight from which on the loss is looked at once more after the last step."""
+
+
+def harm_of_last_step(stage: Stage, batch: Batch) -> str:
+    """Say what the last step of a stage made NaN or infinite, which no later step would meet.
+
+    Where a weight is finite but huge the loss is computed once more, without a trace; of a model
+    that is divided among processes only the weights are looked at.
+    """
+    for name, tensor in stage.model.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            return f"the weight {name} is not finite"
+    sizes = [float(p.detach().abs().max()) for p in stage.model.parameters() if p.numel()]
+    largest = max(sizes, default=0.0)
+    if stage.parallel or largest < HUGE:
+        return ""
+    buffers = [(buffer, buffer.clone()) for buffer in stage.model.buffers()]
+    with torch.no_grad(), torch.random.fork_rng():
+        losses = stage.training_step(stage.model, batch, lambda loss: None)
+        for buffer, before in buffers:
+            buffer.copy_(before)
+    bad = [name for name, value in losses.items() if not bool(torch.isfinite(value.detach()).all())]
+    return f"the loss term {', '.join(bad)} is not finite" if bad else ""
+
+
+def require_finite_metrics(
+    metrics: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]
+) -> None:
+    """Raise NonFinite if a metric is NaN or infinite, unless the data leave it undefined.
+
+    What the data leave undefined (a class without pixels) is undefined for a baseline, too.
+
+    Raises:
+        NonFinite: It names the metrics.
+    """
+    bad = [
+        name
+        for name, value in metrics.items()
+        if not math.isfinite(value)
+        and all(math.isfinite(other[name]) for other in baselines.values() if name in other)
+    ]
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise NonFinite(
+            f"{', '.join(bad[:3])}{more} of {len(metrics)} metrics are not finite: the training "
+            "diverged; lower optim.lr or set optim.clip"
+        )
 
 
 def culprit(stage: Stage, batch: Batch, losses: dict[str, float], norm: float) -> str:

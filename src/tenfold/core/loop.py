@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tenfold.files import NUMBER, read_object, sum_of
 
 from . import checkpoint, optim, watchdog
-from .diagnose import NonFinite, blamed, culprit
+from .config import require
+from .diagnose import NonFinite, blamed, culprit, harm_of_last_step
 from .dist import World
 from .log import Bar, MetricsLog
 from .prefetch import prefetched, to_device
@@ -53,14 +55,9 @@ class Loop:
     """Threads of torch on the CPU; 0 leaves torch's choice."""
 
     def __post_init__(self) -> None:
-        for name in ("accumulate", "save_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"loop.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("workers", "validate_every", "threads"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"loop.{name} must not be negative, got {getattr(self, name)}")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"loop.ema must be in [0, 1), got {self.ema}")
+        require(self, "loop.", "[1, inf)", "accumulate", "save_every", "log_every")
+        require(self, "loop.", "[0, inf)", "workers", "validate_every", "threads")
+        require(self, "loop.", "[0, 1)", "ema")
 
 
 class Stopped(RuntimeError):
@@ -122,6 +119,8 @@ class _Running:
                 find_unused_parameters=stage.alternates,
             )
         self.step = 0
+        self.batch: Batch = None
+        """The last (micro-)batch that was trained on."""
         self.best: dict[str, Any] = {}
         self.seconds = 0.0
         self.signum = 0
@@ -236,6 +235,22 @@ class _Running:
                 self.average.module.load_state_dict(state["average"])
         self.load_more(state["more"])
 
+    def reopen(self) -> None:
+        """Let a finished stage go on from its last state, for more steps; all processes call it."""
+        found = checkpoint.load(self.folder)
+        if found is None:
+            raise ValueError(
+                f"{self.folder} keeps no state of its training, so it cannot go on for more steps; "
+                "--start begins a new run from its weights"
+            )
+        if found[1]["best"]:  # which the final weights are
+            self.read_weights("final")
+            self.write_weights("best", self.stage.model)
+        self.world.barrier(patient=True)
+        if self.world.is_first:
+            (self.folder / "done.json").unlink()
+        self.world.barrier()
+
     def train_step(
         self, batches: Iterator[Batch], stop: _StopFlag
     ) -> tuple[dict[str, float], float]:
@@ -264,6 +279,7 @@ class _Running:
                 losses = stage.training_step(self.wrapped, batch, self._backward)
             for key, value in _scalars(losses).items():
                 sums[key] = sums.get(key, 0.0) + value / num_parts
+        self.batch = batch
         parameters = [p for p in stage.model.parameters() if p.grad is not None]
         norm = self._gradient_norm(parameters)
         bad = not all(abs(v) < float("inf") for v in [*sums.values(), norm])
@@ -284,6 +300,17 @@ class _Running:
             self.average.update_parameters(stage.model)
         self.step += 1
         return sums, norm
+
+    def require_unharmed(self) -> None:
+        """Raise NonFinite on every process if the last step, which is behind us, diverged."""
+        found = self.world.gather(harm_of_last_step(self.stage, self.batch))
+        if any(found):
+            rank = next(rank for rank, text in enumerate(found) if text)
+            raise NonFinite(
+                f"stage {self.stage.name!r}, after its last step ({self.step - 1}), process "
+                f"{rank}: {found[rank]}; lower optim.lr or set optim.clip. "
+                "The last checkpoint is untouched."
+            )
 
     def _taken(self, batches: Iterator[Batch]) -> Batch:
         if self.stage.parallel:
@@ -319,6 +346,11 @@ def _validate(running: _Running, log: MetricsLog) -> None:
             f"stage {stage.name!r} watches {stage.monitor!r}, but validation gave {sorted(values)}"
         )
     value, sign = values[stage.monitor], 1 if stage.better == "lower" else -1
+    if not math.isfinite(value):
+        raise NonFinite(
+            f"stage {stage.name!r}, step {running.step}: the validation's {stage.monitor} is "
+            f"{value}; lower optim.lr or set optim.clip. The last checkpoint is untouched."
+        )
     if not running.best or sign * value < sign * running.best["value"]:
         running.best = {"step": running.step, "metric": stage.monitor, "value": value}
         running.write_weights("best", module)
@@ -342,11 +374,11 @@ def _finish(running: _Running) -> None:
 
 
 def _drop_checkpoints(running: _Running) -> None:
-    """Delete what a finished stage needs no more."""
+    """Delete what a finished stage needs no more: the last state lets the run get more steps."""
     if not running.world.is_first:
         return
     best = running.weights("best")
-    for old in (*checkpoint.complete(running.folder), best, sum_of(best)):
+    for old in (*checkpoint.complete(running.folder)[:-1], best, sum_of(best)):
         if old.exists():
             checkpoint.remove(old)
 
@@ -364,10 +396,14 @@ def train_stage(
 ) -> None:  # fmt: skip
     """Train one stage to its end, from its newest checkpoint if there is one."""
     running = _Running(stage, loop, world, run, seed)
-    if (running.folder / "done.json").exists():
-        _load_final(running)
-        _drop_checkpoints(running)  # it was killed before it had done so
-        return
+    done = running.folder / "done.json"
+    if done.exists():
+        if read_object(done, ACCOUNT, tuple(ACCOUNT))["steps"] >= stage.steps:
+            _load_final(running)
+            _drop_checkpoints(running)  # it was killed before it had done so
+            return
+        world.barrier()  # all have seen it
+        running.reopen()
     running.resume()
     if world.is_first:
         log.rewind(stage.name, running.step, known)
@@ -387,10 +423,12 @@ def train_stage(
                 losses = losses if stage.parallel else world.mean(losses)
                 values = {**losses, "lr": lr, "grad_norm": norm, "seconds": rounded}
                 log.add(stage.name, running.step, "train", values)
+            if last:
+                running.require_unharmed()
             if (loop.validate_every and running.step % loop.validate_every == 0) or last:
                 _validate(running, log)
             bar.update(running.step, f"loss {losses.get('loss', float('nan')):.4g}")
-            if (running.step % loop.save_every == 0 and not last) or running.signum:
+            if running.step % loop.save_every == 0 or last or running.signum:
                 running.save()
             if running.signum:
                 raise Stopped(running.signum, stage.name, running.step)
@@ -398,6 +436,19 @@ def train_stage(
         bar.close()
         batches.close()
     _finish(running)
+
+
+def _start_over_after_others(folder: Path, past: dict[str, int], world: World) -> None:
+    """Drop what a stage learned if the stages before it have got more steps since."""
+    file = folder / "follows.json"
+    outdated = file.exists() and checkpoint.read_json(file) != past
+    world.barrier()
+    if world.is_first:
+        if outdated:
+            checkpoint.remove(folder)
+        if outdated or not file.exists():
+            checkpoint.write_json(file, past)
+    world.barrier()
 
 
 def train(
@@ -413,6 +464,9 @@ def train(
             known = [a["name"] for a in accounts]
             if stage.name in known:
                 raise ValueError(f"two stages are named {stage.name!r}")
+            if accounts and not stage.independent:
+                past = {account["name"]: account["steps"] for account in accounts}
+                _start_over_after_others(run / "checkpoints" / stage.name, past, world)
             train_stage(stage, loop, world, run, seed, log, known, stop)
             done = run / "checkpoints" / stage.name / "done.json"
             accounts.append(read_object(done, ACCOUNT, tuple(ACCOUNT)))

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from .config import require
+
 
 @dataclass(frozen=True)
 class Optim:
@@ -51,15 +53,11 @@ class Optim:
     """Shares of all steps after which the step schedule multiplies by gamma; instead of period."""
 
     def __post_init__(self) -> None:
-        if not all(0 <= share <= 1 for share in self.milestones):
-            raise ValueError(f"optim.milestones must be shares, 0 to 1, got {self.milestones}")
-        if not self.lr > 0 or not math.isfinite(self.lr):
-            raise ValueError(f"optim.lr must be a positive number, got {self.lr}")
-        for name in ("weight_decay", "clip", "warmup", "floor", "period", "offset"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"optim.{name} must not be negative, got {getattr(self, name)}")
-        if not 0 <= self.dampening < 1:
-            raise ValueError(f"optim.dampening must be in [0, 1), got {self.dampening}")
+        require(self, "optim.", "[0, 1]", "milestones")
+        require(self, "optim.", "(0, inf)", "lr", "gamma")
+        require(self, "optim.", "[0, inf)", "weight_decay", "clip", "warmup", "floor", "period")
+        require(self, "optim.", "[0, inf)", "offset")
+        require(self, "optim.", "[0, 1)", "betas", "momentum", "dampening")
         if self.nesterov and (self.dampening or not self.momentum):
             raise ValueError("optim.nesterov needs optim.momentum, and optim.dampening 0")
 

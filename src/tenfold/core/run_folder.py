@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ OURS = re.compile(
     rf"|weights\.safetensors{SUM}"
     r"|official/(pangu_weather_\d+\.onnx|grid\.json)"
     r"|pictures/captions\.json"
-    rf"|checkpoints/[^/]+/(done\.json|(final|best)\.safetensors{SUM}|final\.pt{SUM})"
+    rf"|checkpoints/[^/]+/((done|follows)\.json|(final|best)\.safetensors{SUM}|final\.pt{SUM})"
     rf"|checkpoints/[^/]+/(final|best|step-\d{{9}})(\.tmp)?/(state\.pt|[^/]+\.(safetensors|json)){SUM}"
     r"|learned/(current\.json|lock|\d{4,9}\.safetensors|\d{4,9}/[^/]+\.(png|jpg|gif|html|json))"
     rf"|predictions/(.+/)?{re.escape(JOURNAL)}"
@@ -83,9 +83,14 @@ def write_config(folder: Path, identity: dict[str, Any]) -> None:
     write_json(folder / "config.json", {KEY: __version__, **identity})
 
 
-def changes(saved: dict[str, Any], identity: dict[str, Any], cfg: Any) -> list[str]:
-    """List the fields in which a run differs from one that is wanted, with both values."""
-    return differences(saved | {"config": with_defaults(saved["config"], cfg)}, identity)
+def changes(
+    saved: dict[str, Any], identity: dict[str, Any], cfg: Any, paths: Sequence[str] = ()
+) -> list[str]:
+    """List the fields in which a run differs from one that is wanted, with both values.
+
+    `paths` are the dotted names of the fields that are paths; see `with_defaults`.
+    """
+    return differences(saved | {"config": with_defaults(saved["config"], cfg, paths)}, identity)
 
 
 def require(folder: Path) -> None:

@@ -61,6 +61,9 @@ class Stage:
     the whole a tensor is. The loop then wraps nothing, hands `training_step` the list of all
     micro-batches of a step, and takes gradients and losses as complete; the checkpoint fits any
     division."""
+    independent: bool = False
+    """Uses nothing that an earlier stage learned: it goes on where that one got more steps, while
+    other stages start over."""
     alternates: bool = False
     """Some parameters get no gradient in some steps: models that take turns."""
     state: Mapping[str, Any] = field(default_factory=dict)

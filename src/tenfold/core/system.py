@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from .claim import C, Claim
+from .errors import require_file_or_folder
 from .stage import Stage
 
 
@@ -90,11 +91,20 @@ class System(Generic[C]):
         "loop.device", "loop.workers", "loop.threads", "loop.log_every", "loop.save_every",
     )  # fmt: skip
     """Fields (or groups of them) that an interrupted run may change when it goes on."""
+    paths: ClassVar[tuple[str, ...]] = ("data.path", "start")
+    """Fields of the configuration that are paths; a run stores them absolute."""
     options: ClassVar[Any] = None
     """Options of `predict`: a frozen dataclass with defaults, each field an option."""
 
+    starts_itself: ClassVar[bool] = False
+    """Its `stages` read `cfg.start`: weights that fit only a part of the model."""
+
     cfg: C
+    """Besides the system's own it has `loop`, `steps`, `seed`, `start` (weights that training
+    starts from: a run, a weights file, an official checkpoint) and `allow_missing`."""
     model: nn.Module
+    origin: str = ""
+    """Sentence on the weights that training started from; empty for random ones."""
 
     def __init__(self, cfg: C) -> None:
         self.cfg = cfg
@@ -103,6 +113,10 @@ class System(Generic[C]):
     def complete(cls, cfg: C) -> C:
         """Fill in what only the data can decide (a skeleton, a class list); may read files."""
         return cfg
+
+    def begin(self, state: dict[str, Tensor]) -> None:
+        """Take weights to start from, by their keys in `model`; others stay as they are."""
+        self.model.load_state_dict(state, strict=False)
 
     def stages(self) -> Iterator[Stage]:
         """Yield what to train, in order: a later stage may use what an earlier one learned."""
@@ -135,8 +149,7 @@ class System(Generic[C]):
             ValueError: `inputs` cannot be read, or does not fit the trained model.
         """
         source, options = Path(inputs), self.options if options is None else options
-        if not source.exists():
-            raise FileNotFoundError(f"{source} does not exist")
+        require_file_or_folder(source)
         if type(options) is not type(self.options):
             raise ValueError(
                 f"options of predict must be a {type(self.options).__name__}, "

@@ -24,7 +24,9 @@ from typing import Any
 
 import torch.distributed as dist
 
-from .errors import BUG, HUNG, LOST, exit_code
+from tenfold.printable import printable
+
+from .errors import BUG, HUNG, LOST, exit_code, message, report_to_torchrun
 
 EVERY = 0.5
 """Seconds between two posts."""
@@ -294,14 +296,14 @@ class Watch:
         text += f" in {_now.broken}" if _now.broken else ""
         text += f", {_now.place}" if _now.place else ""
         if not missing:
-            why = str(error).strip().splitlines() or [type(error).__name__]
+            why = message(error).strip().splitlines() or [type(error).__name__]
             text = "\n".join([f"{text}: {why[0]}", *self._states(posts, missing)])
         return LostContact(text), missing
 
     def _share(self, error: BaseException, missing: list[int]) -> bool:
         """Post a failure; True if someone else speaks of it."""
         code = exit_code(error)
-        text = str(error) if code != BUG else f"{type(error).__name__}: {error}"
+        text = message(error) if code != BUG else f"{type(error).__name__}: {error}"
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             text = ""
         first = self._claim(text, code, missing)
@@ -392,7 +394,8 @@ class Watch:
 
     def _say(self, first: Any) -> None:
         if first["line"]:
-            print(f"tenfold: {first['line']}", file=sys.stderr, flush=True)
+            line = printable(f"tenfold: {first['line']}", "\n")
+            print(line, file=sys.stderr, flush=True)
         self.store.set("told", "line")
 
     # -- the watching thread -----------------------------------------------------------------
@@ -514,6 +517,7 @@ class Watch:
             self._say(first)
         elif not self._until(lambda: self.store.check(["told"]), ANSWER + (not mine)) and mine:
             self._say(first)
+        report_to_torchrun(f"tenfold: {first['line']}")
         self._exit(first["code"])
 
     def _exit(self, code: int) -> None:

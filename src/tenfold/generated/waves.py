@@ -31,6 +31,7 @@ from jaxtyping import Bool, Complex, Float, Int8, Integer
 from numpy.polynomial import legendre
 
 from tenfold.data.weather.grid import Grid
+from tenfold.extras import install
 
 RADIUS = 6.371e6
 """Of the Earth, m."""
@@ -310,9 +311,7 @@ def write_netcdf(path: Path, states: WaveStates, indices: Sequence[int] | np.nda
         import h5netcdf  # noqa: F401  (the engine: xarray would say only that none was found)
         import xarray
     except ImportError as error:
-        raise ImportError(
-            f"writing NetCDF needs {error.name}: pip install 'tenfold[weather]'"
-        ) from error
+        raise ImportError(f"writing NetCDF needs {error.name}: {install('weather')}") from error
     if not len(indices):
         raise ValueError(f"{path}: no state to write was named; give at least one index")
     grid, read = states.grid, [states.read(index) for index in indices]

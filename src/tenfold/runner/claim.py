@@ -13,7 +13,7 @@ from tenfold.files import read_object
 from tenfold.report.claim import write_claim
 
 from .train import train
-from .weights import AnySystem, construct
+from .weights import AnySystem, completed, construct
 
 
 def claim(
@@ -24,7 +24,7 @@ def claim(
     Writes `<out>/<name>.json` and `.md`; returns what is in the JSON.
     """
     _refuse_others(out, name)
-    system = construct(cls, cls.complete(cls.recipes["small"]))
+    system = construct(cls, completed(cls, cls.recipes["small"]))
     claims: list[Claim[Any]] = system.claims()
     named = {arm.name: arm for c in claims for arm in (c.baseline, *c.also, c.method)}
     arms = {arm.name: arm.config for arm in named.values() if not arm.row}

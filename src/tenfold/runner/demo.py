@@ -16,14 +16,15 @@ import torch
 
 from tenfold.core import checkpoint, lock, run_folder
 from tenfold.core.config import to_json
-from tenfold.core.errors import exit_code
+from tenfold.core.errors import exit_code, message
 from tenfold.files import read_json
+from tenfold.printable import printable
 from tenfold.report.html import write_demo_page, write_run_page
 from tenfold.systems import SYSTEMS, system_class
 from tenfold.viz.page import require_own_page
 
 from .train import train
-from .weights import construct
+from .weights import completed, construct
 
 UNTRAINED = "untrained"
 """Row of a table for the network as it was before the training."""
@@ -75,7 +76,8 @@ def _made(names: Sequence[str], out: Path, fresh: bool) -> tuple[Path, list[dict
     for row in _rows(names, out, jobs, fresh):
         rows[row["system"]] = row
         said = row.get("error") or f"done in {row['seconds']:.0f} s"
-        print(f"[{len(rows)}/{len(names)}] {row['system']}: {said}", file=sys.stderr, flush=True)
+        line = printable(f"[{len(rows)}/{len(names)}] {row['system']}: {said}")
+        print(line, file=sys.stderr, flush=True)
     ordered = [rows[name] for name in names]
     checkpoint.write_json(out / "demo.json", ordered)
     return write_demo_page(ordered, out / "report.html"), ordered
@@ -101,7 +103,7 @@ def _caught(name: str, out: Path, fresh: bool) -> dict[str, Any]:
         return {
             "system": name,
             "task": SYSTEMS[name].task,
-            "error": f"{type(error).__name__}: {error}",
+            "error": f"{type(error).__name__}: {message(error)}",
             "exit_code": exit_code(error),
         }
 
@@ -109,7 +111,7 @@ def _caught(name: str, out: Path, fresh: bool) -> dict[str, Any]:
 def _demo_of(name: str, out: Path, fresh: bool) -> dict[str, Any]:
     began = time.monotonic()
     cls = system_class(name)
-    cfg, folder = cls.complete(cls.recipes["demo"]), out / f"{name}-demo"
+    cfg, folder = completed(cls, cls.recipes["demo"]), out / f"{name}-demo"
     identity = {"system": name, "recipe": "demo", "config": to_json(cfg)}
     saved = run_folder.read_config(folder)
     changed = saved is not None and run_folder.changes(saved, identity, cfg)

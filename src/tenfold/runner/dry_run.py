@@ -11,7 +11,8 @@ import torch
 from tenfold.core import dist
 from tenfold.core.prefetch import to_device
 
-from .weights import AnySystem, construct
+from .start import start_from
+from .weights import AnySystem, completed, construct
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,12 @@ class DryRun:
     stages: list[str]
 
 
-def dry_run(cls: type[AnySystem], cfg: Any) -> DryRun:
+def dry_run(name: str, cls: type[AnySystem], cfg: Any) -> DryRun:
     """Build everything and run one step of the first stage, writing nothing."""
-    cfg = cls.complete(cfg)
+    cfg = completed(cls, cfg)
     with dist.started(cfg.loop.device) as world:
         system = construct(cls, cfg)
+        start_from(system, name)
         stage = next(iter(system.stages()), None)
         if stage is None:
             raise ValueError("nothing is trained under this configuration, so there is no step")

@@ -13,7 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from tenfold.core import checkpoint
 from tenfold.core.capabilities import Export
+from tenfold.extras import EXTRAS, install
 
 Tensors = tuple[Tensor, ...]
 TOLERANCE = 1e-4
@@ -59,11 +61,10 @@ def export_checked(what: Export, to: Literal["onnx", "torch"], target: Path) -> 
 
 
 def _need_onnx() -> None:
-    missing = [m for m in ("onnx", "onnxruntime", "onnxscript") if find_spec(m) is None]
+    missing = [m for m in EXTRAS["export"] if find_spec(m) is None]
     if missing:
         raise ModuleNotFoundError(
-            f"export to onnx needs {', '.join(missing)}: pip install 'tenfold[export]', "
-            "or use --to torch"
+            f"export to onnx needs {', '.join(missing)}: {install('export')}; or use --to torch"
         )
 
 
@@ -80,7 +81,8 @@ def _written(
         kind = "with a free batch" if what.is_free else "at this size"
         raise ValueError(f"the network cannot be exported {kind}: {reason}") from error
     if to == "torch":
-        torch.export.save(program, file)
+        with checkpoint.for_torch(file) as written:
+            torch.export.save(program, written)
         loaded = torch.export.load(file).module()
         return lambda inputs: _listed(loaded(*inputs))
     # it warns of each torchvision operator that is not there; tenfold needs none

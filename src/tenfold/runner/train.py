@@ -14,19 +14,27 @@ import torch
 
 from tenfold.core import checkpoint, dist, lock, log, loop, run_folder
 from tenfold.core.config import to_json
+from tenfold.core.diagnose import NonFinite, require_finite_metrics
 from tenfold.report.card import card_info, write_model_card
 from tenfold.report.html import write_run_page
 from tenfold.report.results import read_result
 from tenfold.viz.page import require_own_page
 
-from .weights import AnySystem, construct, save_weights
+from .more_steps import has_more_steps, without_more_steps
+from .start import start_from
+from .weights import AnySystem, completed, construct, save_weights
 
 LAST = ("result.json", "MODEL_CARD.md", "report.html")
 """The files that a run writes last; one that has them all is finished."""
 
 
 def _refuse_other_runs(
-    folder: Path, identity: dict[str, Any], cfg: Any, fresh: bool, resumable: tuple[str, ...]
+    folder: Path,
+    identity: dict[str, Any],
+    cfg: Any,
+    fresh: bool,
+    resumable: tuple[str, ...],
+    paths: tuple[str, ...],
 ) -> None:
     """Raise unless the folder is new, holds this very run, or holds a run to be made fresh.
 
@@ -42,7 +50,9 @@ def _refuse_other_runs(
         run_folder.require_clearable(folder)
         return
     may = tuple(f"config.{field}" for field in resumable)
-    changed = [d for d in run_folder.changes(saved, identity, cfg) if not d.startswith(may)]
+    changed = run_folder.changes(saved, identity, cfg, paths)
+    changed = [d for d in changed if not d.startswith(may)]
+    changed = without_more_steps(folder, saved, changed, cfg)
     if changed:
         raise ValueError(
             f"{folder} holds a run with another configuration:\n  "
@@ -94,21 +104,23 @@ def train(
         NonFinite: A loss or gradient is NaN or infinite; the error names the culprit.
     """
     with dist.started(cfg.loop.device, limit=_time_limit(cfg), knob="--layout.timeout") as world:
-        cfg = cls.complete(cfg)
+        cfg = completed(cls, cfg)
         identity = {"system": name, "recipe": recipe, "config": to_json(cfg)}
         world.require_same({**identity, "fresh": fresh, "folder": str(folder), **_code()})
-        _refuse_other_runs(folder, identity, cfg, fresh, cls.resumable)
-        if not fresh and all((folder / name).exists() for name in LAST):
-            if world.is_first:
-                lock.sweep(folder)
-            return read_result(folder / "result.json")
+        _refuse_other_runs(folder, identity, cfg, fresh, cls.resumable, cls.paths)
+        if not (fresh or has_more_steps(folder, cfg)):
+            if all((folder / name).exists() for name in LAST):
+                if world.is_first:
+                    lock.sweep(folder)
+                return read_result(folder / "result.json")
         with ExitStack() as held:
             if world.is_first:
                 held.enter_context(lock.locked(folder, "training"))
             world.barrier()
             # what another command did before the lock was ours counts, too
-            _refuse_other_runs(folder, identity, cfg, fresh, cls.resumable)
-            if (folder / "result.json").exists() and not fresh:
+            _refuse_other_runs(folder, identity, cfg, fresh, cls.resumable, cls.paths)
+            grown = not fresh and has_more_steps(folder, cfg)
+            if (folder / "result.json").exists() and not (fresh or grown):
                 return _completed(name, cls, recipe, cfg, folder, world)
             return _trained(name, cls, recipe, cfg, folder, fresh, world)
 
@@ -130,12 +142,15 @@ def _trained(
     world: dist.World,
 ) -> dict[str, Any]:  # fmt: skip
     system = construct(cls, cfg)
+    start_from(system, name)
     stages = system.stages()
     first = list(islice(stages, 1))  # reads the data; there may be nothing to train
     world.barrier(patient=True)
     if world.is_first:
         if fresh:
             run_folder.clear(folder)
+        elif has_more_steps(folder, cfg):  # killed hereafter, it is unfinished and not finished
+            (folder / "result.json").unlink(missing_ok=True)
         identity = {"system": name, "recipe": recipe, "config": to_json(cfg)}
         run_folder.write_config(folder, identity)
         run_folder.sweep(folder)
@@ -147,7 +162,8 @@ def _trained(
         save_weights(weights, name, system)
     world.barrier(patient=True)
     if any(p.is_meta for p in system.model.parameters()):  # only the first holds the whole
-        system.model.load_state_dict(checkpoint.read_tensors(weights), assign=True)
+        # into memory of its own: a product's rounding may depend on how a file is aligned
+        system.model.to_empty(device="cpu").load_state_dict(checkpoint.read_tensors(weights))
     system.model.to(world.device)
     result = conclude(name, recipe, system, folder, accounts, world)
     world.barrier(patient=True)
@@ -165,12 +181,20 @@ def conclude(
     system.model.eval()
     began = time.monotonic()
     evaluation = system.evaluate("test")
+    try:
+        require_finite_metrics(evaluation.metrics, evaluation.baselines)
+    except NonFinite:
+        if world.is_first:  # what diverged is no result, and is not to be used as one
+            (folder / "weights.safetensors").unlink(missing_ok=True)
+        raise
     if not world.is_first:
         return {}
     pictures = folder / "pictures"
     captions = {p.name: text for p, text in system.pictures(evaluation, pictures).items()}
     checkpoint.write_json(pictures / "captions.json", captions)
     notes = [*system.notes(), *evaluation.notes]
+    if system.origin:
+        notes.insert(0, system.origin)
     result = {
         "system": name,
         "recipe": recipe,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tenfold.core import dist, lock
+from tenfold.core.diagnose import require_finite_metrics
 from tenfold.systems import system_class
 
 from . import outputs
@@ -39,6 +40,7 @@ def evaluate(path: Path, split: str, device: Device = "auto") -> dict[str, Any]:
         system = load(system_class(name), path)
         system.model.to(world.device)
         found = system.evaluate(split)
+        require_finite_metrics(found.metrics, found.baselines)
         data = system.data_used()
         result = {
             "recipe": name,

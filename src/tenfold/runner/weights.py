@@ -10,7 +10,8 @@ from typing import Any
 
 from tenfold.core import checkpoint
 from tenfold.core.capabilities import Learns, RunsOfficial
-from tenfold.core.config import from_json, to_json
+from tenfold.core.config import absolute, from_json, get, require_finite, to_json
+from tenfold.core.errors import require_file_or_folder
 from tenfold.core.seed import seed_everything
 from tenfold.core.system import System
 from tenfold.core.versions import Versions
@@ -18,6 +19,22 @@ from tenfold.report.card import write_model_card
 from tenfold.systems import SYSTEMS
 
 AnySystem = System[Any]
+
+
+def completed(cls: type[AnySystem], cfg: Any) -> Any:
+    """A configuration as it is built from and stored: checked, with absolute paths, filled in.
+
+    Raises:
+        ValueError: A number is NaN or infinite, or the data do not fit.
+        FileNotFoundError: The data are not there.
+    """
+    require_finite(cfg)
+    cfg = absolute(cfg, cls.paths)
+    for name in cls.paths:
+        path = get(cfg, name)
+        if path and Path(path).exists():  # who needs it says what is missing
+            require_file_or_folder(Path(path), f"--{name}")
+    return cls.complete(cfg)
 
 
 def construct(cls: type[AnySystem], cfg: Any) -> AnySystem:
@@ -58,12 +75,14 @@ def weights_of(path: Path) -> Path:
     """The weights file of a run folder, or the file itself."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give a run folder or a .safetensors file")
+    require_file_or_folder(path)
     file = path / "weights.safetensors" if path.is_dir() else path
     if not file.exists():
         raise FileNotFoundError(
             f"{path} holds no weights.safetensors: the run is unfinished; "
             "give its `tenfold train` command again, it continues"
         )
+    require_file_or_folder(file)
     return file
 
 
@@ -116,10 +135,10 @@ def load(cls: type[AnySystem], path: Path) -> AnySystem:
     file = weights_of(path)
     _, values = checkpoint.read_header(file)
     system = construct(cls, from_json(type(next(iter(cls.recipes.values()))), values))
-    on_meta = any(p.is_meta for p in system.model.parameters())  # each process trains a part of it
+    if any(p.is_meta for p in system.model.parameters()):  # each process trains a part of it
+        system.model.to_empty(device="cpu")
     try:
-        tensors = checkpoint.read_tensors(file, _way_out(file))
-        system.model.load_state_dict(tensors, assign=on_meta)
+        system.model.load_state_dict(checkpoint.read_tensors(file, _way_out(file)))
     except RuntimeError as error:  # torch lists every key on a line of its own
         raise ValueError(f"{file} does not fit its own configuration: {error}") from error
     system.model.eval()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from tenfold.files import write_text
+from tenfold.printable import printable
 
 from .plots import LINE_ART
 
@@ -143,8 +144,9 @@ def _template() -> Template:
 
     text = files("tenfold.viz").joinpath("page.html.jinja").read_text(encoding="utf-8")
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=lambda value: printable(value, "\n\t") if type(value) is str else value,
+    )  # fmt: skip
     return environment.from_string(text)
 
 

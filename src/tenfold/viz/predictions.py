@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from tenfold.printable import printable
+
 from .page import Badge, Page, Section, Tile, footer, write_page, write_whole
 
 T = TypeVar("T")
@@ -31,11 +33,6 @@ class Trained:
     kind: str
     """Real, simulated or generated."""
     notes: Sequence[str] = field(default_factory=list)
-
-
-def printable(text: str) -> str:
-    """Text that any file can hold and any reader can show: names of files may be any bytes."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def output_name(relative: Path) -> str:

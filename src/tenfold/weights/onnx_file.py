@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tenfold.extras import install
+
 GRAPH, INITIALISER, RAW_DATA = 7, 5, 9
 """Field numbers in the ONNX schema: ModelProto.graph, GraphProto.initializer, TensorProto.raw_data.
 """
@@ -205,7 +207,7 @@ def need_onnx() -> Any:
         import onnx
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "ONNX files need the package onnx: pip install 'tenfold[export]'"
+            f"ONNX files need the package onnx: {install('export')}"
         ) from error
     return onnx
 

@@ -229,7 +229,7 @@ def test_a_run_of_before_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("most", "says"),
     [
-        (-1, "max_mask_patches_per_block must not be negative, got -1; 0 sets no limit"),
+        (-1, "max-mask-patches-per-block must be at least 0, got -1"),
         (3, "max_mask_patches_per_block 3 is less than the smallest block, 16 units of the 74"),
     ],
 )

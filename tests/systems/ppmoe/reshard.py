@@ -91,7 +91,7 @@ def train(run: Path, layout: Layout, replicas: int, world: dist.World, kill: boo
         save_weights(weights, "ppmoe", system)
     world.barrier(patient=True)
     if not world.is_first:
-        system.model.load_state_dict(checkpoint.read_tensors(weights), assign=True)
+        system.model.to_empty(device="cpu").load_state_dict(checkpoint.read_tensors(weights))
     measured = world.gather(system.evaluate("test").metrics)
     if world.is_first:
         checkpoint.write_json(run / "measured.json", measured)

@@ -129,7 +129,7 @@ def test_wrong_sizes_are_named() -> None:
         Machine(expert_call_s=-1.0)
     with pytest.raises(ValueError, match="dp must be at least 1, got 0"):
         Placement("dense", 1, 1, 0, 1, 1)
-    with pytest.raises(ValueError, match="imbalance is max/mean load"):
+    with pytest.raises(ValueError, match="imbalance must be at least 1"):
         Extensions(imbalance=0.5)
     with pytest.raises(ValueError, match="overlap must be in"):
         Extensions(overlap=2.0)
@@ -519,7 +519,7 @@ def test_the_papers_table_warns_and_is_written(
         (["ppmeo"], "did you mean 'ppmoe'"),
         (["ppmoe", "--modle", "small"], "did you mean '--model'"),
         (["ppmoe", "--extensions.imbalance", "0"], "imbalance"),
-        (["ppmoe", "--constants.a2a-eta", "-1"], "a2a-eta must not be negative"),
+        (["ppmoe", "--constants.a2a-eta", "-1"], "a2a-eta must be at least 0"),
         (["ppmoe", "--calibration", "nowhere.json"], "nowhere.json does not exist"),
         (["ppmoe", "--calibrate", "--calibration", "a.json"], "give either"),
         (["ppmoe", "--cluster", "local"], "--calibrate"),

@@ -1,8 +1,9 @@
-"""Arrays of an npz file, whatever it is: one that is damaged, or promises too much, is refused."""
+"""Arrays of an npz file, believed only as far as its bytes go."""
 
 from __future__ import annotations
 
 import lzma
+import math
 import struct
 import tokenize
 import zipfile
@@ -11,6 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
+from numpy.lib import format as npy
 
 BROKEN = (
     OSError, EOFError, ValueError, SyntaxError, KeyError, AttributeError, TypeError, RuntimeError,
@@ -20,39 +22,52 @@ BROKEN = (
 """Errors that zipfile and numpy raise on a damaged archive."""
 
 
-def read_arrays(file: Path, most: int, keys: Collection[str] = ()) -> dict[str, np.ndarray]:
-    """Read an npz file.
+def read_npz(
+    file: Path, keys: Collection[str], most: int
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Those arrays of a file that have one of these names, and the names of all.
+
+    Nothing is allocated for an array before its header agrees with the bytes that the archive
+    holds for it, so that neither a header that lies nor a file that unpacks to terabytes costs
+    memory. Pickled objects are refused.
 
     Args:
-        file: The file.
-        most: Bytes that it may have unpacked.
-        keys: Names of the arrays that are wanted, as far as they are there; empty wants all.
+        file: An `.npz` file.
+        keys: Names of the arrays to read.
+        most: Bytes that an array may have, unpacked.
 
     Raises:
-        ValueError: It is no archive of plain arrays, damaged, or too large; the error names it.
+        ValueError: It is no npz file, is damaged, or an array is too large or of no plain kind.
     """
+    found: dict[str, np.ndarray] = {}
     try:
-        with zipfile.ZipFile(file) as archive:  # before anything is unpacked
-            size = sum(item.file_size for item in archive.infolist())
-        if size > most:
-            raise ValueError(f"it unpacks to {size} bytes, more than {most}")
-        with np.load(file, allow_pickle=False) as arrays:
-            found = {k: arrays[k] for k in arrays.files if not keys or k in keys}
+        with zipfile.ZipFile(file) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            for key in [key for key in members if key in keys]:
+                _check(archive, members[key], key, most)
+                with archive.open(members[key]) as stream:
+                    found[key] = npy.read_array(stream, allow_pickle=False)
     except BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{file} cannot be read as an npz of arrays: {reason}") from error
-    wrong = [key for key, value in found.items() if not isinstance(value, np.ndarray)]
-    if wrong:
+    return found, list(members)
+
+
+def _check(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str, most: int) -> None:
+    """Compare the header of an array with the size that the archive states for it."""
+    with archive.open(member) as stream:
+        try:
+            version = npy.read_magic(stream)
+            read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+            shape, _, dtype = read(stream)
+        except BROKEN as error:
+            raise ValueError(f"{key} is no array of numpy ({error})") from error
+        if dtype.hasobject:
+            raise ValueError(f"{key} holds pickled objects, which are not read")
+        stated, held = math.prod(shape) * dtype.itemsize, member.file_size - stream.tell()
+    if stated != held:
         raise ValueError(
-            f"{file} cannot be read as an npz of arrays: {wrong[0]} is none of numpy's"
+            f"{key} should have {stated} bytes by its shape {shape}, but {held} are there"
         )
-    return found
-
-
-def names_of(file: Path) -> list[str]:
-    """Return the names of the arrays of an npz file, which is not unpacked."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return [name.removesuffix(".npy") for name in archive.namelist()]
-    except BROKEN as error:
-        raise ValueError(f"{file} cannot be read as an npz of arrays: {error}") from error
+    if stated > most:
+        raise ValueError(f"{key} has {stated} bytes, more than {most}; cut it into parts")

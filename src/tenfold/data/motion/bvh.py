@@ -25,6 +25,10 @@ from .skeleton import Skeleton, derive_parts
 
 MAX_BYTES = 2**29
 MAX_JOINTS = 500
+MAX_FRAME_TIME = 1.0
+"""Seconds; who writes more means milliseconds, or nothing."""
+MAX_FRAMES = 2_000_000
+"""Frames after resampling: five hours at 100 a second."""
 CHANNELS = tuple(f"{axis}{kind}" for kind in ("position", "rotation") for axis in "XYZ")
 
 
@@ -114,6 +118,12 @@ class Bvh:
         if not 0 < fps < np.inf:
             raise ValueError(f"fps must be positive and finite, got {fps}. Give frames per second.")
         last = len(self.motion) - 1
+        made = last * self.frame_time * fps
+        if made > MAX_FRAMES:
+            raise ValueError(
+                f"{len(self.motion)} frames of {self.frame_time:g} s make {made:.3g} at {fps:g} "
+                f"frames a second, more than {MAX_FRAMES}; cut the take, or check its frame time"
+            )
         at = np.arange(int(last * self.frame_time * fps + 1e-6) + 1) / (self.frame_time * fps)
         at = np.minimum(at, last)
         left = np.clip(np.floor(at).astype(int), 0, max(last - 1, 0))
@@ -195,8 +205,9 @@ def _read_motion(path: Path, tree: Bvh, lines: list[str], used: int) -> Bvh:
         if key.strip() != name:
             raise _bad(path, number, f"expected {name!r}, got {line.strip()[:60]!r}")
         settings.append(_numbers(path, number, [value])[0])
-    if not 0 < settings[1] < np.inf:
-        raise _bad(path, rest[1][0], f"frame time must be positive, got {settings[1]}")
+    if not 0 < settings[1] <= MAX_FRAME_TIME:
+        wrong = f"frame time must be positive and at most {MAX_FRAME_TIME:g} second, got "
+        raise _bad(path, rest[1][0], f"{wrong}{settings[1]:g}")
     rows: list[list[float]] = []
     for number, line in rest[2:]:
         row = _numbers(path, number, line.split())

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..io.npz import BROKEN
+from tenfold.data.io.npz import BROKEN, read_npz
+
 from .clips import Clip, check_frames, check_names, check_table, read_table
 from .kinematics import forward_kinematics
 from .skeleton import CMU, CMU_OFFSETS
@@ -88,12 +89,8 @@ def _files(path: Path, split: str) -> dict[str, Path]:
 def _table(path: Path, key: str) -> np.ndarray:
     """One array of an npz; pickled objects are refused."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            table = archive[key]
-        if not isinstance(table, np.ndarray):
-            raise ValueError("it is no array of numpy")
-        return table
-    except BROKEN as error:
+        return read_npz(path, (key,), MAX_ARCHIVE_BYTES)[0][key]
+    except ValueError as error:
         raise ValueError(
             f"{path} {key} cannot be read: {error}. Only plain number arrays are read; if the file "
             "is damaged, copy it again."

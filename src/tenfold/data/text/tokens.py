@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Int64, Integer, UInt
 
+from tenfold.extras import install
+
 MAX_VOCAB = 2**16
 """Ids are kept in 16 bits."""
 MAX_TOKEN_BYTES = 64
@@ -210,7 +212,7 @@ def _package() -> Any:
         import tokenizers
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "byte-pair encoding needs the package tokenizers: pip install 'tenfold[text]', or use "
+            f"byte-pair encoding needs the package tokenizers: {install('text')}; or use "
             "--data.tokenizer byte",
             name="tokenizers",
         ) from error

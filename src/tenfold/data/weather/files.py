@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tenfold.extras import install
+
 from ..io import npz
 from . import names
 from .axes import horizontal
@@ -65,9 +67,7 @@ def _library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(
-            f"reading weather files needs {name}: pip install 'tenfold[weather]'"
-        ) from error
+        raise ImportError(f"reading weather files needs {name}: {install('weather')}") from error
 
 
 def _netcdf(path: Path, keep: bool) -> Part:

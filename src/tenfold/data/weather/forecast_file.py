@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
+from tenfold.extras import install
+
 from .forecast_store import Array, Netcdf, Variable, Zarr
 from .grid import Grid
 
@@ -51,7 +53,6 @@ SPARE = 2**20
 """Bytes on the disk beside the values: names, coordinates, folders."""
 SHOWN = 6
 """Most differences that an error lists."""
-WEATHER = "Install it with pip install 'tenfold[weather]'."
 
 
 class ForecastFile:
@@ -105,7 +106,7 @@ class ForecastFile:
             raise ValueError(f"{path} ends in {path.suffix!r}; name it .nc or .zarr.")
         kind = kinds[path.suffix]
         if find_spec(kind.package) is None:
-            raise ImportError(f"{path}: writing it needs {kind.package}. {WEATHER}")
+            raise ImportError(f"{path}: writing it needs {kind.package}: {install('weather')}")
         plan = _plan(grid, start, hours, members)
         texts = _texts(attributes)
         path.parent.mkdir(parents=True, exist_ok=True)

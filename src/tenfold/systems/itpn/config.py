@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tenfold.core.config import require
 from tenfold.core.loop import Loop
 from tenfold.core.optim import Optim
 
@@ -76,13 +77,10 @@ class Model:
             raise ValueError(
                 f"model.embed_dim {self.embed_dim} cannot be divided by model.heads {self.heads}"
             )
-        if min(self.depths) < 1 or self.fpn_depth < 1 or self.fpn_dim < 0:
-            raise ValueError(
-                f"model.depths {self.depths} and fpn_depth {self.fpn_depth} must be at least 1, "
-                f"fpn_dim {self.fpn_dim} at least 0"
-            )
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"model.drop_path must be in [0, 1), got {self.drop_path}")
+        require(self, "model.", "[1, inf)", "depths", "fpn_depth")
+        require(self, "model.", "[0, inf)", "fpn_dim", "layer_scale")
+        require(self, "model.", "(0, inf)", "stem_ratio", "ratio")
+        require(self, "model.", "[0, 1)", "drop_path")
         if self.bias in ("shared", "shared-decoupled", "full-cls") and not self.class_token:
             raise ValueError(f"model.bias {self.bias} has rows for model.class_token; turn it on")
 
@@ -124,16 +122,12 @@ class Data:
     annotations were made on raw pixels."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"data.batch_size must be at least 1, got {self.batch_size}")
+        require(self, "data.", "[1, inf)", "batch_size")
+        require(self, "data.", "(0, 1]", "test_crop")
+        require(self, "data.", "[0, 0.9)", "test_share", "holdout")
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
             raise ValueError(f"data.crop_scale must rise within (0, 1], got {self.crop_scale}")
-        if not 0 < self.test_crop <= 1:
-            raise ValueError(f"data.test_crop must be in (0, 1], got {self.test_crop}")
-        for name in ("test_share", "holdout"):
-            if not 0 <= getattr(self, name) < 0.9:
-                raise ValueError(f"data.{name} must be in [0, 0.9), got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -183,25 +177,15 @@ class Pretrain:
     sets no limit but what is left to mask (official default)."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.mask_ratio < 1 or not 0 < self.masked_share < 1:
-            raise ValueError(
-                f"pretrain.mask_ratio {self.mask_ratio} and masked_share {self.masked_share} must "
-                "be between 0 and 1"
-            )
-        if self.max_mask_patches_per_block < 0:
-            raise ValueError(
-                "pretrain.max_mask_patches_per_block must not be negative, got "
-                f"{self.max_mask_patches_per_block}; 0 sets no limit"
-            )
+        require(self, "pretrain.", "(0, 1)", "mask_ratio", "masked_share")
+        require(self, "pretrain.", "[0, inf)", "max_mask_patches_per_block", "feature_weight")
+        require(self, "pretrain.", "[1, inf)", "epochs", "decoder_dim", "decoder_depth")
+        require(self, "pretrain.", "[1, inf)", "decoder_heads", "teacher_dim")
+        require(self, "pretrain.", "[0, 1]", "momentum")
         if self.decoder_dim % 16 or self.decoder_dim % self.decoder_heads:
             raise ValueError(
                 f"pretrain.decoder_dim {self.decoder_dim} must be a multiple of 16 and of "
                 f"pretrain.decoder_heads {self.decoder_heads}"
-            )
-        if self.feature_weight < 0 or not 0 <= self.momentum <= 1:
-            raise ValueError(
-                f"pretrain.feature_weight {self.feature_weight} must not be negative, momentum "
-                f"{self.momentum} must be in [0, 1]"
             )
         if self.feature_weight and (self.method == "clip" or not self.pyramid):
             raise ValueError("pretrain.feature_weight needs method pixel and a pyramid")
@@ -233,13 +217,10 @@ class Finetune:
     """Localisation sees each pyramid level as cells x cells averages (ours)."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"finetune.layer_decay must be in (0, 1], got {self.layer_decay}")
-        if self.cells < 1 or min(self.epochs, self.localise_epochs) < 1:
-            raise ValueError("finetune.cells, epochs and localise_epochs must be at least 1")
-        for name in ("smoothing", "erasing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"finetune.{name} must be in [0, 1), got {getattr(self, name)}")
+        require(self, "finetune.", "(0, 1]", "layer_decay")
+        require(self, "finetune.", "[1, inf)", "cells", "epochs", "localise_epochs")
+        require(self, "finetune.", "[0, inf)", "mixup", "cutmix")
+        require(self, "finetune.", "[0, 1)", "smoothing", "erasing")
 
 
 @dataclass(frozen=True)
@@ -278,11 +259,9 @@ class Dense:
     """Layer-wise decay; 1 is none (base 0.90, large 0.95; the official code's rule for each)."""
 
     def __post_init__(self) -> None:
-        if not self.short_sides or min(self.short_sides) < 16 or self.longest < 16:
-            raise ValueError(
-                f"dense.short_sides {self.short_sides} and longest {self.longest} must be at least "
-                "16 pixels"
-            )
+        if not self.short_sides:
+            raise ValueError("--dense.short-sides needs one or more sides in pixels")
+        require(self, "dense.", "[16, inf)", "short_sides", "longest")
         if any(self.resize) and not 16 <= self.resize[0] <= self.resize[1]:
             raise ValueError(
                 f"dense.resize must be a shorter side of 16 pixels or more and a longest one, or "
@@ -290,13 +269,10 @@ class Dense:
             )
         if not 0 < self.scales[0] <= self.scales[1]:
             raise ValueError(f"dense.scales must be positive and rise, got {self.scales}")
-        if self.epochs < 1 or self.size < 16 or self.stride < 0:
-            raise ValueError(
-                f"dense.epochs {self.epochs} must be at least 1, size {self.size} at least 16, "
-                f"stride {self.stride} not negative"
-            )
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"dense.layer_decay must be in (0, 1], got {self.layer_decay}")
+        require(self, "dense.", "[1, inf)", "epochs", "head_dim", "fc_dim", "proposals")
+        require(self, "dense.", "[16, inf)", "size")
+        require(self, "dense.", "[0, inf)", "stride", "auxiliary")
+        require(self, "dense.", "(0, 1]", "layer_decay")
 
 
 @dataclass(frozen=True)
@@ -325,12 +301,10 @@ class PredictOptions:
     """Write objects as YOLO text too: a file for each picture, and the names of classes."""
 
     def __post_init__(self) -> None:
-        if self.short and not 16 <= self.short <= 4096:
-            raise ValueError(f"--short must be 16 to 4096 pixels, or 0, got {self.short}")
-        if self.top < 1:
-            raise ValueError(f"--top must be at least 1, got {self.top}")
-        if not 0 <= self.score < 1:
-            raise ValueError(f"--score must be in [0, 1), got {self.score}")
+        require(self, "", "[1, inf)", "top")
+        require(self, "", "[0, 1)", "score")
+        if self.short:
+            require(self, "", "[16, 4096]", "short")
 
 
 @dataclass(frozen=True)
@@ -395,7 +369,5 @@ class Config:
                     f"pretrain.max_mask_patches_per_block {made.most} is less than the smallest "
                     f"block, {made.least} units of the {made.count} to mask; raise it, or 0"
                 )
-        if not 0 <= self.warmup_share < 1 or self.steps < 0:
-            raise ValueError(
-                f"warmup_share {self.warmup_share} must be in [0, 1), steps {self.steps} at least 0"
-            )
+        require(self, "", "[0, 1)", "warmup_share")
+        require(self, "", "[0, inf)", "steps")

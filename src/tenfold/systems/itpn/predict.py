@@ -16,7 +16,8 @@ from tenfold.core.divide import divided
 from tenfold.data.images.coco_numbers import read_numbers
 from tenfold.data.images.decode import read_picture
 from tenfold.data.images.folders import photos_below
-from tenfold.viz.predictions import Trained, output_name, printable, spread
+from tenfold.printable import printable
+from tenfold.viz.predictions import Trained, output_name, spread
 
 from . import draw
 from .config import Config, PredictOptions

@@ -89,6 +89,8 @@ class Itpn(System[Config]):
         "Features for classification, segmentation and detection, and research on pre-training. "
         "Small networks trained here are no match for published ones; not for decisions on people."
     )
+    paths: ClassVar[tuple[str, ...]] = (*System.paths, "pretrain.teacher")
+    starts_itself = True
     options: ClassVar[PredictOptions] = PredictOptions()
     model: nn.ModuleDict
 
@@ -159,7 +161,7 @@ class Itpn(System[Config]):
 
     def _begin(self, task: str) -> None:
         """Load a task's backbone from the run's own pre-training or from `start`."""
-        given = self.beginning()
+        given = self._started() if task == "pretrain" else self.beginning()
         if given is None:
             return
         allowed = self.cfg.allow_missing
@@ -173,6 +175,10 @@ class Itpn(System[Config]):
             shape = shape_of(self.cfg, "pretrain")
             state = pretrained.of_backbone(backbone)
             return pretrained.Given("the run's pre-training", self.cfg.model, state, shape.grid)
+        return self._started()
+
+    def _started(self) -> pretrained.Given | None:
+        """The weights of `start`, which pre-training goes on from, too."""
         if self.cfg.start and self._given is None:
             self._given = pretrained.read(self.cfg.start)
         return self._given
@@ -341,6 +347,8 @@ class Itpn(System[Config]):
         """Protocol and departures."""
         cfg = self.cfg
         lines = []
+        if "pretrain" in cfg.tasks and cfg.start:
+            lines.append(f"pre-training started from {cfg.start}")
         if cfg.tasks != ("pretrain",):
             own = "this run's pre-training" if "pretrain" in cfg.tasks else cfg.start
             lines.append(f"tasks start from {own or 'random weights'}")

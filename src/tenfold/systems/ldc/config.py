@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tenfold.core.config import require
 from tenfold.core.loop import Loop
 from tenfold.core.optim import Optim
 
@@ -26,10 +27,8 @@ class Model:
     """Factor on cosine logits (official code: -temperature 16)."""
 
     def __post_init__(self) -> None:
-        if self.width < 0:
-            raise ValueError(f"model.width must not be negative, got {self.width}")
-        if not self.temperature > 0:
-            raise ValueError(f"model.temperature must be positive, got {self.temperature}")
+        require(self, "model.", "[0, inf)", "width")
+        require(self, "model.", "(0, inf)", "temperature")
 
 
 @dataclass(frozen=True)
@@ -116,22 +115,11 @@ class Data:
     """Follow symbolic links that lead out of the folder, instead of refusing them (folder)."""
 
     def __post_init__(self) -> None:
-        for name in ("size", "base", "way", "shot"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"data.{name} must not be negative, got {getattr(self, name)}")
-        if self.draws < 1:
-            raise ValueError(f"data.draws must be at least 1, got {self.draws}")
-        if self.batch_size < 2:
-            raise ValueError(
-                f"data.batch_size must be at least 2 (BatchNorm), got {self.batch_size}"
-            )
-        for name in ("holdout", "test_share"):
-            if not 0 <= getattr(self, name) < 0.9:
-                raise ValueError(f"data.{name} must be in [0, 0.9), got {getattr(self, name)}")
-        if not self.features_gib >= 0:
-            raise ValueError(f"data.features_gib must not be negative, got {self.features_gib}")
-        if not 0 <= self.colour <= 1:
-            raise ValueError(f"data.colour must be between 0 and 1, got {self.colour}")
+        require(self, "data.", "[0, inf)", "size", "base", "way", "shot", "features_gib")
+        require(self, "data.", "[1, inf)", "draws")
+        require(self, "data.", "[2, inf)", "batch_size")  # BatchNorm
+        require(self, "data.", "[0, 0.9)", "holdout", "test_share")
+        require(self, "data.", "[0, 1]", "colour")
 
 
 @dataclass(frozen=True)
@@ -204,23 +192,12 @@ class Calibration:
     order, tail dropped)."""
 
     def __post_init__(self) -> None:
-        for name in ("recurrences", "real", "samples", "session_epochs", "base_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"calibration.{name} must be at least 1, got {getattr(self, name)}"
-                )
-        for name in ("epochs", "session_batch"):
-            if getattr(self, name) < 0:
-                value = getattr(self, name)
-                raise ValueError(f"calibration.{name} must not be negative, got {value}")
-        if not 0 <= self.calibrated_share <= 1:
-            raise ValueError(
-                f"calibration.calibrated_share must be in [0, 1], got {self.calibrated_share}"
-            )
-        if not self.session_lr > 0:
-            raise ValueError(f"calibration.session_lr must be positive, got {self.session_lr}")
-        if not 0 <= self.dampening < 1:
-            raise ValueError(f"calibration.dampening must be in [0, 1), got {self.dampening}")
+        require(self, "calibration.", "[1, inf)", "recurrences", "real", "samples", "base_steps")
+        require(self, "calibration.", "[1, inf)", "session_epochs")
+        require(self, "calibration.", "[0, inf)", "epochs", "session_batch")
+        require(self, "calibration.", "[0, 1]", "calibrated_share")
+        require(self, "calibration.", "(0, inf)", "session_lr")
+        require(self, "calibration.", "[0, 1)", "dampening")
         if self.head_gradient and self.head != "conv":
             raise ValueError("calibration.head_gradient needs calibration.head conv")
         if self.unit == "none" and self.head == "conv":
@@ -238,10 +215,8 @@ class PredictOptions:
     known classes' own pictures; 100 calls nothing unknown."""
 
     def __post_init__(self) -> None:
-        if self.top < 1:
-            raise ValueError(f"--top must be at least 1, got {self.top}")
-        if not 0 <= self.unknown <= 100:
-            raise ValueError(f"--unknown is a percentage, 0 to 100, got {self.unknown}")
+        require(self, "", "[1, inf)", "top")
+        require(self, "", "[0, 100]", "unknown")
 
 
 @dataclass(frozen=True)
@@ -269,9 +244,17 @@ class Config:
     unit_optim: Optim = Optim(name="sgd", lr=0.1, dampening=0.9)
     """Optimiser of the calibration unit."""
     loop: Loop = Loop()
+    start: str = ""
+    """Weights that training starts from: a run, its weights, or an official checkpoint."""
+    allow_missing: bool = False
+    """Start although some tensors are missing in `start`, unused, or of another shape."""
     steps: int = 0
     """Optimiser steps of base training; 0 means `epochs` passes."""
     epochs: int = 100
     """Passes of base training where steps is 0 (CEC's recipe: 100)."""
     seed: int = 0
     """Seed of weights, batches, draws and samples."""
+
+    def __post_init__(self) -> None:
+        require(self, "", "[0, inf)", "steps")
+        require(self, "", "[1, inf)", "epochs")

@@ -93,8 +93,9 @@ def scores(outcome: Outcome, course: Course) -> dict[str, float]:
             "final/mean/average": fewshot.average_accuracy(sessions),
             **_at_forgetting(outcome, course),
             "drop/mean/points": fewshot.performance_drop(sessions),
-            "drop/mean/relative": 100 * fewshot.relative_drop(sessions),
         }
+        if sessions[0]:  # of nothing there is no share
+            numbers["drop/mean/relative"] = 100 * fewshot.relative_drop(sessions)
         wrong = asdict(fewshot.confusion(last, labels, base))
         for key in ("base_as_base", "base_as_novel", "novel_as_base", "novel_as_novel"):
             numbers[f"confusion/last session/{key.replace('_', ' ')}"] = wrong[key]

@@ -23,9 +23,10 @@ from tenfold.core.checkpoint import write_bytes
 from tenfold.core.divide import divided
 from tenfold.data.images.decode import channels_first, read_picture, square
 from tenfold.data.images.folders import photos_below
+from tenfold.printable import printable
 from tenfold.viz import plots
 from tenfold.viz.page import Cell, Figure, Section, Table, Tile, uri
-from tenfold.viz.predictions import Trained, printable, spread, write_predictions, write_table
+from tenfold.viz.predictions import Trained, spread, write_predictions, write_table
 
 from .classifier import Classifier
 from .config import PredictOptions

@@ -83,6 +83,7 @@ class Ldc(System[Config]):
         "decide what can be told apart; not for decisions about people."
     )
 
+    paths: ClassVar[tuple[str, ...]] = (*System.paths, "encoder")
     options: ClassVar[PredictOptions] = PredictOptions()
 
     def __init__(self, cfg: Config) -> None:

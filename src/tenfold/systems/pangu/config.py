@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from tenfold.core.config import require
 from tenfold.core.loop import Loop
 from tenfold.core.optim import Optim
 from tenfold.data.weather.grid import Grid
@@ -53,12 +54,9 @@ class Model:
     """True computes each block again in the backward pass: less memory, a third more time."""
 
     def __post_init__(self) -> None:
-        for name in ("dim", "mlp_ratio"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"model.{name} must be positive, got {getattr(self, name)}")
-        for name in ("depths", "heads", "patch", "window"):
-            if min(getattr(self, name)) < 1:
-                raise ValueError(f"model.{name} must be at least 1, got {getattr(self, name)}")
+        require(self, "model.", "(0, inf)", "dim", "mlp_ratio")
+        require(self, "model.", "[1, inf)", "depths", "heads", "patch", "window")
+        require(self, "model.", "[0, 1)", "drop_path")
         for layer, heads in enumerate(self.heads, 1):
             width = self.dim * (2 if layer in (2, 3) else 1)
             if width % heads:
@@ -66,8 +64,6 @@ class Model:
                     f"layer {layer} has {width} channels, not divisible by its {heads} heads; "
                     "change model.dim or model.heads"
                 )
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"model.drop_path must be in [0, 1), got {self.drop_path}")
 
 
 @dataclass(frozen=True)
@@ -105,10 +101,8 @@ class Data:
     """States stay in memory after their first reading if all of them fit in this much."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"data.batch_size must be at least 1, got {self.batch_size}")
-        if self.holdout_days < 0 or self.cache_gib < 0:
-            raise ValueError("data.holdout_days and data.cache_gib must not be negative")
+        require(self, "data.", "[1, inf)", "batch_size")
+        require(self, "data.", "[0, inf)", "holdout_days", "cache_gib")
 
 
 @dataclass(frozen=True)
@@ -130,10 +124,10 @@ class Evaluation:
     fits it anew from the training states."""
 
     def __post_init__(self) -> None:
-        if not self.hours or min(self.hours) < 1:
-            raise ValueError(f"evaluation.hours must be positive hours, got {self.hours}")
-        if self.every < 1 or self.ensemble_every < 1:
-            raise ValueError("evaluation.every and evaluation.ensemble_every must be at least 1")
+        if not self.hours:
+            raise ValueError("--evaluation.hours needs one or more lead times in hours")
+        require(self, "evaluation.", "[1, inf)", "hours", "every", "ensemble_every")
+        require(self, "evaluation.", "[0, inf)", "amplitude")
         if self.members == 1 or self.members < 0:
             raise ValueError("evaluation.members must be 0 (none) or at least 2")
 
@@ -151,6 +145,10 @@ class Config:
     loop: Loop = Loop()
     leads: tuple[int, ...] = (24, 6, 3, 1)
     """Lead times in hours, a network each (paper: 1, 3, 6 and 24)."""
+    start: str = ""
+    """Weights that training starts from: a run, its weights, or an official checkpoint."""
+    allow_missing: bool = False
+    """Start although some tensors are missing in `start`, unused, or of another shape."""
     steps: int = 0
     """Optimiser steps of each network; 0 means `epochs` passes over its pairs of states."""
     epochs: int = 100
@@ -167,10 +165,10 @@ class Config:
     def __post_init__(self) -> None:
         if not self.leads or min(self.leads) < 1 or len(set(self.leads)) < len(self.leads):
             raise ValueError(f"leads must be different positive hours, got {self.leads}")
-        if self.rollout < 2:
-            raise ValueError(f"rollout must be at least 2 calls, got {self.rollout}")
-        if self.finetune_steps < 0 or self.steps < 0:
-            raise ValueError("steps and finetune_steps must not be negative")
+        require(self, "", "[2, inf)", "rollout")
+        require(self, "", "[1, inf)", "epochs")
+        require(self, "", "[0, inf)", "steps", "finetune_steps")
+        require(self, "", "(0, inf)", "finetune_lr")
 
 
 @dataclass(frozen=True)
@@ -205,9 +203,11 @@ class Thresholds:
     """Most states in a row that may lack pressure; each widens the search by `radius_km`. (ours)"""
 
     def __post_init__(self) -> None:
-        for name in ("radius_km", "vorticity_radius_km", "wind_radius_km", "thickness_radius_km"):
-            if not 0 < getattr(self, name) <= math.pi * EARTH_KM:
-                raise ValueError(f"{name} is {getattr(self, name)} km. Give 1 to 20000.")
+        require(self, "tracker.", f"(0, {math.pi * EARTH_KM:.0f}]", "radius_km", "wind_radius_km")
+        require(self, "tracker.", f"(0, {math.pi * EARTH_KM:.0f}]", "vorticity_radius_km")
+        require(self, "tracker.", f"(0, {math.pi * EARTH_KM:.0f}]", "thickness_radius_km")
+        require(self, "tracker.", "[0, inf)", "vorticity", "wind", "patience")
+        require(self, "tracker.", "[0, 1]", "land")
 
 
 @dataclass(frozen=True)
@@ -249,17 +249,10 @@ class PredictOptions:
     """Draw the first field as an animation."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.hours <= MAX_HOURS:
-            raise ValueError(f"--hours must be in 1..{MAX_HOURS}, got {self.hours}")
-        if not 1 <= self.members <= MAX_MEMBERS:
-            raise ValueError(f"--members must be in 1..{MAX_MEMBERS}, got {self.members}")
-        if self.batch < 1 or self.every < 0:
-            raise ValueError("--batch must be at least 1 and --every not negative")
-        if self.seed < 0 or not (math.isfinite(self.amplitude) and self.amplitude >= 0):
-            raise ValueError(
-                f"--seed {self.seed} and --amplitude {self.amplitude:g} must be finite and not "
-                "negative"
-            )
+        require(self, "", f"[1, {MAX_HOURS}]", "hours")
+        require(self, "", f"[1, {MAX_MEMBERS}]", "members")
+        require(self, "", "[1, inf)", "batch")
+        require(self, "", "[0, inf)", "every", "seed", "amplitude")
         if self.reference and not self.track:
             raise ValueError("--reference needs --track LAT,LON: where the storm is at the start")
         for name in ("track", "point"):

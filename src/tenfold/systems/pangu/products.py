@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tenfold.core.checkpoint import write_text
 from tenfold.metrics.weather import Position, track_error
+from tenfold.printable import printable
 from tenfold.viz.map_axes import MapAxes, map_axes
 from tenfold.viz.page import (
     Badge,
@@ -21,7 +22,7 @@ from tenfold.viz.page import (
     picture_figure,
     write_page,
 )
-from tenfold.viz.predictions import Trained, printable
+from tenfold.viz.predictions import Trained
 
 from .cyclone import write_csv, write_geojson
 from .figures import forecast_pictures, track_picture

@@ -82,6 +82,7 @@ class PanguWeather(System[Config]):
         "Research on data-driven forecasts. Models trained on the simulated or generated sets here "
         "say nothing of real weather. Not for warnings, or decisions about safety."
     )
+    paths: ClassVar[tuple[str, ...]] = (*System.paths, "evaluation.climatology")
     options = PredictOptions()
 
     def __init__(self, cfg: Config, model: nn.Module | None = None) -> None:
@@ -161,6 +162,7 @@ class PanguWeather(System[Config]):
             batches=partial(self._batch, lead=lead, calls=calls),
             steps=steps,
             optim=optim,
+            independent=calls == 1,
             validate=validate,
             monitor="loss" if validate is not None and self.cfg.loop.validate_every else "",
         )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
+from tenfold.core.config import require
 from tenfold.core.loop import Loop
 from tenfold.core.optim import Optim
 
@@ -65,13 +65,10 @@ class Model:
     """Activation checkpointing: keep only the input of each block for the backward pass."""
 
     def __post_init__(self) -> None:
-        for name in ("layers", "hidden", "heads", "seq", "experts", "top_k", "moe_every",
-                     "min_capacity"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"model.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("ffn", "vocab", "capacity_factor", "balance_weight", "z_weight", "bias_rate"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"model.{name} must not be negative, got {getattr(self, name)}")
+        require(self, "model.", "[1, inf)", "layers", "hidden", "heads", "seq", "experts")
+        require(self, "model.", "[1, inf)", "top_k", "moe_every", "min_capacity")
+        require(self, "model.", "[0, inf)", "ffn", "vocab", "capacity_factor", "balance_weight")
+        require(self, "model.", "[0, inf)", "z_weight", "bias_rate")
         if self.hidden % self.heads:
             raise ValueError(
                 f"model.hidden {self.hidden} is not divisible by model.heads {self.heads}"
@@ -87,8 +84,7 @@ class Model:
                 f"model.moe_at {self.moe_at} must be increasing block numbers below model.layers "
                 f"{self.layers}"
             )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"model.dropout must be in [0, 1), got {self.dropout}")
+        require(self, "model.", "[0, 1)", "dropout")
 
     @property
     def inner(self) -> int:
@@ -133,11 +129,8 @@ class Layout:
     """Seconds after which a collective that does not return is reported and the job stopped."""
 
     def __post_init__(self) -> None:
-        for name in ("pp", "tp", "virtual"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"layout.{name} must be at least 1, got {getattr(self, name)}")
-        if not self.timeout > 0:
-            raise ValueError(f"layout.timeout must be positive, got {self.timeout}")
+        require(self, "layout.", "[1, inf)", "pp", "tp", "virtual")
+        require(self, "layout.", "(0, inf)", "timeout")
 
     @property
     def stages_per_process(self) -> int:
@@ -170,10 +163,8 @@ class Data:
     """Windows of each domain that evaluation reads; 0 reads all."""
 
     def __post_init__(self) -> None:
-        if not 257 <= self.bpe_vocab <= 65536:
-            raise ValueError(f"data.bpe_vocab must be in 257..65536, got {self.bpe_vocab}")
-        if self.eval_windows < 0:
-            raise ValueError(f"data.eval_windows must not be negative, got {self.eval_windows}")
+        require(self, "data.", "[257, 65536]", "bpe_vocab")
+        require(self, "data.", "[0, inf)", "eval_windows")
 
 
 @dataclass(frozen=True)
@@ -190,13 +181,15 @@ class Config:
     """Sequences of a micro-batch, over all data-parallel processes; loop.accumulate is M."""
     seed: int = 0
     """Seed of weights and batches."""
+    start: str = ""
+    """Weights that training starts from: a run, or its weights."""
+    allow_missing: bool = False
+    """Start although some tensors are missing in `start`, unused, or of another shape."""
     loop: Loop = Loop()
     """Settings of the training loop."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        require(self, "", "[1, inf)", "steps", "batch")
 
 
 @dataclass(frozen=True)
@@ -217,13 +210,7 @@ class PredictOptions:
     """Do not show the text in the terminal while it is written."""
 
     def __post_init__(self) -> None:
-        for name, most in (("tokens", MAX_TOKENS), ("samples", MAX_SAMPLES)):
-            if not 1 <= getattr(self, name) <= most:
-                raise ValueError(f"{name} must be in 1..{most}, got {getattr(self, name)}")
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise ValueError(
-                f"temperature must be 0 (always the likeliest token) or more, "
-                f"got {self.temperature}"
-            )
-        if not 0 <= self.top_p <= 1:
-            raise ValueError(f"top_p is a probability, in 0..1, got {self.top_p}")
+        require(self, "", f"[1, {MAX_TOKENS}]", "tokens")
+        require(self, "", f"[1, {MAX_SAMPLES}]", "samples")
+        require(self, "", "[0, inf)", "temperature")
+        require(self, "", "[0, 1]", "top_p")

@@ -380,6 +380,8 @@ class Part(nn.Module):
         """Take this part of a whole model's weights, by their keys."""
         with torch.no_grad():
             for key, parameter in self.keyed_parameters():
+                if key not in state:  # it starts anew
+                    continue
                 group = self.owners_of(key)
                 parameter.copy_(own_part(key, state[key], group.size, group.rank))
 

@@ -19,11 +19,11 @@ from tenfold.core.checkpoint import write_text
 from tenfold.core.divide import divided
 from tenfold.data.text import corpus
 from tenfold.data.text.tokens import Tokenizer
+from tenfold.printable import printable
 from tenfold.viz.page import Cell, Section, Table, Tile, relative
 from tenfold.viz.predictions import (
     Trained,
     output_name,
-    printable,
     spread,
     write_predictions,
     write_table,

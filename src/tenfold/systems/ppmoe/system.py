@@ -78,6 +78,8 @@ class Ppmoe(System[Config]):
                 f"{self.tokenizer.vocab} tokens; leave model.vocab at 0"
             )
         self.part: Part | None = None
+        self.given: dict[str, Tensor] = {}
+        """Weights of the whole model that the parts on several processes start from."""
         if dist.current().size == 1:
             self.part = Part(cfg, Grid())
             self.model = self.part.parts[0]
@@ -99,6 +101,13 @@ class Ppmoe(System[Config]):
         """Windows of tokens of a split."""
         return self.text.windows(split)
 
+    def begin(self, state: dict[str, Tensor]) -> None:
+        """Take weights to start from; each of several processes takes its part when it has one."""
+        if self.part is not None:
+            super().begin(state)
+        else:
+            self.given = state
+
     # --- training -------------------------------------------------------------------------------
 
     def stages(self) -> Iterator[Stage]:
@@ -108,6 +117,8 @@ class Ppmoe(System[Config]):
         replica = dist.World(grid.dp.rank, grid.dp.size, world.device)
         self.windows("train").draw(1, 0)  # text that is too short is found before anything starts
         part = self.part if self.part is not None else Part(cfg, grid)
+        if self.given:
+            part.load_whole(self.given)
         zero = Zero(part) if cfg.layout.zero else None
         last: list[Tally] = []
 

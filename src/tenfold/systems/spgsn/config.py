@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tenfold.core.config import require
 from tenfold.core.loop import Loop
 from tenfold.core.optim import Optim
 from tenfold.data.motion.skeleton import Skeleton
@@ -42,13 +43,9 @@ class Model:
     """Weight of the parts on the whole body (official code: W_p is stored, never used)."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "num_blocks", "num_filters"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"model.{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"model.dropout must be in [0, 1), got {self.dropout}")
-        if not 0 < self.edge_prob <= 1:
-            raise ValueError(f"model.edge_prob must be in (0, 1], got {self.edge_prob}")
+        require(self, "model.", "[1, inf)", "width", "num_blocks", "num_filters")
+        require(self, "model.", "[0, 1)", "dropout")
+        require(self, "model.", "(0, 1]", "edge_prob")
 
 
 @dataclass(frozen=True)
@@ -78,26 +75,16 @@ class Data:
     the official CMU script has no validation split)."""
 
     def __post_init__(self) -> None:
-        if self.past < 1 or self.future < 1:
-            raise ValueError(
-                f"data.past and data.future must be at least 1, got {self.past} and {self.future}"
-            )
+        require(self, "data.", "[1, inf)", "past", "future")
+        require(self, "data.", "[2, inf)", "batch_size")  # BatchNorm
+        require(self, "data.", "(0, inf)", "mm_per_unit")
+        require(self, "data.", "[0, inf)", "fps")
+        require(self, "data.", "[0, 0.9)", "holdout")
         if not 1 <= self.num_coeffs <= self.past + self.future:
             raise ValueError(
                 f"data.num_coeffs must be between 1 and past + future = {self.past + self.future}, "
                 f"got {self.num_coeffs}"
             )
-        if self.batch_size < 2:
-            raise ValueError(
-                f"data.batch_size must be at least 2 (BatchNorm), got {self.batch_size}"
-            )
-        if self.mm_per_unit <= 0 or self.fps < 0:
-            raise ValueError(
-                "data.mm_per_unit must be positive and data.fps not negative, "
-                f"got {self.mm_per_unit} and {self.fps}"
-            )
-        if not 0 <= self.holdout < 0.9:
-            raise ValueError(f"data.holdout must be in [0, 0.9), got {self.holdout}")
 
 
 @dataclass(frozen=True)
@@ -110,9 +97,17 @@ class Config:
     """The body; empty is filled from the data set."""
     optim: Optim = Optim(name="adam", lr=1e-3, clip=1.0, schedule="step", gamma=0.96)
     loop: Loop = Loop()
+    start: str = ""
+    """Weights that training starts from: a run, its weights, or an official checkpoint."""
+    allow_missing: bool = False
+    """Start although some tensors are missing in `start`, unused, or of another shape."""
     steps: int = 0
     """Optimiser steps; 0 means `epochs` passes over the training windows."""
     epochs: int = 50
     """Passes over the training windows where steps is 0 (official code: 50)."""
     seed: int = 0
     """Seed of weights, batches, masks and dropout."""
+
+    def __post_init__(self) -> None:
+        require(self, "", "[0, inf)", "steps")
+        require(self, "", "[1, inf)", "epochs")

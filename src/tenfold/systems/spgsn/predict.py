@@ -18,8 +18,9 @@ from tenfold.core.divide import divided
 from tenfold.data.motion.bvh import Bvh, write_bvh
 from tenfold.data.motion.kinematics import positions_to_rotations
 from tenfold.data.motion.skeleton import Skeleton
+from tenfold.printable import printable
 from tenfold.viz.page import Cell, Figure, Picture, Section, Table, Tile, picture_figure
-from tenfold.viz.predictions import Trained, printable, spread, write_predictions, write_table
+from tenfold.viz.predictions import Trained, spread, write_predictions, write_table
 
 from .config import Config
 from .figures import animation, distance, prediction_figure

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from tenfold.core import dist
-from tenfold.data.io.npz import names_of, read_arrays
+from tenfold.data.io.npz import read_npz
 from tenfold.data.motion.bvh import Bvh, read_bvh
 from tenfold.data.motion.clips import check_table, read_table
 from tenfold.data.motion.kinematics import forward_kinematics
@@ -109,7 +109,7 @@ def _bones(offsets: Float[np.ndarray, "joints 3"]) -> float:
 def _read_npz(file: Path, cfg: Config) -> Take:
     if file.stat().st_size > MAX_NPZ_BYTES:
         raise ValueError(f"{file} is larger than {MAX_NPZ_BYTES} bytes; cut the clip")
-    names, held = names_of(file), read_arrays(file, MAX_NPZ_BYTES, ("positions", "expmap"))
+    held, names = read_npz(file, ("positions", "expmap"), MAX_NPZ_BYTES)
     joints = len(cfg.skeleton.joints)
     if "expmap" in held:
         return _from_expmap(held["expmap"], cfg.skeleton, str(file))

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tenfold.data.weather.grid import Grid
 from tenfold.data.weather.statistics import Statistics
+from tenfold.extras import install
 
 from ..config import Model
 from .reader import OfficialWeights, read_onnx
@@ -289,7 +290,7 @@ def _need_onnxruntime() -> Any:
         import onnxruntime
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "running official ONNX files needs onnxruntime: pip install 'tenfold[export]'"
+            f"running official ONNX files needs onnxruntime: {install('export')}"
         ) from error
     return onnxruntime
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from tenfold.core.config import require
+
 Kind = Literal["dense", "ppmoe", "dpmoe"]
 
 PASSES = 3
@@ -145,10 +147,8 @@ class Extensions:
     shares after it; the plain model charges only what leaves the node."""
 
     def __post_init__(self) -> None:
-        if self.imbalance < 1:
-            raise ValueError(f"imbalance is max/mean load, at least 1, got {self.imbalance}")
-        if not 0 <= self.overlap <= 1:
-            raise ValueError(f"overlap must be in [0, 1], got {self.overlap}")
+        require(self, "extensions.", "[1, inf)", "imbalance")
+        require(self, "extensions.", "[0, 1]", "overlap")
 
 
 PLAIN = Extensions()

@@ -1,0 +1,14 @@
+"""Text of users and files as a terminal, a page and a table may show it."""
+
+from __future__ import annotations
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Text that any file can hold and any reader can show: names of files may be any bytes.
+
+    Control characters (escape sequences that would steer a terminal), marks that turn the
+    direction of writing and halves of characters become U+FFFD, but for those in `keep`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else "\ufffd" for c in text)

@@ -1,0 +1,78 @@
+"""Weights that a training starts from: of another run, of a file, of an official checkpoint."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from torch import Tensor
+
+from tenfold.core import checkpoint
+from tenfold.core.capabilities import Converts
+from tenfold.core.errors import require_file_or_folder
+from tenfold.weights.keymap import Converted, KeyMap, Rule
+
+from .weights import AnySystem, weights_of
+
+SAME = KeyMap([Rule(r"(.*)", r"\1")])
+"""Keys of a run are those of another run of the same system."""
+
+
+def start_from(system: AnySystem, name: str) -> None:
+    """Give a system that is about to be trained the weights that `cfg.start` names.
+
+    Raises:
+        FileNotFoundError: There are no such weights.
+        ValueError: They are of another system, or keys or shapes differ, which are all listed;
+            with `allow_missing` that is a warning, and what does not fit starts anew.
+    """
+    source, lenient = system.cfg.start, system.cfg.allow_missing
+    if not source or system.starts_itself:
+        return
+    found, account = _read(type(system), name, Path(source), lenient)
+    shapes = {key: tuple(value.shape) for key, value in system.model.state_dict().items()}
+    fitted = SAME.convert(found, shapes)
+    fitted.ignored += account.ignored
+    fitted.unused += account.unused
+    if not fitted.is_complete:
+        said = (
+            f"{source} does not fit this configuration (--config takes over that of a run; "
+            f"--allow-missing starts anew what does not fit):\n{fitted.report()}"
+        )
+        if not lenient:
+            raise ValueError(said)
+        warnings.warn(said, stacklevel=2)
+    if not fitted.state:
+        raise ValueError(f"{source} has no tensor that fits this configuration")
+    system.begin(fitted.state)
+    anew = len(shapes) - len(fitted.state)
+    system.origin = f"training started from {source}: {len(fitted.state)} tensors" + (
+        f"; {anew} others started anew" if anew else ""
+    )
+
+
+def _read(
+    cls: type[AnySystem], name: str, source: Path, lenient: bool
+) -> tuple[dict[str, Tensor], Converted]:
+    """Tensors by our keys, and the account of an official checkpoint, empty for one of ours."""
+    require_file_or_folder(source, "--start")
+    is_official = source.suffix != ".safetensors" and not (source.is_dir() and _has_ours(source))
+    if is_official and issubclass(cls, Converts):
+        made, account = cls.convert(source)
+        if not lenient:
+            account.require_complete()
+        state = {k: v for k, v in made.model.state_dict().items() if k not in account.missing}
+        return state, account
+    if is_official and source.is_file():
+        raise ValueError(
+            f"--start {source} is no .safetensors file, and {name} has no official checkpoints"
+        )
+    file = weights_of(source)
+    other, _ = checkpoint.read_header(file)
+    if other != name:
+        raise ValueError(f"--start {source} has weights of {other}, not of {name}")
+    return checkpoint.read_tensors(file), Converted()
+
+
+def _has_ours(folder: Path) -> bool:
+    return (folder / "weights.safetensors").exists() or (folder / "config.json").exists()

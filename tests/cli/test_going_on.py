@@ -1,0 +1,179 @@
+"""Going on from what exists: more steps, other weights, another run's configuration."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import options
+
+import tenfold
+from tenfold import cli, systems
+from tenfold.runner import train as run
+
+pytestmark = pytest.mark.usefixtures("generated_only", "quick")
+Made = Callable[[str], Path]
+SYSTEMS = tuple(systems.SYSTEMS)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, made: Made) -> None:
+    """Training ends with its weights; what `made` makes is whole."""
+    conclude = run.conclude
+
+    def only_for_made(*words: object) -> dict:
+        return conclude(*words) if "made" in str(words[3]) else {}
+
+    monkeypatch.setattr(run, "conclude", only_for_made)
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str]:
+    """Exit code and stderr of a command."""
+    code = 0
+    try:
+        cli.main([str(word) for word in words])
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    return code, capsys.readouterr().err
+
+
+def words(system: str, folder: Path, *more: str | Path) -> list[str | Path]:
+    return ["train", system, "demo", *options(system), "--run.folder", folder, *more]
+
+
+def assert_equal(a: Path, b: Path) -> None:
+    one, other = load_file(a / "weights.safetensors"), load_file(b / "weights.safetensors")
+    assert one.keys() == other.keys()
+    for key in one:
+        assert torch.equal(one[key], other[key]), key
+
+
+# --- more steps --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("system", ["spgsn", "ppmoe", "pangu", "ldc"])
+def test_more_steps_equal_a_run_of_so_many(
+    system: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bit for bit where the learning rate does not depend on the number of steps."""
+    fixed = ["--optim.schedule", "constant", "--optim.warmup", "0"]
+    short, whole = tmp_path / "short", tmp_path / "whole"
+    assert call(capsys, *words(system, short, *fixed, "--steps", "2"))[0] == 0
+    assert call(capsys, *words(system, short, *fixed, "--steps", "4"))[0] == 0
+    assert call(capsys, *words(system, whole, *fixed, "--steps", "4"))[0] == 0
+    assert_equal(short, whole)
+    assert json.loads((short / "config.json").read_text())["config"]["steps"] == 4
+    lines = [json.loads(line) for line in (short / "metrics.jsonl").read_text().splitlines()]
+    first = [line["step"] for line in lines if line["stage"] == lines[0]["stage"]]
+    assert first == sorted(first) and first[-1] == 4
+
+
+def test_fewer_steps_are_refused(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(made("spgsn"), tmp_path / "run"))
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    code, err = call(capsys, *words("spgsn", folder, "--steps", "3"))
+    assert code == 2 and "a run of 6 steps, and 3 are fewer" in err and err.count("\n") == 1
+    code, err = call(capsys, *words("spgsn", folder, "--steps", "9", "--seed", "3"))
+    assert code == 2 and "seed: 0 -> 3" in err
+    assert before == {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    for kept in folder.glob("checkpoints/*/step-*"):
+        shutil.rmtree(kept)  # as versions before this one did
+    code, err = call(capsys, *words("spgsn", folder, "--steps", "9"))
+    assert code == 2 and "--start" in err and (folder / "result.json").exists()
+
+
+# --- other weights -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_training_starts_from_a_run(
+    system: str, made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After one step of a rate of nearly zero the weights are still those of the start."""
+    start = made(system)
+    still = ["--steps", "1", "--optim.lr", "1e-30", "--optim.weight-decay", "0"]
+    if system == "itpn":
+        still += ["--pretrain-optim.lr", "1e-30", "--pretrain-optim.weight-decay", "0"]
+    sources = [("a", start), ("b", start / "weights.safetensors")]
+    for name, source in sources if system == "spgsn" else sources[:1]:
+        code, err = call(capsys, *words(system, tmp_path / name, *still, "--start", source))
+        assert code == 0, err
+        given = dict(tenfold.load(start).model.named_parameters())
+        found = dict(tenfold.load(tmp_path / name).model.named_parameters())
+        trained = [k for k in found if "pretrain.backbone." in k or system != "itpn"]
+        trained = [k for k in trained if system != "ldc" or not k.startswith(("unit", "others"))]
+        assert trained
+        for key in trained:
+            torch.testing.assert_close(found[key], given[key], rtol=1e-6, atol=1e-9, msg=key)
+    config = json.loads((tmp_path / "a/config.json").read_text())["config"]
+    assert config["start"] == str(start)
+    code, err = call(capsys, *words(system, tmp_path / "a", *still))
+    assert code == 2 and "start" in err  # another run
+
+
+def test_a_start_that_does_not_fit_lists_every_key(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = made("spgsn")
+    wide = words("spgsn", tmp_path / "run", "--start", start, "--model.width", "12")
+    code, err = call(capsys, *wide)
+    assert code == 2 and "--allow-missing" in err and "shape: " in err and "is (" in err
+    tensors = load_file(start / "weights.safetensors")
+    changed = sum(f"shape: {key} " in err for key in tensors)
+    assert changed and not (tmp_path / "run").exists()
+    code, err = call(capsys, *wide, "--allow-missing")
+    assert code == 0 and err.startswith("tenfold: warning: ") and "shape: " in err
+    plain = tmp_path / "plain.safetensors"
+    save_file(tensors, plain)
+    for source, says in (
+        (made("ppmoe"), "has weights of ppmoe, not of spgsn"),
+        (tmp_path / "nowhere", "does not exist"),
+        (plain, "no tenfold header"),
+        (Path(__file__), "test_going_on.py"),
+    ):
+        code, err = call(capsys, *words("spgsn", tmp_path / "new", "--start", source))
+        assert code == 2 and says in err and "Traceback" not in err, err
+    code, err = call(capsys, *words("ppmoe", tmp_path / "new", "--start", __file__))
+    assert code == 2 and "ppmoe has no official checkpoints" in err
+    assert not (tmp_path / "new").exists()
+
+
+# --- another run's configuration ---------------------------------------------------------------
+
+
+def test_the_configuration_of_another_run(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = made("spgsn") / "config.json"
+    known = json.loads(source.read_text())
+    for place, given in enumerate(([], ["demo"])):
+        folder = tmp_path / f"run-{place}"
+        more = ["--config", source, "--run.folder", folder, "--steps", "1", "--seed", "5"]
+        assert call(capsys, "train", "spgsn", *given, *more)[0] == 0
+        config = json.loads((folder / "config.json").read_text())
+        assert config["recipe"] == "demo"
+        assert config["config"] == {**known["config"], "steps": 1, "seed": 5}
+    for text, says in (
+        (json.dumps({**known, "system": "itpn"}), "of a run of itpn, not of spgsn"),
+        ('{"hidden_size": 768}', "no config.json of a run"),
+        ("[]", "no config.json of a run"),
+        ("{", "not readable JSON"),
+        (json.dumps({**known, "config": {**known["config"], "new": 1}}), "new"),
+        (json.dumps({**known, "config": {**known["config"], "steps": -1}}), "--steps"),
+        (json.dumps({**known, "config": {**known["config"], "steps": "1"}}), "config.steps"),
+    ):
+        (tmp_path / "config.json").write_text(text)
+        more = ["--config", tmp_path / "config.json", "--run.folder", tmp_path / "new"]
+        code, err = call(capsys, "train", "spgsn", *more)
+        assert code == 2 and says in err and err.count("\n") == 1, err
+    code, err = call(capsys, "train", "spgsn", "--config")
+    assert code == 2 and "RUN/config.json" in err
+    code, err = call(capsys, "train", "spgsn", f"--config={tmp_path / 'no.json'}")
+    assert code == 2 and "no.json" in err
