@@ -442,7 +442,7 @@ def test_other_names_and_missing_packages(tmp_path, monkeypatch):
         opened(tmp_path / "f.grib")
     monkeypatch.setattr(forecast_file, "find_spec", lambda name: None)
     for suffix, package in ((".nc", "h5py"), (".zarr", "zarr")):
-        with pytest.raises(ImportError, match=rf"needs {package}\. .*'tenfold\[weather\]'"):
+        with pytest.raises(ImportError, match=rf"needs {package}: .*'tenfold\[weather\]'"):
             opened(tmp_path / f"f{suffix}")
 
 

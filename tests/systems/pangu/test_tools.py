@@ -351,7 +351,7 @@ def test_grids_refused(lat, lon, start, periodic: bool, match: str) -> None:
 def test_field_of_another_grid_and_thresholds_refused() -> None:
     with pytest.raises(ValueError, match="grid of 91 x 180"):
         Tracker(*GLOBE, (20.0, 352.0)).step(0.0, np.ones((5, 5)))
-    with pytest.raises(ValueError, match="radius_km is -1.0"):
+    with pytest.raises(ValueError, match="radius-km must be in .* got -1.0"):
         Thresholds(radius_km=-1.0)
 
 

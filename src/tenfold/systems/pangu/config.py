@@ -206,7 +206,7 @@ class Thresholds:
         require(self, "tracker.", f"(0, {math.pi * EARTH_KM:.0f}]", "radius_km", "wind_radius_km")
         require(self, "tracker.", f"(0, {math.pi * EARTH_KM:.0f}]", "vorticity_radius_km")
         require(self, "tracker.", f"(0, {math.pi * EARTH_KM:.0f}]", "thickness_radius_km")
-        require(self, "tracker.", "[0, inf)", "vorticity", "wind", "patience")
+        require(self, "tracker.", "[0, inf)", "patience")
         require(self, "tracker.", "[0, 1]", "land")
 
 
