@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from . import npz
+
 T = TypeVar("T")
 
 BROKEN = (
@@ -147,8 +149,9 @@ class Problems:
             if wrong:
                 raise ValueError(f"{wrong[0]} is no array of numpy")
             return found
-        except BROKEN as error:
-            self.problem(file, f"cannot be read as npz: {error}")
+        except npz.BROKEN as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            self.problem(file, f"cannot be read as npz: {reason}")
             return None
 
     def image(self, file: Path) -> np.ndarray | None:
