@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,9 @@ NAMES = {
     str: "a text", int: "a whole number", float: "a number", bool: "true or false",
     dict: "an object", list: "a list", type(None): "null",
 }  # fmt: skip
+
+HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""Escape of a half of a character beyond 16 bits; two make one."""
 
 _asked: list[Callable[[Path], None]] = []
 
@@ -131,9 +135,15 @@ def verify(path: Path, way_out: str) -> None:
 def parse_json(text: str) -> Any:
     """The value of a JSON text; whatever is wrong with it is a ValueError."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    if HALF.search(text):  # which nothing can write or draw
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("a text in it holds half of a character") from error
+    return value
 
 
 def read_json(path: Path) -> Any:

@@ -353,7 +353,9 @@ def test_json_and_states_of_another_shape_are_one_line(copied: Path, call: Call)
 def test_shapes_name_the_field(tmp_path: Path) -> None:
     file = tmp_path / "x.json"
     shape = {"a": [{"b": int}], "c": {"*": (int, float)}, "d": (dict, None)}
-    file.write_text('{"a": [{"b": 1}, {"b": 2, "other": "x"}], "c": {"x": 1.5}, "d": null}')
+    file.write_text(
+        r'{"a": [{"b": 1}, {"b": 2, "other": "\ud83d\ude00"}], "c": {"x": 1.5}, "d": null}'
+    )
     assert read_object(file, shape, ("a",))["c"] == {"x": 1.5}
     wrong = {
         '{"a": [{"b": 1}, {"b": true}]}': r"a\[1\]\.b must be a whole number, got True",
@@ -361,6 +363,7 @@ def test_shapes_name_the_field(tmp_path: Path) -> None:
         '{"d": 1}': "d must be an object or null, got 1",
         "{}": "it lacks a",
         '"x': "not readable JSON",
+        r'{"\ud800": 1}': "half of a character",
     }
     for text, says in wrong.items():
         file.write_text(text)

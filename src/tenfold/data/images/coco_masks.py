@@ -72,7 +72,7 @@ def _mask(item: Item, entry: Entry) -> Bool[np.ndarray, "height width"]:
     try:
         is_code = isinstance(shape, dict)
         return _painted(shape, entry) if is_code else _filled(polygons_of(shape), entry)
-    except (ValueError, OverflowError, TypeError, KeyError) as error:
+    except (ValueError, ArithmeticError, TypeError, KeyError) as error:
         raise ValueError(
             f"{entry.file}: annotation {item.get('id')} has a segmentation that cannot be read: "
             f"{error}"

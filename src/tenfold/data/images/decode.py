@@ -44,7 +44,7 @@ MAX_BYTES = 4 * 2**30
 """Most memory for the pictures of one call of `read_pictures`."""
 
 _UNREADABLE = (
-    *BROKEN, struct.error, TypeError, IndexError, AttributeError, AssertionError, OverflowError,
+    *BROKEN, struct.error, TypeError, IndexError, AttributeError, AssertionError, ArithmeticError,
     MemoryError, EOFError,
 )  # fmt: skip
 _TURNS = {

@@ -149,7 +149,7 @@ def read_labels(
             f"label map {file} is no PNG, or damaged. Save it as PNG of 8 bits; formats such as "
             "JPEG change labels."
         ) from error
-    except (*BROKEN, struct.error, TypeError, IndexError, OverflowError, MemoryError) as error:
+    except (*BROKEN, struct.error, TypeError, IndexError, ArithmeticError, MemoryError) as error:
         raise ValueError(f"label map {file} cannot be read: {error}") from error
     is_stretched = image.format == "PNG" and image.mode == "L"
     return values // _stretch(file) if is_stretched else values

@@ -26,7 +26,7 @@ MOST_TEXT = 2**24
 BEYOND = 0.01
 """Share of a side by which a coordinate may lie outside of the picture: rounding of tools."""
 MOST_CLASSES = 100_000
-ODD = (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError, RecursionError)
+ODD = (ValueError, TypeError, AttributeError, KeyError, IndexError, ArithmeticError, RecursionError)
 """What PyYAML raises besides its own error, on dates and numbers that are none."""
 NAMES = ("classes.txt", "obj.names", "labels.txt", "class_names.txt")
 """Lists of classes, a name a line."""

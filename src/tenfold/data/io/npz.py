@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 
 BROKEN = (
     OSError, EOFError, ValueError, SyntaxError, KeyError, AttributeError, TypeError, RuntimeError,
-    OverflowError, MemoryError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+    ArithmeticError, MemoryError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
     tokenize.TokenError,
 )  # fmt: skip
 """Errors that zipfile and numpy raise on a damaged archive."""

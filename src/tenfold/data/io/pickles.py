@@ -28,7 +28,7 @@ def load_arrays(path: Path) -> Any:
         raise ValueError(f"{path} cannot be read: {error}.") from error
     except (
         EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, MemoryError,
-        OverflowError, RecursionError, struct.error,
+        ArithmeticError, RecursionError, struct.error,
     ) as error:  # fmt: skip
         raise ValueError(f"{path} is damaged or cut off: {error}. Copy it again.") from error
 

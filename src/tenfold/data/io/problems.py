@@ -28,7 +28,7 @@ BROKEN = (
     AttributeError,
     TypeError,
     RuntimeError,  # zipfile: an encrypted member, a method that it does not know
-    OverflowError,
+    ArithmeticError,
     struct.error,
     zipfile.BadZipFile,
     zlib.error,

@@ -169,7 +169,7 @@ def dates(values: np.ndarray, attributes: dict[str, Any], name: str, where: str)
     try:
         decoded = xarray.decode_cf(xarray.Dataset(coords={name: (name, values, kept)}))
         exact = decoded[name].values.astype("datetime64[ms]")
-    except (ValueError, OverflowError, TypeError) as error:
+    except (ValueError, ArithmeticError, TypeError) as error:
         raise ValueError(
             f"{where}: {name} with units {units!r} and calendar "
             f"{kept.get('calendar', 'standard')!r} cannot be read as dates of the common calendar."

@@ -22,7 +22,7 @@ BROKEN = (
     RuntimeError,
     EOFError,
     AttributeError,
-    OverflowError,
+    ArithmeticError,
     MemoryError,
 )
 """Errors that the libraries raise on a damaged file."""

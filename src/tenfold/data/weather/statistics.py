@@ -149,7 +149,7 @@ class Statistics:
                 if key in values:
                     raise ValueError(f"{_title(*key)} comes twice")
                 values[key] = (float(pair[0]), float(pair[1]))
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
             raise ValueError(f"{wrong}{error!r}. Compute them anew.") from error
         return cls.from_fields(values, grid, count, source)
 
