@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from tenfold.viz.plots import Line, Theme, curves
@@ -31,15 +32,18 @@ class Panel:
     window: int = 0
 
     def png(self, theme: Theme) -> bytes:
-        """Draw it."""
-        return curves(
-            self.lines,
-            title=self.title,
-            ylabel=self.ylabel,
-            window=self.window,
-            marks=self.marks,
-            theme=theme,
-        )
+        """Draw it; the same panel is drawn once in a process, however many pages show it."""
+        lines = tuple((name, tuple(x), tuple(y)) for name, (x, y) in self.lines.items())
+        return _drawn(self.title, self.ylabel, lines, tuple(self.marks), self.window, theme)
+
+
+@lru_cache(maxsize=128)
+def _drawn(
+    title: str, ylabel: str, lines: tuple[Any, ...], marks: tuple[float, ...], window: int,
+    theme: Theme,
+) -> bytes:  # fmt: skip
+    named = {name: (x, y) for name, x, y in lines}
+    return curves(named, title=title, ylabel=ylabel, window=window, marks=marks, theme=theme)
 
 
 def offsets(metrics: Lines) -> dict[str, float]:

@@ -403,7 +403,7 @@ SLOW = pytest.mark.slow  # half a minute each; every system's own export is alwa
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param("padded", marks=SLOW), pytest.param("2d", marks=SLOW), "region"]
+    "name", [pytest.param(name, marks=SLOW) for name in ("padded", "2d", "region")]
 )
 def test_export_equals_eager(name, tmp_path) -> None:
     import onnxruntime
