@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
             nearest(words[0], list(VERBS), "verb")
         _refuse_pipes()
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = _once()
             VERBS[words[0]](words[1:])
         sys.stdout.flush()  # a full disk behind it is an error like any other
     except KeyboardInterrupt:
@@ -133,16 +133,19 @@ def _is_width(columns: str) -> bool:
     return columns.isascii() and columns.isdigit() and int(columns) > 0
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: Any = None,
-    line: str | None = None,
-) -> None:
-    """One line for the user; where in the source it comes from is of no use there."""
-    say(f"tenfold: warning: {message}", file=sys.stderr)
+def _once() -> Callable[..., None]:
+    """A function that shows a warning as one line; the same is shown once in a command.
+
+    Python itself compares where in the source a warning comes from, which is of no use to a user.
+    """
+    shown: set[str] = set()
+
+    def show(message: Warning | str, *where: Any, **more: Any) -> None:
+        if str(message) not in shown:
+            shown.add(str(message))
+            say(f"tenfold: warning: {message}", file=sys.stderr)
+
+    return show
 
 
 def _told(error: Exception) -> bool:
