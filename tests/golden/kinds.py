@@ -105,6 +105,15 @@ KINDS: dict[str, dict[str, Mark]] = {
         "levels": _gives(r"in\d+x\d+_level\d+"),
         "classifier": _gives("logits|pooled|features|ce_loss|pos_embed_resized"),
     },
+    "dts": {
+        "mit_forward": _gives(r"stage\d+"),
+        "daformer_head": _has("in_channels", "dilations"),
+        "hrda": _has("hr_crop_size"),
+        "ema": _gives(r"ema\d+"),
+        "lr_schedule": _has("base_lr", "warmup_iters"),
+        "param_groups": lambda spec: "groups" in spec and _has("embed_dim", "sr_ratios")(spec),
+        "official_keys": lambda spec: "keys" in spec and "n_keys" in spec,
+    },
 }  # fmt: skip
 """System -> kind of case -> whether a case is of it."""
 
