@@ -112,6 +112,11 @@ KINDS: dict[str, dict[str, Mark]] = {
         "ema": _gives(r"ema\d+"),
         "lr_schedule": _has("base_lr", "warmup_iters"),
         "param_groups": lambda spec: "groups" in spec and _has("embed_dim", "sr_ratios")(spec),
+        "pseudo_label": _has("thresholds", "ignore_top"),
+        "fdist": _has("scale_factor", "thing_classes"),
+        "miou": _gives("iou_nan"),
+        "dacs_step": _has("class_choices", "fdist_lambda"),
+        "dts_reading": _has("choices", "threshold"),
         "official_keys": lambda spec: "keys" in spec and "n_keys" in spec,
     },
 }  # fmt: skip

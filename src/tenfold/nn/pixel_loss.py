@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Integer
 from torch import Tensor
@@ -20,6 +21,7 @@ def pixel_loss(
     As mmsegmentation has it (mmseg/models/losses/cross_entropy_loss.py): a picture half of whose
     pixels are ignored counts half.
     """
-    logits = enlarged(logits.float(), (labels.shape[1], labels.shape[2]))
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    logits = enlarged(wide, (labels.shape[1], labels.shape[2]))
     losses = F.cross_entropy(logits, labels.long(), ignore_index=ignore, reduction="none")
     return losses.mean() if weights is None else (losses * weights).mean()

@@ -1,0 +1,89 @@
+"""Weights that training starts from: a run, an official checkpoint, an ImageNet encoder."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from tenfold.core import checkpoint
+from tenfold.core.errors import require_file_or_folder
+from tenfold.weights.keymap import Converted, KeyMap, Rule
+
+from . import official
+from .config import Config
+from .model import Network, Networks
+
+SAME = KeyMap([Rule(r"(.*)", r"\1")])
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Parts of a run that given weights have filled."""
+
+    origin: str = ""
+    """Sentence for the report; empty where training starts from random weights."""
+    head: bool = False
+    """Whether student 1 has a trained head, too."""
+    groups: bool = False
+    """Whether all students and teachers are filled."""
+
+
+def begin(networks: Networks, cfg: Config) -> Begun:
+    """Fill student 1, or all networks from a run of the same method, by `cfg.start`.
+
+    Raises:
+        FileNotFoundError: There are no such weights.
+        ValueError: They do not fit; every key is listed. With `allow_missing` that is a warning.
+    """
+    if not cfg.start:
+        return Begun()
+    source = Path(cfg.start)
+    require_file_or_folder(source, "--start")
+    if source.is_file() and source.suffix != ".safetensors":
+        account = read_official(networks.student(1), source)
+        _take(networks.student(1), account, cfg)
+        has_head = any(key.startswith("decode_head.") for key in account.state)
+        return Begun(_sentence(source, account), has_head)
+    file = source / "weights.safetensors" if source.is_dir() else source
+    require_file_or_folder(file, "--start")
+    name, values = checkpoint.read_header(file)
+    if name != "dts":
+        raise ValueError(f"--start {source} has weights of {name}, not of dts")
+    state = checkpoint.read_tensors(file)
+    if values["method"] == cfg.method and _shapes(state) == _shapes(networks.state_dict()):
+        networks.load_state_dict(state)
+        return Begun(f"training started from all networks of {source}", True, True)
+    deployed = values["groups"]["deploy"].replace("ensemble", "teacher1") + "."
+    own = {k.removeprefix(deployed): v for k, v in state.items() if k.startswith(deployed)}
+    account = SAME.convert(own, _shapes(networks.student(1).state_dict()))
+    _take(networks.student(1), account, cfg)
+    return Begun(_sentence(source, account), True)
+
+
+def read_official(network: Network, source: Path) -> Converted:
+    """An official file by our keys, with the account of every key."""
+    state = official.read_official(source)
+    return official.convert(state, _shapes(network.state_dict()))
+
+
+def _shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in state.items()}
+
+
+def _take(network: Network, account: Converted, cfg: Config) -> None:
+    if not account.is_complete:
+        said = (
+            f"{cfg.start} does not fit this configuration (--config takes over that of a run; "
+            f"--allow-missing starts anew what does not fit):\n{account.report()}"
+        )
+        if not cfg.allow_missing or not account.state:
+            raise ValueError(said)
+        warnings.warn(said, stacklevel=3)
+    network.load_state_dict(account.state, strict=False)
+
+
+def _sentence(source: Path, account: Converted) -> str:
+    return f"training started from {source}: {len(account.state)} tensors of each student"

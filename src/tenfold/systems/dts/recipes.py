@@ -1,0 +1,53 @@
+"""Recipes for DTS. PAPER is DTS on DAFormer; the others are PAPER, changed."""
+
+from dataclasses import replace
+
+from tenfold.core.loop import Loop
+from tenfold.core.optim import Optim
+
+from .config import Config, Data, Groups, Host, Model
+
+PAPER = Config()
+SYNTHIA = replace(PAPER, data=replace(PAPER.data, source="synthia", source_size=(760, 1280)))
+
+TINY = Model(
+    dims=(16, 32, 64, 96), depths=(1, 1, 2, 1), heads=(1, 2, 4, 6), drop_path=0.0, head_dim=64
+)
+"""0.6 million parameters."""
+SMALL = replace(
+    PAPER,
+    model=TINY,
+    data=Data(
+        source="streetsim", target="camvid", batch_size=6, source_size=(120, 160),
+        target_size=(120, 160), crop=(96, 128), rare_temperature=0.1, rare_pixels=20,
+        rare_share=0.0, border=(0, 0, 0, 0),
+    ),
+    host=Host(threshold=0.9, alpha=0.99, feature_weight=0.0, mask_block=16),
+    groups=Groups(warmup=50),
+    source_steps=600,
+    steps=400,
+    source_optim=Optim(lr=1.5e-3, weight_decay=0.01, schedule="linear", warmup=50),
+    optim=Optim(lr=3e-4, weight_decay=0.01, schedule="linear", warmup=50),
+    head_lr=2.0,
+    loop=Loop(log_every=20),
+)  # fmt: skip
+"""Rendered streets to Cambridge at 160 x 120, ten minutes of one core."""
+DEMO = replace(
+    SMALL,
+    data=replace(SMALL.data, batch_size=4),
+    groups=replace(SMALL.groups, warmup=5),
+    source_steps=60,
+    steps=25,
+    source_optim=replace(SMALL.source_optim, lr=2e-3, warmup=5),
+    optim=replace(SMALL.optim, warmup=5),
+    loop=replace(SMALL.loop, log_every=5),
+)
+DEMO_BASELINE = replace(DEMO, method="host", groups=replace(DEMO.groups, deploy="student1"))
+
+RECIPES = {
+    "paper": PAPER,
+    "paper-synthia": SYNTHIA,
+    "small": SMALL,
+    "demo": DEMO,
+    "demo-baseline": DEMO_BASELINE,
+}
