@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tenfold.nn.aspp import DaformerHead, DeepLabHead, SegmentationHead
+from tenfold.nn.aspp import DaformerHead, DeepLabHead, SegmentationHead, by_phases
 from tenfold.nn.segformer import SegformerHead
 
 WIDTHS = (4, 5, 6, 7)
@@ -46,6 +46,14 @@ def same_size(head, x: list[torch.Tensor], layers: list[str]) -> list[torch.Tens
         y = F.conv2d(level, proj.weight[:, :, None, None], proj.bias)
         found.append(F.interpolate(y, x[0].shape[2:], mode="bilinear"))
     return found
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 5, 18])
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_phases_are_the_dilated_convolution(dilation: int, memory: torch.memory_format) -> None:
+    conv = torch.nn.Conv2d(6, 6, 3, 1, dilation, dilation, 6).double()
+    x = torch.randn(2, 6, 11, 15, dtype=torch.float64).contiguous(memory_format=memory)
+    torch.testing.assert_close(by_phases(conv, x), conv(x))
 
 
 def test_segformer_fuses_the_coarsest_first() -> None:
