@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from golden.harness import Case
-from tenfold.core.optim import Optim, build, lr_factor
+from tenfold.core.optim import Optim, lr_factor
 from tenfold.nn.aspp import DaformerHead
 from tenfold.nn.ema import alpha_at, update_teacher
 from tenfold.nn.hrda import Box, Hrda, hrda_loss
@@ -169,13 +169,11 @@ def check_param_groups(case: Case) -> None:
     branches = 1 + max(int(match[1]) for match in found if match)  # no name says how dilated
     own = head(config | {"dilations": range(1, branches + 1)}, config["embed_dims"])
     network = nn.ModuleDict({"backbone": encoder(config), "decode_head": own})
-    rates = [rate for _, rate, _ in wanted]
+    lr = min(rate for _, rate, _ in wanted)
     decay = max(decay for _, _, decay in wanted)
-    optim = Optim(lr=min(rates), weight_decay=decay)
-    optimizer = build(network, optim, parameter_groups)
     of = {
-        id(p): (optim.lr * group["lr_scale"], group["weight_decay"])
-        for group in optimizer.param_groups
+        id(p): (lr * group["lr_scale"], group.get("weight_decay", decay))
+        for group in parameter_groups(network)
         for p in group["params"]
     }
     parameters = dict(network.named_parameters())
