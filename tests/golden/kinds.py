@@ -105,6 +105,12 @@ KINDS: dict[str, dict[str, Mark]] = {
         "levels": _gives(r"in\d+x\d+_level\d+"),
         "classifier": _gives("logits|pooled|features|ce_loss|pos_embed_resized"),
     },
+    "dts": {
+        "classmix": _gives(r"choices"),
+        "blur_jitter": _gives(r"blur_kernel_size|jitter|denorm"),
+        "mic_mask": _has("mask_ratio", "mask_block_size"),
+        "rcs": _has("stats", "temperatures"),
+    },
 }  # fmt: skip
 """System -> kind of case -> whether a case is of it."""
 
