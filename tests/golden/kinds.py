@@ -118,6 +118,10 @@ KINDS: dict[str, dict[str, Mark]] = {
         "dacs_step": _has("class_choices", "fdist_lambda"),
         "dts_reading": _has("choices", "threshold"),
         "official_keys": lambda spec: "keys" in spec and "n_keys" in spec,
+        "classmix": _gives(r"choices"),
+        "blur_jitter": _gives(r"blur_kernel_size|jitter|denorm"),
+        "mic_mask": _has("mask_ratio", "mask_block_size"),
+        "rcs": _has("stats", "temperatures"),
     },
 }  # fmt: skip
 """System -> kind of case -> whether a case is of it."""

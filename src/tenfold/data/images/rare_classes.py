@@ -45,7 +45,7 @@ class RareClasses:
 
     classes: Int64[np.ndarray, " kind"]
     probabilities: Float[np.ndarray, " kind"]
-    rows: tuple[Int64[np.ndarray, " some"], ...]
+    rows: tuple[Int64[np.ndarray, "_"], ...]
     """For each of `classes`, the pictures that have enough of it."""
 
     def draw(self, generator: torch.Generator) -> tuple[int, int]:
