@@ -402,6 +402,24 @@ def old_torch_file(folder: Path) -> None:
     torch.save(tensors(), folder / "model.pt", _use_new_zipfile_serialization=False)
 
 
+def segmenter(folder: Path) -> None:
+    """A student as DAFormer saves it while it trains, of one encoder's blocks and channels."""
+    import torch
+
+    from tenfold.nn.mit import MixTransformer
+
+    state = MixTransformer((1, 2, 5, 8), (1, 2, 5, 8), (1, 1, 1, 1)).state_dict()
+    student = {f"model.backbone.{key}": value for key, value in state.items()}
+    notes = {"best_score": np.float64(0.5), "CLASSES": ["road"]}
+    torch.save({"meta": notes, "state_dict": student}, folder / "latest.pth")
+
+
+def read_segmenter(folder: Path) -> None:
+    from tenfold.systems.dts.official import describe, read_official
+
+    describe(read_official(only(folder)))
+
+
 def script(folder: Path) -> None:
     import torch
 
@@ -523,6 +541,7 @@ def readers() -> dict[str, Reader]:
         "prompt": Reader(prompt, read_prompt),
         "torch": Reader(torch_file, read_weights),
         "torch, old": Reader(old_torch_file, read_weights),
+        "DAFormer": Reader(segmenter, read_segmenter),
         "TorchScript": Reader(script, read_weights),
         "safetensors": Reader(safetensors, read_weights),
         "ONNX": Reader(onnx, read_official),

@@ -132,6 +132,15 @@ def test_files_that_are_not_read(tmp_path: Path) -> None:
     bad = {key: value for key, value in student.items() if "block2.0." not in key}
     with pytest.raises(ValueError, match=r"blocks of its stage 2 are numbered \[1\], not from 0"):
         read_official(save(tmp_path / "hole.pth", bad))
+    bad = student | {"model.backbone.block1.1.attn.q.bias": torch.ones(8)}
+    with pytest.raises(ValueError, match="has no backbone.block1.1.attn.q.weight"):
+        read_official(save(tmp_path / "blocks that are not there.pth", bad))
+    key = "model.backbone.patch_embed4.proj.weight"
+    wide = student | {key: torch.ones(99, 40, 3, 3)}
+    with pytest.raises(
+        ValueError, match=r"attn.q.weight is of shape \(64, 64\), expected \(99, 99"
+    ):
+        read_official(save(tmp_path / "wider.pth", wide))
     bad = student | {"model.backbone.norm1.bias": torch.full((8,), float("nan"))}
     with pytest.raises(ValueError, match="norm1.bias' holds values that are not finite"):
         read_official(save(tmp_path / "nan.pth", bad))

@@ -114,6 +114,7 @@ def describe(state: Mapping[str, Tensor]) -> Layout:
         return Layout(encoder, ratio, "none")
     if "decode_head.linear_pred.weight" in state:
         classes, channels = _shape(state, "decode_head.linear_pred.weight", 4)[:2]
+        _require(state, "decode_head.linear_fuse.conv.weight", channels, 4 * channels, 1, 1)
         return Layout(encoder, ratio, "segformer", classes, channels, channels)
     attention = _head(state, "decode_head.scale_attention.")
     name: Head = "daformer" if attention is None else "hrda"
@@ -152,19 +153,39 @@ def _numbers(state: Mapping[str, Tensor], pattern: str) -> list[int]:
     return sorted({int(m[1]) for key in state if (m := re.match(pattern, key))})
 
 
+def _require(state: Mapping[str, Tensor], key: str, *shape: int) -> None:
+    """ValueError unless a tensor is there, of this shape."""
+    if key not in state:
+        raise ValueError(f"it has no {key}")
+    if tuple(state[key].shape) != shape:
+        raise ValueError(f"{key} is of shape {tuple(state[key].shape)}, expected {shape}")
+
+
 def _encoder(state: Mapping[str, Tensor], prefix: str) -> tuple[MitSize, float]:
-    """Sizes of the stages, and of the MLPs by their stage."""
+    """Sizes of the stages, and of the MLPs by their stage.
+
+    Every block has its large tensors, so that a network of these sizes is no larger than the file.
+    """
     dims, depths, reductions, ratio = [], [], [], 0.0
     for i in range(1, 5):
-        dims.append(_shape(state, f"{prefix}patch_embed{i}.proj.weight", 4)[0])
+        dim = _shape(state, f"{prefix}patch_embed{i}.proj.weight", 4)[0]
         numbers = _numbers(state, rf"{re.escape(prefix)}block{i}\.(\d+)\.")
         if numbers != list(range(len(numbers))) or not numbers:
             raise ValueError(f"the blocks of its stage {i} are numbered {numbers[:8]}, not from 0")
+        first = f"{prefix}block{i}.0."
+        square, hidden = 1, _shape(state, f"{first}mlp.fc1.weight", 2)[0]
+        if f"{first}attn.sr.weight" in state:
+            square = _shape(state, f"{first}attn.sr.weight", 4)[2]
+        for number in numbers:
+            block = f"{prefix}block{i}.{number}."
+            for name, rows in (("attn.q", dim), ("attn.kv", 2 * dim), ("mlp.fc1", hidden)):
+                _require(state, f"{block}{name}.weight", rows, dim)
+            if square > 1:
+                _require(state, f"{block}attn.sr.weight", dim, dim, square, square)
+        dims.append(dim)
         depths.append(len(numbers))
-        square = f"{prefix}block{i}.0.attn.sr.weight"
-        reductions.append(_shape(state, square, 4)[2] if square in state else 1)
-        hidden = _shape(state, f"{prefix}block{i}.0.mlp.fc1.weight", 2)[0]
-        ratio = hidden / dims[-1]
+        reductions.append(square)
+        ratio = hidden / dim
     return MitSize(tuple(dims), HEADS, tuple(depths), tuple(reductions)), ratio
 
 
@@ -173,7 +194,15 @@ def _head(state: Mapping[str, Tensor], prefix: str) -> tuple[int, int, int] | No
     if f"{prefix}embed_layers.0.proj.weight" not in state:
         return None
     classes, channels = _shape(state, f"{prefix}conv_seg.weight", 4)[:2]
-    return classes, channels, _shape(state, f"{prefix}embed_layers.0.proj.weight", 2)[0]
+    embed_dim, fuse = _shape(state, f"{prefix}embed_layers.0.proj.weight", 2)[0], "fuse_layer."
+    if f"{prefix}{fuse}conv.weight" in state:
+        _require(state, f"{prefix}{fuse}conv.weight", channels, 4 * embed_dim, 1, 1)
+    else:
+        key = f"{prefix}{fuse}aspp_modules.0.conv.weight"
+        _require(state, key, channels, 4 * embed_dim, 1, 1)
+        width = _shape(state, f"{prefix}{fuse}bottleneck.conv.weight", 4)[1]
+        _require(state, f"{prefix}{fuse}bottleneck.conv.weight", channels, width, 3, 3)
+    return classes, channels, embed_dim
 
 
 def key_map(head: Head) -> KeyMap:
