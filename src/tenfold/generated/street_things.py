@@ -119,7 +119,7 @@ def car(canvas: Canvas, looks: np.random.Generator, x: float, z: float, is_van: 
     shadow = [(x - half - 0.2, 0, z - 0.1), (x + half + 0.2, 0, z - 0.1),
               (x + half + 0.2, 0, end), (x - half - 0.2, 0, end)]  # fmt: skip
     canvas.quad(shadow, (45, 45, 48), ROAD)
-    inset = 0.0 if is_van else 0.7
+    inset, slope = 0.0 if is_van else 0.7, 0.12 * half
     # the side that is turned to the camera: where the near edge is farther out than the far one
     camera = canvas.camera
     for across in (x - half, x + half):
@@ -128,21 +128,21 @@ def car(canvas: Canvas, looks: np.random.Generator, x: float, z: float, is_van: 
             continue
         canvas.quad([(across, 0.2, z), (across, 0.2, end), (across, waist, end),
                      (across, waist, z)], paint, CAR, 0.8)  # fmt: skip
-        canvas.quad([(across, waist, z + 0.2), (across, waist, end - inset),
-                     (across, top, end - 1.6 * inset), (across, top, z + 0.3 + 0.3 * inset)],
-                    paint, CAR, 0.75)  # fmt: skip
-        canvas.quad([(across, waist, z + 0.6), (across, waist, end - 1.2 * inset - 0.2),
-                     (across, top - 0.12, end - 1.6 * inset - 0.2), (across, top - 0.12, z + 0.8)],
+        roof = across - outward * slope
+        canvas.quad([(across, waist, z), (across, waist, end - inset), (roof, top, end - 2 * inset),
+                     (roof, top, z)], paint, CAR, 0.75)  # fmt: skip
+        pane = across - outward * 0.8 * slope
+        canvas.quad([(across, waist, z + 0.35), (across, waist, end - 1.2 * inset - 0.2),
+                     (pane, top - 0.12, end - 2 * inset - 0.2), (pane, top - 0.12, z + 0.35)],
                     GLASS, CAR, 0.9)  # fmt: skip
         for at in (z + 0.8, end - 0.8):
             canvas.ball(across, 0.32, at, 0.32, RUBBER, CAR, 0.5)
     canvas.board(x, z, rectangle(-half, 0.2, half, waist), paint, CAR)
-    slope = 0.12 * half
     canvas.board(x, z, [(-half, waist), (half, waist), (half - slope, top), (slope - half, top)],
                  paint, CAR, 0.92)  # fmt: skip
-    pane = [(0.15 - half, waist), (half - 0.15, waist), (half - slope - 0.1, top - 0.12),
-            (slope + 0.1 - half, top - 0.12)]  # fmt: skip
-    canvas.board(x, z, pane, GLASS, CAR)
+    screen = [(0.15 - half, waist), (half - 0.15, waist), (half - slope - 0.1, top - 0.12),
+              (slope + 0.1 - half, top - 0.12)]  # fmt: skip
+    canvas.board(x, z, screen, GLASS, CAR)
     lamp = (170, 30, 30) if rear else (235, 232, 215)
     for left in (-half, half - 0.3):
         canvas.board(x, z, rectangle(left, waist - 0.3, left + 0.3, waist - 0.12), lamp, CAR)

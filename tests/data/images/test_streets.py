@@ -293,8 +293,10 @@ def test_pixels_are_counted_once(
     with monkeypatch.context() as patch:
         patch.setattr(Segmented, "labels", lambda *_: pytest.fail("read again"))
         assert counted(found) == want
-    file.write_text("[[1")  # damaged: made anew
-    assert counted(found) == want
+    whole = file.read_text()
+    for damaged in (whole[:40], whole.replace(", 1]", ", 2]"), "[]"):  # made anew
+        file.write_text(damaged)
+        assert counted(found) == want and file.read_text() == whole
     ids = label_ids()
     ids[0, 0] = 8
     png(folder / "labels" / "00001.png", ids, "P")

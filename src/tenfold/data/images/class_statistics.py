@@ -94,11 +94,17 @@ def _key(found: Segmented) -> str:
 def _read_kept(file: Path, shape: tuple[int, int]) -> Pixels | None:
     """The counts of a file; None if it is not there or damaged (then it is written anew)."""
     try:
-        found = np.array(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        found = np.array(content["pixels"])
+        whole = found.shape == shape and found.dtype.kind == "i"
+        sound = whole and content["sha256"] == _sum(found.astype(np.int64))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError):
         return None
-    whole = found.shape == shape and found.dtype.kind == "i" and bool((found >= 0).all())
-    return found.astype(np.int64) if whole else None
+    return found.astype(np.int64) if sound else None
+
+
+def _sum(pixels: Pixels) -> str:
+    return hashlib.sha256(pixels.tobytes()).hexdigest()
 
 
 def _keep(file: Path, pixels: Pixels) -> None:
@@ -106,7 +112,8 @@ def _keep(file: Path, pixels: Pixels) -> None:
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(pixels.tolist()), encoding="utf-8")
+        content = {"sha256": _sum(pixels), "pixels": pixels.tolist()}
+        temporary.write_text(json.dumps(content), encoding="utf-8")
         os.replace(temporary, file)
     except OSError as error:  # a full or read-only disk must not cost the run
         with contextlib.suppress(OSError):
