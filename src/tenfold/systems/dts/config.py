@@ -104,11 +104,13 @@ class Data:
     """Margins are those of every crop (DAFormer), or of the image before the crop (HRDA)."""
     generated: tuple[int, int] = (48, 16)
     """Streets that are rendered for training and for the test, where none are on disk."""
+    test_every: int = 1
+    """Every so manieth test image is measured; 1 takes all (the demo takes fewer)."""
     test_share: float = 0.2
     """Share of a folder of your own that is for the test, where it is not divided."""
 
     def __post_init__(self) -> None:
-        require(self, "data.", "[1, inf)", "batch_size", "crop", "generated")
+        require(self, "data.", "[1, inf)", "batch_size", "crop", "generated", "test_every")
         require(self, "data.", "[0, inf)", "source_size", "target_size", "target_labels")
         require(self, "data.", "[0, inf)", "rare_temperature", "rare_pixels", "rare_share")
         require(self, "data.", "[0, inf)", "border")

@@ -68,7 +68,8 @@ def evaluate(networks: Networks, cfg: Config) -> Evaluation:
 def test_images(cfg: Config) -> Segmented:
     """Labelled images that a run is measured on."""
     role = "target" if data.is_labelled(cfg.data) else "source"
-    return data.labelled(cfg.data, role, "test")
+    found = data.labelled(cfg.data, role, "test")
+    return found.at(range(0, len(found), cfg.data.test_every))
 
 
 def confusions(
@@ -99,16 +100,17 @@ def confusions(
 def measures(
     counts: Int64[Tensor, "class class"], cfg: Config, row: str, classes: bool = True
 ) -> Metrics:
-    """mIoU, accuracies, and the IoU of each class that occurs, in percent."""
+    """mIoU and accuracies of a network, and the IoU of each class that occurs, in percent."""
     numbers = iou.scores(counts)
     of_class = dict(zip(cfg.classes, (100 * iou.iou(counts)).tolist(), strict=True))
     if cfg.classes == CITYSCAPES_NAMES and cfg.data.source == "synthia":
         for title, names in MEANS.items():
             numbers[title] = mean_over(of_class, names)
-    if classes:
-        known = {name: value for name, value in of_class.items() if not math.isnan(value)}
-        numbers |= {name.replace("/", "-"): value for name, value in known.items()}
-    return {f"iou/{row}/{column}": value for column, value in numbers.items()}
+    found = {f"iou/{row}/{column}": value for column, value in numbers.items()}
+    for name, value in of_class.items() if classes else ():
+        if not math.isnan(value):
+            found[f"class/{name.replace('/', '-')}/{row}"] = value
+    return found
 
 
 def mean_over(of_class: dict[str, float], names: Sequence[str]) -> float:

@@ -34,10 +34,14 @@ SMALL = replace(
 """Rendered streets to Cambridge at 160 x 120, ten minutes of one core."""
 DEMO = replace(
     SMALL,
-    data=replace(SMALL.data, batch_size=4),
+    model=replace(TINY, head_dim=32),
+    data=replace(
+        SMALL.data, batch_size=4, source_size=(96, 128), target_size=(96, 128), crop=(64, 96),
+        test_every=4,
+    ),
     groups=replace(SMALL.groups, warmup=5),
-    source_steps=60,
-    steps=25,
+    source_steps=80,
+    steps=30,
     source_optim=replace(SMALL.source_optim, lr=2e-3, warmup=5),
     optim=replace(SMALL.optim, warmup=5),
     loop=replace(SMALL.loop, log_every=5),

@@ -57,8 +57,8 @@ class Dts(System[Config]):
         "licences",
     )
     recipes: ClassVar[dict[str, Config]] = RECIPES
-    better: ClassVar[dict[str, str]] = {"iou": "higher"}
-    units: ClassVar[dict[str, str]] = {"iou": "%"}
+    better: ClassVar[dict[str, str]] = {"iou": "higher", "class": "higher"}
+    units: ClassVar[dict[str, str]] = {"iou": "%", "class": "%"}
     headline: list[str] = ["iou/deployed/mIoU"]
     task = "domain-adaptive segmentation: labelled renderings to unlabelled photos"
     accepts = "a picture (JPEG, PNG, WebP, ...), or a folder of pictures or of frames of a film"
@@ -148,8 +148,8 @@ class Dts(System[Config]):
             split: "test".
 
         Returns:
-            "iou/<network>/mIoU" and the like in percent; the network "deployed" is the one that
-            predictions use.
+            "iou/<network>/mIoU" and "class/<class>/<network>" in percent; the network "deployed" is
+            the one that predictions use.
 
         Raises:
             ValueError: Another split is asked for.
@@ -197,6 +197,8 @@ class Dts(System[Config]):
         lines.append(
             f"deployed: {cfg.groups.deploy}; statistics of batch norms are the running ones"
         )
+        if cfg.data.test_every > 1:
+            lines.append(f"one of {cfg.data.test_every} test images is measured")
         if not data.is_labelled(cfg.data):
             lines.append("the target has no labels: measured on held-out source images")
         return lines
