@@ -33,7 +33,7 @@ TINY: dict[str, list[str]] = {
     + ["--model.heads", "1", "1", "2", "2", "--model.head-dim", "8", "--data.crop", "32", "32"]
     + ["--data.source-size", "48", "64", "--data.target-size", "48", "64", "--steps", "6"]
     + ["--data.batch-size", "2", "--data.generated", "6", "3", "--source-steps", "0"]
-    + ["--groups.warmup", "1"],
+    + ["--groups.warmup", "1", "--data.test-every", "1"],
 }
 """Options that make the demo recipe a matter of seconds."""
 PLAIN: dict[str, list[str]] = {

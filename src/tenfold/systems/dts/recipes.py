@@ -36,7 +36,11 @@ DEMO = replace(
     SMALL,
     model=replace(TINY, head_dim=32),
     data=replace(
-        SMALL.data, batch_size=4, source_size=(96, 128), target_size=(96, 128), crop=(64, 96),
+        SMALL.data,
+        batch_size=4,
+        source_size=(96, 128),
+        target_size=(96, 128),
+        crop=(64, 96),
         test_every=4,
     ),
     groups=replace(SMALL.groups, warmup=5),
