@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tenfold.nn.aspp import DaformerHead
 from tenfold.nn.hrda import Box, Hrda, hrda_loss
+from tenfold.nn.mit import MixTransformer
 from tenfold.nn.pixel_loss import pixel_loss
 from tenfold.nn.sliding import slide, slide_at_once
 
@@ -104,6 +106,23 @@ def test_losses_add_up() -> None:
     torch.testing.assert_close(fused, 0.8 * pixel_loss(found.fused, labels, weights))
     want = pixel_loss(found.detail, labels[:, 8:24, 16:40], weights[:, 8:24, 16:40])
     torch.testing.assert_close(detail, 0.2 * want)
+
+
+def test_bfloat16_trains_all_weights() -> None:
+    torch.manual_seed(0)
+    sizes = ((8, 16, 24, 32), (1, 2, 3, 4), (1, 1, 1, 1))
+    head = DaformerHead(sizes[0], 3, 8, 8, (1, 6))
+    own = Hrda(MixTransformer(*sizes), head, DaformerHead(sizes[0], 3, 8, 8, ()), (32, 32))
+    x, box, labels = torch.randn(2, 3, 64, 96), Box(8, 40, 16, 48), torch.randint(3, (2, 64, 96))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = own(x, box)
+        low = sum(hrda_loss(found, labels, box))
+    low.backward()
+    assert found.detail.dtype == torch.bfloat16 and low.dtype == torch.float32
+    exact = sum(hrda_loss(own(x, box), labels, box))
+    torch.testing.assert_close(low, exact, rtol=0.01, atol=0)
+    for name, parameter in own.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
 
 
 def test_ignored_pixels_count_in_the_mean() -> None:

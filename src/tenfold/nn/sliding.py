@@ -76,10 +76,12 @@ def slide_at_once(
     parts = [pictures[:, :, y : y + tall, x : x + wide] for y, x in corners]
     logits = predict(torch.cat(parts))
     factor = tall // logits.shape[2]
-    total = logits.new_zeros(len(pictures), logits.shape[1], height // factor, width // factor)
-    counts = logits.new_zeros(1, 1, *total.shape[2:])
     rows, columns = logits.shape[2:]
-    for (top, left), some in zip(corners, logits.split(len(pictures)), strict=True):
+    whole = (height // factor, width // factor)
+    # `len` would fix the size of a batch in an export
+    total = logits.new_zeros(pictures.shape[0], logits.shape[1], *whole)
+    counts = logits.new_zeros(1, 1, *whole)
+    for (top, left), some in zip(corners, logits.unflatten(0, (len(corners), -1)), strict=True):
         y, x = top // factor, left // factor
         total[:, :, y : y + rows, x : x + columns] += some
         counts[:, :, y : y + rows, x : x + columns] += 1
