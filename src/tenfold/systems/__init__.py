@@ -69,7 +69,7 @@ SYSTEMS = {
         "domain-adaptive segmentation: labelled renderings to unlabelled photos",
         "camvid",
         0.5,
-        ("export",),
+        ("export", "convert"),
     ),
 }
 """Name -> where its class is; nothing is imported until it is asked for."""

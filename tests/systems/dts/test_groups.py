@@ -76,6 +76,12 @@ def test_every_host_with_every_recipe(host: str, recipe: str) -> None:
     assert losses["quality1"] > 0
 
 
+@pytest.mark.parametrize("head", ["daformer", "segformer", "deeplab"])
+@pytest.mark.parametrize("encoder", ["mit", "resnet20"])
+def test_every_encoder_with_every_head(encoder: str, head: str) -> None:
+    step_of(tiny("--model.encoder", encoder, "--model.head", head))
+
+
 def test_a_joint_pass_has_the_sum_of_both_losses() -> None:
     """Without batch norms in training, which mix the domains there."""
     words = ["--model.head", "segformer", "--model.dropout", "0", "--host.threshold", "0.05"]

@@ -157,3 +157,39 @@ def test_a_source_of_ignored_pixels_alone_is_refused(tmp_path: Path) -> None:
         Image.fromarray(np.full((48, 64), 255, dtype=np.uint8)).save(file)
     with pytest.raises(ValueError, match="no picture has a labelled pixel"):
         next(of_folders(source, source).stages())
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_an_official_checkpoint_becomes_a_run(prefix: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    words = ["--model.heads", "1", "2", "5", "8", "--model.dims", "8", "8", "10", "16"]
+    given = Dts(config("dts", "demo", [*options("dts"), *words])).model.student(2)
+    state = {f"{prefix}{key}": value for key, value in given.state_dict().items()}
+    if prefix:
+        state |= {f"ema_{key}": 2 * value for key, value in state.items()}
+    torch.save({"meta": {}, "state_dict": state}, tmp_path / "official.pth")
+    made, account = Dts.convert(tmp_path / "official.pth")
+    account.require_complete()
+    images = torch.randn(1, 3, 32, 64)
+    with torch.no_grad():
+        wanted = given.eval()(images).fused
+        assert torch.equal(made.model.student(1).eval()(images).fused, wanted)
+    encoder = {k.removeprefix("backbone."): v for k, v in given.state_dict().items()
+               if k.startswith("backbone.")}  # fmt: skip
+    torch.save(encoder, tmp_path / "mit.pth")
+    with pytest.raises(ValueError, match="has an encoder alone; train from it"):
+        Dts.convert(tmp_path / "mit.pth")
+    words += ["--start", str(tmp_path / "mit.pth")]
+    begun = Dts(config("dts", "demo", [*options("dts"), *words]))
+    next(begun.stages())
+    for name in begun.model.names():
+        own = begun.model.named(name).backbone.state_dict()
+        assert all(torch.equal(own[key], value) for key, value in encoder.items())
+
+
+def test_target_statistics_are_a_row_of_source_only() -> None:
+    words = [*options("dts"), "--method", "source", "--groups.deploy", "student1"]
+    torch.manual_seed(0)
+    found = Dts(config("dts", "demo", words)).evaluate()
+    assert evaluation.TARGET_STATISTICS in found.baselines
+    assert found.baselines[evaluation.TARGET_STATISTICS] != found.metrics

@@ -7,6 +7,7 @@ from dataclasses import replace
 from tenfold.core.claim import Claim, Numbers, Variant
 
 from .config import Config, Groups
+from .evaluation import TARGET_STATISTICS
 from .recipes import SMALL
 
 METRIC = "iou/deployed/mIoU"
@@ -25,6 +26,7 @@ ENSEMBLE = _groups("s+st, own: two of DACS", recipe="s+st", provider="own", depl
 SOURCE = Variant("source only", replace(_ALONE, method="source", steps=SMALL.source_steps))
 OTHERS = (
     SOURCE,
+    Variant(TARGET_STATISTICS, SOURCE.config, TARGET_STATISTICS),
     DACS,
     ENSEMBLE,
     _groups("s+tt, own", provider="own"),

@@ -29,8 +29,9 @@ Deployed = Literal["student1", "teacher1", "student2", "teacher2", "ensemble"]
 class Model:
     """The segmentation network; both students and both teachers are of this shape."""
 
-    encoder: Literal["mit"] = "mit"
-    """Encoder: mit is the Mix Transformer of SegFormer, which DAFormer uses."""
+    encoder: Literal["mit", "resnet18", "resnet20"] = "mit"
+    """Encoder: mit is the Mix Transformer of SegFormer, which DAFormer uses, of the sizes below;
+    a ResNet has its own."""
     dims: tuple[int, int, int, int] = (64, 128, 320, 512)
     """Channels of the four stages (MiT-B0: 32 64 160 256; B1 to B5: 64 128 320 512)."""
     depths: tuple[int, int, int, int] = (3, 6, 40, 3)
@@ -41,8 +42,9 @@ class Model:
     """Factors by which attention shrinks keys and values along each side."""
     drop_path: float = 0.1
     """Largest stochastic depth, from 0 at the first block (official)."""
-    head: Literal["daformer", "segformer"] = "daformer"
-    """Head: daformer fuses with dilated convolutions, segformer with a linear layer."""
+    head: Literal["daformer", "segformer", "deeplab"] = "daformer"
+    """Head: daformer fuses all levels with dilated convolutions, segformer with a linear layer;
+    deeplab has dilated convolutions of the last level (DACS)."""
     head_dim: int = 256
     """Channels of the head (official: 256)."""
     dropout: float = 0.1
@@ -223,7 +225,7 @@ class Config:
     source_optim: Optim = Optim(lr=1e-3, weight_decay=0.01, schedule="linear")
     """Optimiser of the steps before adaptation."""
     optim: Optim = Optim(lr=6e-5, weight_decay=0.01, schedule="linear", warmup=1500)
-    """Optimiser of adaptation (official: AdamW, 6e-5, linear to 0)."""
+    """Optimiser of adaptation (official: AdamW, 6e-5, linear to 0, mmcv's warm-up)."""
     head_lr: float = 10.0
     """Factor on the learning rate of the head (official: 10)."""
     classes: tuple[str, ...] = ()

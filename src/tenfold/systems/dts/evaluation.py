@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from tenfold.core.divide import divided
 from tenfold.core.system import Evaluation
@@ -23,6 +24,8 @@ from .inference import answer, label_map
 from .model import Networks
 
 Metrics = dict[str, float]
+TARGET_STATISTICS = "source only, statistics of the target"
+"""Row of the network that saw no target image but in its batch norms."""
 CHUNKS = 64
 """Parts of a set, at most, that processes share; counts are whole numbers, so that their sum is
 the same however they are divided."""
@@ -61,8 +64,30 @@ def evaluate(networks: Networks, cfg: Config) -> Evaluation:
     always = torch.zeros_like(counts[networks.deployed])
     always[:, best] = counts[networks.deployed].sum(1)
     frequent = measures(always, cfg, "deployed", classes=False)
-    title = f"{cfg.classes[best]} everywhere"
-    return Evaluation(metrics, {title: frequent}, Details(counts, pixels))
+    baselines = {f"{cfg.classes[best]} everywhere": frequent}
+    if cfg.method == "source":
+        adapted = confusions(with_target_statistics(networks, cfg), ["student1"], found, cfg)
+        baselines[TARGET_STATISTICS] = measures(adapted["student1"], cfg, "deployed")
+    return Evaluation(metrics, baselines, Details(counts, pixels))
+
+
+@torch.no_grad()
+def with_target_statistics(networks: Networks, cfg: Config) -> Networks:
+    """A copy whose batch norms have the statistics of the target's training images."""
+    found = deepcopy(networks)
+    norms = [m for m in found.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    pictures, size = data.target_pictures(cfg.data), cfg.data.batch_size
+    device = next(found.parameters()).device
+    for start in range(0, len(pictures), size):
+        rows = range(start, min(start + size, len(pictures)))
+        images = [data.resized(pictures.picture(row), cfg.data.target_size) for row in rows]
+        if len({image.shape for image in images}) == 1:
+            found.student(1)(data.normalised(images).to(device))
+    return found.eval()
 
 
 def test_images(cfg: Config) -> Segmented:

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tenfold.nn.aspp import DaformerHead
+from tenfold.nn.aspp import DaformerHead, DeepLabHead
 from tenfold.nn.ema import set_teacher_mode, teacher_of
+from tenfold.nn.encoders import Encoder, ResnetEncoder
 from tenfold.nn.hrda import Hrda
 from tenfold.nn.mit import MixTransformer
 from tenfold.nn.segformer import SegformerHead
@@ -46,16 +47,23 @@ Network = Segmenter | Hrda
 
 def build(cfg: Model, num_classes: int) -> Network:
     """A network of these sizes with random weights."""
-    backbone = MixTransformer(cfg.dims, cfg.heads, cfg.depths, cfg.reductions, cfg.drop_path)
-    wide = cfg.head_dim
+    backbone: Encoder
+    if cfg.encoder == "mit":
+        backbone = MixTransformer(cfg.dims, cfg.heads, cfg.depths, cfg.reductions, cfg.drop_path)
+    else:
+        backbone = ResnetEncoder(cfg.encoder)
+    assert isinstance(backbone, nn.Module)
+    dims, wide = backbone.dims, cfg.head_dim
     head: nn.Module
     if cfg.head == "segformer":
-        head = SegformerHead(cfg.dims, num_classes, wide, cfg.dropout)
+        head = SegformerHead(dims, num_classes, wide, cfg.dropout)
+    elif cfg.head == "deeplab":
+        head = DeepLabHead(dims[-1], num_classes)
     else:
-        head = DaformerHead(cfg.dims, num_classes, wide, wide, dropout=cfg.dropout)
+        head = DaformerHead(dims, num_classes, wide, wide, dropout=cfg.dropout)
     if not any(cfg.detail):
         return Segmenter(backbone, head)
-    attention = DaformerHead(cfg.dims, num_classes, wide, wide, (), dropout=cfg.dropout)
+    attention = DaformerHead(dims, num_classes, wide, wide, (), dropout=cfg.dropout)
     return Hrda(backbone, head, attention, cfg.detail)
 
 

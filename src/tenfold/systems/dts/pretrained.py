@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from tenfold.core import checkpoint
 from tenfold.core.errors import require_file_or_folder
+from tenfold.data.images.class_maps import CITYSCAPES_NAMES
 from tenfold.weights.keymap import Converted, KeyMap, Rule
 
 from . import official
-from .config import Config
+from .config import Config, Model
 from .model import Network, Networks
+from .recipes import RECIPES
 
 SAME = KeyMap([Rule(r"(.*)", r"\1")])
 
@@ -67,6 +69,45 @@ def read_official(network: Network, source: Path) -> Converted:
     """An official file by our keys, with the account of every key."""
     state = official.read_official(source)
     return official.convert(state, _shapes(network.state_dict()))
+
+
+def fill(network: Network, source: Path) -> Converted:
+    """Fill a network from an official file; returns the account of every key."""
+    account = read_official(network, source)
+    network.load_state_dict(account.state, strict=False)
+    return account
+
+
+def configuration_of(source: Path) -> Config:
+    """The configuration of an official file's network: sizes by its shapes, classes by its count.
+
+    Raises:
+        ValueError: It has no head, or a head that is not built here.
+    """
+    found = official.describe(official.read_official(source))
+    if found.head == "none":
+        raise ValueError(
+            f"{source} has an encoder alone; train from it: "
+            f"tenfold train dts paper --start {source}"
+        )
+    is_hrda, count = found.head == "hrda", found.num_classes
+    model = Model(
+        dims=_four(found.encoder.dims), depths=_four(found.encoder.depths),
+        heads=_four(found.encoder.heads), reductions=_four(found.encoder.reductions),
+        head="segformer" if found.head == "segformer" else "daformer", head_dim=found.channels,
+        detail=(512, 512) if is_hrda else (0, 0),
+    )  # fmt: skip
+    names: tuple[str, ...] = CITYSCAPES_NAMES
+    if count != len(names):
+        names = tuple(f"class {number}" for number in range(count))
+    recipe = RECIPES["paper-hrda" if is_hrda else "paper"]
+    groups = replace(recipe.groups, deploy="student1")
+    return replace(recipe, method="source", model=model, groups=groups, classes=names)
+
+
+def _four(values: tuple[int, ...]) -> tuple[int, int, int, int]:
+    first, second, third, fourth = values
+    return first, second, third, fourth
 
 
 def _shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -7,7 +7,23 @@ from tenfold.core.optim import Optim
 
 from .config import Config, Data, Groups, Host, Model
 
-PAPER = Config()
+PAPER = Config(
+    optim=Optim(
+        lr=6e-5, weight_decay=0.01, schedule="linear", warmup=1500, ramp="product", ramp_floor=1e-6
+    ),
+)
+HRDA = replace(
+    PAPER,
+    model=replace(PAPER.model, detail=(512, 512)),
+    data=replace(
+        PAPER.data, source_size=(1440, 2560), target_size=(1024, 2048), crop=(1024, 1024),
+        rare_share=2.0, border=(30, 240, 30, 30), border_of="image",
+    ),
+    host=replace(PAPER.host, name="hrda"),
+)  # fmt: skip
+"""DTS on HRDA."""
+MIC = replace(HRDA, host=replace(HRDA.host, name="mic"))
+"""DTS on MIC on HRDA, the paper's best."""
 SYNTHIA = replace(PAPER, data=replace(PAPER.data, source="synthia", source_size=(760, 1280)))
 
 TINY = Model(
@@ -54,6 +70,8 @@ DEMO_BASELINE = replace(DEMO, method="host", groups=replace(DEMO.groups, deploy=
 
 RECIPES = {
     "paper": PAPER,
+    "paper-hrda": HRDA,
+    "paper-mic": MIC,
     "paper-synthia": SYNTHIA,
     "small": SMALL,
     "demo": DEMO,

@@ -20,6 +20,7 @@ from tenfold.core.seed import generator
 from tenfold.core.stage import Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from tenfold.viz.predictions import Trained
+from tenfold.weights.keymap import Converted
 
 from . import claims, data, evaluation, figures, predict, pretrained
 from .config import Config, PredictOptions
@@ -211,6 +212,21 @@ class Dts(System[Config]):
     def claims(self) -> list[Claim[Config]]:
         """Two groups against one at equal cost."""
         return claims.claims()
+
+    @classmethod
+    def convert(cls, source: Path) -> tuple[System[Config], Converted]:
+        """Read a checkpoint of SegFormer, DAFormer, HRDA or MIC; sizes follow from its shapes.
+
+        Of a training checkpoint it is the student that is taken, as in the official test script.
+
+        Returns:
+            A system without a teacher, and what became of each tensor.
+
+        Raises:
+            ValueError: It is no such file, or has an encoder alone.
+        """
+        system = cls(pretrained.configuration_of(source))
+        return system, pretrained.fill(system.model.student(1), source)
 
     def export(self) -> Export:
         """The deployed network, from normalised images to logits at a quarter of their sides."""
