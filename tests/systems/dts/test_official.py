@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tenfold.nn.aspp import DaformerHead
@@ -111,6 +113,51 @@ def test_an_encoder_alone(tmp_path: Path) -> None:
     kept = [key for key, reason in account.ignored if reason.startswith("ours")]
     assert set(kept) == {f"decode_head.{key}" for key in ours["decode_head"].state_dict()}
     assert torch.equal(account.state["backbone.norm4.bias"], state["norm4.bias"])
+
+
+def transformers_name(key: str) -> str:
+    """A name as transformers' conversion script writes it (models/segformer)."""
+    key = key.replace("backbone.", "segformer.encoder.").replace("norm", "layer_norm")
+    for part, other in (
+        ("patch_embed", "patch_embeddings."), ("block", "block."), ("linear_c", "linear_c."),
+        ("encoder.layer_norm", "encoder.layer_norm."),
+    ):  # fmt: skip
+        key = re.sub(rf"{part}(\d)", lambda m, other=other: f"{other}{int(m[1]) - 1}", key)
+    key = re.sub(r"layer_norm([12])", r"layer_norm_\1", key)
+    for part, other in (
+        ("attn.q", "attention.self.query"), ("attn.proj", "attention.output.dense"),
+        ("attn", "attention.self"), ("fc", "dense"), ("linear_pred", "classifier"),
+        ("linear_fuse.conv", "linear_fuse"), ("linear_fuse.bn", "batch_norm"),
+    ):  # fmt: skip
+        key = key.replace(part, other)
+    return key
+
+
+def test_names_of_transformers(tmp_path: Path) -> None:
+    ours, theirs = network("segformer", 1), {}
+    for key, value in ours.state_dict().items():
+        name = transformers_name(key)
+        if ".kv." in name:
+            theirs[name.replace(".kv.", ".key.")], theirs[name.replace(".kv.", ".value.")] = (
+                part.clone() for part in value.chunk(2)
+            )
+        else:
+            theirs[name] = value
+    assert "segformer.encoder.block.1.1.attention.self.layer_norm.weight" in theirs
+    assert "segformer.encoder.patch_embeddings.3.layer_norm.bias" in theirs
+    assert "decode_head.linear_c.0.proj.weight" in theirs
+    save_file(theirs, tmp_path / "model.safetensors")
+    encoder = {k.removeprefix("segformer."): v for k, v in theirs.items() if "encoder" in k}
+    torch.save(encoder | {"classifier.weight": torch.ones(9, 64)}, tmp_path / "pytorch_model.bin")
+    save_file(encoder, tmp_path / "encoder.safetensors")
+    account = convert(read_official(tmp_path / "model.safetensors"), shapes(ours))
+    assert not account.ignored
+    for key, value in account.require_complete().items():
+        assert torch.equal(value, ours.state_dict()[key]), key
+    alone = convert(read_official(tmp_path / "pytorch_model.bin"), shapes(ours))
+    assert alone.is_complete and ("head.weight", "the ImageNet classifier") in alone.ignored
+    assert all(key.startswith("backbone.") for key in alone.state)
+    assert describe(read_official(tmp_path / "encoder.safetensors")).head == "none"
 
 
 def save(path: Path, content: object) -> Path:

@@ -2,7 +2,7 @@
 
 The ImageNet files `mit_b*.pth` hold an encoder and a classifier. A SegFormer file holds a network,
 and what is saved while DAFormer, HRDA and MIC train holds three: student, teacher, and the frozen
-ImageNet network of the feature distance.
+ImageNet network of the feature distance. transformers has SegFormer's weights under other names.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from tenfold.nn.aspp import DILATIONS
 from tenfold.nn.mit import SIZES, MitSize
-from tenfold.weights.containers import check_tensor, load_tensors, shown
+from tenfold.weights.containers import check_tensor, load_tensors, read_checkpoint, shown
 from tenfold.weights.keymap import Converted, KeyMap, Rule
 
 Which = Literal["student", "teacher"]
@@ -68,7 +69,8 @@ def read_official(path: Path, which: Which = "student") -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; give a .pth of SegFormer, DAFormer, HRDA or MIC")
-    content = load_tensors(path)
+    is_safe = path.suffix == ".safetensors"
+    content = read_checkpoint(path) if is_safe else load_tensors(path)
     for name in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
@@ -81,7 +83,7 @@ def read_official(path: Path, which: Which = "student") -> dict[str, Tensor]:
         if isinstance(value, Tensor)
     }
     try:
-        found = chosen(state, which)
+        found = chosen(from_transformers(state), which)
         describe(found)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -90,6 +92,44 @@ def read_official(path: Path, which: Which = "student") -> dict[str, Tensor]:
         if key in kept or re.match(r"patch_embed|block|norm", key):
             check_tensor(path, key, value)
             found[key] = value.float() if value.is_floating_point() else value
+    return found
+
+
+TRANSFORMERS = (
+    (r"^(?:segformer\.)?(?:encoder\.)?(?=patch_embeddings|block|layer_norm)", "backbone."),
+    (r"^(backbone\.)patch_embeddings\.(\d)", r"\1patch_embed+\2"),
+    (r"^(backbone\.)layer_norm\.(\d)", r"\1norm+\2"),
+    (r"^(backbone\.)block\.(\d)", r"\1block+\2"),
+    (r"layer_norm_?", "norm"),
+    (r"attention\.self\.query", "attn.q"),
+    (r"attention\.output\.dense", "attn.proj"),
+    (r"attention\.self", "attn"),
+    (r"mlp\.dense", "mlp.fc"),
+    (r"^decode_head\.(?:linear_c|linear_projections)\.(\d)", r"decode_head.linear_c+\1"),
+    (r"^decode_head\.linear_fuse\.", "decode_head.linear_fuse.conv."),
+    (r"^decode_head\.batch_norm\.", "decode_head.linear_fuse.bn."),
+    (r"^decode_head\.classifier\.", "decode_head.linear_pred."),
+    (r"^classifier\.", "head."),
+)
+"""Parts of names in transformers' models/segformer, and the official; +N is the number after N."""
+
+
+def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The official names for a state of transformers' SegFormer; any other state as it is.
+
+    Keys and values are one tensor there.
+    """
+    if not any(re.match(r"(?:segformer\.)?(?:encoder\.)?patch_embeddings", key) for key in state):
+        return dict(state)
+    found: dict[str, Tensor] = {}
+    for key, value in state.items():
+        for pattern, name in TRANSFORMERS:
+            key = re.sub(pattern, name, key)
+        found[re.sub(r"\+(\d)", lambda match: str(int(match[1]) + 1), key)] = value
+    for key in [key for key in found if ".attn.key." in key]:
+        if (other := key.replace(".key.", ".value.")) in found:
+            both = torch.cat([found.pop(key), found.pop(other)])
+            found[key.replace(".key.", ".kv.")] = both
     return found
 
 
