@@ -123,6 +123,31 @@ def test_students_start_alike_but_for_their_heads() -> None:
         assert not any(p.requires_grad for p in teacher.parameters())
 
 
+def test_teachers_that_were_measured_train_again() -> None:
+    system = Dts(tiny("--model.dropout", "0.5"))
+    stage = next(system.stages())
+    system.model.eval()
+    stage.training_step(stage.model.train(), stage.batches(0), lambda value: value.backward())
+    teacher = system.model.teacher(1)
+    assert teacher.training and not teacher.decode_head.dropout.training
+
+
+def test_a_run_that_goes_on_keeps_its_teachers(tmp_path: Path) -> None:
+    """Their average does not begin anew."""
+    from tenfold.runner.weights import save_weights
+
+    first = trained(tiny(), tmp_path / "a")
+    save_weights(tmp_path / "first.safetensors", "dts", first)
+    again = Dts(tiny("--start", str(tmp_path / "first.safetensors")))
+    stage = next(again.stages())
+    before = again.model.state_dict()
+    assert all(torch.equal(value, before[key]) for key, value in first.model.state_dict().items())
+    weight = again.model.teacher(1).decode_head.conv_seg.weight
+    student, old = again.model.student(1).decode_head.conv_seg.weight, weight.clone()
+    stage.after_step(0)
+    torch.testing.assert_close(weight, old + 0.01 * (student.detach() - old))
+
+
 def test_a_run_starts_from_another(tmp_path: Path) -> None:
     from tenfold.runner.weights import save_weights
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tenfold.core.seed import generator
 from tenfold.data.images import mixing
-from tenfold.nn.ema import alpha_at, update_teacher
+from tenfold.nn.ema import alpha_at, set_teacher_mode, update_teacher
 from tenfold.nn.hrda import Box, Hrda
 from tenfold.nn.uperhead import enlarged
 
@@ -137,6 +137,7 @@ class SelfTraining:
         networks: Students and teachers.
         frozen: Encoder whose features the students' shall stay near; None for none.
         draws: Class of the random choices.
+        is_continued: Whether the teachers are averages from the start: of a run that goes on.
     """
 
     def __init__(
@@ -145,8 +146,10 @@ class SelfTraining:
         networks: Networks,
         frozen: nn.Module | None = None,
         draws: type[Draws] = Draws,
+        is_continued: bool = False,
     ) -> None:
         self.cfg, self.networks, self.frozen, self.draws = cfg, networks, frozen, draws
+        self.is_continued = is_continued
 
     @property
     def groups(self) -> range:
@@ -188,6 +191,8 @@ class SelfTraining:
                 for teacher in teachers:
                     if (teacher, side) not in seen:
                         network = self.networks.teacher(teacher)
+                        if not network.training:  # it was measured in between
+                            set_teacher_mode(network)
                         seen[teacher, side] = probabilities(network, images)
                 given = averaged([seen[teacher, side] for teacher in teachers])
                 found[group][side] = labelled(images, given, valid, self.cfg.host)
@@ -243,7 +248,8 @@ class SelfTraining:
         The official code does so at the beginning of the next step, which is the same.
         """
         for group in self.groups:
-            alpha = alpha_at(step + 1, self.cfg.host.alpha)
+            most = self.cfg.host.alpha
+            alpha = most if self.is_continued else alpha_at(step + 1, most)
             update_teacher(self.networks.teacher(group), self.networks.student(group), alpha)
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tenfold.nn.aspp import DaformerHead, DeepLabHead
-from tenfold.nn.ema import set_teacher_mode, teacher_of
+from tenfold.nn.ema import teacher_of
 from tenfold.nn.encoders import Encoder, ResnetEncoder
 from tenfold.nn.hrda import Hrda
 from tenfold.nn.mit import MixTransformer
@@ -130,6 +130,4 @@ class Networks(nn.Module):
             given = {key: value for key, value in first.items()
                      if not (own_heads and key.startswith("decode_head."))}  # fmt: skip
             student.load_state_dict(given, strict=False)
-            teacher = self.teacher(group)
-            teacher.load_state_dict(student.state_dict())
-            set_teacher_mode(teacher)
+            self.teacher(group).load_state_dict(student.state_dict())

@@ -104,9 +104,9 @@ class Dts(System[Config]):
                 training_step=SourceTraining(cfg, networks),
             )
         if cfg.method != "source":
-            if not begun.groups:
+            if not begun.groups or has_source:
                 networks.begin_groups(own_heads=not (begun.head or has_source))
-            yield self._adaptation(batches)
+            yield self._adaptation(batches, begun.groups and not has_source)
 
     def _students(self, count: int) -> Students:
         things = [row for row, name in enumerate(self.cfg.classes) if name in self.cfg.host.things]
@@ -117,12 +117,12 @@ class Dts(System[Config]):
         """Groups of parameters: the head's learn faster, norms of the encoder do not decay."""
         return groups_by_name(model, {**RULES, "head": (self.cfg.head_lr, True)})
 
-    def _adaptation(self, batches: data.Batches) -> Stage:
+    def _adaptation(self, batches: data.Batches, is_continued: bool) -> Stage:
         cfg, networks = self.cfg, self.model
         frozen = None
         if cfg.host.has_features:
             frozen = deepcopy(networks.student(1).backbone).eval().requires_grad_(False)
-        training = SelfTraining(cfg, networks, frozen)
+        training = SelfTraining(cfg, networks, frozen, is_continued=is_continued)
         state: dict[str, Any] = {f"teacher{g}": networks.teacher(g) for g in training.groups}
         if frozen is not None:
             state["frozen"] = frozen
