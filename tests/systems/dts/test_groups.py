@@ -193,3 +193,10 @@ def test_batches_hold_what_the_groups_need() -> None:
     assert not torch.equal(batch["target_a"], batch["target_b"])
     with pytest.raises(ValueError, match="target_labels is 99, but the target has 6"):
         data.Batches(tiny("--data.target-labels", "99"))
+
+
+def test_trains_in_bfloat16(tmp_path: Path) -> None:
+    """Teachers in inference mode under autocast; losses in float32."""
+    cfg = tiny("--loop.amp", "bf16", "--host.threshold", "0.05", "--source-steps", "1")
+    found = trained(cfg, tmp_path)
+    assert all(value.isfinite().all() for value in found.model.state_dict().values())
