@@ -142,6 +142,65 @@ def read_label_maps(folder: Path) -> None:
         found.scene(row)
 
 
+def class_map(folder: Path) -> None:
+    """Label maps with all that a class map may say."""
+    label_maps(folder)
+    content = {
+        "names": ["sky", "road"], "colours": [[1, 2, 3], [4, 5, 6]], "ids": [0, [1, 7]],
+        "ignored": [9],
+    }  # fmt: skip
+    (folder / "classes.txt").unlink()
+    (folder / "class_map.json").write_text(json.dumps(content))
+
+
+def synthia(folder: Path) -> None:
+    """A label map of three channels of 16 bits."""
+    import struct
+    import zlib
+
+    photo(folder / "RGB" / "0.png", 4, 5)
+    place = folder / "GT" / "LABELS"
+    place.mkdir(parents=True)
+    lines = np.random.default_rng(0).integers(0, 23, (4, 15)).astype(">u2")
+    body = b"".join(b"\0" + line.tobytes() for line in lines)
+    header = struct.pack(">IIBBBBB", 5, 4, 16, 2, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, part in ((b"IHDR", header), (b"IDAT", zlib.compress(body)), (b"IEND", b"")):
+        sum_ = struct.pack(">I", zlib.crc32(kind + part))
+        content += struct.pack(">I", len(part)) + kind + part + sum_
+    (place / "0.png").write_bytes(content)
+
+
+def read_synthia(folder: Path) -> None:
+    from tenfold.data.images.streets import open_streets
+
+    open_streets(folder, "synthia", "train").scene(0)
+
+
+def kept_statistics(folder: Path) -> None:
+    """A set whose classes were counted."""
+    photo(folder / "images" / "a.png")
+    mask(folder / "labels" / "a.png")
+    read_statistics(folder)
+
+
+def class_statistics(folder: Path) -> None:
+    """Official statistics beside the set that they are of."""
+    kept_statistics(folder)
+    (kept,) = (folder / "cache").rglob("*.json")
+    pixels = json.loads(kept.read_text())["pixels"][0]
+    content = [{**{str(i): n for i, n in enumerate(pixels) if n}, "file": "labels/a.png"}]
+    (folder / "sample_class_stats.json").write_text(json.dumps(content))
+
+
+def read_statistics(folder: Path) -> None:
+    from tenfold.data.images.class_statistics import class_statistics
+    from tenfold.data.images.streets import open_streets
+
+    with mock.patch.dict("os.environ", {"TENFOLD_CACHE": str(folder / "cache")}):
+        class_statistics(open_streets(folder, "streetsim", "train"), folder)
+
+
 def class_folders(folder: Path) -> None:
     for name in ("cat", "dog"):
         for number in range(3):
@@ -402,6 +461,24 @@ def old_torch_file(folder: Path) -> None:
     torch.save(tensors(), folder / "model.pt", _use_new_zipfile_serialization=False)
 
 
+def segmenter(folder: Path) -> None:
+    """A student as DAFormer saves it while it trains, of one encoder's blocks and channels."""
+    import torch
+
+    from tenfold.nn.mit import MixTransformer
+
+    state = MixTransformer((1, 2, 5, 8), (1, 2, 5, 8), (1, 1, 1, 1)).state_dict()
+    student = {f"model.backbone.{key}": value for key, value in state.items()}
+    notes = {"best_score": np.float64(0.5), "CLASSES": ["road"]}
+    torch.save({"meta": notes, "state_dict": student}, folder / "latest.pth")
+
+
+def read_segmenter(folder: Path) -> None:
+    from tenfold.systems.dts.official import describe, read_official
+
+    describe(read_official(only(folder)))
+
+
 def script(folder: Path) -> None:
     import torch
 
@@ -501,6 +578,10 @@ def readers() -> dict[str, Reader]:
         "YOLO": Reader(yolo, read_objects),
         "COCO, found": Reader(coco_file, read_objects, "*.json"),
         "label maps": Reader(label_maps, read_label_maps),
+        "class map": Reader(class_map, read_label_maps, "class_map.json"),
+        "SYNTHIA": Reader(synthia, read_synthia, "GT/LABELS/*"),
+        "class statistics": Reader(class_statistics, read_statistics, "*.json"),
+        "class statistics kept": Reader(kept_statistics, read_statistics, "cache/*/*"),
         "CIFAR": Reader(cifar, read_cifar, "train"),
         "npz of pictures": Reader(stored, read_stored),
         "CMU npz": Reader(cmu, read_cmu),
@@ -523,6 +604,7 @@ def readers() -> dict[str, Reader]:
         "prompt": Reader(prompt, read_prompt),
         "torch": Reader(torch_file, read_weights),
         "torch, old": Reader(old_torch_file, read_weights),
+        "DAFormer": Reader(segmenter, read_segmenter),
         "TorchScript": Reader(script, read_weights),
         "safetensors": Reader(safetensors, read_weights),
         "ONNX": Reader(onnx, read_official),

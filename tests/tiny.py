@@ -29,6 +29,11 @@ TINY: dict[str, list[str]] = {
     "itpn": ["--model.embed-dim", "16", "--model.heads", "2", "--model.depths", "1", "1", "2"]
     + ["--model.fpn-dim", "8", "--model.patch-size", "16", "--pretrain.decoder-dim", "16"]
     + ["--data.batch-size", "16", "--steps", "6"],
+    "dts": ["--model.dims", "8", "8", "16", "16", "--model.depths", "1", "1", "1", "1"]
+    + ["--model.heads", "1", "1", "2", "2", "--model.head-dim", "8", "--data.crop", "32", "32"]
+    + ["--data.source-size", "48", "64", "--data.target-size", "48", "64", "--steps", "6"]
+    + ["--data.batch-size", "2", "--data.generated", "6", "3", "--source-steps", "0"]
+    + ["--groups.warmup", "1", "--data.test-every", "1"],
 }
 """Options that make the demo recipe a matter of seconds."""
 PLAIN: dict[str, list[str]] = {
@@ -44,6 +49,8 @@ PLAIN: dict[str, list[str]] = {
     + ["--calibration.space", "raw", "--unit-optim.name", "sgd", "--unit-optim.lr", "1e-5"],
     "itpn": ["--loop.amp", "off", "--pretrain-optim.name", "sgd", "--pretrain-optim.lr", "0.01"]
     + ["--optim.name", "sgd", "--optim.lr", "0.01"],
+    "dts": ["--loop.amp", "off", "--optim.name", "sgd", "--optim.lr", "0.01"]
+    + ["--model.dropout", "0", "--steps", "3", "--host.threshold", "0.1"],
 }
 """Options without noise that depends on the number of processes. SGD, because Adam makes steps of
 full size out of rounding errors where a gradient is zero (a bias before a BatchNorm)."""
@@ -56,6 +63,7 @@ IMPROVING: dict[str, list[str]] = {
     + ["--calibration.base-steps", "50"],
     "itpn": ["--steps", "60", "--pretrain-optim.lr", "6e-3", "--optim.lr", "1e-2", "--no-probes"]
     + ["--model.embed-dim", "32", "--data.batch-size", "32", "--finetune.layer-decay", "1"],
+    "dts": ["--source-steps", "40", "--steps", "2", "--source-optim.lr", "1e-2"],
 }
 """Options with which the tiny system learns something; added to TINY."""
 
@@ -122,12 +130,24 @@ def scene(folder: Path) -> Path:
     return path
 
 
+def street(folder: Path) -> Path:
+    """A generated street of its own."""
+    from PIL import Image
+
+    from tenfold.generated import streets
+
+    path = folder / "street.png"
+    Image.fromarray(streets.scene("a split of its own", 0, size=(48, 64))[0]).save(path)
+    return path
+
+
 SAMPLES: dict[str, Callable[[Path], Path]] = {
     "spgsn": walker_npz,
     "ppmoe": prompt,
     "pangu": weather,
     "ldc": picture,
     "itpn": scene,
+    "dts": street,
 }
 """Writes an input of `tenfold predict`."""
 

@@ -109,6 +109,8 @@ def test_training_starts_from_a_run(
         found = dict(tenfold.load(tmp_path / name).model.named_parameters())
         trained = [k for k in found if "pretrain.backbone." in k or system != "itpn"]
         trained = [k for k in trained if system != "ldc" or not k.startswith(("unit", "others"))]
+        if system == "dts":  # teachers move towards their students
+            trained = [k for k in trained if k.startswith("student")]
         assert trained
         for key in trained:
             torch.testing.assert_close(found[key], given[key], rtol=1e-6, atol=1e-9, msg=key)

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import forked
@@ -286,6 +287,29 @@ def test_schedules() -> None:
     assert optim.lr_factor(Optim(schedule="linear"), 3, 4) == 0.25
     with pytest.raises(ValueError, match=r"optim\.period"):
         optim.lr_factor(Optim(schedule="step"), 0, 4)
+
+
+def test_a_product_ramp_multiplies_the_schedule() -> None:
+    poly = Optim(schedule="linear", power=2.0, warmup=4, ramp="product", ramp_floor=0.2)
+    factors = [optim.lr_factor(poly, step, 10) for step in (0, 2, 4, 5, 10)]
+    assert factors == pytest.approx([0.2, 0.6 * 0.8**2, 0.6**2, 0.25, 0])
+    assert optim.lr_factor(replace(poly, warmup=0), 0, 10) == 1
+
+
+def test_groups_by_words_in_names() -> None:
+    """The longest word counts, then the first of the alphabet; without one all decays."""
+    parts = {"norm": 1, "head_norm": 1, "pos_block_head": 1, "bn": 1}
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(3, 2) for name in parts})
+    rules = {"norm": (1.0, False), "head": (10.0, True), "pos_block": (2.0, False)}
+    adam = optim.build(model, Optim(weight_decay=0.5), lambda m: optim.groups_by_name(m, rules))
+    of = {id(p): (g["lr_scale"], g["weight_decay"]) for g in adam.param_groups for p in g["params"]}
+    found = {name: {of[id(p)] for p in model[name].parameters()} for name in parts}
+    assert found == {
+        "norm": {(1.0, 0.0)},
+        "head_norm": {(10.0, 0.5)},
+        "pos_block_head": {(2.0, 0.0)},
+        "bn": {(1.0, 0.5)},
+    }
 
 
 def test_vectors_do_not_decay_and_groups_scale() -> None:

@@ -33,6 +33,12 @@ class Input:
     scale: float
     kind: str
     note: str
+    high: int = 0
+    """Integers are below it."""
+    block: int = 1
+    """Side of the squares of one integer (blocky_int)."""
+    void: float = 0.0
+    """Share of pixels that are 255 (blocky_int)."""
 
     @classmethod
     def of(cls, entry: dict | list) -> Input:
@@ -40,7 +46,8 @@ class Input:
         if isinstance(entry, dict):
             name = entry["key"] if "key" in entry else entry["name"]
             rest = entry.get("scale", 1.0), entry.get("kind", "normal"), entry.get("note", "")
-            return cls(name, entry["shape"], *rest)
+            whole = entry.get("high", 0), entry.get("b", 1), entry.get("void_p", 0.0)
+            return cls(name, entry["shape"], *rest, *whole)
         name, shape, scale, *note = entry
         return cls(name, shape, scale, "normal", note[0] if note else "")
 
@@ -74,6 +81,8 @@ class Case:
         if isinstance(listed, list):
             listed = {name: shape for name, shape, *_ in listed}
         if isinstance(listed, dict):
+            of = listed.items()  # a shape, or [shape, type]
+            listed = {k: v[0] if v and isinstance(v[0], list) else v for k, v in of}
             have = {name: list(array.shape) for name, array in found.items()}
             assert have == listed, f"{path} holds {have}, but {self.json_path.name} lists {listed}"
         return found
@@ -133,8 +142,23 @@ class Case:
         if entry.kind == "uniform":
             drawn = np.random.RandomState(self.seed(entry.name)).random_sample(entry.shape)
             return drawn.astype(np.float32)
+        if entry.kind == "int":
+            return np.random.RandomState(self.seed(entry.name)).randint(
+                0, entry.high, size=entry.shape
+            )
+        if entry.kind == "blocky_int":
+            return self._blocky(entry)
         assert entry.kind == "normal", f"{self.json_path}: unknown kind of input {entry.kind!r}"
         return self.rule(entry.name, entry.shape, entry.scale)
+
+    def _blocky(self, entry: Input) -> np.ndarray:
+        """Labels: squares of one class, and single pixels of none (255)."""
+        count, height, width = entry.shape
+        coarse = (count, -(-height // entry.block), -(-width // entry.block))
+        found = np.random.RandomState(self.seed(entry.name)).randint(0, entry.high, size=coarse)
+        found = found.repeat(entry.block, 1).repeat(entry.block, 2)[:, :height, :width]
+        drawn = np.random.RandomState(self.seed(f"{entry.name}.void")).random_sample(entry.shape)
+        return np.where(drawn < entry.void, 255, found)
 
     def input(self, role: str) -> np.ndarray:
         """An input of the case by its role, filled by its rule."""

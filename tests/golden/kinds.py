@@ -105,6 +105,24 @@ KINDS: dict[str, dict[str, Mark]] = {
         "levels": _gives(r"in\d+x\d+_level\d+"),
         "classifier": _gives("logits|pooled|features|ce_loss|pos_embed_resized"),
     },
+    "dts": {
+        "mit_forward": _gives(r"stage\d+"),
+        "daformer_head": _has("in_channels", "dilations"),
+        "hrda": _has("hr_crop_size"),
+        "ema": _gives(r"ema\d+"),
+        "lr_schedule": _has("base_lr", "warmup_iters"),
+        "param_groups": lambda spec: "groups" in spec and _has("embed_dim", "sr_ratios")(spec),
+        "pseudo_label": _has("thresholds", "ignore_top"),
+        "fdist": _has("scale_factor", "thing_classes"),
+        "miou": _gives("iou_nan"),
+        "dacs_step": _has("class_choices", "fdist_lambda"),
+        "dts_reading": _has("choices", "threshold"),
+        "official_keys": lambda spec: "keys" in spec and "n_keys" in spec,
+        "classmix": _gives(r"choices"),
+        "blur_jitter": _gives(r"blur_kernel_size|jitter|denorm"),
+        "mic_mask": _has("mask_ratio", "mask_block_size"),
+        "rcs": _has("stats", "temperatures"),
+    },
 }  # fmt: skip
 """System -> kind of case -> whether a case is of it."""
 

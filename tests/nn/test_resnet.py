@@ -117,6 +117,24 @@ def test_first_weights(kind) -> None:
             assert (module.running_mean == 0).all() and (module.running_var == 1).all(), name
 
 
+def test_a_limit_on_the_stride_dilates_instead() -> None:
+    """The cells of the small maps are those of the plain network, computed at more places."""
+    torch.manual_seed(0)
+    plain = ResNet("resnet18", 4).double().eval()
+    dense = ResNet("resnet18", 4, output_stride=8).double().eval()
+    dense.load_state_dict(plain.state_dict())
+    x = torch.randn(1, 3, 64, 96, dtype=torch.float64)
+    small, large = plain.maps(x), dense.maps(x)
+    assert [tuple(m.shape[1:]) for m in large] == [
+        (4, 16, 24), (8, 8, 12), (16, 8, 12), (32, 8, 12)
+    ]  # fmt: skip
+    assert plain.widths == dense.widths == (4, 8, 16, 32)
+    for few, many, step in zip(small, large, (1, 1, 2, 4), strict=True):
+        torch.testing.assert_close(few, many[:, :, ::step, ::step])
+    with pytest.raises(ValueError, match="output_stride is 2, but the stem of resnet18 has 4"):
+        ResNet("resnet18", output_stride=2)
+
+
 def test_width() -> None:
     assert num_parameters(ResNet("resnet20", 16)) == num_parameters(ResNet("resnet20"))
     assert num_parameters(ResNet("resnet18", 64)) == num_parameters(ResNet("resnet18"))

@@ -8,6 +8,7 @@ import pickle
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -57,6 +58,18 @@ def test_numbers_that_no_network_here_has(tmp_path: Path, kind: torch.dtype) -> 
     for file in files:
         with pytest.raises(ValueError, match=rf"'a\.\w+' is {str(kind)[6:]}, .*save .* float32"):
             read_checkpoint(file)
+
+
+def test_numbers_of_numpy_are_read(tmp_path: Path) -> None:
+    """Under the names of NumPy 2 and, in a file of the old form, of NumPy 1."""
+    notes = {"best_score": np.float64(0.5), "iter": np.int64(3), "kept": np.bool_(True)}
+    path = tmp_path / "x.pth"
+    torch.save({"state_dict": STATE, "meta": notes}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    for name in (b"numpy._core.multiarray", b"numpy.core.multiarray"):
+        path.write_bytes(content.replace(b"numpy._core.multiarray", name))
+        assert name in path.read_bytes()
+        assert read_checkpoint(path).keys() == STATE.keys()
 
 
 class Inner(nn.Module):

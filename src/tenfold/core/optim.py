@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -37,11 +37,15 @@ class Optim:
     """Learning rate over steps: cosine and linear fall to lr * floor; step multiplies by gamma."""
     warmup: int = 0
     """Steps of linear warm-up from 0."""
-    ramp: Literal["above-zero", "zero", "linspace"] = "above-zero"
+    ramp: Literal["above-zero", "zero", "linspace", "product"] = "above-zero"
     """Factor at step s of the warm-up: (s + 1) / warmup, s / warmup (MAE), s / (warmup - 1)
-    (BEiT)."""
+    (BEiT); product: s / warmup times the schedule, which then counts all steps (mmcv)."""
+    ramp_floor: float = 0.0
+    """Factor at the first step of a product ramp (mmcv's warmup_ratio)."""
     floor: float = 0.0
     """Final learning rate as a share of lr (cosine, linear)."""
+    power: float = 1.0
+    """Exponent of the linear schedule (poly)."""
     gamma: float = 0.1
     """Factor of each step of the step schedule."""
     period: int = 0
@@ -54,7 +58,8 @@ class Optim:
 
     def __post_init__(self) -> None:
         require(self, "optim.", "[0, 1]", "milestones")
-        require(self, "optim.", "(0, inf)", "lr", "gamma")
+        require(self, "optim.", "[0, 1]", "ramp_floor")
+        require(self, "optim.", "(0, inf)", "lr", "gamma", "power")
         require(self, "optim.", "[0, inf)", "weight_decay", "clip", "warmup", "floor", "period")
         require(self, "optim.", "[0, inf)", "offset")
         require(self, "optim.", "[0, 1)", "betas", "momentum", "dampening")
@@ -68,6 +73,10 @@ RAMPS = {"above-zero": (1, 0), "zero": (0, 0), "linspace": (0, 1)}
 
 def lr_factor(optim: Optim, step: int, steps: int) -> float:
     """Factor on the learning rate at 0-based `step` of `steps`: warm-up, then the schedule."""
+    if optim.ramp == "product":
+        ramp = min(1.0, step / optim.warmup) if optim.warmup else 1.0
+        whole_schedule = replace(optim, warmup=0, ramp="above-zero")
+        return (1 - (1 - ramp) * (1 - optim.ramp_floor)) * lr_factor(whole_schedule, step, steps)
     if optim.warmup and step < optim.warmup:
         first, whole = RAMPS[optim.ramp]
         return min(1.0, (step + first) / max(1, optim.warmup - whole))
@@ -75,7 +84,7 @@ def lr_factor(optim: Optim, step: int, steps: int) -> float:
     if optim.schedule == "cosine":
         return optim.floor + (1 - optim.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
     if optim.schedule == "linear":
-        return optim.floor + (1 - optim.floor) * max(0.0, 1 - done)
+        return optim.floor + (1 - optim.floor) * float(max(0.0, 1 - done) ** optim.power)
     if optim.schedule == "step" and optim.milestones:
         return float(optim.gamma ** sum(step >= share * steps for share in optim.milestones))
     if optim.schedule == "step":
@@ -103,6 +112,26 @@ def decay_groups(model: nn.Module) -> Groups:
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
     return [g for g in groups if g["params"]]
+
+
+def groups_by_name(model: nn.Module, rules: Mapping[str, tuple[float, bool]]) -> Groups:
+    """Groups by words in the parameters' names: word -> (factor on lr, whether weights decay).
+
+    As mmcv's `custom_keys`: one rule counts, that of the longest word that is in the name, and of
+    two as long that which comes first in the alphabet. Without one, a parameter of any shape
+    decays, at the plain rate.
+    """
+    words = sorted(sorted(rules), key=len, reverse=True)
+    found: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            word = next((word for word in words if word in name), None)
+            rule = (1.0, True) if word is None else rules[word]
+            found.setdefault(rule, []).append(parameter)
+    return [
+        {"params": some, "lr_scale": scale, **({} if decays else {"weight_decay": 0.0})}
+        for (scale, decays), some in found.items()
+    ]
 
 
 def build(

@@ -44,6 +44,9 @@ CHECKS: dict[str, Callable[[Problems], None]] = {
     "ade20k": check_public.check_ade20k,
     "voc2012": check_public.check_voc2012,
     "coco2017": check_public.check_coco2017,
+    "cityscapes": check_public.check_cityscapes,
+    "gta5": check_public.check_gta5,
+    "synthia": check_public.check_synthia,
     "era5": weather.check_era5,
     OWN: check_public.check_folder,
 }

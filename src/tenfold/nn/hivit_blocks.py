@@ -83,8 +83,8 @@ class GatedMlp(nn.Module):
 
 def attend(
     q: Float[Tensor, "batch head token width"],
-    k: Float[Tensor, "batch head token width"],
-    v: Float[Tensor, "batch head token width"],
+    k: Float[Tensor, "batch head key width"],
+    v: Float[Tensor, "batch head key width"],
     mask: Tensor | None,
 ) -> Float[Tensor, "batch head token width"]:
     """torch's attention; in bf16 training on a CPU by matrix products, whose gradient is faster.

@@ -1,4 +1,4 @@
-"""Residual networks as few-shot class-incremental learning uses them: features, no classifier.
+"""Residual networks without a classifier: features of pictures, and maps for segmentation.
 
 Names of layers are torchvision's (He et al. 2016), which the official checkpoints share.
 """
@@ -20,11 +20,14 @@ Kind = Literal["resnet20", "resnet18"]
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes."""
 
-    def __init__(self, channels: int, planes: int, stride: int) -> None:
+    def __init__(
+        self, channels: int, planes: int, stride: int, dilations: tuple[int, int] = (1, 1)
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, planes, 3, stride, 1, bias=False)
+        first, second = dilations
+        self.conv1 = nn.Conv2d(channels, planes, 3, stride, first, first, bias=False)
         self.bn1 = BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, second, second, bias=False)
         self.bn2 = BatchNorm2d(planes)
         self.downsample: nn.Module | None = None
         if stride != 1 or channels != planes:
@@ -44,8 +47,12 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """ResNet-20 for small pictures (three stages) or ResNet-18 with ImageNet's stem (four)."""
 
-    def __init__(self, kind: Kind = "resnet20", width: int = 0) -> None:
-        """`width` is the channels of the first stage; 0 is the published 16 or 64."""
+    def __init__(self, kind: Kind = "resnet20", width: int = 0, output_stride: int = 0) -> None:
+        """`width` is the channels of the first stage; 0 is the published 16 or 64.
+
+        No map is smaller than 1 / `output_stride` of the picture, 0 for no limit: later stages are
+        dilated instead, as DeepLab has it (arXiv 1606.00915, sec. 3.1).
+        """
         super().__init__()
         small = kind == "resnet20"
         width = width or (16 if small else 64)
@@ -54,13 +61,28 @@ class ResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, width, 3 if small else 7, 1 if small else 2, 1 if small else 3,
                                bias=False)  # fmt: skip
         self.bn1 = BatchNorm2d(width)
-        channels = width
+        channels, reached, dilation = width, 1 if small else 4, 1
+        if output_stride and output_stride < reached:
+            raise ValueError(
+                f"output_stride is {output_stride}, but the stem of {kind} has {reached} already; "
+                f"use 0 or at least {reached}"
+            )
         self.stages: list[str] = []
+        self.widths = tuple(width * 2**stage for stage in range(stages))
+        """Channels of the maps."""
         for stage in range(stages):
-            planes = width * 2**stage
+            planes = self.widths[stage]
+            stride, before = 2 if stage else 1, dilation
+            if stride == 2 and output_stride and 2 * reached > output_stride:
+                stride, dilation = 1, 2 * dilation
+            reached *= stride
             layers = []
             for block in range(blocks):
-                layers.append(BasicBlock(channels, planes, 2 if stage and not block else 1))
+                # where a stride was, the weights see the places that they saw with it
+                first = dilation if block else before
+                layers.append(
+                    BasicBlock(channels, planes, 1 if block else stride, (first, dilation))
+                )
                 channels = planes
             self.stages.append(f"layer{stage + 1}")
             self.add_module(self.stages[-1], nn.Sequential(*layers))

@@ -54,6 +54,40 @@ def slide(
     return total / counts
 
 
+def slide_at_once(
+    predict: Callable[[Tensor], Tensor],
+    pictures: Float[Tensor, "batch 3 height width"],
+    size: tuple[int, int],
+    stride: tuple[int, int],
+) -> Float[Tensor, "batch class rows columns"]:
+    """Logits, averaged where windows overlap, of all windows in one batch.
+
+    So their statistics in training are those of all windows (HRDA's teachers), and gradients pass.
+    predict: from windows to logits, which may be smaller by a whole factor; it has to divide where
+    the windows start.
+    """
+    height, width = pictures.shape[2:]
+    tall, wide = min(size[0], height), min(size[1], width)
+    corners = [
+        (top, left)
+        for top in starts(height, size[0], stride[0])
+        for left in starts(width, size[1], stride[1])
+    ]
+    parts = [pictures[:, :, y : y + tall, x : x + wide] for y, x in corners]
+    logits = predict(torch.cat(parts))
+    factor = tall // logits.shape[2]
+    rows, columns = logits.shape[2:]
+    whole = (height // factor, width // factor)
+    # `len` would fix the size of a batch in an export
+    total = logits.new_zeros(pictures.shape[0], logits.shape[1], *whole)
+    counts = logits.new_zeros(1, 1, *whole)
+    for (top, left), some in zip(corners, logits.unflatten(0, (len(corners), -1)), strict=True):
+        y, x = top // factor, left // factor
+        total[:, :, y : y + rows, x : x + columns] += some
+        counts[:, :, y : y + rows, x : x + columns] += 1
+    return total / counts
+
+
 def slide_classes(
     predict: Callable[[Tensor], Tensor],
     picture: Float[Tensor, "1 3 height width"],

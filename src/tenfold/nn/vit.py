@@ -169,10 +169,10 @@ class Vit(nn.Module):
         x = F.interpolate(x, size=(rows, columns), mode="bicubic", antialias=True)
         return torch.cat([first, x.flatten(2).transpose(1, 2)], 1)
 
-    def tokens(
+    def embed(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch token dim"]:
-        """Normalised tokens: the class token, the registers, the patches row by row."""
+        """Tokens before the blocks: the class token, the registers, the patches row by row."""
         side = self.shape.patch_size
         height, width = images.shape[2:]
         if height % side or width % side or not height or not width:
@@ -185,6 +185,13 @@ class Vit(nn.Module):
         if self.shape.registers:
             registers = self.register_tokens.expand(len(x), -1, -1)
             x = torch.cat([x[:, :1], registers, x[:, 1:]], 1)
+        return x
+
+    def tokens(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch token dim"]:
+        """Normalised tokens behind the blocks, in the order of `embed`."""
+        x = self.embed(images)
         for block in self.blocks:
             x = block(x)
         return self.norm(x)

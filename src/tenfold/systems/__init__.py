@@ -64,6 +64,13 @@ SYSTEMS = {
         1.0,
         ("export", "export a part", "convert"),
     ),
+    "dts": Entry(
+        "tenfold.systems.dts:Dts",
+        "domain-adaptive segmentation: labelled renderings to unlabelled photos",
+        "camvid",
+        0.5,
+        ("export", "convert"),
+    ),
 }
 """Name -> where its class is; nothing is imported until it is asked for."""
 

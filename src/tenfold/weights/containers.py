@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,13 @@ WRAPPERS = (
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "encoder.", "backbone.")
 """Prefixes that wrappers put before every key."""
 MOST_BYTES = 16 * 2**30
+NUMPY_SCALARS: list[Any] = [
+    np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")),
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+]  # fmt: skip
+"""What a number of NumPy needs to be read, by its name in files of NumPy 1 and 2: training notes
+such as mmcv's `best_score` are of these."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -43,8 +51,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     for key, value in state.items():
         name = key.removeprefix(prefix)
         if name in found:
-            raise ValueError(f"{path} has {_shown(name)} twice, with and without {prefix!r}")
-        _check(path, name, value)
+            raise ValueError(f"{path} has {shown(name)} twice, with and without {prefix!r}")
+        check_tensor(path, name, value)
         found[name] = value.float() if value.dtype in FLOATS else value
     return found
 
@@ -80,7 +88,8 @@ def load_tensors(path: Path) -> Any:
     torch's own message is not shown: it proposes to run what the file holds.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(NUMPY_SCALARS):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever a damaged file leads to
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         reason = f"it names {named[1]}" if named else type(error).__name__
@@ -99,7 +108,7 @@ def _unwrapped(content: Any, path: Path) -> Mapping[str, Tensor]:
         raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
     state = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if not state:
-        keys = ", ".join(_shown(key) for key in list(content)[:5])
+        keys = ", ".join(shown(key) for key in list(content)[:5])
         raise ValueError(f"{path} has no tensors; its keys are {keys}")
     return state
 
@@ -114,27 +123,27 @@ def _prefix(state: Mapping[str, Tensor]) -> str:
         found += more[0]
 
 
-def _shown(key: object) -> str:
+def shown(key: object) -> str:
     """A key from a file as it may stand in a message: short, without line breaks."""
     return ascii(str(key)[:80])
 
 
-def _check(path: Path, key: str, value: Tensor) -> None:
+def check_tensor(path: Path, key: str, value: Tensor) -> None:
     """Refuse a tensor that is not plain finite numbers, or claims more of them than there are."""
     if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
-        raise ValueError(f"{path}: {_shown(key)} is sparse, quantised or has no data")
+        raise ValueError(f"{path}: {shown(key)} is sparse, quantised or has no data")
     if value.dtype not in PLAIN:
         raise ValueError(
-            f"{path}: {_shown(key)} is {str(value.dtype).removeprefix('torch.')}, which is not "
+            f"{path}: {shown(key)} is {str(value.dtype).removeprefix('torch.')}, which is not "
             "read; save the weights as float32, float16 or bfloat16"
         )
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         raise ValueError(
-            f"{path}: {_shown(key)} of shape {tuple(value.shape)} has only "
+            f"{path}: {shown(key)} of shape {tuple(value.shape)} has only "
             f"{value.untyped_storage().nbytes()} bytes of data; save a copy made with .clone()"
         )
     if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-        raise ValueError(f"{path}: {_shown(key)} holds values that are not finite")
+        raise ValueError(f"{path}: {shown(key)} holds values that are not finite")
 
 
 # --- TorchScript archives (OpenAI's CLIP files) -------------------------------------------------
@@ -201,7 +210,7 @@ class _Unpickler(pickle.Unpickler):
         if name not in self.storages:
             raw = self.archive.read(f"{self.root}/data/{name}")
             if not isinstance(kind, torch.dtype) or len(raw) < count * kind.itemsize:
-                raise ValueError(f"storage {_shown(name)} has {len(raw)} bytes for {count} numbers")
+                raise ValueError(f"storage {shown(name)} has {len(raw)} bytes for {count} numbers")
             data = bytearray(raw)
             self.storages[name] = (
                 torch.frombuffer(data, dtype=kind) if data else torch.empty(0, dtype=kind)

@@ -14,12 +14,16 @@ from .coco_files import find_split
 from .decode import damage
 from .folders import class_folders, split_folders
 from .segmentation import Segmented, open_segmentation
+from .streets import open_streets
 
 COUNTS = {
     "imagenet": {"train": 1_281_167, "val": 50_000},
     "ade20k": {"train": 20_210, "val": 2_000},
     "voc2012": {"train": 1_464, "val": 1_449},
     "coco2017": {"train": 118_287, "val": 5_000},
+    "cityscapes": {"train": 2_975, "val": 500, "test": 1_525},
+    "gta5": {"train": 24_966},
+    "synthia": {"train": 9_400},
 }
 """Pictures of each split."""
 IMAGENET_CLASSES = 1000
@@ -68,6 +72,21 @@ def check_ade20k(f: Problems) -> None:
 def check_voc2012(f: Problems) -> None:
     """Every listed picture has a label map of its size, with labels 0-20 and 255."""
     _scenes(f, "voc2012", partial(open_segmentation, f.folder, "voc2012"))
+
+
+def check_cityscapes(f: Problems) -> None:
+    """Every picture of a city has a map of labelIds 0-33."""
+    _scenes(f, "cityscapes", partial(open_streets, f.folder, "cityscapes"))
+
+
+def check_gta5(f: Problems) -> None:
+    """Every picture has a map of its size, whose indices are labelIds 0-34."""
+    _scenes(f, "gta5", partial(open_streets, f.folder, "gta5"))
+
+
+def check_synthia(f: Problems) -> None:
+    """Every picture has a map of three channels, the first of which holds classes 0-22."""
+    _scenes(f, "synthia", partial(open_streets, f.folder, "synthia"))
 
 
 def check_coco2017(f: Problems) -> None:

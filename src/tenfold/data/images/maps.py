@@ -7,21 +7,32 @@ or around them; `train/` beside `trainannot/`; and maps beside their pictures as
 from __future__ import annotations
 
 import csv
-import json
 import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from ..io.problems import some
+from ..io.problems import BROKEN, some
+from .class_maps import ClassMap, class_map_of, is_class_map
 from .coco import warn_of_turns
 from .coco_files import WHOLE
 from .decode import ENDINGS, SPLITS, USUAL, Reading, read_header
 from .folders import inside_of, split_folders, visible
-from .segmentation import IGNORED, SUFFIX, Pair, Segmented, paired, read_labels, read_text
+from .segmentation import (
+    IGNORED,
+    SUFFIX,
+    Pair,
+    Segmented,
+    paired,
+    read_labels,
+    read_names,
+    read_text,
+)
 
 PICTURES = ("images", "image", "imgs", "img", "jpegimages", "pictures", "photos")
 """Names of folders of pictures, in small letters."""
@@ -33,9 +44,9 @@ MAPS = (
 BESIDE = ("annot", "_annot", "_labels", "_label", "_masks", "_mask", "-masks", "labels", "masks")
 """What the folder of maps is called more than that of the pictures beside it."""
 NAMES = (
-    "classes.txt", "labelmap.txt", "labels.txt", "class_names.txt", "_classes.csv",
-    "class_dict.csv", "classes.csv", "classes.json", "labels.json", "labelmap.json",
-    "label_map.json", "names.json", "id2label.json",
+    "class_map.json", "classes.txt", "labelmap.txt", "labels.txt", "class_names.txt",
+    "_classes.csv", "class_dict.csv", "classes.csv", "classes.json", "labels.json",
+    "labelmap.json", "label_map.json", "names.json", "id2label.json",
 )  # fmt: skip
 """Files that name the classes."""
 SCANNED = 1000
@@ -76,8 +87,13 @@ def find_maps(folder: Path, follow_links: bool = False) -> dict[str, Folders]:
     return {split: pair for split, pair in found.items() if _has_maps(pair[1])}
 
 
-def open_maps(folder: Path, reading: Reading = USUAL) -> dict[str, Segmented]:
-    """The set of each split that is there; the meaning of the numbers is that of all together."""
+def open_maps(
+    folder: Path, reading: Reading = USUAL, class_map: ClassMap | None = None
+) -> dict[str, Segmented]:
+    """The set of each split that is there; the meaning of the numbers is that of all together.
+
+    class_map: the meaning, where it does not lie in the folder or is to be another.
+    """
     parts = {
         split: paired(*pair, split, reading)
         for split, pair in find_maps(folder, reading.follow_links).items()
@@ -89,24 +105,42 @@ def open_maps(folder: Path, reading: Reading = USUAL) -> dict[str, Segmented]:
         )
     every = [pair for pairs in parts.values() for pair in pairs]
     _look_at_turns(folder, every, reading)
+    kinds = _kinds(folder, every, reading, class_map or _class_map(folder))
+    return {
+        split: replace(kinds, files=files, reading=reading)
+        for split, files in parts.items()
+        if files
+    }
+
+
+def _kinds(
+    folder: Path, every: Sequence[Pair], reading: Reading, given: ClassMap | None
+) -> Segmented:
+    """The classes and how they are stored, in a set without pictures."""
+    if given:
+        is_coloured = bool(given.colours) and _in_colours(every[0][1])
+        if is_coloured:
+            return Segmented(given.names, colours=given.colours)
+        return Segmented(given.names, table=given.table)
     names, colours = class_names(folder)
     seen = _numbers(every, colours, reading)
     if seen == [0, IGNORED] and len(names) in (0, 2):
         # no map has a 1: 255 is the object, not what is ignored
         warnings.warn(
-            f"{folder}: label maps hold 0 and 255 alone, taken as two classes", stacklevel=2
+            f"{folder}: label maps hold 0 and 255 alone, taken as two classes", stacklevel=3
         )
         names = names or ("background", "foreground")
-        kinds = Segmented(names, values=(0, IGNORED))
-    else:
-        kinds = Segmented(_named(folder, names, seen), colours=colours)
-    return {
-        split: Segmented(
-            kinds.classes, files, values=kinds.values, colours=kinds.colours, reading=reading
-        )
-        for split, files in parts.items()
-        if files
-    }
+        return Segmented(names, values=(0, IGNORED))
+    return Segmented(_named(folder, names, seen), colours=colours)
+
+
+def _in_colours(file: Path) -> bool:
+    """Return True if a label map has channels of colour; one that cannot be read has none."""
+    try:
+        with Image.open(file, formats=("PNG", "BMP", "TIFF")) as image:
+            return image.mode in ("RGB", "RGBA")
+    except BROKEN:
+        return False
 
 
 def _look_at_turns(folder: Path, pairs: Sequence[Pair], reading: Reading) -> None:
@@ -172,16 +206,29 @@ def _named(folder: Path, names: tuple[str, ...], seen: list[int]) -> tuple[str, 
 
 def class_names(folder: Path) -> tuple[tuple[str, ...], Colours]:
     """Names of the classes in order, and their colours where these are listed; empty if not."""
+    file = _list_of_names(folder)
+    if file is None:
+        return (), ()
+    if file.suffix == ".json":
+        return _of_json(file), ()
+    return _of_csv(file) if file.suffix == ".csv" else _of_lines(file)
+
+
+def _list_of_names(folder: Path) -> Path | None:
+    """The first file that names the classes."""
     places = [folder, *split_folders(folder).values()]
     places += [place for place in (_child(folder, PICTURES), _child(folder, MAPS)) if place]
-    for place in places:
-        for name in NAMES:
-            file = place / name
-            if file.is_file():
-                if file.suffix == ".json":
-                    return _of_json(file), ()
-                return _of_csv(file) if file.suffix == ".csv" else _of_lines(file)
-    return (), ()
+    files = (place / name for place in places for name in NAMES)
+    return next((file for file in files if file.is_file()), None)
+
+
+def _class_map(folder: Path) -> ClassMap | None:
+    """The class map of a folder, if what names its classes is one."""
+    file = _list_of_names(folder)
+    if file is None or file.suffix != ".json":
+        return None
+    content = read_names(file, "names the classes")
+    return class_map_of(content, file) if is_class_map(content) else None
 
 
 def _of_lines(file: Path) -> tuple[tuple[str, ...], Colours]:
@@ -223,10 +270,7 @@ def _colours(file: Path, rows: Sequence[Sequence[str]]) -> Colours:
 
 def _of_json(file: Path) -> tuple[str, ...]:
     """A list of names or of {id, name}, number -> name or name -> number, alone or under a key."""
-    try:
-        content: Any = json.loads(read_text(file, "names the classes"))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{file} is no JSON: {error}") from error
+    content = read_names(file, "names the classes")
     for key in ("labels", "classes", "names", "categories", "id2label"):
         if isinstance(content, dict) and isinstance(content.get(key), list | dict):
             content = content[key]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from . import coco_files, maps, yolo
+from .class_maps import ClassMap
 from .coco import SceneSet, open_coco
 from .coco_files import WHOLE
 from .decode import USUAL, Reading
@@ -46,10 +47,18 @@ def open_objects(
 
 
 def open_maps(
-    folder: Path, split: str, test_share: float, seed: int, reading: Reading = USUAL
+    folder: Path,
+    split: str,
+    test_share: float,
+    seed: int,
+    reading: Reading = USUAL,
+    class_map: ClassMap | None = None,
 ) -> Segmented:
-    """Pictures with label maps; `split` and what is not divided as in `open_objects`."""
-    parts = maps.open_maps(folder, reading)
+    """Pictures with label maps; `split` and what is not divided as in `open_objects`.
+
+    class_map: the meaning of the labels, where the folder itself does not say it, or another.
+    """
+    parts = maps.open_maps(folder, reading, class_map)
     return _divided(parts[_part(folder, split, parts)], parts, split, test_share, (folder, seed))
 
 

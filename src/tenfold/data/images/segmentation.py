@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 import warnings
@@ -10,10 +9,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int16, UInt8
 from PIL import Image
+
+from tenfold.files import parse_json
 
 from ..io.problems import BROKEN, some
 from .decode import ENDINGS, MAX_PIXELS, USUAL, Reading, first_sound, read_picture
@@ -51,6 +53,11 @@ class Segmented:
     """Stored labels that do not count, besides 255."""
     values: tuple[int, ...] = ()
     """Stored number of each class, where it is another than its place: 0 and 255 of a mask."""
+    table: tuple[int, ...] = ()
+    """Place of the class of each stored number 0-255, where a class map says so: 255 does not
+    count, -1 must not be there."""
+    first_channel: bool = False
+    """Maps of three channels have the class in the first, other things in the others (SYNTHIA)."""
     colours: tuple[tuple[int, int, int], ...] = ()
     """Colour of each class in label maps that are pictures in colours."""
     held: tuple[Scene, ...] = field(default=(), repr=False)
@@ -83,7 +90,7 @@ class Segmented:
     def _decoded(self, index: int) -> Scene:
         picture_file, label_file = self.files[index]
         picture = read_picture(picture_file, self.reading.ignore_exif)
-        stored = read_labels(label_file, self.colours)
+        stored = self._stored(label_file)
         if picture.shape[:2] != stored.shape and picture.shape[1::-1] == stored.shape:
             # an EXIF note turns one of the two: the labels are of the picture as it is stored
             picture = read_picture(picture_file, not self.reading.ignore_exif)
@@ -93,6 +100,22 @@ class Segmented:
                 f"picture {picture_file.name} {picture.shape[1]} x {picture.shape[0]}. Resize one "
                 "(labels without interpolation), or set data.skip_broken."
             )
+        return picture, self._counted(stored, label_file)
+
+    def labels(self, index: int) -> UInt8[np.ndarray, "height width"]:
+        """The labels of a scene without its picture, which is not looked at."""
+        if self.held:
+            return self.held[index][1]
+        file = self.files[index][1]
+        return self._counted(self._stored(file), file)
+
+    def _stored(self, file: Path) -> UInt8[np.ndarray, "height width"]:
+        return read_labels(file, self.colours, self.first_channel)
+
+    def _counted(
+        self, stored: UInt8[np.ndarray, "height width"], label_file: Path
+    ) -> UInt8[np.ndarray, "height width"]:
+        """Places of the classes, each of which must be one."""
         labels = self._labels(stored)
         wrong = np.argwhere((labels < 0) | ((labels >= len(self.classes)) & (labels != IGNORED)))
         if len(wrong):
@@ -101,15 +124,20 @@ class Segmented:
             kept = f"stored as {first}-{last}; 255 is ignored"
             if self.values:
                 kept = f"stored as {some(self.values)}"
+            if self.table:
+                known = [number for number, place in enumerate(self.table) if place >= 0]
+                kept = f"of the stored numbers, the class map knows {some(known, 50)}"
             raise ValueError(
                 f"label map {label_file} holds label {stored[row, column]} at row {row}, column "
                 f"{column}, but the set has {len(self.classes)} classes ({kept}). Remap it, or "
                 "list more classes."
             )
-        return picture, labels.astype(np.uint8)
+        return labels.astype(np.uint8)
 
     def _labels(self, stored: UInt8[np.ndarray, "height width"]) -> Int16[np.ndarray, "h w"]:
         """Places of the classes; -1 for a number that none has."""
+        if self.table:
+            return np.array(self.table, dtype=np.int16)[stored]
         if self.values:
             table = np.full(256, -1, dtype=np.int16)
             table[list(self.values)] = np.arange(len(self.values))
@@ -126,12 +154,12 @@ def of_arrays(classes: tuple[str, ...], pairs: Sequence[Scene]) -> Segmented:
 
 
 def read_labels(
-    file: Path, colours: Sequence[tuple[int, int, int]] = ()
+    file: Path, colours: Sequence[tuple[int, int, int]] = (), first_channel: bool = False
 ) -> UInt8[np.ndarray, "height width"]:
     """A label map as it is stored: one number a pixel, grey or palette, never converted.
 
     Grey that is saved as three equal channels counts as grey. With `colours`, a pixel of a map in
-    colours has the number of its colour's place.
+    colours has the number of its colour's place; with `first_channel`, that of its first channel.
     """
     if not file.is_file():
         raise FileNotFoundError(f"label map {file} is not there.")
@@ -143,7 +171,7 @@ def read_labels(
                     raise ValueError(f"it has more than {MAX_PIXELS} pixels")
                 if getattr(image, "n_frames", 1) > 1:
                     raise ValueError("it is an animation; save one frame")
-                values = _indices(image, colours)
+                values = _indices(image, file, colours, first_channel)
     except Image.UnidentifiedImageError as error:
         raise ValueError(
             f"label map {file} is no PNG, or damaged. Save it as PNG of 8 bits; formats such as "
@@ -152,11 +180,11 @@ def read_labels(
     except (*BROKEN, struct.error, TypeError, IndexError, ArithmeticError, MemoryError) as error:
         raise ValueError(f"label map {file} cannot be read: {error}") from error
     is_stretched = image.format == "PNG" and image.mode == "L"
-    return values // _stretch(file) if is_stretched else values
+    return values // STRETCHED.get(_bits(file), 1) if is_stretched else values
 
 
 def _indices(
-    image: Image.Image, colours: Sequence[tuple[int, int, int]]
+    image: Image.Image, file: Path, colours: Sequence[tuple[int, int, int]], first_channel: bool
 ) -> UInt8[np.ndarray, "height width"]:
     """One number a pixel."""
     if image.mode in ("L", "P", "1"):
@@ -168,7 +196,12 @@ def _indices(
         return wide.astype(np.uint8)
     if image.mode not in ("RGB", "RGBA", "LA"):
         raise ValueError(f"it has mode {image.mode}, not one number (0-255) a pixel")
-    pixels = np.asarray(image.convert("RGB"))
+    if image.format == "PNG" and image.mode != "LA" and _bits(file) == 16:
+        pixels = _lower_bytes(image, file)
+    else:
+        pixels = np.asarray(image.convert("RGB"))
+    if first_channel:
+        return pixels[..., 0]
     if colours:
         return _by_colour(pixels, colours)
     if (pixels != pixels[..., :1]).any():
@@ -196,11 +229,28 @@ def _by_colour(
     return place.astype(np.uint8)
 
 
-def _stretch(file: Path) -> int:
-    """Find the factor by which Pillow stretched grey of 2 or 4 bits to 0-255."""
+STRETCHED = {2: 85, 4: 17}
+"""Bits of grey -> the factor by which Pillow stretches it to 0-255."""
+
+
+def _bits(file: Path) -> int:
+    """Bits of a number in a PNG; the place is the same in every one."""
     with file.open("rb") as opened:
-        bits = opened.read(25)[24]  # of a number; the place is the same in every PNG
-    return {2: 85, 4: 17}.get(bits, 1)
+        return opened.read(25)[24]
+
+
+def _lower_bytes(image: Image.Image, file: Path) -> UInt8[np.ndarray, "height width 3"]:
+    """Colours of 16 bits a channel, which must be below 256.
+
+    Of each two bytes, Pillow keeps the upper one, the first in a PNG: such a map would read as 0
+    everywhere. Told that the order is the other one, it keeps the lower.
+    """
+    upper = np.asarray(image)[..., :3]
+    if upper.any():
+        raise ValueError(f"it holds numbers of 16 bits, more than {IGNORED}")
+    with Image.open(file, formats=("PNG",)) as again:
+        again.tile = [tile._replace(args=f"{again.mode};16L") for tile in again.tile]
+        return np.asarray(again)[..., :3]
 
 
 def open_segmentation(folder: Path, name: str, split: str, reading: Reading = USUAL) -> Segmented:
@@ -237,17 +287,23 @@ def paired(pictures: Path, labels: Path, split: str, reading: Reading = USUAL) -
             )
     if sides[1] and not set(sides[0]) & set(sides[1]):
         sides[1] = {SUFFIX.sub("", stem): file for stem, file in sides[1].items()}
-    alone = sorted(set(sides[0]) ^ set(sides[1]))
+    return matched(sides[0], sides[1], f"{pictures} and {labels}", reading)
+
+
+def matched(
+    pictures: dict[str, Path], labels: dict[str, Path], where: str, reading: Reading
+) -> Pairs:
+    """Pictures and label maps of the same key; one alone as in `paired`."""
+    alone = sorted(set(pictures) ^ set(labels))
     if alone:
-        place = "label map" if alone[0] in sides[0] else "picture"
+        place = "label map" if alone[0] in pictures else "picture"
         text = f"{alone[0]!r} has no {place} ({len(alone)} such names: {some(alone)})"
         if not reading.skip_broken:
             raise ValueError(
-                f"{pictures} and {labels}: {text}. Add what is missing, remove the other, or set "
-                "data.skip_broken."
+                f"{where}: {text}. Add what is missing, remove the other, or set data.skip_broken."
             )
-        warnings.warn(f"{pictures} and {labels}: {text}; left out", stacklevel=2)
-    return tuple((sides[0][stem], sides[1][stem]) for stem in sides[0] if stem in sides[1])
+        warnings.warn(f"{where}: {text}; left out", stacklevel=3)
+    return tuple((file, labels[key]) for key, file in pictures.items() if key in labels)
 
 
 SUFFIX = re.compile(
@@ -273,13 +329,19 @@ def read_text(file: Path, what: str) -> str:
         raise ValueError(f"{file} is no UTF-8 text: {error.reason}. Save it as UTF-8.") from error
 
 
+def read_names(file: Path, what: str) -> Any:
+    """The value of a short JSON file; `what` as in `read_text`."""
+    text = read_text(file, what)
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON: {error}") from error
+
+
 def _car_parts(folder: Path, split: str) -> Segmented:
     """The split is how file names begin: "train" or "test"."""
     file = folder / "labels.json"
-    try:
-        content = json.loads(read_text(file, "lists the parts"))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{file} is no JSON: {error}") from error
+    content = read_names(file, "lists the parts")
     names = content.get("labels") if isinstance(content, dict) else content
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
         raise ValueError(f"{file} is no list of names")

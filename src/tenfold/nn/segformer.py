@@ -1,0 +1,40 @@
+"""The head of SegFormer (Xie et al. 2021, arXiv 2105.15203, sec. 3.2): linear layers alone.
+
+Names of parameters are those of the official code (NVlabs/SegFormer,
+mmseg/models/decode_heads/segformer_head.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .aspp import ConvNorm, LinearEmbed
+from .uperhead import enlarged
+
+
+class SegformerHead(nn.Module):
+    """All levels at the size of the finest, fused pixel by pixel."""
+
+    def __init__(
+        self, widths: Sequence[int], num_classes: int, channels: int = 256, dropout: float = 0.1
+    ) -> None:
+        """`channels` is 256 for B0 and B1 and 768 above in the published models."""
+        super().__init__()
+        self.levels = len(widths)
+        for i, width in enumerate(widths, 1):
+            self.add_module(f"linear_c{i}", LinearEmbed(width, channels))
+        self.linear_fuse = ConvNorm(self.levels * channels, channels, 1)
+        self.dropout = nn.Dropout2d(dropout)
+        self.linear_pred = nn.Conv2d(channels, num_classes, 1)
+
+    def forward(self, maps: Sequence[Tensor]) -> Float[Tensor, "batch class height width"]:
+        """Logits at the size of the finest map, which is the first."""
+        size = (maps[0].shape[2], maps[0].shape[3])
+        embedded = [self.get_submodule(f"linear_c{i}")(x) for i, x in enumerate(maps, 1)]
+        same = [x if x.shape[2:] == size else enlarged(x, size) for x in embedded]
+        # coarsest first, as the official weights have it
+        return self.linear_pred(self.dropout(self.linear_fuse(torch.cat(same[::-1], 1))))

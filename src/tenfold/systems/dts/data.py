@@ -1,0 +1,346 @@
+"""From files to batches: labelled source crops, target crops, and what is said of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from PIL import Image
+from torch import Tensor
+
+from tenfold.core import dist
+from tenfold.core.epochs import Epochs
+from tenfold.core.seed import generator
+from tenfold.core.system import DataUsed
+from tenfold.data import catalog
+from tenfold.data.images import class_maps, maps, mixing, own, segmentation, streets
+from tenfold.data.images.class_statistics import class_statistics
+from tenfold.data.images.decode import read_picture
+from tenfold.data.images.folders import photos_below
+from tenfold.data.images.rare_classes import RareClasses, rare_classes, source_crop
+from tenfold.data.images.segmentation import Segmented
+from tenfold.generated import streets as rendered
+
+from .config import Config, Data, SetName
+from .loss import IGNORED, border
+
+Rgb = UInt8[np.ndarray, "_ _ 3"]
+LabelMap = UInt8[np.ndarray, "_ _"]
+STYLES = {"streets": rendered.DAY, "streets-dusk": rendered.DUSK}
+"""Generated sets -> style of the renderer."""
+MEAN = (124, 116, 104)
+"""Filled in where an image is smaller than a crop: the mean colour, 0 when normalised."""
+SPLIT_SEED = 0
+"""Of the division of a folder of the user's own: the same in all runs."""
+
+
+def find(name: SetName, path: str) -> Path | None:
+    """The folder of a set, or None for one that is generated or not there."""
+    if name in STYLES:
+        return None
+    if name == "folder":
+        if not path:
+            raise ValueError(
+                "a set is named folder; say where it is: --data.source-path or --data.target-path"
+            )
+        if not Path(path).is_dir():
+            raise FileNotFoundError(f"{path} is not a folder")
+        return Path(path)
+    return catalog.find(name, path)
+
+
+def complete(cfg: Config) -> Config:
+    """Choose the data (generated where any is not found) and take the classes from it."""
+    data = cfg.data
+    pairs = ((data.source, data.source_path), (data.target, data.target_path))
+    missing = [name for name, path in pairs if name not in STYLES and find(name, path) is None]
+    if missing:
+        if data.source_path or data.target_path:
+            raise FileNotFoundError(
+                f"data set {missing[0]} was not found; give its folder too, or name another set"
+            )
+        data = replace(data, source="streets", target="streets-dusk")
+        cfg = replace(cfg, data=data)
+    classes = _classes(data, "source", "train")
+    if is_labelled(data):
+        where = (f"the source {data.source}", f"the target {data.target}")
+        class_maps.agree(classes, _classes(data, "target", "test"), where)
+    if cfg.classes and cfg.classes != classes:
+        raise ValueError(
+            f"the run has {len(cfg.classes)} classes ({', '.join(cfg.classes[:4])}, ...), but "
+            f"{data.source} has {len(classes)} ({', '.join(classes[:4])}, ...)"
+        )
+    return replace(cfg, classes=classes)
+
+
+def _classes(data: Data, role: str, split: str) -> tuple[str, ...]:
+    """Names of a set's classes; nothing is rendered for them."""
+    is_generated = _named(data, role)[0] in STYLES
+    return rendered.NAMES if is_generated else labelled(data, role, split).classes
+
+
+# --- sets ----------------------------------------------------------------------------------------
+
+
+def labelled(data: Data, role: str, split: str) -> Segmented:
+    """Images with labels of the source or the target: "train" or "test"."""
+    name, path, size = _named(data, role)
+    if not any(size):
+        size = rendered.SIZE
+    return _opened(name, path, split, data.generated, size, data.test_share)
+
+
+@lru_cache(maxsize=8)
+def _opened(
+    name: SetName, path: str, split: str, generated: tuple[int, int], size: tuple[int, int],
+    test_share: float,
+) -> Segmented:  # fmt: skip
+    folder = find(name, path)
+    if folder is None:
+        count = generated[split == "test"]
+        scenes = [
+            rendered.scene(f"{name}/{split}", row, style=STYLES[name], size=size)
+            for row in range(count)
+        ]
+        return segmentation.of_arrays(rendered.NAMES, scenes)
+    if name == "folder":
+        return own.open_maps(folder, split, test_share, SPLIT_SEED)
+    if name in streets.WHOLE:
+        return streets.open_streets(folder, name, "train")
+    ours = "val" if split == "test" and name == "cityscapes" else split
+    return streets.open_streets(folder, name, ours)
+
+
+def _named(data: Data, role: str) -> tuple[SetName, str, tuple[int, int]]:
+    if role == "source":
+        return data.source, data.source_path, data.source_size
+    return data.target, data.target_path, data.target_size
+
+
+def is_labelled(data: Data) -> bool:
+    """True if the target has labels by which a result can be measured."""
+    folder = find(data.target, data.target_path)
+    return data.target != "folder" or folder is None or bool(maps.find_maps(folder, False))
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Target images without labels."""
+
+    files: tuple[Path, ...] = ()
+    held: Segmented | None = None
+    """Images in memory."""
+
+    def __len__(self) -> int:
+        return len(self.files) if self.held is None else len(self.held)
+
+    def picture(self, row: int) -> Rgb:
+        """An image."""
+        if self.held is not None:
+            return self.held.scene(row)[0]
+        return read_picture(self.files[row])
+
+
+@lru_cache(maxsize=4)
+def target_pictures(data: Data) -> Pictures:
+    """The images that are adapted to; their labels are not opened."""
+    folder = find(data.target, data.target_path)
+    if folder is None:
+        return Pictures(held=labelled(data, "target", "train"))
+    if data.target == "folder" and is_labelled(data):
+        found = labelled(data, "target", "train")
+        return Pictures(tuple(pair[0] for pair in found.files))
+    if data.target == "folder":
+        return Pictures(tuple(photos_below(folder)))
+    return Pictures(tuple(streets.pictures_of(folder, data.target, "train")))
+
+
+def source_pixels(data: Data) -> Int64[np.ndarray, "image class"]:
+    """Pixels of each class in each labelled source image."""
+    folder = find(data.source, data.source_path)
+    return class_statistics(labelled(data, "source", "train"), folder)
+
+
+def used(data: Data) -> DataUsed:
+    """The data that results rest on: source and target."""
+    names = f"{data.source} to {data.target}"
+    if data.source in STYLES and data.target in STYLES:
+        note = "streets of our own renderer; the target is a second style of it"
+        return DataUsed(names, "generated", note, "MIT")
+    if data.target in STYLES or data.target == "folder":
+        return DataUsed(names, "real", "images of your own", "your own")
+    entry = catalog.entry(data.target)
+    return DataUsed(names, entry.kind, f"labels of {data.source}", entry.licence)
+
+
+# --- views ---------------------------------------------------------------------------------------
+
+
+def resized(picture: Rgb, size: tuple[int, int]) -> Rgb:
+    """An image at height and width `size`, bilinear; (0, 0) keeps its own."""
+    if not any(size) or picture.shape[:2] == size:
+        return picture
+    image = Image.fromarray(picture)
+    return np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def resized_labels(labels: LabelMap, size: tuple[int, int]) -> LabelMap:
+    """Labels at height and width `size`, without interpolation; (0, 0) keeps theirs."""
+    if not any(size) or labels.shape == size:
+        return labels
+    return np.asarray(Image.fromarray(labels).resize(size[::-1], Image.Resampling.NEAREST))
+
+
+def padded(part: np.ndarray, size: tuple[int, int], value: Any) -> np.ndarray:
+    """A crop filled up to its size at the right and below."""
+    if part.shape[:2] == size:
+        return part
+    whole = np.empty((*size, *part.shape[2:]), dtype=part.dtype)
+    whole[:] = value
+    whole[: part.shape[0], : part.shape[1]] = part
+    return whole
+
+
+def normalised(
+    pictures: list[Rgb],
+) -> Float[Tensor, "batch 3 height width"]:
+    """Images of bytes as networks take them."""
+    stacked = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+    return mixing.normalise(stacked.contiguous() / 255)
+
+
+# --- batches -------------------------------------------------------------------------------------
+
+
+class Batches:
+    """Batches of a run, each a function of (seed, index) and of the process's share."""
+
+    def __init__(self, cfg: Config) -> None:
+        self.cfg, data = cfg, cfg.data
+        self.source = labelled(data, "source", "train")
+        self.few = self._few()
+        self.rare: RareClasses | None = None
+        if data.rare_temperature and cfg.host.name != "dacs":
+            self.rare = rare_classes(source_pixels(data), data.rare_temperature, data.rare_pixels)
+        self.targets = Pictures() if cfg.method == "source" else target_pictures(data)
+        self._sides: dict[str, Epochs] = {}
+
+    def _few(self) -> Segmented | None:
+        """The labelled target images that join the supervised loss."""
+        count = self.cfg.data.target_labels
+        if not count:
+            return None
+        found = labelled(self.cfg.data, "target", "train")
+        if count > len(found):
+            raise ValueError(
+                f"data.target_labels is {count}, but the target has {len(found)} labelled images"
+            )
+        return found.at(range(count))
+
+    def _places(self) -> list[int]:
+        size = self.cfg.data.batch_size
+        return list(range(size))[dist.current().share(size)]
+
+    def supervised(self, index: int) -> dict[str, Any]:
+        """Source crops alone, for the stage before adaptation."""
+        images, labels = self._labelled_crops("pre-training", 1, index)
+        return {"index": index, "places": self._places(), "source1": images, "labels1": labels}
+
+    def adaptation(self, sides: str, index: int) -> dict[str, Any]:
+        """Source crops of each group, and the target crops of both.
+
+        Args:
+            sides: "a", or "ab" where target images are mixed with target images.
+            index: Number of the micro-batch.
+        """
+        found: dict[str, Any] = {"index": index, "places": self._places()}
+        groups = 2 if self.cfg.method == "dts" else 1
+        for group in range(1, groups + 1):
+            images, labels = self._labelled_crops("source", group, index)
+            found |= {f"source{group}": images, f"labels{group}": labels}
+        for side in sides:
+            images, valid = self._target_crops(side, index)
+            found |= {f"target_{side}": images, f"valid_{side}": valid}
+        return found
+
+    def _rows(self, what: str, count: int, index: int) -> list[int]:
+        """This process's rows of a batch that goes through a set in random order."""
+        if what not in self._sides:
+            size = self.cfg.data.batch_size
+            self._sides[what] = Epochs(count, size, self.cfg.seed, what, repeats=True)
+        rows: list[int] = self._sides[what].rows(index)[self._places()].tolist()
+        return rows
+
+    def _labelled_crops(
+        self, what: str, group: int, index: int
+    ) -> tuple[Float[Tensor, "batch 3 height width"], UInt8[Tensor, "batch height width"]]:
+        places = self._places()
+        rows = [-1] * len(places)
+        if self.rare is None:
+            rows = self._rows(f"{what} {group}", len(self.source), index)
+        views = [
+            self._labelled_crop(row, generator(self.cfg.seed, what, group, index, place))
+            for row, place in zip(rows, places, strict=True)
+        ]
+        pictures, labels = zip(*views, strict=True)
+        return normalised(list(pictures)), torch.from_numpy(np.stack(labels))
+
+    def _labelled_crop(self, row: int, draw: torch.Generator) -> tuple[Rgb, LabelMap]:
+        """A crop of the source, or, half of the time, of a labelled target image if there are."""
+        data, wanted, least = self.cfg.data, IGNORED, 0.0
+        found, size = self.source, data.source_size
+        if self.few is not None and bool(torch.rand((), generator=draw) < 0.5):
+            found, size = self.few, data.target_size
+            row = int(torch.randint(len(found), (), generator=draw))
+        elif self.rare is not None:
+            wanted, row = self.rare.draw(draw)
+            least = data.rare_pixels * data.rare_share
+        picture, labels = found.scene(row)
+        labels = resized_labels(labels, size)
+        top, left = source_crop(labels, data.crop, draw, wanted, least)
+        return _cut(resized(picture, size), labels, data.crop, top, left, draw)
+
+    def _target_crops(
+        self, side: str, index: int
+    ) -> tuple[Float[Tensor, "batch 3 height width"], Bool[Tensor, "batch height width"]]:
+        rows = self._rows(f"target {side}", len(self.targets), index)
+        views = [
+            self._target_crop(row, generator(self.cfg.seed, "target", side, index, place))
+            for row, place in zip(rows, self._places(), strict=True)
+        ]
+        pictures, valid = zip(*views, strict=True)
+        return normalised(list(pictures)), torch.from_numpy(np.stack(valid)) > 0
+
+    def _target_crop(self, row: int, draw: torch.Generator) -> tuple[Rgb, LabelMap]:
+        """A crop, and 1 where its pseudo labels count."""
+        data = self.cfg.data
+        picture = resized(self.targets.picture(row), data.target_size)
+        height, width = picture.shape[:2]
+        margins = data.border if data.border_of == "image" else (0, 0, 0, 0)
+        valid = border(height, width, margins).numpy().astype(np.uint8)
+        shares = torch.rand(2, generator=draw, dtype=torch.float64).tolist()
+        room = [
+            max(0, side - wanted) + 1 for side, wanted in zip(valid.shape, data.crop, strict=True)
+        ]
+        top, left = (int(share * count) for share, count in zip(shares, room, strict=True))
+        shown, known = _cut(picture, valid, data.crop, top, left, draw, outside=0)
+        if data.border_of == "crop":
+            known = known * border(*data.crop, data.border).numpy()
+        return shown, known
+
+
+def _cut(
+    picture: Rgb, labels: LabelMap, crop: tuple[int, int], top: int, left: int,
+    draw: torch.Generator, outside: int = IGNORED,
+) -> tuple[Rgb, LabelMap]:  # fmt: skip
+    """A crop of both, mirrored half of the time."""
+    part = slice(top, top + crop[0]), slice(left, left + crop[1])
+    shown, known = padded(picture[part], crop, MEAN), padded(labels[part], crop, outside)
+    if bool(torch.rand((), generator=draw) < 0.5):
+        shown, known = shown[:, ::-1], known[:, ::-1]
+    return np.ascontiguousarray(shown), np.ascontiguousarray(known)

@@ -1,0 +1,95 @@
+"""Predictions for images of a user, in three passes: read, predict, write.
+
+An image goes through all three before the next one is read, so that memory is that of one image
+whatever a folder holds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tenfold.core import dist
+from tenfold.core.divide import divided
+from tenfold.data.images.decode import read_picture
+from tenfold.data.images.folders import photos_below
+from tenfold.printable import printable
+from tenfold.viz.predictions import Trained, output_name, spread
+
+from .config import Config, PredictOptions
+from .inference import answer, confidence_map, label_map
+from .model import Networks
+from .write import SHOWN, Record, write_folder, write_image
+
+
+def predict_files(
+    networks: Networks,
+    cfg: Config,
+    inputs: Path,
+    out: Path,
+    options: PredictOptions,
+    trained: Trained,
+) -> list[Path]:
+    """Label an image, or each image of a folder and of the folders in it.
+
+    The processes of a job share the images; each writes the results of its own, the first one
+    writes table, film and page.
+
+    Args:
+        networks: Students and teachers.
+        cfg: Their configuration.
+        inputs: An image, or a folder of images or frames of a film. Those of a folder that cannot
+            be read are listed with the reason.
+        out: Folder to write to.
+        options: What is asked for.
+        trained: What the page says of the run.
+
+    Returns:
+        The files that were written, the page last; on processes after the first none.
+
+    Raises:
+        ValueError: There is no image, a lone one cannot be read, or none of a folder.
+    """
+    asked = networks.deployed if options.network == "deployed" else options.network
+    members = networks.members(asked)
+    networks.eval()
+    files = _listed(inputs, out)
+    shown = set(spread(range(len(files)), SHOWN))
+
+    def work(row: int) -> Record:
+        file, name, output = files[row]
+        try:
+            image = read_picture(file)
+        except (ValueError, OSError) as error:  # OSError: it is gone, or may not be read
+            if not inputs.is_dir():
+                raise
+            return Record(name, problem=printable(str(error)))
+        found = answer(members, image, cfg.data.target_size)
+        height, width = image.shape[:2]
+        labels = label_map(found, height, width)
+        sure = confidence_map(found, height, width)
+        share = float(np.mean(sure >= 255 * cfg.host.threshold))
+        kept = sure if options.confidence else None
+        return write_image(image, labels, kept, share, name, out / output, cfg, row in shown)
+
+    records = divided(len(files), work, "pictures" if len(files) > 1 else "")
+    if all(record.problem for record in records):
+        raise ValueError(f"{inputs}: none of {len(records)} pictures can be read")
+    if not dist.current().is_first:
+        return []
+    return write_folder(records, inputs, out, cfg, options, asked, trained)
+
+
+def _listed(inputs: Path, out: Path) -> list[tuple[Path, str, str]]:
+    """Files to predict from, their names in table and page, and how names of results begin."""
+    if not inputs.is_dir():
+        return [(inputs, printable(inputs.name), printable(inputs.stem))]
+    if out.resolve() == inputs.resolve():
+        raise ValueError(f"results would lie among the pictures of {inputs}; choose another --out")
+    files = photos_below(inputs, aside=out)
+    names = [file.relative_to(inputs) for file in files]
+    return [
+        (file, printable(name.as_posix()), output_name(name))
+        for file, name in zip(files, names, strict=True)
+    ]

@@ -1,0 +1,210 @@
+"""Results of predictions as files: label maps, overlays, confidence, a film, a table, a page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from tenfold.core.checkpoint import write_bytes
+from tenfold.viz import fonts, overlays, plots
+from tenfold.viz.colours import palette
+from tenfold.viz.overlays import Rgb
+from tenfold.viz.page import Figure, Section, uri
+from tenfold.viz.predictions import Trained, spread, write_predictions, write_table
+
+from .config import Config, PredictOptions
+
+SHOWN = 24
+"""Images on the page, at most; the table and single files have all."""
+HEIGHT = 200
+"""Pixels of an image's height on the page."""
+FRAMES = 100
+"""Frames of the film, at most: evenly from the first to the last."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """The part of an answer that is kept when the next image is read."""
+
+    name: str
+    shares: Sequence[tuple[str, float]] = ()
+    """Classes and their share of the image, the largest first."""
+    sure: float = 0.0
+    """Share of pixels whose class has at least the probability `host.threshold`."""
+    problem: str = ""
+    """Reason why it cannot be read."""
+    written: Sequence[Path] = ()
+    row: Sequence[Rgb] = ()
+    """Small image, overlay and confidence, of those that the page shows."""
+
+    def text(self) -> str:
+        """Return what is said of the image in one line."""
+        return ", ".join(f"{name} {100 * share:.0f} %" for name, share in self.shares[:4])
+
+
+def write_image(
+    image: Rgb,
+    labels: UInt8[np.ndarray, "height width"],
+    confidence: UInt8[np.ndarray, "height width"] | None,
+    sure: float,
+    name: str,
+    output: Path,
+    cfg: Config,
+    shown: bool,
+) -> Record:
+    """Write an image's label map, overlay and confidence map.
+
+    Args:
+        image: The image itself.
+        labels: Class of each pixel.
+        confidence: Probability of each pixel's class, 0 to 255; None writes none.
+        sure: Share of pixels that are sure.
+        name: How table and page call it.
+        output: Beginning of the names of its files.
+        cfg: Configuration of the run, for its classes.
+        shown: Whether it is among those on the page.
+    """
+    count = len(cfg.classes)
+    overlay = overlays.blend(image, labels, count)
+    contents = {"labels": _palette_png(labels, count), "overlay": overlays.png(overlay)}
+    if confidence is not None:
+        contents["confidence"] = _grey_png(confidence)
+    written = []
+    for kind, content in contents.items():
+        written.append(output.with_name(f"{output.name}-{kind}.png"))
+        write_bytes(written[-1], content)
+    values, pixels = np.unique(labels, return_counts=True)
+    order = pixels.argsort()[::-1]
+    shares = [(cfg.classes[values[i]], float(pixels[i] / labels.size)) for i in order]
+    row: list[Rgb] = []
+    if shown:
+        row = [overlays.fitted(one, HEIGHT) for one in (image, overlay)]
+        if confidence is not None:
+            row.append(overlays.fitted(np.repeat(confidence[..., None], 3, 2), HEIGHT))
+    return Record(name, shares, sure, written=written, row=row)
+
+
+def _palette_png(labels: UInt8[np.ndarray, "height width"], count: int) -> bytes:
+    """Class numbers as a palette PNG, which viewers show in colours."""
+    image = Image.fromarray(labels, "P")
+    image.putpalette(palette(count).tobytes())
+    return _encoded(image)
+
+
+def _grey_png(values: UInt8[np.ndarray, "height width"]) -> bytes:
+    return _encoded(Image.fromarray(values))
+
+
+def _encoded(image: Image.Image) -> bytes:
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return content.getvalue()
+
+
+# --- of all images -----------------------------------------------------------------------------
+
+
+def write_folder(
+    records: Sequence[Record],
+    inputs: Path,
+    out: Path,
+    cfg: Config,
+    options: PredictOptions,
+    network: str,
+    trained: Trained,
+) -> list[Path]:
+    """Write what there is once: table, class histogram, film, and the page, which is last."""
+    good = [record for record in records if not record.problem]
+    files = [_table(records, cfg.classes, out / "predictions.csv")]
+    files += [path for record in good for path in record.written]
+    means = {name: 100 * mean for name, mean in _mean_shares(good, cfg.classes).items()}
+    files.append(out / "classes.png")
+    histogram = plots.bars({"share": means}, ylabel="% of pixels")
+    write_bytes(files[-1], histogram)
+    if options.fps and len(good) > 1:
+        files.append(out / "film.gif")
+        write_bytes(files[-1], _film(good, options.fps))
+    shown = [record for record in good if record.row]
+    figures = [
+        Figure(
+            uri(overlays.row_jpeg(record.row, HEIGHT), "image/jpeg"),
+            caption=f"{record.name}: {record.text()}",
+            alt=f"Classes of {record.name}",
+        )
+        for record in shown
+    ]
+    legend = overlays.legend(cfg.classes, _found(good, cfg.classes), 700)
+    key = Figure(uri(overlays.png(legend), "image/png"), alt="classes")
+    sections = [
+        Section("Segmentation", text=["Picture, classes, confidence."], figures=[*figures, key]),
+        Section(
+            "Classes",
+            text=["Share of all pixels, the mean over the pictures."],
+            figures=[Figure(uri(histogram, "image/png"), alt="share of each class")],
+        ),
+    ]
+    page = write_predictions(
+        out,
+        inputs,
+        trained,
+        sections,
+        lead=f"{len(good)} pictures, by {network}",
+        count=len(records),
+        problems=[record.problem for record in records if record.problem],
+        meaning=[
+            "Confidence is the probability of each pixel's class, white for 1; after "
+            "self-training it is often too high.",
+            *(f"On pictures, {line}: no font here can draw it."
+              for line in fonts.meanings(cfg.classes)),
+        ],
+    )  # fmt: skip
+    return [*files, page]
+
+
+def _mean_shares(good: Sequence[Record], classes: Sequence[str]) -> dict[str, float]:
+    """Mean share of each class over the images."""
+    totals = dict.fromkeys(classes, 0.0)
+    for record in good:
+        for name, share in record.shares:
+            totals[name] += share / len(good)
+    return totals
+
+
+def _found(good: Sequence[Record], classes: Sequence[str]) -> list[int]:
+    """Places of the classes that occur."""
+    names = {name for record in good for name, _ in record.shares}
+    return [place for place, name in enumerate(classes) if name in names]
+
+
+def _film(good: Sequence[Record], fps: float) -> bytes:
+    """Overlays one after the other, all of the size of the first, as a GIF."""
+    frames: list[Rgb] = []
+    for record in spread(list(good), FRAMES):
+        file = next(path for path in record.written if path.name.endswith("-overlay.png"))
+        with Image.open(file) as image:
+            frame = image.convert("RGB")
+        size = frames[0].shape[1::-1] if frames else _film_size(frame)
+        frames.append(np.asarray(frame.resize(size, Image.Resampling.BILINEAR)))
+    return plots.animation_gif(frames, fps)
+
+
+def _film_size(frame: Image.Image) -> tuple[int, int]:
+    height = min(frame.height, 2 * HEIGHT)
+    return max(1, round(frame.width * height / frame.height)), height
+
+
+def _table(records: Sequence[Record], classes: Sequence[str], path: Path) -> Path:
+    """Write a row an image: share of sure pixels, and of each class."""
+    rows = []
+    for one in records:
+        of_class = dict(one.shares)
+        cells = [f"{of_class.get(name, 0.0):.4f}" for name in classes]
+        sure = "" if one.problem else f"{one.sure:.4f}"
+        rows.append([one.name, sure, *([""] * len(classes) if one.problem else cells), one.problem])
+    return write_table(path, ["file", "sure", *classes, "problem"], rows)

@@ -1,0 +1,195 @@
+"""Measures and predictions: against a plain count, and for folders as users have them."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import config, options
+
+from tenfold.data.images.class_maps import CITYSCAPES_NAMES, SYNTHIA_13, SYNTHIA_16
+from tenfold.generated import streets
+from tenfold.systems.dts import evaluation
+from tenfold.systems.dts.config import PredictOptions
+from tenfold.systems.dts.system import Dts
+
+pytestmark = pytest.mark.usefixtures("generated_only")
+
+
+@pytest.fixture(scope="module")
+def system() -> Dts:
+    """An untrained system: what it says does not matter here."""
+    patch = pytest.MonkeyPatch()
+    patch.delenv("TENFOLD_DATA", raising=False)
+    torch.manual_seed(0)
+    found = Dts(config("dts", "demo", options("dts")))
+    patch.undo()
+    return found
+
+
+def test_means_of_synthia_are_over_16_and_13_classes() -> None:
+    draw = torch.Generator().manual_seed(0)
+    counts = torch.randint(0, 50, (19, 19), generator=draw)
+    for name in ("terrain", "truck", "train"):  # they do not occur
+        row = CITYSCAPES_NAMES.index(name)
+        counts[row] = 0
+        counts[:, row] = 0
+    cfg = Dts.recipes["paper-synthia"]
+    found = evaluation.measures(counts, replace(cfg, classes=CITYSCAPES_NAMES), "deployed")
+    plain = counts.double().numpy()
+    with np.errstate(invalid="ignore"):
+        each = plain.diagonal() / (plain.sum(0) + plain.sum(1) - plain.diagonal())
+    for title, names in (("mIoU16", SYNTHIA_16), ("mIoU13", SYNTHIA_13)):
+        mean = 100 * np.mean([each[CITYSCAPES_NAMES.index(name)] for name in names])
+        assert found[f"iou/deployed/{title}"] == pytest.approx(mean)
+    assert found["iou/deployed/mIoU"] == pytest.approx(100 * np.nanmean(each))
+    assert "class/terrain/deployed" not in found and "class/road/deployed" in found
+
+
+def test_every_network_is_measured(system: Dts) -> None:
+    found = system.evaluate()
+    names = {"deployed", "student1", "student2", "teacher1", "teacher2", "ensemble"}
+    assert {key.split("/")[1] for key in found.metrics if key.startswith("iou/")} == names
+    pixels = 3 * 48 * 64
+    assert all(int(counts.sum()) == pixels for counts in found.details.confusion.values())
+    assert found.metrics["iou/deployed/mIoU"] == found.metrics["iou/student2/mIoU"]
+    with pytest.raises(ValueError, match="unknown split 'val'"):
+        system.evaluate("val")
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Frames of several sizes in two folders, and one that is broken."""
+    folder = tmp_path_factory.mktemp("frames")
+    (folder / "c").mkdir()
+    for number, name in enumerate(["a.png", "b.png", "c/a.png"]):
+        picture = streets.scene("frames", number, size=(40 + 7 * number, 64))[0]
+        Image.fromarray(picture).save(folder / name)
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8 nothing")
+    return folder
+
+
+def test_a_folder_of_frames_has_maps_table_film_and_page(
+    system: Dts, frames: Path, tmp_path: Path
+) -> None:
+    files = system.predict(frames, tmp_path, PredictOptions(network="ensemble"))
+    names = {file.relative_to(tmp_path).as_posix() for file in files}
+    kinds = ("labels", "overlay", "confidence")
+    assert {f"c/a.png-{kind}.png" for kind in kinds} | {"film.gif", "classes.png"} <= names
+    labels = np.asarray(Image.open(tmp_path / "b.png-labels.png"))
+    assert labels.shape == (47, 64) and labels.max() < len(system.cfg.classes)
+    assert Image.open(tmp_path / "film.gif").n_frames >= 1
+    rows = list(csv.DictReader((tmp_path / "predictions.csv").open()))
+    assert [row["file"] for row in rows] == ["a.png", "b.png", "broken.jpg", "c/a.png"]
+    whole = [row for row in rows if not row["problem"]]
+    for row in whole:
+        assert sum(float(row[name]) for name in system.cfg.classes) == pytest.approx(1, abs=1e-2)
+    assert len(whole) == 3 and "broken.jpg" in rows[2]["problem"]
+    assert "1 of 4 files cannot be read" in files[-1].read_text()
+
+
+def test_a_lone_picture_keeps_its_name(system: Dts, frames: Path, tmp_path: Path) -> None:
+    options = PredictOptions(network="teacher1", confidence=False)
+    files = system.predict(frames / "a.png", tmp_path, options)
+    names = {file.name for file in files}
+    assert {"a-labels.png", "a-overlay.png"} <= names and "a-confidence.png" not in names
+    with pytest.raises(ValueError, match=r"broken\.jpg"):
+        system.predict(frames / "broken.jpg", tmp_path / "other")
+    with pytest.raises(ValueError, match="results would lie among"):
+        system.predict(frames, frames)
+
+
+def test_a_network_that_the_run_has_not_is_refused(system: Dts, tmp_path: Path) -> None:
+    words = [*options("dts"), "--groups.deploy", "student1"]
+    alone = Dts(config("dts", "demo-baseline", words))
+    Image.fromarray(streets.scene("one", 0, size=(48, 64))[0]).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="has no student2; it has student1, teacher1"):
+        alone.predict(tmp_path / "a.png", tmp_path / "out", PredictOptions(network="student2"))
+
+
+def own_set(folder: Path, classes: tuple[str, ...], labelled: bool = True, count: int = 4) -> Path:
+    """A folder of a user: images, and index masks where there are some."""
+    images = folder / "images" if labelled else folder
+    for index in range(count):
+        picture, labels = streets.scene(folder.name, index, size=(48, 64))
+        for place, pixels in ((images, picture), (folder / "masks", labels))[: 1 + labelled]:
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(place / f"{index}.png")
+    if labelled:
+        (folder / "classes.txt").write_text("\n".join(classes))
+    return folder
+
+
+def of_folders(source: Path, target: Path, *words: str) -> Dts:
+    own = ["--data.source", "folder", "--data.source-path", str(source), *words]
+    own += ["--data.target", "folder", "--data.target-path", str(target)]
+    return Dts(config("dts", "demo", [*options("dts"), *own]))
+
+
+def test_a_target_without_labels_is_measured_on_the_source(tmp_path: Path) -> None:
+    source = own_set(tmp_path / "source", streets.NAMES)
+    target = own_set(tmp_path / "target", streets.NAMES, labelled=False, count=1)
+    system = of_folders(source, target)
+    batch = next(system.stages()).batches(0)  # of one image alone
+    assert batch["target_a"].shape == (2, 3, 32, 32)
+    assert system.evaluate().metrics["iou/deployed/mIoU"] >= 0
+    assert "the target has no labels: measured on held-out source images" in system.notes()
+
+
+def test_classes_that_differ_and_a_source_without_labels_are_refused(tmp_path: Path) -> None:
+    source = own_set(tmp_path / "source", streets.NAMES)
+    names = (*streets.NAMES[:-1], "wheelbarrow")
+    with pytest.raises(ValueError, match="only the target folder has wheelbarrow"):
+        of_folders(source, own_set(tmp_path / "target", names))
+    bare = own_set(tmp_path / "bare", (), labelled=False)
+    with pytest.raises((ValueError, FileNotFoundError), match="bare"):
+        of_folders(bare, source)
+
+
+def test_a_source_of_ignored_pixels_alone_is_refused(tmp_path: Path) -> None:
+    source = own_set(tmp_path / "source", streets.NAMES)
+    for file in (source / "masks").iterdir():
+        Image.fromarray(np.full((48, 64), 255, dtype=np.uint8)).save(file)
+    with pytest.raises(ValueError, match="no picture has a labelled pixel"):
+        next(of_folders(source, source).stages())
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_an_official_checkpoint_becomes_a_run(prefix: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    words = ["--model.heads", "1", "2", "5", "8", "--model.dims", "8", "8", "10", "16"]
+    given = Dts(config("dts", "demo", [*options("dts"), *words])).model.student(2)
+    state = {f"{prefix}{key}": value for key, value in given.state_dict().items()}
+    if prefix:
+        state |= {f"ema_{key}": 2 * value for key, value in state.items()}
+    torch.save({"meta": {}, "state_dict": state}, tmp_path / "official.pth")
+    made, account = Dts.convert(tmp_path / "official.pth")
+    account.require_complete()
+    images = torch.randn(1, 3, 32, 64)
+    with torch.no_grad():
+        wanted = given.eval()(images).fused
+        assert torch.equal(made.model.student(1).eval()(images).fused, wanted)
+    encoder = {k.removeprefix("backbone."): v for k, v in given.state_dict().items()
+               if k.startswith("backbone.")}  # fmt: skip
+    torch.save(encoder, tmp_path / "mit.pth")
+    with pytest.raises(ValueError, match="has an encoder alone; train from it"):
+        Dts.convert(tmp_path / "mit.pth")
+    words += ["--start", str(tmp_path / "mit.pth")]
+    begun = Dts(config("dts", "demo", [*options("dts"), *words]))
+    next(begun.stages())
+    for name in begun.model.names():
+        own = begun.model.named(name).backbone.state_dict()
+        assert all(torch.equal(own[key], value) for key, value in encoder.items())
+
+
+def test_target_statistics_are_a_row_of_source_only() -> None:
+    words = [*options("dts"), "--method", "source", "--groups.deploy", "student1"]
+    torch.manual_seed(0)
+    found = Dts(config("dts", "demo", words)).evaluate()
+    assert evaluation.TARGET_STATISTICS in found.baselines
+    assert found.baselines[evaluation.TARGET_STATISTICS] != found.metrics
