@@ -119,6 +119,8 @@ def from_run(name: str, cls: type[System[Any]], path: Path) -> tuple[str, Any]:
 
     kind = type(next(iter(cls.recipes.values())))
     file = path / "config.json" if path.is_dir() else path
+    if not file.exists():
+        raise FileNotFoundError(f"--config {path} is not a run folder, its config.json or weights")
     if file.suffix == ".safetensors":
         system, values, recipe = *checkpoint.read_header(file), "config"
     else:

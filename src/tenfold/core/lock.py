@@ -66,6 +66,8 @@ def sweep(folder: Path) -> None:
 
 def _made(folder: Path) -> list[Path]:
     """Make a folder; the folders that were not there, the innermost first."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give a folder, or the name of a new one")
     absent = [p for p in (folder, *folder.parents) if not p.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     return absent

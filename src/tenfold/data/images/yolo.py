@@ -59,7 +59,9 @@ def find_yolo(folder: Path, follow_links: bool = False) -> YoloFiles | None:
     if "train" not in parts:
         parts = _by_folders(folder, follow_links)
     every = [picture for pictures in parts.values() for picture in pictures]
-    if not any(_is_label(label_of(picture)) for picture in every):
+    # who names classes in data.yaml means YOLO, even if no label can be read
+    means_it = _is_there if "names" in content else _is_label
+    if not any(means_it(label_of(picture)) for picture in every):
         return None
     return YoloFiles(
         about[0] if about else folder, _names(folder, content), parts, "kpt_shape" in content
