@@ -261,11 +261,13 @@ def systems_table() -> list[str]:
     for name, entry in SYSTEMS.items():
         (file, alt), small = picture(name), f"docs/pictures/small/{name}"
         thumb = next((end for end in (".png", ".gif") if (ROOT / f"{small}{end}").exists()), "")
-        image = f'<img src="{small}{thumb}" width="150" alt="{alt}">' if thumb else ""
+        image = [
+            f'<td width="150"><a href="docs/pictures/{file}">',
+            f'<img src="{small}{thumb}" width="150" alt="{alt}"></a></td>',
+        ]
         lines += [
             "<tr>",
-            f'<td width="150"><a href="docs/pictures/{file}">',
-            f"{image}</a></td>",
+            *(image if thumb else ['<td width="150"></td>']),
             f'<td><b><a href="docs/systems/{name}.md">{name}</a></b>: {entry.task}<br>',
             *verdicts(read("claims", name).get("claims", [])),
             "</td></tr>",
