@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ast
-import fcntl
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -80,31 +78,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory):
-    """A function system -> its tiny run on generated data, made once; tests must not change it.
-
-    Processes of pytest-xdist share the work: the first that asks trains, the others copy.
-    """
-    root = tmp_path_factory.getbasetemp()
-    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-    copies: dict[str, Path] = {}
+    """A function system -> its tiny run on generated data, made once; tests must not change it."""
+    folders: dict[str, Path] = {}
 
     def make(system: str) -> Path:
-        if system in copies:
-            return copies[system]
-        from tiny import options
+        if system not in folders:
+            from tiny import options
 
-        from tenfold.cli import main
+            from tenfold.cli import main
 
-        run = root / "made" / system
-        run.parent.mkdir(exist_ok=True)
-        with (run.parent / f"{system}.lock").open("w") as lock, pytest.MonkeyPatch.context() as own:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (run / "report.html").exists():
-                own.setenv("TENFOLD_DATA", str(tmp_path_factory.mktemp("no-data")))
+            folder = tmp_path_factory.mktemp("made")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("TENFOLD_DATA", str(tmp_path_factory.mktemp("no-data")))
+                run = folder / system
                 main(["train", system, "demo", *options(system), "--run.folder", str(run)])
-        copies[system] = tmp_path_factory.mktemp("made") / system
-        shutil.copytree(run, copies[system])
-        return copies[system]
+            folders[system] = run
+        return folders[system]
 
     return make
 
