@@ -36,24 +36,6 @@ Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Run the command line here: exit code, stdout, stderr."""
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def run_words(*words: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main([str(w) for w in words])
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run_words
-
-
-@pytest.fixture
 def spgsn(made: Made) -> Path:
     """A finished run that must not be changed."""
     return made("spgsn")

@@ -32,24 +32,6 @@ SYSTEMS = tuple(systems.SYSTEMS)
 HOSTILE = "a\x1b]0;owned\x07\x1b[31m\u202e"
 
 
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Run the command line here: exit code, stdout, stderr."""
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def run_words(*words: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main([str(word) for word in words])
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run_words
-
-
 def assert_wrong(done: tuple[int, str, str], *words: str, code: int = 2) -> None:
     """The exit code, one line on stderr and these words in it."""
     assert done[0] == code, done[2]

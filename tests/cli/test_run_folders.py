@@ -14,7 +14,6 @@ import torch
 from tiny import options, walker_npz
 
 import tenfold
-from tenfold import cli
 from tenfold.core import checkpoint, lock, run_folder
 from tenfold.files import read_object, sum_of
 from tenfold.runner import train as runs
@@ -22,24 +21,6 @@ from tenfold.runner.outputs import made_by
 
 pytestmark = pytest.mark.usefixtures("generated_only")
 Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Run the command line here: exit code, stdout, stderr."""
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def run_words(*words: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main([str(w) for w in words])
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run_words
 
 
 @pytest.fixture
