@@ -135,6 +135,15 @@ def png(picture: Rgb) -> bytes:
     return content.getvalue()
 
 
+def label_png(labels: UInt8[np.ndarray, "height width"], count: int) -> bytes:
+    """Class numbers below `count` as a palette PNG, which viewers show in colours."""
+    image = Image.fromarray(labels, "P")
+    image.putpalette(palette(count).tobytes())
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return content.getvalue()
+
+
 def sheet(
     rows: Sequence[Sequence[Rgb]],
     titles: Sequence[str] = (),

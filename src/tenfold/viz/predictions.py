@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -47,6 +47,40 @@ def output_name(relative: Path) -> str:
         return name
     digest = hashlib.blake2b(os.fsencode(name), digest_size=4).hexdigest()
     return "/".join(part[: LONGEST // 4] for part in parts) + f"~{digest}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to predict from."""
+
+    file: Path
+    name: str
+    """Name in tables and pages."""
+    output: str
+    """Beginning of the names of its results."""
+
+
+def sources(inputs: Path, out: Path, below: Callable[..., list[Path]]) -> list[Source]:
+    """Find the images to predict from; results of earlier predictions are none of them.
+
+    Args:
+        inputs: An image, or a folder.
+        out: Folder of the results.
+        below: Lists the images of a folder and of those in it, but for the folder `aside`.
+
+    Raises:
+        ValueError: There is none, or `out` would mix results with them.
+    """
+    if not inputs.is_dir():
+        return [Source(inputs, printable(inputs.name), printable(inputs.stem))]
+    if out.resolve() == inputs.resolve():
+        raise ValueError(f"results would lie among the pictures of {inputs}; choose another --out")
+    files = below(inputs, aside=out)
+    names = [file.relative_to(inputs) for file in files]
+    return [
+        Source(file, printable(name.as_posix()), output_name(name))
+        for file, name in zip(files, names, strict=True)
+    ]
 
 
 def safe_cell(text: str) -> str:

@@ -15,7 +15,7 @@ from tenfold.core.divide import divided
 from tenfold.data.images.decode import read_picture
 from tenfold.data.images.folders import photos_below
 from tenfold.printable import printable
-from tenfold.viz.predictions import Trained, output_name, spread
+from tenfold.viz.predictions import Trained, sources, spread
 
 from .config import Config, PredictOptions
 from .inference import answer, confidence_map, label_map
@@ -54,42 +54,30 @@ def predict_files(
     asked = networks.deployed if options.network == "deployed" else options.network
     members = networks.members(asked)
     networks.eval()
-    files = _listed(inputs, out)
-    shown = set(spread(range(len(files)), SHOWN))
+    images = sources(inputs, out, photos_below)
+    shown = set(spread(range(len(images)), SHOWN))
 
     def work(row: int) -> Record:
-        file, name, output = files[row]
+        source = images[row]
         try:
-            image = read_picture(file)
+            image = read_picture(source.file)
         except (ValueError, OSError) as error:  # OSError: it is gone, or may not be read
             if not inputs.is_dir():
                 raise
-            return Record(name, problem=printable(str(error)))
+            return Record(source.name, problem=printable(str(error)))
         found = answer(members, image, cfg.data.target_size)
         height, width = image.shape[:2]
         labels = label_map(found, height, width)
         sure = confidence_map(found, height, width)
         share = float(np.mean(sure >= 255 * cfg.host.threshold))
         kept = sure if options.confidence else None
-        return write_image(image, labels, kept, share, name, out / output, cfg, row in shown)
+        return write_image(
+            image, labels, kept, share, source.name, out / source.output, cfg, row in shown
+        )
 
-    records = divided(len(files), work, "pictures" if len(files) > 1 else "")
+    records = divided(len(images), work, "pictures" if len(images) > 1 else "")
     if all(record.problem for record in records):
         raise ValueError(f"{inputs}: none of {len(records)} pictures can be read")
     if not dist.current().is_first:
         return []
     return write_folder(records, inputs, out, cfg, options, asked, trained)
-
-
-def _listed(inputs: Path, out: Path) -> list[tuple[Path, str, str]]:
-    """Files to predict from, their names in table and page, and how names of results begin."""
-    if not inputs.is_dir():
-        return [(inputs, printable(inputs.name), printable(inputs.stem))]
-    if out.resolve() == inputs.resolve():
-        raise ValueError(f"results would lie among the pictures of {inputs}; choose another --out")
-    files = photos_below(inputs, aside=out)
-    names = [file.relative_to(inputs) for file in files]
-    return [
-        (file, printable(name.as_posix()), output_name(name))
-        for file, name in zip(files, names, strict=True)
-    ]

@@ -13,7 +13,6 @@ from PIL import Image
 
 from tenfold.core.checkpoint import write_bytes
 from tenfold.viz import fonts, overlays, plots
-from tenfold.viz.colours import palette
 from tenfold.viz.overlays import Rgb
 from tenfold.viz.page import Figure, Section, uri
 from tenfold.viz.predictions import Trained, spread, write_predictions, write_table
@@ -72,7 +71,7 @@ def write_image(
     """
     count = len(cfg.classes)
     overlay = overlays.blend(image, labels, count)
-    contents = {"labels": _palette_png(labels, count), "overlay": overlays.png(overlay)}
+    contents = {"labels": overlays.label_png(labels, count), "overlay": overlays.png(overlay)}
     if confidence is not None:
         contents["confidence"] = _grey_png(confidence)
     written = []
@@ -90,20 +89,9 @@ def write_image(
     return Record(name, shares, sure, written=written, row=row)
 
 
-def _palette_png(labels: UInt8[np.ndarray, "height width"], count: int) -> bytes:
-    """Class numbers as a palette PNG, which viewers show in colours."""
-    image = Image.fromarray(labels, "P")
-    image.putpalette(palette(count).tobytes())
-    return _encoded(image)
-
-
 def _grey_png(values: UInt8[np.ndarray, "height width"]) -> bytes:
-    return _encoded(Image.fromarray(values))
-
-
-def _encoded(image: Image.Image) -> bytes:
     content = io.BytesIO()
-    image.save(content, "PNG")
+    Image.fromarray(values).save(content, "PNG")
     return content.getvalue()
 
 

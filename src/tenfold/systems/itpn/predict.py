@@ -6,7 +6,6 @@ whatever a folder holds. `inference` knows no file, `write` no network.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
@@ -17,23 +16,12 @@ from tenfold.data.images.coco_numbers import read_numbers
 from tenfold.data.images.decode import read_picture
 from tenfold.data.images.folders import photos_below
 from tenfold.printable import printable
-from tenfold.viz.predictions import Trained, output_name, spread
+from tenfold.viz.predictions import Trained, sources, spread
 
 from . import draw
 from .config import Config, PredictOptions
 from .inference import answer
 from .write import SHOWN, Record, write_answer, write_folder
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file to predict from."""
-
-    file: Path
-    name: str
-    """Name in tables and pages."""
-    output: str
-    """Beginning of the names of its results."""
 
 
 def predict_files(
@@ -64,18 +52,18 @@ def predict_files(
     Raises:
         ValueError: There is no image, a lone one cannot be read, or none of a folder.
     """
-    sources = listed(inputs, out)
+    images = sources(inputs, out, photos_below)
     numbers = None
     if options.coco and "detect" in cfg.tasks:  # what does not fit is said before the work
         numbers = read_numbers(Path(options.coco).expanduser())
-        numbers.of_images([source.name for source in sources])
+        numbers.of_images([source.name for source in images])
         numbers.of_classes(cfg.classes)
-    shown = spread(range(len(sources)), SHOWN)
+    shown = spread(range(len(images)), SHOWN)
     inside = {row: place for place, row in enumerate(spread(shown, draw.SHOWN))}
     model.eval()
 
     def work(row: int) -> Record:
-        source = sources[row]
+        source = images[row]
         try:
             image = read_picture(source.file)
         except (ValueError, OSError) as error:  # OSError: it is gone, or may not be read
@@ -85,27 +73,9 @@ def predict_files(
         found = answer(model, cfg, image, options, inside.get(row))
         return write_answer(found, image, source.name, out / source.output, cfg, row in shown)
 
-    records = divided(len(sources), work, "pictures" if len(sources) > 1 else "")
+    records = divided(len(images), work, "pictures" if len(images) > 1 else "")
     if all(record.problem for record in records):
         raise ValueError(f"{inputs}: none of {len(records)} pictures can be read")
     if not dist.current().is_first:
         return []
     return write_folder(records, inputs, out, cfg, options, trained, numbers)
-
-
-def listed(inputs: Path, out: Path) -> list[Source]:
-    """Find the images to predict from; results of earlier predictions are none of them.
-
-    Raises:
-        ValueError: There is none, or `out` would mix results with them.
-    """
-    if not inputs.is_dir():
-        return [Source(inputs, printable(inputs.name), printable(inputs.stem))]
-    if out.resolve() == inputs.resolve():
-        raise ValueError(f"results would lie among the pictures of {inputs}; choose another --out")
-    files = photos_below(inputs, aside=out)
-    names = [file.relative_to(inputs) for file in files]
-    return [
-        Source(file, printable(name.as_posix()), output_name(name))
-        for file, name in zip(files, names, strict=True)
-    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -11,14 +10,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from tenfold.core.checkpoint import write_bytes, write_text
 from tenfold.data.images.coco_numbers import Numbers
 from tenfold.metrics import objects as found_objects
 from tenfold.structures import Instances
 from tenfold.viz import fonts, overlays
-from tenfold.viz.colours import palette
 from tenfold.viz.overlays import Rgb
 from tenfold.viz.page import Cell, Figure, Section, Table, uri
 from tenfold.viz.predictions import Trained, output_name, write_predictions, write_table
@@ -95,7 +92,7 @@ def write_answer(
     shares: list[tuple[str, float]] = []
     if found.labels is not None:
         contents = {
-            "labels": _palette_png(found.labels, count),
+            "labels": overlays.label_png(found.labels, count),
             "overlay": overlays.png(overlays.blend(image, found.labels, count)),
         }
         for kind, content in contents.items():
@@ -150,15 +147,6 @@ def _drawn(found: Instances, image: Rgb, canvas: Rgb, classes: Sequence[str]) ->
     captions = [f"{names[label]} {100 * score:.0f} %" for label, score in pairs]
     boxes = found.boxes * _scale(image, canvas)
     return overlays.draw_objects(canvas, boxes, captions, found.labels, masks)
-
-
-def _palette_png(labels: np.ndarray, count: int) -> bytes:
-    """Class numbers as a palette PNG, which viewers show in colours."""
-    image = Image.fromarray(labels, "P")
-    image.putpalette(palette(count).tobytes())
-    content = io.BytesIO()
-    image.save(content, "PNG")
-    return content.getvalue()
 
 
 # --- of all images -----------------------------------------------------------------------------
