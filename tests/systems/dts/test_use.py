@@ -14,8 +14,8 @@ from tiny import config, options
 
 from tenfold.data.images.class_maps import CITYSCAPES_NAMES, SYNTHIA_13, SYNTHIA_16
 from tenfold.generated import streets
-from tenfold.systems.dts import evaluation
-from tenfold.systems.dts.config import PredictOptions
+from tenfold.systems.dts import data, evaluation
+from tenfold.systems.dts.config import Data, PredictOptions
 from tenfold.systems.dts.system import Dts
 
 pytestmark = pytest.mark.usefixtures("generated_only")
@@ -193,3 +193,14 @@ def test_target_statistics_are_a_row_of_source_only() -> None:
     found = Dts(config("dts", "demo", words)).evaluate()
     assert evaluation.TARGET_STATISTICS in found.baselines
     assert found.baselines[evaluation.TARGET_STATISTICS] != found.metrics
+
+
+def test_generated_images_are_never_called_real(tmp_path: Path) -> None:
+    """The kind is that of the images that are measured; the source is named with its own."""
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (32, 24)).save(tmp_path / "photos" / "a.png")
+    photos = Data(source="streets", target="folder", target_path=str(tmp_path / "photos"))
+    assert data.used(photos).kind == "generated"  # no labels there: measured on the source
+    assert "measured on images of streets" in data.used(photos).note
+    rendered = data.used(Data(source="folder", source_path="x", target="streets-dusk"))
+    assert rendered.kind == "generated" and rendered.name.startswith("folder (real) to ")

@@ -167,15 +167,26 @@ def source_pixels(data: Data) -> Int64[np.ndarray, "image class"]:
 
 
 def used(data: Data) -> DataUsed:
-    """The data that results rest on: source and target."""
-    names = f"{data.source} to {data.target}"
-    if data.source in STYLES and data.target in STYLES:
-        note = "streets of our own renderer; the target is a second style of it"
-        return DataUsed(names, "generated", note, "MIT")
-    if data.target in STYLES or data.target == "folder":
-        return DataUsed(names, "real", "images of your own", "your own")
-    entry = catalog.entry(data.target)
-    return DataUsed(names, entry.kind, f"labels of {data.source}", entry.licence)
+    """The data that results rest on; their kind is that of the images that are measured."""
+    source, target = (_said(name) for name in (data.source, data.target))
+    notes = [f"labels of {data.source} ({source.kind})"]
+    if data.target in STYLES:
+        notes.append("the target is a second style of our renderer, with its own labels")
+    measured = target if is_labelled(data) else source
+    if not is_labelled(data):
+        notes.append(f"measured on images of {data.source}, as the target has no labels")
+    names = f"{data.source} ({source.kind}) to {data.target}"
+    return DataUsed(names, measured.kind, "; ".join(notes), measured.licence)
+
+
+def _said(name: SetName) -> DataUsed:
+    """Kind and licence of a set."""
+    if name in STYLES:
+        return DataUsed(name, "generated", "streets of our own renderer", "MIT")
+    if name == "folder":
+        return DataUsed(name, "real", "images of your own", "your own")
+    entry = catalog.entry(name)
+    return DataUsed(name, entry.kind, "", entry.licence)
 
 
 # --- views ---------------------------------------------------------------------------------------
