@@ -204,3 +204,24 @@ def test_generated_images_are_never_called_real(tmp_path: Path) -> None:
     assert "measured on images of streets" in data.used(photos).note
     rendered = data.used(Data(source="folder", source_path="x", target="streets-dusk"))
     assert rendered.kind == "generated" and rendered.name.startswith("folder (real) to ")
+
+
+def test_a_source_that_is_measured_is_not_trained_on(tmp_path: Path) -> None:
+    """Sets without splits are divided where the target has no labels, and else used whole."""
+    for part in ("images", "labels"):
+        (tmp_path / "set" / part).mkdir(parents=True)
+    for row in range(5):
+        image, labels = streets.scene("streets/train", row, size=(24, 32))
+        Image.fromarray(image).save(tmp_path / "set/images" / f"{row:05}.png")
+        Image.fromarray(labels).save(tmp_path / "set/labels" / f"{row:05}.png")
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (32, 24)).save(tmp_path / "photos" / "a.png")
+    here = Data(
+        source="streetsim", source_path=str(tmp_path / "set"), target="folder",
+        target_path=str(tmp_path / "photos"),
+    )  # fmt: skip
+    train, test = (data.labelled(here, "source", split).files for split in ("train", "test"))
+    assert (len(train), len(test)) == (4, 1) and not set(train) & set(test)
+    assert data.source_pixels(here).shape[0] == 4
+    whole = replace(here, target="streets-dusk", target_path="")
+    assert len(data.labelled(whole, "source", "train")) == 5

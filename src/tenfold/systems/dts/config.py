@@ -109,7 +109,8 @@ class Data:
     test_every: int = 1
     """Every so manieth test image is measured; 1 takes all (the demo takes fewer)."""
     test_share: float = 0.2
-    """Share of a folder of your own that is for the test, where it is not divided."""
+    """Share of a folder of your own that is not divided, or of a set that has but training images,
+    that is for the test if it is measured."""
 
     def __post_init__(self) -> None:
         require(self, "data.", "[1, inf)", "batch_size", "crop", "generated", "test_every")

@@ -88,11 +88,19 @@ def _classes(data: Data, role: str, split: str) -> tuple[str, ...]:
 
 
 def labelled(data: Data, role: str, split: str) -> Segmented:
-    """Images with labels of the source or the target: "train" or "test"."""
+    """Images with labels of the source or the target: "train" or "test".
+
+    Of a set without splits, the last `test_share` are for the test if it is the one measured.
+    """
     name, path, size = _named(data, role)
     if not any(size):
         size = rendered.SIZE
-    return _opened(name, path, split, data.generated, size, data.test_share)
+    found = _opened(name, path, split, data.generated, size, data.test_share)
+    is_measured = role == ("target" if is_labelled(data) else "source")
+    if name not in streets.WHOLE or not is_measured or len(found) < 2:
+        return found
+    first = len(found) - max(1, round(len(found) * data.test_share))
+    return found.at(range(first) if split == "train" else range(first, len(found)))
 
 
 @lru_cache(maxsize=8)
@@ -152,7 +160,7 @@ def target_pictures(data: Data) -> Pictures:
     folder = find(data.target, data.target_path)
     if folder is None:
         return Pictures(held=labelled(data, "target", "train"))
-    if data.target == "folder" and is_labelled(data):
+    if data.target in streets.WHOLE or (data.target == "folder" and is_labelled(data)):
         found = labelled(data, "target", "train")
         return Pictures(tuple(pair[0] for pair in found.files))
     if data.target == "folder":
