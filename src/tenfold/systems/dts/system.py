@@ -201,7 +201,7 @@ class Dts(System[Config]):
         if cfg.data.test_every > 1:
             lines.append(f"one of {cfg.data.test_every} test images is measured")
         if not data.is_labelled(cfg.data):
-            lines.append("the target has no labels: measured on source images that are not trained on")
+            lines.append("the target has no labels: measured on held-out source images")
         return lines
 
     def labels(self) -> dict[str, str]:
