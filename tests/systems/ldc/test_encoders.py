@@ -16,7 +16,7 @@ from tenfold.generated import shapes
 from tenfold.nn.vit import Vit, VitShape
 from tenfold.runner.weights import construct, save_weights
 from tenfold.systems import system_class
-from tenfold.systems.ldc import feature_cache
+from tenfold.data import feature_cache
 from tenfold.systems.ldc.encoders import Frozen
 from tenfold.systems.ldc.heads import in_space
 from tenfold.systems.ldc.pretrained import take_encoder
