@@ -123,6 +123,11 @@ KINDS: dict[str, dict[str, Mark]] = {
         "mic_mask": _has("mask_ratio", "mask_block_size"),
         "rcs": _has("stats", "temperatures"),
     },
+    "usage": {
+        "dense_crf": _gives(r"(bruteforce_)?q_t\d+|label_crf_irn"),
+        "irn_random_walk": _has("radius", "exp_times"),
+        "seed_eval_sweep": _has("num_classes_with_bg"),
+    },
 }  # fmt: skip
 """System -> kind of case -> whether a case is of it."""
 
