@@ -1,6 +1,6 @@
 """Equality with the official code, case by case; the contents tell a case's kind.
 
-The kinds of refinement have a file of their own.
+The kinds of losses, of networks and their maps, and of refinement have a file each.
 """
 
 from importlib import import_module
@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from golden.harness import check
 
-FILES = ("golden.usage_networks", "golden.usage_refine")
+FILES = ("golden.usage_losses", "golden.usage_networks", "golden.usage_refine")
 CHECKS = {
     kind: function
     for file in FILES
