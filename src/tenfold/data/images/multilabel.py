@@ -29,12 +29,15 @@ from .image_labels import (
     read_mask,
 )
 from .segmentation import IGNORED, read_labels, read_names, read_text
+from .tags import open_folder
 
 __all__ = [
     "Item", "Mask", "MultiLabelSet", "Picture", "Unlabelled", "check_seen", "open_set",
     "read_image", "read_mask",
 ]  # fmt: skip
 
+OWN = "folder"
+"""Name of a set of the user's own."""
 SMALL_SHARE = 0.005
 """Of a picture's pixels: a smaller region gives no label and does not count in the mask."""
 GARMENTS = {
@@ -57,24 +60,39 @@ def open_set(
     split: str = "train",
     reading: Reading = USUAL,
     unlabelled: Unlabelled = "refuse",
+    test_share: float = 0.2,
+    seed: int = 0,
 ) -> MultiLabelSet:
     """Open a split ("train", "val", or "test" where there is one) of a set.
 
     Args:
-        name: coco_wsss or clothing_parsing.
-        path: Folder of the set; empty looks where $TENFOLD_DATA has it.
+        name: coco_wsss, clothing_parsing, or folder for pictures of the user's own.
+        path: Folder of the set (of the user's own: or a table of labels); empty looks where
+            $TENFOLD_DATA has it.
         split: Name of the split.
         reading: Wishes of the user about what cannot be read.
         unlabelled: Treatment of training pictures without labels: refuse (an error that names
             them), skip (leave out), keep (as pictures of background alone).
+        test_share: Share of a folder without validation pictures that is kept for validation.
+        seed: Seed of the choice of these.
 
     Raises:
         ValueError: The name or split is unknown, or something does not fit: the error names it.
         FileNotFoundError: The set, or a file that it lists, is not there.
     """
+    if name == OWN:
+        if str(path) in ("", "."):
+            raise ValueError("set folder has no path. Give one: --data.path FOLDER_OR_TABLE")
+        own = open_folder(Path(path).expanduser(), split, reading, test_share, seed)
+        parts = {part: checked(one, part, reading, unlabelled) for part, one in own.items()}
+        if split != "train":
+            check_seen(parts["train"], parts[split], split)
+        return parts[split]
     openers = {"coco_wsss": _coco_wsss, "clothing_parsing": _clothing_parsing}
     if name not in openers:
-        raise ValueError(f"{name!r} is no set of image labels; these are: {', '.join(openers)}")
+        raise ValueError(
+            f"{name!r} is no set of image labels; these are: {', '.join(openers)}, {OWN}"
+        )
     found = openers[name](find_or_explain(name, path), split, reading)
     return checked(found, split, reading, unlabelled)
 
