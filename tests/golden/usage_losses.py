@@ -124,7 +124,7 @@ def check_poly_optimizer(case: Case) -> None:
             parameter.grad = torch.tensor(gradient)
         optimizer.step()
         lr.append([group["lr"] for group in optimizer.param_groups])
-        values.append([float(p) for p in model])
+        values.append([p.item() for p in model])
     assert lr_factor(optim, 0, steps) == 1
     case.compare("lr_f64", np.array(lr), **EXACT)
     case.compare("param", np.array(values, np.float32), **LIMITS)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from tenfold.core import checkpoint
 from tenfold.core.config import from_json
 from tenfold.nn.hivit import HiViT
+from tenfold.weights import hivit as weights
 from tenfold.weights.containers import metadata, read_checkpoint
 from tenfold.weights.keymap import Converted
 
-from . import official_layout as weights
 from .config import Config, Model, Task
 from .official import official_keys, resized
 

@@ -111,3 +111,27 @@ def _count_per_process(count: Float[Tensor, ""]) -> Float[Tensor, ""]:
     total = count.clone()
     dist.all_reduce(total)
     return total.clamp(min=1) / dist.get_world_size()
+
+
+# --- terms of MCTformer --------------------------------------------------------------------------
+
+
+def ranked_pooling(activations: Values, decay: float) -> Float[Tensor, "batch class"]:
+    """Class scores of activations, the k-th largest weighted by decay^k (MCTformer+)."""
+    count = activations.shape[2]
+    places = torch.arange(count, dtype=activations.dtype, device=activations.device)
+    weights = decay**places
+    return activations.sort(2, descending=True).values @ (weights / weights.sum())
+
+
+def class_token_contrast(
+    class_tokens: Float[Tensor, "block batch class channel"], labels: Labels
+) -> Float[Tensor, ""]:
+    """Cross-entropy of the class tokens' cosines, each to itself, of the classes that are there.
+
+    It is the mean over blocks and pictures (MCTformer+, engine.py).
+    """
+    cosines = F.normalize(class_tokens, dim=3)
+    log_shares = (cosines @ cosines.mT).log_softmax(3)
+    own = -log_shares.diagonal(dim1=2, dim2=3).mean(0)
+    return ((own * labels).sum(1) / (labels.sum(1) + 1e-8)).mean()

@@ -57,6 +57,8 @@ def activation_maps(
         layers: Last blocks whose attention counts, 0 as published: 3, and 12 (mctformer).
     """
     found = outputs(network, image, labels, scales, flip, rule, of, affinity, layers)
+    if not found:
+        return image.new_zeros(len(labels), *image.shape[1:])
     return _placed(merged(found, _size(image), rule), labels)
 
 
@@ -69,6 +71,9 @@ def strided_maps(
     """
     found = outputs(network, image, labels, scales, flip, "irn")
     size = _size(image)
+    if not found:
+        small = image.new_zeros(len(labels), -(-size[0] // STRIDE), -(-size[1] // STRIDE))
+        return small, image.new_zeros(len(labels), *size)
     return _placed(merged_strided(found, size), labels), _placed(merged(found, size, "irn"), labels)
 
 
@@ -85,9 +90,12 @@ def outputs(
 ) -> list[Float[Tensor, "present _ _"]]:
     """The network's maps of the present classes for every scale, summed over flips.
 
-    Enlarging is linear and does not tell left from right, so flips are summed before it.
+    None of a picture that has no class. Enlarging is linear and does not tell left from right,
+    so flips are summed before it.
     """
     _check(network, labels, scales, rule)
+    if not labels.any():
+        return []
     is_token_rule = rule in LAYERS
     found = []
     with torch.inference_mode():
@@ -97,7 +105,7 @@ def outputs(
             x = x.contiguous(memory_format=torch.channels_last)
             maps = network(x, with_attention=is_token_rule)
             if is_token_rule:
-                one = _of_tokens(maps, labels, rule, of, affinity, layers or LAYERS[rule])
+                one = of_tokens(maps, labels, rule, of, affinity, layers or LAYERS[rule])
             else:
                 one = maps.maps[:, labels].relu()
             found.append(one[0] + one[1].flip(2) if flip else one[0])
@@ -143,9 +151,10 @@ def resized(images: Tensor, scale: float, multiple: int) -> Tensor:
     return F.interpolate(images, wanted, mode="bicubic", antialias=True)
 
 
-def _of_tokens(
+def of_tokens(
     found: Activations, labels: Tensor, rule: Rule, of: Of, affinity: bool, layers: int
 ) -> Float[Tensor, "batch present rows columns"]:
+    """Maps of the present classes by what tokens attend to (see `activation_maps`)."""
     assert found.attention is not None
     rows_and_columns = found.maps.shape[2:]
     last = found.attention.to_patches[-layers:]

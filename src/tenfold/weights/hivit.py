@@ -1,4 +1,4 @@
-"""Checkpoints of iTPN's official code (sunsmarterjie/iTPN @ 638eff4): all families and layouts."""
+"""Checkpoints of HiViT and iTPN (sunsmarterjie/iTPN @ 638eff4): all families and layouts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from tenfold.weights.keymap import Converted, KeyMap, Rule
+from .keymap import Converted, KeyMap, Rule
 
 Grid = tuple[int, int]
 Bias = Literal["none", "full", "full-cls", "decomposed", "shared", "shared-decoupled"]
