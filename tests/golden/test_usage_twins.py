@@ -143,7 +143,8 @@ def test_rates_of_another_length(tmp_path: Path) -> None:
 
 SIZES = {
     "cls_token": [1, 3, 16], "patch_embed.proj.weight": [16, 3, 4, 4],
-    "patch_embed.proj.bias": [16], "norm.weight": [16], "norm.bias": [16], "head.weight": [3, 16, 3, 3], "head.bias": [3],
+    "patch_embed.proj.bias": [16], "norm.weight": [16], "norm.bias": [16],
+    "head.weight": [3, 16, 3, 3], "head.bias": [3],
 }  # fmt: skip
 BLOCK = {
     "norm1.weight": [16], "norm1.bias": [16], "attn.qkv.weight": [48, 16], "attn.qkv.bias": [48],
