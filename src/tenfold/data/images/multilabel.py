@@ -5,7 +5,8 @@ Training sees pictures and labels; masks are for measuring.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from tenfold.files import misfit
 
 from ..catalog import find_or_explain
 from .class_maps import NUMBERS, UNKNOWN
+from .coco_labels import open_coco_labels
 from .decode import ENDINGS, USUAL, Reading
 from .folders import inside_of, visible
 from .image_labels import (
@@ -30,6 +32,7 @@ from .image_labels import (
 )
 from .segmentation import IGNORED, read_labels, read_names, read_text
 from .tags import open_folder
+from .voc import open_voc
 
 __all__ = [
     "Item", "Mask", "MultiLabelSet", "Picture", "Unlabelled", "check_seen", "open_set",
@@ -66,7 +69,8 @@ def open_set(
     """Open a split ("train", "val", or "test" where there is one) of a set.
 
     Args:
-        name: coco_wsss, clothing_parsing, or folder for pictures of the user's own.
+        name: coco_wsss, clothing_parsing, voc2012, coco2014, coco2017, or folder for pictures of
+            the user's own.
         path: Folder of the set (of the user's own: or a table of labels); empty looks where
             $TENFOLD_DATA has it.
         split: Name of the split.
@@ -81,14 +85,20 @@ def open_set(
         FileNotFoundError: The set, or a file that it lists, is not there.
     """
     if name == OWN:
-        if str(path) in ("", "."):
+        if path == "":
             raise ValueError("set folder has no path. Give one: --data.path FOLDER_OR_TABLE")
         own = open_folder(Path(path).expanduser(), split, reading, test_share, seed)
         parts = {part: checked(one, part, reading, unlabelled) for part, one in own.items()}
         if split != "train":
             check_seen(parts["train"], parts[split], split)
         return parts[split]
-    openers = {"coco_wsss": _coco_wsss, "clothing_parsing": _clothing_parsing}
+    openers: dict[str, Callable[[Path, str, Reading], MultiLabelSet]] = {
+        "coco_wsss": _coco_wsss,
+        "clothing_parsing": _clothing_parsing,
+        "voc2012": open_voc,
+        "coco2014": partial(open_coco_labels, year="2014"),
+        "coco2017": partial(open_coco_labels, year="2017"),
+    }
     if name not in openers:
         raise ValueError(
             f"{name!r} is no set of image labels; these are: {', '.join(openers)}, {OWN}"

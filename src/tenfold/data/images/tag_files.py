@@ -18,6 +18,8 @@ MOST_BYTES = 128 * 2**20
 """Largest file that is read; it may hold its picture as text."""
 SHAPE = {"flags": (dict, type(None)), "shapes": [{"label": str}], "imagePath": (str, type(None))}
 
+LABELME = "not of LabelMe's form"
+
 Labels = dict[Path, tuple[str, ...]]
 
 
@@ -54,6 +56,14 @@ def read_tags(files: Sequence[Path], names: PictureNames, skip_broken: bool = Fa
     return found
 
 
+def is_tag_file(file: Path) -> bool:
+    """Return True for a JSON file that is, or was meant to be, of LabelMe's form."""
+    try:
+        return _content(file) is not None
+    except ValueError as error:
+        return LABELME in str(error)
+
+
 def _content(file: Path) -> dict[str, Any] | None:
     """The object of a file; None if it is of another form."""
     size = file.stat().st_size
@@ -67,7 +77,7 @@ def _content(file: Path) -> dict[str, Any] | None:
         return None
     problem = misfit(content, SHAPE, "")
     if problem:
-        raise ValueError(f"{file}: {problem}; it is not of LabelMe's form")
+        raise ValueError(f"{file}: {problem}; it is {LABELME}")
     return content
 
 

@@ -23,7 +23,7 @@ from .label_tables import Table, read_table
 from .maps import MAPS, NAMES, PICTURES, class_names_in
 from .picture_names import PictureNames, picture_names
 from .segmentation import IGNORED, SUFFIX, read_names
-from .tag_files import Labels, read_class_folders, read_tags
+from .tag_files import Labels, is_tag_file, read_class_folders, read_tags
 
 BACKGROUND = frozenset(("background", "_background_", "bg"))
 """Names, in small letters, of what is no class."""
@@ -92,6 +92,13 @@ def open_folder(
             items.append(replace(item, ignore_exif=reading.ignore_exif))
         found[part] = MultiLabelSet(str(path), "real", classes, tuple(items), source.how)
     return found
+
+
+def has_labels(folder: Path) -> bool:
+    """Return True if a folder holds a table of labels, or JSON of LabelMe."""
+    files = files_below(folder, folder)
+    json = [file for file in files if file.suffix.lower() == ".json" and file.name not in LISTS]
+    return bool(_tables(folder, files)) or any(is_tag_file(file) for file in json)
 
 
 # --- where the labels are ------------------------------------------------------------------------
