@@ -2,8 +2,8 @@
 
 A file holds the features of one batch, vectors or maps. Its name is a hash of everything that they
 follow from: the pictures' bytes, the way to the network's input, the encoder and its weights, the
-kind of device and torch's version. So it never has to be told that something changed, and what is read back is
-what would be computed, to the last bit.
+kind of device and torch's version. So it never has to be told that something changed, and what is
+read back is what would be computed, to the last bit.
 """
 
 from __future__ import annotations

@@ -126,15 +126,22 @@ class EfficientNetLite(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def levels(
-        self, x: Float[Tensor, "batch 3 height width"], change: Change | None = None
+        self,
+        x: Float[Tensor, "batch channel height width"],
+        change: Change | None = None,
+        behind: int = 0,
     ) -> list[Map]:
         """The maps of the stem, the stages and the last convolution, finest first.
 
-        `change` is applied to each but the stem's.
+        `change` is applied to each but the stem's. With `behind`, x is no picture but the map
+        behind so many of them, and those after it are given.
         """
-        x = F.relu6(self.bn0(self.conv_stem(x)), inplace=True)
-        found = [x]
-        for number, block in enumerate(self.blocks, 1):
+        found: list[Map] = []
+        if not behind:
+            x = F.relu6(self.bn0(self.conv_stem(x)), inplace=True)
+            found.append(x)
+        done = self.ends[behind - 2] if behind > 1 else 0
+        for number, block in enumerate(self.blocks[done:], done + 1):
             x = block(x)
             if number in self.ends:
                 x = x if change is None else change(x)
