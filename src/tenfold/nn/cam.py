@@ -19,7 +19,9 @@ RANGE_EPS = 1e-8
 """Added to the range that a map is divided by (MCTformer)."""
 
 
-def joined(maps: Maps, attention: Maps, join: Join) -> Maps:
+def joined(
+    maps: Maps, attention: Float[Tensor, "*batch _ rows columns"], join: Join
+) -> Float[Tensor, "*batch class rows columns"]:
     """Maps above 0 times what the class tokens attend to, or the root of that.
 
     `attention` may have one class for all. Source: MCTformer's `fused`, V2 and +.

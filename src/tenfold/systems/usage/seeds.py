@@ -102,12 +102,12 @@ def outputs(
         for scale in scales:
             x = resized(image[None], scale, network.model.multiple)
             x = torch.cat([x, x.flip(3)]) if flip else x
-            x = x.contiguous(memory_format=torch.channels_last)
-            maps = network(x, with_attention=is_token_rule)
+            x = x.to(network.head.weight.dtype, memory_format=torch.channels_last)
+            there = network(x, with_attention=is_token_rule)
             if is_token_rule:
-                one = of_tokens(maps, labels, rule, of, affinity, layers or LAYERS[rule])
+                one = of_tokens(there, labels, rule, of, affinity, layers or LAYERS[rule])
             else:
-                one = maps.maps[:, labels].relu()
+                one = there.maps[:, labels].float().relu()
             found.append(one[0] + one[1].flip(2) if flip else one[0])
     return found
 
@@ -162,7 +162,7 @@ def of_tokens(
     attention = attention.unflatten(2, rows_and_columns)
     # a class token for all classes (DeiT) has one map of attention
     attention = attention[:, labels] if attention.shape[1] == len(labels) else attention
-    maps = found.maps[:, labels]
+    maps = found.maps[:, labels].float()
     if of == "class":
         maps = attention.expand_as(maps)
     elif of == "patch":
