@@ -54,8 +54,8 @@ PLAIN: dict[str, list[str]] = {
     + ["--optim.name", "sgd", "--optim.lr", "0.01"],
     "dts": ["--loop.amp", "off", "--optim.name", "sgd", "--optim.lr", "0.01"]
     + ["--model.dropout", "0", "--steps", "3", "--host.threshold", "0.1"],
-    "usage": ["--steps", "3", "--optim.name", "sgd", "--optim.lr", "0.01", "--segment.steps", "2"]
-    + ["--segment-optim.name", "sgd", "--segment-optim.lr", "0.01", "--threshold.how", "fixed"],
+    "usage": ["--steps", "3", "--optim.name", "sgd", "--optim.lr", "1e-3", "--segment.steps", "2"]
+    + ["--segment-optim.name", "sgd", "--segment-optim.lr", "1e-3", "--threshold.how", "fixed"],
 }
 """Options without noise that depends on the number of processes. SGD, because Adam makes steps of
 full size out of rounding errors where a gradient is zero (a bias before a BatchNorm)."""
@@ -69,7 +69,8 @@ IMPROVING: dict[str, list[str]] = {
     "itpn": ["--steps", "60", "--pretrain-optim.lr", "6e-3", "--optim.lr", "1e-2", "--no-probes"]
     + ["--model.embed-dim", "32", "--data.batch-size", "32", "--finetune.layer-decay", "1"],
     "dts": ["--source-steps", "40", "--steps", "2", "--source-optim.lr", "1e-2"],
-    "usage": ["--steps", "60", "--segment.steps", "30", "--data.batch-size", "8"],
+    "usage": ["--steps", "100", "--segment.steps", "40", "--data.batch-size", "12"]
+    + ["--data.generated", "36", "8", "--segment.batch-size", "8"],
 }
 """Options with which the tiny system learns something; added to TINY."""
 

@@ -39,12 +39,16 @@ def colour_map(labels: UInt8[np.ndarray, "height width"], num_classes: int) -> R
 
 
 def blend(
-    picture: Rgb, labels: UInt8[np.ndarray, "height width"], num_classes: int, share: float = 0.6
+    picture: Rgb,
+    labels: UInt8[np.ndarray, "height width"],
+    num_classes: int,
+    share: float = 0.6,
+    bare: int = -1,
 ) -> Rgb:
-    """The picture in grey under the colours of its classes."""
+    """The picture in grey under the colours of its classes; `bare` is one without a colour."""
     grey = picture.mean(2, keepdims=True).repeat(3, 2)
     mixed = (1 - share) * grey + share * colour_map(labels, num_classes)
-    return mixed.round().astype(np.uint8)
+    return np.where((labels == bare)[..., None], grey, mixed).round().astype(np.uint8)
 
 
 def heat(picture: Rgb, values: Float[np.ndarray, "height width"], share: float = 0.75) -> Rgb:

@@ -85,7 +85,8 @@ def test_the_teacher_follows_and_regularises(form: str) -> None:
         for parameter in training.network.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))
     for batch, weight in ((early, 0.0), (late, 2.0)):
-        found = training.train()(batch)
+        with torch.no_grad():
+            found = training.train()(batch)
         wanted = found["loss/generation"] + weight * found["loss/regularisation"]
         torch.testing.assert_close(found["loss"], wanted)
         assert float(found["loss/regularisation"]) > 0
@@ -146,11 +147,11 @@ def test_a_frozen_backbone_is_computed_once(
     images = torch.randn(2, 3, 32, 32)
     first = network(images).maps
     monkeypatch.setattr(network.body, "levels", lambda *_: pytest.fail("computed again"))
-    assert torch.equal(network(images.flip(0)).maps.flip(0), first)
+    torch.testing.assert_close(network(images.flip(0)).maps.flip(0), first)
     assert len(list((tmp_path / "features").iterdir())) == 2
     monkeypatch.undo()
     monkeypatch.setenv("TENFOLD_CACHE", str(tmp_path))
     with torch.no_grad():
         network.body.conv1.weight.add_(0.1)
-    assert not torch.equal(network(images).maps, first)
+    assert (network(images).maps - first).abs().max() > 1e-3
     assert len(list((tmp_path / "features").iterdir())) == 4

@@ -13,6 +13,7 @@ from . import pseudo
 from .config import Config, PredictOptions
 from .inference import Rgb, class_scores, seed_maps, segmentation
 from .model import UNSET, Networks
+from .networks import SeedNetwork
 
 LEAST = 0.05
 """Threshold where a run has none: the peers' maps are hardly ever below it on an object."""
@@ -43,21 +44,31 @@ def threshold_of(networks: Networks, options: PredictOptions) -> float:
 
 def answer(
     networks: Networks,
+    network: SeedNetwork,
     cfg: Config,
     picture: Rgb,
     given: tuple[int, ...] | None,
     options: PredictOptions,
 ) -> Answer:
-    """Labels, heat maps and masks of a picture; `given` are labels that the user knows."""
+    """Labels, heat maps and masks of a picture.
+
+    Args:
+        networks: Of the run.
+        network: Its seed network, as `model.prepared` gives it.
+        cfg: Their configuration.
+        picture: Of any size.
+        given: Labels that the user knows; None asks the classifier.
+        options: What is asked for.
+    """
     if not cfg.is_seed_trained:
         assert networks.segment is not None
         mask = segmentation(networks.segment, cfg, picture)
         return Answer(_found_in(mask), False, None, None, None, mask)
-    scores = class_scores(networks.seed, cfg, picture)
+    scores = class_scores(network, cfg, picture)
     labels = given
     if labels is None:
         labels = tuple(torch.nonzero(scores >= options.sure).flatten().tolist())
-    maps = seed_maps(networks.seed, cfg, picture, labels).cpu()
+    maps = seed_maps(network, cfg, picture, labels).cpu()
     weighed = pseudo.with_threshold(maps, threshold_of(networks, options))
     if options.crf:
         weighed = pseudo.refined_by_crf(torch.from_numpy(picture.copy()), weighed)

@@ -21,7 +21,7 @@ from tenfold.metrics import iou
 
 from . import data, inference
 from .config import Config
-from .model import Networks
+from .model import Networks, prepared
 from .pipeline import Pipeline
 from .seed_metrics import Curve, average_precision
 
@@ -45,6 +45,8 @@ class Details:
     """Stage -> FP and FN, in percent."""
     confusion: Int64[Tensor, "class class"] | None = None
     """Pixels of the test by true and predicted class."""
+    threshold: float = 0.0
+    """Of the run."""
 
 
 def evaluate(networks: Networks, cfg: Config, pipeline: Pipeline) -> Evaluation:
@@ -60,7 +62,7 @@ def evaluate(networks: Networks, cfg: Config, pipeline: Pipeline) -> Evaluation:
     _masks(found, pipeline)
     if networks.segment is not None:
         _segmentation(found, networks, cfg, sets.test)
-    details = Details(found.curves, found.choices, found.balance, found.confusion)
+    details = Details(found.curves, found.choices, found.balance, found.confusion, found.threshold)
     return Evaluation(found.metrics, found.baselines, details, tuple(found.notes))
 
 
@@ -76,6 +78,7 @@ class _Found:
         self.choices: dict[str, float] = {}
         self.balance: dict[str, tuple[float, float]] = {}
         self.confusion: Tensor | None = None
+        self.threshold = 0.0
 
     def baseline(self, row: str, values: Metrics) -> None:
         self.baselines.setdefault(row, {}).update(values)
@@ -149,8 +152,10 @@ def _classifier(
     if not items:
         return
 
+    network = prepared(networks.seed)
+
     def one(row: int) -> Tensor:
-        return inference.class_scores(networks.seed, cfg, read_image(items[row]))
+        return inference.class_scores(network, cfg, read_image(items[row]))
 
     scores = torch.stack(divided(len(items), one, f"classes of {split} pictures"))
     count = len(cfg.classes)
@@ -170,6 +175,7 @@ def _mean(values: Tensor) -> float:
 def _seeds(found: _Found, pipeline: Pipeline) -> None:
     """Seeds at the run's threshold and at the best one, and what other choices would give."""
     cfg, threshold = found.cfg, pipeline.threshold()
+    found.threshold = threshold
     for split in ("train", "validation"):
         if not pipeline.items(split):
             continue

@@ -40,24 +40,22 @@ def draw_figures(pipeline: Pipeline, details: Details, out: Path) -> dict[Path, 
         captions[out / name] = caption
 
     pipeline.networks.eval()
-    _stages(pipeline, add)
+    _stages(pipeline, details, add)
     _test(pipeline, add)
     if "train" in details.curves:
-        _threshold(pipeline, details, add)
+        _threshold(details, add)
     if details.balance:
         _balance(details, add)
     return captions
 
 
-def _stages(pipeline: Pipeline, add: Add) -> None:
+def _stages(pipeline: Pipeline, details: Details, add: Add) -> None:
     """Training pictures: what each stage makes of them, and the truth."""
-    rows, used = [], set()
-    count, threshold = len(pipeline.cfg.classes) + 1, 0.0
-    if pipeline.has_seeds:
-        pipeline.make_seeds()
-        threshold = pipeline.threshold()
-    pipeline.make_masks()
-    for item in spread(pipeline.items("train"), ROWS):
+    rows, used, titles = [], set[int](), [""]
+    count, threshold = len(pipeline.cfg.classes) + 1, details.threshold
+    # an evaluation has made the files; the first process alone draws
+    items = [item for item in pipeline.items("train") if pipeline.has_files(item)]
+    for item in spread(items, ROWS):
         picture = read_image(item)
         row, titles = [picture], ["picture"]
         maps: list[np.ndarray] = []
@@ -73,6 +71,8 @@ def _stages(pipeline: Pipeline, add: Add) -> None:
         used |= _labels(*maps)
         row.append(_truth(item, picture, count, used))
         rows.append(row)
+    if not rows:
+        return
     caption = "Training pictures: what each stage makes of them, and the truth (white: none known)"
     _sheet(rows, [*titles, "truth"], used, pipeline, add, "stages.png", caption)
 
@@ -116,7 +116,7 @@ def _sheet(
     add(name, overlays.sheet(rows, titles, footer=legend), whole)
 
 
-def _threshold(pipeline: Pipeline, details: Details, add: Add) -> None:
+def _threshold(details: Details, add: Add) -> None:
     """mIoU and both errors at every threshold, and where each choice falls."""
     curve = details.curves["train"]
     x = list(curve.thresholds)
@@ -124,7 +124,7 @@ def _threshold(pipeline: Pipeline, details: Details, add: Add) -> None:
         "mIoU": (x, curve.miou.tolist()), "FP": (x, curve.fp.tolist()),
         "FN": (x, curve.fn.tolist()),
     }  # fmt: skip
-    chosen = pipeline.threshold()
+    chosen = details.threshold
     for name, value in {"chosen": chosen, **details.choices}.items():
         row = curve.at(value)
         lines[f"{name} {value:.2f}"] = ([value], [float(curve.miou[row])])

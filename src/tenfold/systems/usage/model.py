@@ -20,7 +20,7 @@ from tenfold.nn.uperhead import enlarged, segmentation_loss
 from .adjust import Adjustment, drop_channels
 from .backbones import Model
 from .config import Config
-from .networks import Features, Images, SeedNetwork, backbone, width_of
+from .networks import Features, Images, SeedNetwork, backbone, for_inference, width_of
 from .views import normalised
 
 UNSET = -1.0
@@ -91,6 +91,11 @@ def build_kept(model: Model, num_classes: int, gib: float) -> KeptNetwork:
     found = KeptNetwork(backbone(model, num_classes), num_classes, model)
     found.gib = gib
     return found
+
+
+def prepared(network: KeptNetwork) -> SeedNetwork:
+    """The network that finds seeds: a faster copy, unless features of it are kept on disk."""
+    return network if network.is_kept else for_inference(network)
 
 
 class SeedEncoder(nn.Module):

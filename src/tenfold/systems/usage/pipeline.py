@@ -24,7 +24,8 @@ from . import data, inference, pseudo
 from .config import Config
 from .data import require_size
 from .files import Kind, Work, digest_of_files
-from .model import UNSET, Networks
+from .model import UNSET, Networks, prepared
+from .networks import SeedNetwork
 from .seed_metrics import Sweep
 
 Maps = Float[Tensor, "class height width"]
@@ -55,10 +56,11 @@ class Pipeline:
         if self.cfg.data.seeds_path:
             return
         items = self.items("train") + self.items("validation")
-        self.work.make("seeds", items, self._digest("seeds"), self._write_seed)
+        write = partial(self._write_seed, prepared(self.networks.seed))
+        self.work.make("seeds", items, self._digest("seeds"), write)
 
-    def _write_seed(self, item: Item, file: Path) -> None:
-        maps = inference.seed_maps(self.networks.seed, self.cfg, read_image(item), item.labels)
+    def _write_seed(self, network: SeedNetwork, item: Item, file: Path) -> None:
+        maps = inference.seed_maps(network, self.cfg, read_image(item), item.labels)
         found = {label: maps[label].cpu().numpy() for label in item.labels}
         cam_files.write(file, found, {"rule": self.cfg.seeds.rule, "scales": self.cfg.seeds.scales})
 
@@ -143,6 +145,12 @@ class Pipeline:
         return found
 
     # --- files ---------------------------------------------------------------------------------
+
+    def has_files(self, item: Item) -> bool:
+        """True if seeds and mask of a training picture were made, or are others'."""
+        own = self.cfg.data
+        has_seeds = bool(own.seeds_path or own.masks_path) or self._made("seeds", item).is_file()
+        return has_seeds and (bool(own.masks_path) or self._made("masks", item).is_file())
 
     def _made(self, kind: Kind, item: Item) -> Path:
         return self.work.file(kind, item)

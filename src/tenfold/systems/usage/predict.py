@@ -20,7 +20,7 @@ from tenfold.viz.predictions import Trained, sources, spread
 
 from .answer import answer, threshold_of
 from .config import Config, PredictOptions
-from .model import Networks
+from .model import Networks, prepared
 from .write import Record, write_folder, write_picture
 
 
@@ -54,6 +54,7 @@ def predict_files(
             table of labels does not fit.
     """
     networks.eval()
+    seeds = prepared(networks.seed)
     pictures = sources(inputs, out, photos_below)
     given = labels_of(options.labels, [one.file for one in pictures], cfg, inputs)
     shown = set(spread(range(len(pictures)), options.shown))
@@ -66,7 +67,7 @@ def predict_files(
             if not inputs.is_dir():
                 raise
             return Record(source.name, problem=printable(str(error)))
-        found = answer(networks, cfg, picture, given.get(source.file), options)
+        found = answer(networks, seeds, cfg, picture, given.get(source.file), options)
         return write_picture(picture, found, source.name, out / source.output, cfg, row in shown)
 
     records = divided(len(pictures), work, "pictures" if len(pictures) > 1 else "")
@@ -83,7 +84,10 @@ def labels_of(
     """Labels of pictures by a table of the user's; those that it does not name have none there."""
     if not table:
         return {}
-    root = inputs if inputs.is_dir() else inputs.parent
+    root = inputs
+    if not inputs.is_dir():  # a table may name its neighbours
+        root = inputs.parent
+        files = [file for file in root.iterdir() if file.is_file()]
     found = read_table(Path(table), picture_names(root, files), cfg.classes)
     numbers = {name: number for number, name in enumerate(cfg.classes)}
     labels = {}

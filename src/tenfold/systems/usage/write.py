@@ -62,7 +62,7 @@ def write_picture(
         shown: Whether it is among those on the pages.
     """
     count = len(cfg.classes) + 1
-    overlay = overlays.blend(picture, answer.mask, count)
+    overlay = overlays.blend(picture, answer.mask, count, bare=0)
     contents = {
         "mask": overlays.label_png(answer.mask, count), "overlay": overlays.png(overlay),
     }  # fmt: skip
@@ -73,7 +73,7 @@ def write_picture(
         contents |= {
             "heat": overlays.png(heat), "seeds": overlays.label_png(answer.seeds, count),
         }  # fmt: skip
-        row = [picture, heat, overlays.blend(picture, answer.seeds, count), overlay]
+        row = [picture, heat, overlays.blend(picture, answer.seeds, count, bare=0), overlay]
         maps = {label: answer.maps[label].numpy() for label in answer.labels}
         written.append(output.with_name(f"{output.name}-seeds.npz"))
         cam_files.write(written[-1], maps)
@@ -155,7 +155,7 @@ def _figures(good: Sequence[Record], names: Sequence[str]) -> list[Figure]:
         for record in good
         if record.row
     ]
-    occur = [place for place in range(len(names)) if any(r.shares[place] for r in good)]
+    occur = [place for place in range(1, len(names)) if any(r.shares[place] for r in good)]
     key = overlays.legend(names, occur, 700)
     return [*found, Figure(uri(overlays.png(key), "image/png"), alt="classes")]
 
