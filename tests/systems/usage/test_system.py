@@ -17,7 +17,7 @@ from tenfold.generated import shapes_wsss
 from tenfold.runner.weights import construct
 from tenfold.systems.usage.backbones import Model
 from tenfold.systems.usage.loss import generation_loss
-from tenfold.systems.usage.model import build_kept
+from tenfold.systems.usage.model import UNSET, build_kept
 from tenfold.systems.usage.system import Usage
 from tenfold.systems.usage.training import SeedTraining, contrast
 
@@ -36,6 +36,22 @@ def test_every_number_has_its_setting() -> None:
     row = found.metrics["threshold/chosen/value"]
     assert row == system.cfg.threshold.fixed
     assert found.metrics["lost/chosen/points"] >= 0
+
+
+def test_choices_without_masks_are_set_against_the_best() -> None:
+    """Every criterion, and the temperature that the usual classifier's errors ask for."""
+    names = ["activation", "otsu", "edges", "stability", "confidence"]
+    words = ["--threshold.compare", *names, "--loss.tau-pos", "0", "--loss.tau-neg", "0"]
+    words += ["--threshold.how", "otsu", "--data.generated", "8", "2"]
+    system = construct(Usage, config("usage", "demo", [*WORDS, *words]))
+    found = system.evaluate()
+    for name in names:
+        assert 0 < found.metrics[f"threshold/{name}/value"] < 1
+        assert found.metrics[f"lost/{name}/points"] >= 0
+    assert found.metrics["threshold/chosen/value"] == found.metrics["threshold/otsu/value"]
+    assert {"tau/by errors/value", "tau/by evidence/value"} <= set(found.metrics)
+    assert sum("recommended by" in note for note in found.notes) == 2
+    assert float(system.model.threshold) == UNSET  # nothing is left behind
 
 
 def own_folder(folder: Path, count: int, masks: bool) -> Path:
@@ -64,7 +80,7 @@ def test_a_folder_and_a_table_are_all_it_needs(tmp_path: Path) -> None:
     cli.main(["train", "usage", "demo", *words, "--run.folder", str(tmp_path / "run")])
     assert len(list((tmp_path / "run/work/masks").glob("*.png"))) >= 9
     system = tenfold.load(tmp_path / "run")
-    assert system.headline == ["classifier/test/mAP"]
+    assert system.headline == ["classifier/test/mAP", "agreement/train/mIoU"]
     notes = system.evaluate().notes
     assert "not measured: pseudo masks, as the train pictures have no masks" in notes
     with pytest.raises(ValueError, match="looks at masks of the train pictures"):

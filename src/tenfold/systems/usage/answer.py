@@ -11,12 +11,9 @@ from torch import Tensor
 
 from . import pseudo
 from .config import Config, PredictOptions
-from .inference import Rgb, class_scores, seed_maps, segmentation
+from .inference import Rgb, class_logits, seed_maps, segmentation
 from .model import UNSET, Networks
 from .networks import SeedNetwork
-
-LEAST = 0.05
-"""Threshold where a run has none: the peers' maps are hardly ever below it on an object."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +33,10 @@ class Answer:
     """Mask of the last stage."""
 
 
-def threshold_of(networks: Networks, options: PredictOptions) -> float:
-    """The threshold that is asked for, or the run's own."""
+def threshold_of(networks: Networks, cfg: Config, options: PredictOptions) -> float:
+    """The threshold that is asked for, or the run's own; a run without one has a fixed one."""
     own = float(networks.threshold)
-    return options.threshold or (LEAST if own == UNSET else own)
+    return options.threshold or (cfg.threshold.fixed if own == UNSET else own)
 
 
 def answer(
@@ -64,12 +61,12 @@ def answer(
         assert networks.segment is not None
         mask = segmentation(networks.segment, cfg, picture)
         return Answer(_found_in(mask), False, None, None, None, mask)
-    scores = class_scores(network, cfg, picture)
+    scores = class_logits(network, cfg, [picture])[0].sigmoid()
     labels = given
     if labels is None:
         labels = tuple(torch.nonzero(scores >= options.sure).flatten().tolist())
     maps = seed_maps(network, cfg, picture, labels).cpu()
-    weighed = pseudo.with_threshold(maps, threshold_of(networks, options))
+    weighed = pseudo.with_threshold(maps, threshold_of(networks, cfg, options))
     if options.crf:
         weighed = pseudo.refined_by_crf(torch.from_numpy(picture.copy()), weighed)
     seeds = weighed.argmax(0).byte().numpy()

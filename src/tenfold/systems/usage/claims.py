@@ -29,7 +29,9 @@ def claims() -> list[Claim[Config]]:
     cnn = _pretrained(file) if has_weights else _from_scratch()
     setting = _setting(has_weights)
     gap, usage = _tau("GAP", cnn, 0.0), _tau(f"USAGE, tau {TAU:g}", cnn, TAU)
-    true = replace(cnn, steps=1, segment=replace(cnn.segment, labels="true"), refine=Refine("none"))
+    true = replace(
+        cnn, steps=1, segment=replace(cnn.segment, labels="true"), refine=Refine(crf=False)
+    )
     others = (
         _tau("seeds alone, tau -0.2", _seeds_alone(cnn), -0.2),
         _tau("seeds alone, tau 0.2", _seeds_alone(cnn), 0.2),
@@ -91,7 +93,7 @@ def _tau(name: str, cfg: Config, tau: float) -> Variant[Config]:
 
 def _seeds_alone(cfg: Config) -> Config:
     """Without later stages: soon done."""
-    return replace(cfg, refine=Refine("none"), segment=NONE)
+    return replace(cfg, refine=Refine(crf=False), segment=NONE)
 
 
 def _pretrained(file: str) -> Config:
@@ -116,7 +118,7 @@ def _transformer() -> Config:
         loss=Loss(ema=0.99),
         seeds=Seeds(size=192, scales=(1.0,), rule="mctformer"),
         threshold=Threshold(how="validation"),
-        refine=Refine("none"),
+        refine=Refine(crf=False),
         segment=NONE,
         steps=400,
         optim=Optim(lr=5e-4, weight_decay=0.05, schedule="cosine", warmup=40),

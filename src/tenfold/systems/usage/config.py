@@ -21,8 +21,12 @@ from .seeds import LAYERS, Rule
 SetName = Literal[
     "coco_wsss", "clothing_parsing", "voc2012", "coco2014", "coco2017", "folder", "shapes_wsss"
 ]  # fmt: skip
-Walk = Literal["none", "psa", "irn"]
-Choice = Literal["fixed", "swept", "validation"]
+Criterion = Literal["activation", "otsu", "edges", "stability", "confidence"]
+Choice = Literal[
+    "fixed", "swept", "validation", "activation", "otsu", "edges", "stability", "confidence"
+]  # fmt: skip
+WITH_NETWORK = ("stability", "confidence")
+"""Criteria that ask the seed network again."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ class Data:
     """Training pictures at most, evenly from the first to the last; 0 takes all."""
     features_gib: float = 4.0
     """Gibibytes of features of frozen stages that are kept on disk, for all runs together
-    ($TENFOLD_CACHE); 0 keeps none. Views that are not `whole` hardly ever come again."""
+    ($TENFOLD_CACHE); 0 keeps none. Only those of `whole` views without changes of colour are kept:
+    others never come again."""
 
     def __post_init__(self) -> None:
         require(self, "data.", "[1, inf)", "batch_size", "crop", "longest", "generated")
@@ -164,52 +169,36 @@ class Seeds:
 class Threshold:
     """The value a seed must have to be no background."""
 
-    how: Choice = "fixed"
+    how: Choice = "activation"
     """Choice: fixed; swept over the training pictures' masks, as papers do (it looks at what it is
-    measured on); on the masks of the validation pictures."""
+    measured on); on the masks of the validation pictures; or by a criterion that looks at no mask:
+    the mean activation, Otsu's, agreement with a CRF's edges, stability under a mirror, or the
+    classifier's confidence in the seed alone."""
     fixed: float = 0.3
     """Value of the choice `fixed`."""
+    compare: tuple[Criterion, ...] = ("activation", "otsu")
+    """Criteria without masks that the evaluation sets against the best threshold."""
+    pictures: int = 100
+    """Pictures that a criterion looks at, at most, evenly from the first to the last; 0 takes all.
+    """
 
     def __post_init__(self) -> None:
         require(self, "threshold.", "(0, 1)", "fixed")
+        require(self, "threshold.", "[0, inf)", "pictures")
 
 
 @dataclass(frozen=True)
 class Refine:
-    """Refinement of seeds to pseudo masks: a random walk, a dense CRF."""
+    """Refinement of seeds to pseudo masks."""
 
-    walk: Walk = "psa"
-    """Random walk by affinities that a network learns in a stage of its own, or none."""
-    crf: bool = False
-    """Dense CRF of the walked maps, or of the seeds (PSA's settings)."""
-    low: float = 4.0
-    """Power of the background that leaves sure foreground (PSA: 4, MCTformer: 1)."""
-    high: float = 32.0
-    """Power of the background that leaves sure background (PSA: 32, MCTformer: 12)."""
-    power: float = 16.0
-    """Power of the background in the walk (PSA: 16)."""
-    beta: float = 8.0
-    """Power of affinities (PSA: 8; IRN: 10)."""
-    doublings: int = 8
-    """The walk makes 2 to this many steps (PSA, IRN: 8)."""
-    radius: int = 5
-    """Cells within which affinities are learned (PSA, IRN: 5)."""
-    batch_size: int = 8
-    """Pictures of one step of the affinity network (PSA: 8)."""
-    crop: int = 448
-    """Side of its crops (PSA: 448; IRN: 512)."""
-    steps: int = 10_500
-    """Steps of the affinity network (PSA: 8 epochs of VOC)."""
+    crf: bool = True
+    """Dense CRF of the seeds beside a background of the threshold (PSA's settings)."""
+    crf_pixels: int = 16_384
+    """Pixels of the grid on which the CRF of larger pictures is solved (ours): its time grows with
+    the square."""
 
     def __post_init__(self) -> None:
-        require(self, "refine.", "(0, inf)", "low", "high", "power", "beta")
-        require(self, "refine.", "[1, inf)", "radius", "batch_size", "crop", "steps")
-        require(self, "refine.", "[0, 12]", "doublings")
-
-    @property
-    def is_learned(self) -> bool:
-        """True if the walk has a network that is trained."""
-        return self.walk != "none"
+        require(self, "refine.", "[1, inf)", "crf_pixels")
 
 
 @dataclass(frozen=True)
@@ -269,10 +258,6 @@ class Config:
         name="sgd", lr=0.1, momentum=0.0, weight_decay=5e-4, schedule="linear", power=0.9
     )
     """Optimiser of the seed network (PSA; what its code calls momentum is the schedule's power)."""
-    refine_optim: Optim = Optim(
-        name="sgd", lr=0.1, momentum=0.0, weight_decay=5e-4, schedule="linear", power=0.9
-    )
-    """Optimiser of the affinity network (PSA)."""
     segment_optim: Optim = Optim(
         name="sgd", lr=7e-4, momentum=0.0, weight_decay=1e-5, schedule="linear", power=0.9
     )
@@ -304,6 +289,12 @@ class Config:
                 "seeds.network is teacher, but without loss.reg_weight there is none; use "
                 "--seeds.network student"
             )
+        asked = {self.threshold.how, *self.threshold.compare} & set(WITH_NETWORK)
+        if asked and self.data.seeds_path:
+            raise ValueError(
+                f"threshold {' and '.join(sorted(asked))} asks the seed network, which is not "
+                "trained where data.seeds_path is given; use activation, otsu or edges"
+            )
         if self.data.masks_path and not self.segment.steps:
             raise ValueError("data.masks_path is given, but segment.steps is 0: nothing to train")
         has_tokens = not self.model.is_convolutional and self.model.name != "hivit"
@@ -311,6 +302,11 @@ class Config:
             raise ValueError(
                 f"seeds.rule is {self.seeds.rule}, which needs attention that is not taken of "
                 f"{self.model.name}; use psa or irn"
+            )
+        if self.segment.encoder == "seed" and self.segment.crop % self.model.multiple:
+            raise ValueError(
+                f"segment.crop is {self.segment.crop}; {self.model.name} takes multiples of "
+                f"{self.model.multiple} (or use another segment.encoder)"
             )
         if self.data.crop % self.model.multiple:
             raise ValueError(

@@ -18,11 +18,13 @@ from tenfold.core.divide import divided
 from tenfold.core.system import Evaluation
 from tenfold.data.images.image_labels import Item, MultiLabelSet, read_image, read_mask
 from tenfold.metrics import iou
+from tenfold.viz.predictions import spread
 
-from . import data, inference
+from . import choices, data, inference
 from .config import Config
 from .model import Networks, prepared
 from .pipeline import Pipeline
+from .principle import by_evidence, recommend_tau
 from .seed_metrics import Curve, average_precision
 
 Metrics = dict[str, float]
@@ -61,7 +63,7 @@ def evaluate(networks: Networks, cfg: Config, pipeline: Pipeline) -> Evaluation:
         _seeds(found, pipeline)
     _masks(found, pipeline)
     if networks.segment is not None:
-        _segmentation(found, networks, cfg, sets.test)
+        _segmentation(found, networks, pipeline)
     details = Details(found.curves, found.choices, found.balance, found.confusion, found.threshold)
     return Evaluation(found.metrics, found.baselines, details, tuple(found.notes))
 
@@ -155,7 +157,7 @@ def _classifier(
     network = prepared(networks.seed)
 
     def one(row: int) -> Tensor:
-        return inference.class_scores(network, cfg, read_image(items[row]))
+        return inference.class_logits(network, cfg, [read_image(items[row])])[0]
 
     scores = torch.stack(divided(len(items), one, f"classes of {split} pictures"))
     count = len(cfg.classes)
@@ -174,7 +176,7 @@ def _mean(values: Tensor) -> float:
 
 def _seeds(found: _Found, pipeline: Pipeline) -> None:
     """Seeds at the run's threshold and at the best one, and what other choices would give."""
-    cfg, threshold = found.cfg, pipeline.threshold()
+    cfg, threshold = found.cfg, choices.choose(pipeline)
     found.threshold = threshold
     for split in ("train", "validation"):
         if not pipeline.items(split):
@@ -192,11 +194,28 @@ def _seeds(found: _Found, pipeline: Pipeline) -> None:
             found.metrics |= measures(sweep.counts[row], "seeds", split)
         found.metrics |= measures(sweep.counts[curve.best], "seeds", f"{split}, best threshold")
         found.metrics[f"threshold/best of {split}/value"] = curve.thresholds[curve.best]
-    found.metrics["threshold/chosen/value"] = threshold
+    chosen = choices.criteria(pipeline, cfg.threshold.compare)
+    found.choices = {name: one.threshold for name, one in chosen.items()}
+    for name, value in {"chosen": threshold, **found.choices}.items():
+        found.metrics[f"threshold/{name}/value"] = value
+        if "train" in found.curves:
+            curve = found.curves["train"]
+            lost = curve.miou[curve.best] - curve.miou[curve.at(value)]
+            found.metrics[f"lost/{name}/points"] = float(lost)
+    if cfg.is_seed_trained and not cfg.loss.tau_pos:
+        _recommendation(found, pipeline)
+
+
+def _recommendation(found: _Found, pipeline: Pipeline) -> None:
+    """The temperature that the errors of the usual classifier ask for, and its evidence."""
+    advice = {}
     if "train" in found.curves:
-        curve = found.curves["train"]
-        lost = float(curve.miou[curve.best] - curve.miou[curve.at(threshold)])
-        found.metrics["lost/chosen/points"] = lost
+        advice["by errors"] = recommend_tau(found.curves["train"])
+    if "confidence" in found.cfg.threshold.compare:
+        advice["by evidence"] = by_evidence(*choices.evidence(pipeline, found.threshold))
+    for name, one in advice.items():
+        found.metrics[f"tau/{name}/value"] = one.tau
+        found.notes.append(f"recommended {name} of these seeds: {one}")
 
 
 def _masks(found: _Found, pipeline: Pipeline) -> None:
@@ -211,12 +230,13 @@ def _masks(found: _Found, pipeline: Pipeline) -> None:
     found.counted("masks", "train", counts)
 
 
-def _segmentation(found: _Found, networks: Networks, cfg: Config, test: MultiLabelSet) -> None:
+def _segmentation(found: _Found, networks: Networks, pipeline: Pipeline) -> None:
     """The segmentation network on the test pictures."""
-    network = networks.segment
+    network, cfg, test = networks.segment, found.cfg, pipeline.sets.test
     assert network is not None
     if "test" not in cfg.masked:
         found.unmeasured("segmentation", "test")
+        _agreement(found, networks, pipeline)
         return
 
     def predict(item: Item) -> np.ndarray:
@@ -225,3 +245,20 @@ def _segmentation(found: _Found, networks: Networks, cfg: Config, test: MultiLab
     counts = counted(test, predict, len(cfg.classes) + 1, "test pictures")
     found.counted("segmentation", "test", counts)
     found.confusion = counts
+
+
+def _agreement(found: _Found, networks: Networks, pipeline: Pipeline) -> None:
+    """Overlap of the network with the masks that it learned from: no measure of either."""
+    network, cfg = networks.segment, found.cfg
+    assert network is not None
+    items = spread(pipeline.items("train"), cfg.threshold.pictures or len(pipeline.items("train")))
+    pipeline.make_masks()
+
+    def one(row: int) -> Tensor:
+        given = torch.from_numpy(inference.segmentation(network, cfg, read_image(items[row])))
+        mask = torch.from_numpy(np.ascontiguousarray(pipeline.pseudo_mask(items[row])))
+        return iou.confusion(given, mask, len(cfg.classes) + 1)
+
+    counts = divided(len(items), one, "segmentation against pseudo masks")
+    total = torch.stack(counts).sum(0)
+    found.metrics["agreement/train/mIoU"] = iou.scores(total)["mIoU"]

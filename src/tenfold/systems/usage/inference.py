@@ -64,22 +64,25 @@ def seed_maps(
 
 
 @torch.no_grad()
-def class_scores(network: SeedNetwork, cfg: Config, picture: Rgb) -> Float[Tensor, " class"]:
-    """Probability of each class, of the whole picture at the size of training.
+def class_logits(
+    network: SeedNetwork, cfg: Config, pictures: Sequence[Rgb]
+) -> Float[Tensor, "picture class"]:
+    """Scores of each class before the sigmoid, of pictures of one size at that of training.
 
     The score is that of the generation loss; where classes have tokens, the mean of both.
     """
     device, data = next(network.parameters()).device, cfg.data
     if data.view == "crop":
-        image = at_longest(picture, sum(data.longest) // 2, cfg.model.multiple)
+        longest = sum(data.longest) // 2
+        images = [at_longest(one, longest, cfg.model.multiple) for one in pictures]
     else:
-        image = square(picture, data.crop)
-    found = network(normalised(image[None].to(device), cfg.model.colours))
+        images = [square(one, data.crop) for one in pictures]
+    found = network(normalised(torch.stack(images).to(device), cfg.model.colours))
     maps = found.maps.flatten(2)
     scores = (pooling_weights(maps, cfg.loss.tau_neg, cfg.loss.softmax_over) * maps).sum(2)
     if found.class_logits is not None:
         scores = (scores + found.class_logits) / 2
-    return scores[0].sigmoid().cpu()
+    return scores.cpu()
 
 
 @torch.no_grad()
@@ -87,11 +90,15 @@ def segmentation(network: Segmenter, cfg: Config, picture: Rgb) -> LabelMap:
     """The class of each pixel, 0 for background; probabilities are enlarged, never classes."""
     own, device = cfg.segment, next(network.parameters()).device
     height, width = picture.shape[:2]
-    image = square(picture, own.crop) if own.view == "whole" else at_longest(picture, own.size)
+    multiple = cfg.model.multiple if own.encoder == "seed" else 1
+    if own.view == "whole":
+        image = square(picture, own.crop)
+    else:
+        image = at_longest(picture, own.size, multiple)
     x = normalised(image[None].to(device), cfg.model.colours)
     total: Tensor | None = None
     for scale in own.test_scales:
-        scaled = seeds.resized(x, scale, cfg.model.multiple if own.encoder == "seed" else 1)
+        scaled = seeds.resized(x, scale, multiple)
         for flipped in (False, True)[: 1 + own.flip]:
             seen = network.logits(scaled.flip(3) if flipped else scaled).float().softmax(1)
             seen = F.interpolate(seen, image.shape[1:], mode="bilinear", align_corners=False)

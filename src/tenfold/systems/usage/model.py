@@ -98,6 +98,14 @@ def prepared(network: KeptNetwork) -> SeedNetwork:
     return network if network.is_kept else for_inference(network)
 
 
+def without_memory(network: KeptNetwork) -> SeedNetwork:
+    """A faster copy that keeps nothing on disk: for pictures that never come again."""
+    found = for_inference(network)
+    assert isinstance(found, KeptNetwork)
+    found.gib = 0.0
+    return found
+
+
 class SeedEncoder(nn.Module):
     """A seed network's backbone as an encoder for segmentation: its last map."""
 
@@ -120,7 +128,8 @@ class Segmenter(nn.Module):
         own, count = cfg.segment, len(cfg.classes) + 1
         self.cfg = cfg
         if own.encoder == "seed":
-            self.backbone: Any = SeedEncoder(cfg.model, len(cfg.classes), cfg.data.features_gib)
+            gib = cfg.data.features_gib if own.view == "whole" else 0.0
+            self.backbone: Any = SeedEncoder(cfg.model, len(cfg.classes), gib)
         elif own.encoder == "mit":
             size = SIZES["b0"]
             self.backbone = MixTransformer(size.dims, size.heads, size.depths, size.reductions)
@@ -154,9 +163,11 @@ class Networks(nn.Module):
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()
-        self.seed = build_kept(cfg.model, len(cfg.classes), cfg.data.features_gib)
+        comes_again = cfg.data.view == "whole" and not (cfg.data.jitter or cfg.data.rand_augment)
+        gib = cfg.data.features_gib if comes_again else 0.0
+        self.seed = build_kept(cfg.model, len(cfg.classes), gib)
         self.segment: Segmenter | None = Segmenter(cfg) if cfg.segment.steps else None
-        self.register_buffer("threshold", torch.tensor(UNSET))
+        self.register_buffer("threshold", torch.tensor(UNSET, dtype=torch.float64))
 
     def bodies(self) -> list[nn.Module]:
         """Backbones of later stages that are as the seed network's."""

@@ -1,4 +1,4 @@
-"""What lies between the stages: seeds, threshold, sure labels and pseudo masks, as files.
+"""What lies between the stages: seeds and pseudo masks, as files.
 
 One picture is in memory at a time; processes share the pictures.
 """
@@ -39,6 +39,14 @@ class Pipeline:
         self.networks, self.cfg, self.work = networks, cfg, Work(root)
         self.sets = data.open_sets(cfg.data)
         self._sweeps: dict[str, Sweep] = {}
+        self.chosen = UNSET
+        """Threshold of networks that have none of their own."""
+
+    @property
+    def threshold(self) -> float:
+        """The value that a seed must have: the run's, or what `choices.choose` found."""
+        known = float(self.networks.threshold)
+        return self.chosen if known == UNSET else known
 
     @property
     def has_seeds(self) -> bool:
@@ -91,19 +99,6 @@ class Pipeline:
             self._sweeps[split] = swept(self, self.sets.split(split))
         return self._sweeps[split]
 
-    def threshold(self) -> float:
-        """The value that a seed must have: the run's, or one that is chosen now."""
-        known = float(self.networks.threshold)
-        return self.choose() if known == UNSET else known
-
-    def choose(self) -> float:
-        """Choose a threshold as the configuration says."""
-        own = self.cfg.threshold
-        if own.how == "fixed":
-            return own.fixed
-        curve = self.sweep("train" if own.how == "swept" else "validation").curve()
-        return curve.thresholds[curve.best]
-
     # --- masks ---------------------------------------------------------------------------------
 
     def make_masks(self) -> None:
@@ -111,7 +106,7 @@ class Pipeline:
         if self.cfg.data.masks_path:
             return
         self.make_seeds()
-        write = partial(self._write_mask, self.threshold())
+        write = partial(self._write_mask, self.threshold)
         self.work.make("masks", self.items("train"), self._digest("masks"), write)
 
     def _write_mask(self, threshold: float, item: Item, file: Path) -> None:
@@ -120,7 +115,7 @@ class Pipeline:
         image = torch.from_numpy(picture)
         scores = pseudo.with_threshold(maps, threshold)
         if self.cfg.refine.crf:
-            scores = pseudo.refined_by_crf(image, scores)
+            scores = pseudo.refined_by_crf(image, scores, self.cfg.refine.crf_pixels)
         labels = scores.argmax(0).byte().numpy()
         write_bytes(file, label_png(labels, len(self.cfg.classes) + 1))
 
@@ -165,7 +160,7 @@ class Pipeline:
                 self.networks.seed, cfg.data.name, cfg.data.path, cfg.model, cfg.seeds
             )
         if kind == "masks":
-            found = digest_of_files(None, found, cfg.refine, self.threshold())
+            found = digest_of_files(None, found, cfg.refine, self.threshold)
         return found
 
 

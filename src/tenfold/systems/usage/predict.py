@@ -75,7 +75,7 @@ def predict_files(
         raise ValueError(f"{inputs}: none of {len(records)} pictures can be read")
     if not dist.current().is_first:
         return []
-    return write_folder(records, inputs, out, cfg, threshold_of(networks, options), trained)
+    return write_folder(records, inputs, out, cfg, threshold_of(networks, cfg, options), trained)
 
 
 def labels_of(

@@ -14,11 +14,12 @@ from tenfold.weights.containers import metadata
 from tenfold.weights.keymap import Converted
 
 from . import official
-from .backbones import Model, Name
+from .backbones import Name
 from .config import Config
 from .model import Networks
 from .networks import build
 from .recipes import RECIPES
+from .seeds import Rule
 
 BODY = "seed.body."
 OWN = ("threshold",)
@@ -110,48 +111,42 @@ def read_official(source: Path) -> tuple[Config, dict[str, Tensor], Converted]:
         ValueError: It fits no kind, or has a backbone without a head for classes.
     """
     state = official.read(source)
-    for kind, recipe in KINDS.items():
-        found = _as(state, RECIPES[recipe], kind)
-        if found is not None:
-            return found
-    raise ValueError(
-        f"{source} is no seed network with a head for classes; train from an ImageNet file: "
-        f"tenfold train usage paper --start {source}"
-    )
-
-
-KINDS: dict[Name, str] = {
-    "mctformer-plus": "paper", "mctformer": "paper", "resnet38": "paper-resnet38",
-    "resnet50": "paper-resnet38",
-}  # fmt: skip
-"""Kind of a peer's network -> the recipe that it is trained by."""
-
-
-def _as(
-    state: dict[str, Tensor], recipe: Config, kind: Name
-) -> tuple[Config, dict[str, Tensor], Converted] | None:
-    """The checkpoint as a network of a kind; None if it is of another."""
-    asked = replace(recipe.model, name=kind) if kind != recipe.model.name else recipe.model
-    count = _classes(state)
-    if count is None:
-        return None
+    kind, count = _kind(state), _classes(state)
+    if kind is None or count is None:
+        raise ValueError(
+            f"{source} is no seed network with a head for classes; train from an ImageNet file: "
+            f"tenfold train usage paper --start {source}"
+        )
+    recipe = RECIPES["paper" if kind.startswith("mctformer") else "paper-resnet38"]
     try:
-        model: Model = official.described(state, asked)
+        model = official.described(state, replace(recipe.model, name=kind))
         account = official.convert(state, build(model, count))
-    except (ValueError, TypeError):
-        return None
-    if not any(key.startswith("head.") for key in account.state):
-        return None
-    rule = kind if kind.startswith("mctformer") else "irn" if kind == "resnet50" else "psa"
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
     cfg = replace(
         recipe,
         model=model,
-        seeds=replace(recipe.seeds, rule=rule),  # type: ignore[arg-type]
+        seeds=replace(recipe.seeds, rule=RULES[kind]),
         segment=replace(recipe.segment, steps=0),
-        refine=replace(recipe.refine, walk="none", crf=True),
         classes=tuple(f"class {number}" for number in range(count)),
     )
     return cfg, account.state, account
+
+
+RULES: dict[Name, Rule] = {
+    "mctformer": "mctformer", "mctformer-plus": "mctformer-plus", "resnet38": "psa",
+    "resnet50": "irn",
+}  # fmt: skip
+"""Kind of a peer's network -> how its maps are merged."""
+MARKS: tuple[tuple[str, Name], ...] = (
+    ("conv1a.weight", "resnet38"), ("pos_embed_pat", "mctformer-plus"),
+    ("cls_token", "mctformer"), ("resnet50.conv1.weight", "resnet50"),
+)  # fmt: skip
+"""A tensor -> the kind of network that has it, the first of them."""
+
+
+def _kind(state: dict[str, Tensor]) -> Name | None:
+    return next((kind for key, kind in MARKS if key in state), None)
 
 
 def _classes(state: dict[str, Tensor]) -> int | None:

@@ -7,18 +7,21 @@ from .model import UNSET
 
 UNITS = {
     "seeds": "%", "masks": "%", "segmentation": "%", "classifier": "%", "class": "%",
-    "errors": "%", "lost": "points", "threshold": "",
+    "agreement": "%", "errors": "%", "lost": "points", "threshold": "", "tau": "",
 }  # fmt: skip
 """Group of metrics -> unit."""
 BETTER = {
     "seeds": "higher", "masks": "higher", "segmentation": "higher", "classifier": "higher",
-    "class": "higher", "errors": "lower", "lost": "lower",
+    "class": "higher", "agreement": "higher", "errors": "lower", "lost": "lower",
 }  # fmt: skip
 """Group of metrics -> direction; a threshold has none."""
 COLUMNS = {"FP": "wrongly given (FP)", "FN": "missed (FN)"}
 WAYS = {
     "fixed": "fixed before", "swept": "the best on the training pictures' masks",
     "validation": "the best on the validation pictures' masks",
+    "activation": "by mean activation, without masks", "otsu": "by Otsu, without masks",
+    "edges": "by edges, without masks", "stability": "by stability, without masks",
+    "confidence": "by the classifier, without masks",
 }  # fmt: skip
 """Choice of the threshold -> how a title says it."""
 
@@ -34,6 +37,10 @@ def measured(cfg: Config) -> list[str]:
             found.append("seeds/train/mIoU")
     if cfg.is_seed_trained:
         found.append("classifier/test/mAP")
+    if cfg.segment.steps and "test" not in cfg.masked:
+        found.append("agreement/train/mIoU")
+    if not found:
+        found.append("threshold/chosen/value")
     return found
 
 
@@ -60,10 +67,8 @@ def of_masks(cfg: Config) -> str:
     """Setting of the pseudo masks."""
     if cfg.data.masks_path:
         return "of others' files"
-    walk = {"none": "no random walk", "psa": "random walk of PSA", "irn": "random walk of IRN"}
     crf = "CRF" if cfg.refine.crf else "no CRF"
-    threshold = f", {of_threshold(cfg)}" if cfg.refine.walk == "none" else ""
-    return f"{walk[cfg.refine.walk]}, {crf}{threshold}"
+    return f"of seeds, {crf}, {of_threshold(cfg)}"
 
 
 def of_segmentation(cfg: Config) -> str:
@@ -88,6 +93,9 @@ def titles(cfg: Config) -> dict[str, str]:
         "seeds/train/mIoU": "mIoU of seeds, training pictures "
         f"({of_seeds(cfg)}, {of_threshold(cfg)})",
         "classifier/test/mAP": "mAP of the classifier, test (each class over pictures)",
+        "agreement/train/mIoU": "overlap of segmentation and pseudo masks, training pictures "
+        "(no measure of either)",
+        "threshold/chosen/value": f"{of_threshold(cfg)}",
     }
     found = {key: every[key] for key in measured(cfg)}
     if "train" in cfg.masked:

@@ -20,7 +20,7 @@ from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from tenfold.viz.predictions import Trained
 from tenfold.weights.keymap import Converted
 
-from . import claims, data, evaluation, export, figures, predict, pretrained, settings
+from . import choices, claims, data, evaluation, export, figures, predict, pretrained, settings
 from .config import Config, PredictOptions
 from .evaluation import Details
 from .model import Networks, Segmenter
@@ -84,7 +84,7 @@ class Usage(System[Config]):
     # --- training ------------------------------------------------------------------------------
 
     def stages(self) -> Iterator[Stage]:
-        """Seed network, affinity network, segmentation network; files lie between them."""
+        """Seed network and segmentation network; files lie between them."""
         cfg, networks = self.cfg, self.model
         sets = data.open_sets(cfg.data)
         self.origin = pretrained.begin(networks, cfg)
@@ -107,7 +107,7 @@ class Usage(System[Config]):
         pipeline = self.pipeline()
         if pipeline.has_seeds:
             pipeline.make_seeds()
-            networks.threshold.fill_(pipeline.choose())
+            networks.threshold.fill_(choices.choose(pipeline))
         pipeline.make_masks()
         if networks.segment is not None:
             yield self._segmentation(networks.segment, pipeline)
