@@ -5,7 +5,9 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import TypeVar
 
-from torch import nn
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from . import efficientnet, resnet, resnet38
@@ -29,6 +31,32 @@ PAIRS: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
 """Convolutions and the norms right behind them, by their names in a module."""
 
 
+class Pointwise(nn.Linear):
+    """A 1x1 convolution as a product, which needs no copy of a map whose channels lie last.
+
+    In float32 and one thread, torch takes an older kernel for such convolutions.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__(conv.in_channels, conv.out_channels, conv.bias is not None)
+        self.weight = nn.Parameter(conv.weight.detach().flatten(1))
+        self.bias = conv.bias
+
+    def forward(
+        self, x: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch out height width"]:
+        """Convolve."""
+        return F.linear(x.movedim(1, 3), self.weight, self.bias).movedim(3, 1)
+
+
+def is_pointwise(conv: nn.Module) -> bool:
+    """Return True for a convolution that mixes the channels of each place alone."""
+    return isinstance(conv, nn.Conv2d) and (
+        conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.groups == 1
+        and conv.padding in ((0, 0), 0)
+    )  # fmt: skip
+
+
 def folded(network: Network) -> Network:
     """A copy, for inference alone, that computes the same with fewer passes over its maps."""
     found = deepcopy(network).eval()
@@ -42,4 +70,8 @@ def folded(network: Network) -> Network:
                     norm.weight, norm.bias,
                 )  # fmt: skip
                 setattr(module, second, nn.Identity())
+    for module in list(found.modules()):
+        for name, part in list(module.named_children()):
+            if is_pointwise(part):
+                setattr(module, name, Pointwise(part))
     return found

@@ -80,12 +80,11 @@ class Attention(nn.Module):
     def with_weights(
         self, x: Float[Tensor, "batch token dim"]
     ) -> tuple[Float[Tensor, "batch token dim"], Float[Tensor, "batch head token token"]]:
-        """The same, and the softmax, in float32 whatever the network is in."""
+        """The same, and the softmax."""
         parts = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        query, key, value = parts
-        weights = (query * query.shape[3] ** -0.5 @ key.mT).float().softmax(-1)
-        mixed = weights.to(value.dtype) @ value
-        return self.proj(mixed.transpose(1, 2).flatten(2)), weights
+        query, key, value = parts.contiguous()  # products would copy each
+        weights = (query * query.shape[3] ** -0.5 @ key.mT).softmax(-1)
+        return self.proj((weights @ value).transpose(1, 2).flatten(2)), weights
 
     def weights(
         self, x: Float[Tensor, "batch token dim"], queries: int

@@ -269,7 +269,7 @@ def tokens(
         assert isinstance(block, Block)
         if with_attention:
             x, weights = block.with_weights(x)
-            mean = weights.mean(1)
+            mean = weights.mean(1).float()
             to_patches.append(mean[:, :first, first:])
             own = mean[:, first:, first:]
             affinity = own if affinity is None else affinity + own
