@@ -235,8 +235,8 @@ class Confidence:
 
     What is not shown is the picture's mean colour; a picture of that alone scores 0, the whole
     picture 1. The median over pictures is taken: where the whole hardly scores more than the empty
-    one, shares are wild. (The score of what is left when the seed is removed falls for a seed of
-    any size that holds the object, and chose lower thresholds that cost more: not used.)
+    one, shares are wild. (The score of what is left when the seed is removed chose thresholds that
+    cost more, and is not used.)
     """
 
     def __init__(self) -> None:
