@@ -126,3 +126,26 @@ def test_masks_that_do_not_fit_are_named(run: tuple[Path, Usage], tmp_path: Path
     Image.fromarray(np.full((height, width), 9, np.uint8)).save(tmp_path / f"{item.name}.png")
     with pytest.raises(ValueError, match="holds label 9, but there are 5 classes"):
         own.pseudo_mask(item)
+
+
+@pytest.mark.parametrize("walk", ["psa", "irn"])
+def test_a_walk_has_a_stage_of_its_own(walk: str, tmp_path: Path) -> None:
+    """Sure labels are files, its network learns, and masks follow from what it learned."""
+    words = ["--refine.walk", walk, "--refine.steps", "2", "--refine.batch-size", "2"]
+    words += ["--refine.crop", "64", "--refine.view", "whole", "--refine.log2-steps", "2"]
+    words += ["--refine-optim.lr", "0.01"]
+    system = trained(tmp_path, *words)
+    assert (tmp_path / "checkpoints/affinity/done.json").is_file()
+    own = system.pipeline()
+    labels = own.confident(own.items("train")[0])
+    assert labels.shape == (64, 64) and set(np.unique(labels)) <= {0, 1, 2, 3, 4, 5, 255}
+    assert len(files(tmp_path, "masks")) == len(own.items("train")) + 1
+    before = files(tmp_path, "masks")
+    found = system.evaluate().metrics
+    assert "masks/train/mIoU" in found and files(tmp_path, "masks") == before
+    assert "random walk of" in system.labels()["masks/train/mIoU"]
+    with torch.no_grad():
+        for parameter in system.model.affinity.parameters():  # type: ignore[union-attr]
+            parameter.mul_(2)
+    own.make_masks()
+    assert files(tmp_path, "masks")["made.json"] != before["made.json"]

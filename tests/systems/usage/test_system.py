@@ -16,8 +16,9 @@ from tenfold import cli
 from tenfold.generated import shapes_wsss
 from tenfold.runner.weights import construct
 from tenfold.systems.usage.backbones import Model
+from tenfold.systems.usage.kept import build_kept
 from tenfold.systems.usage.loss import generation_loss
-from tenfold.systems.usage.model import UNSET, build_kept
+from tenfold.systems.usage.model import UNSET
 from tenfold.systems.usage.system import Usage
 from tenfold.systems.usage.training import SeedTraining, contrast
 

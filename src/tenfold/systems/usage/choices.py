@@ -14,7 +14,8 @@ from tenfold.viz.predictions import spread
 
 from . import inference, threshold
 from .config import Criterion
-from .model import UNSET, without_memory
+from .kept import without_memory
+from .model import UNSET
 from .networks import SeedNetwork
 from .pipeline import Pipeline
 from .threshold import Choice, Seeds

@@ -29,9 +29,7 @@ def claims() -> list[Claim[Config]]:
     cnn = _pretrained(file) if has_weights else _from_scratch()
     setting = _setting(has_weights)
     gap, usage = _tau("GAP", cnn, 0.0), _tau(f"USAGE, tau {TAU:g}", cnn, TAU)
-    true = replace(
-        cnn, steps=1, segment=replace(cnn.segment, labels="true"), refine=Refine(crf=False)
-    )
+    true = replace(cnn, steps=1, segment=replace(cnn.segment, labels="true"), refine=Refine("none"))
     others = (
         _tau("seeds alone, tau -0.2", _seeds_alone(cnn), -0.2),
         _tau("seeds alone, tau 0.2", _seeds_alone(cnn), 0.2),
@@ -93,7 +91,7 @@ def _tau(name: str, cfg: Config, tau: float) -> Variant[Config]:
 
 def _seeds_alone(cfg: Config) -> Config:
     """Without later stages: soon done."""
-    return replace(cfg, refine=Refine(crf=False), segment=NONE)
+    return replace(cfg, refine=Refine("none"), segment=NONE)
 
 
 def _pretrained(file: str) -> Config:
@@ -118,7 +116,7 @@ def _transformer() -> Config:
         loss=Loss(ema=0.99),
         seeds=Seeds(size=192, scales=(1.0,), rule="mctformer"),
         threshold=Threshold(how="validation"),
-        refine=Refine(crf=False),
+        refine=Refine("none"),
         segment=NONE,
         steps=400,
         optim=Optim(lr=5e-4, weight_decay=0.05, schedule="cosine", warmup=40),

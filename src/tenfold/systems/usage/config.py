@@ -21,6 +21,7 @@ from .seeds import LAYERS, Rule
 SetName = Literal[
     "coco_wsss", "clothing_parsing", "voc2012", "coco2014", "coco2017", "folder", "shapes_wsss"
 ]  # fmt: skip
+Walk = Literal["none", "psa", "irn"]
 Criterion = Literal["activation", "otsu", "edges", "stability", "confidence"]
 Choice = Literal[
     "fixed", "swept", "validation", "activation", "otsu", "edges", "stability", "confidence"
@@ -189,16 +190,47 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Refine:
-    """Refinement of seeds to pseudo masks."""
+    """Refinement of seeds to pseudo masks: a random walk, a dense CRF."""
 
-    crf: bool = True
-    """Dense CRF of the seeds beside a background of the threshold (PSA's settings)."""
+    walk: Walk = "psa"
+    """Random walk by what a network learns of affinities (psa) or boundaries (irn) in a stage of
+    its own, on the maps of the seed network's stages; or none. Of convolutional networks."""
+    crf: bool = False
+    """Dense CRF behind the walk, or of the seeds beside a background of the threshold."""
     crf_pixels: int = 16_384
     """Pixels of the grid on which the CRF of larger pictures is solved (ours): its time grows with
     the square."""
+    low: float = 4.0
+    """Power of the background beside which a label is sure (PSA: 4; MCTformer: 1)."""
+    high: float = 32.0
+    """Power of the background that is sure (PSA: 32; MCTformer: 12)."""
+    power: float = 16.0
+    """Power of the background in PSA's walk (PSA: 16)."""
+    ground: float = 0.25
+    """Background beside the maps that IRN's walk makes, of the largest value (IRN: 0.25)."""
+    beta: float = 8.0
+    """Power of affinities (PSA: 8; IRN: 10)."""
+    log2_steps: int = 8
+    """The walk makes two to this many steps (PSA, IRN: 8)."""
+    radius: int = 5
+    """Cells within which pairs are learned and walked (PSA: 5; IRN: 10, then 5)."""
+    batch_size: int = 8
+    """Pictures of one step (PSA: 8)."""
+    view: Literal["whole", "crop"] = "crop"
+    """Training view: the whole picture, brought to a square, or crops."""
+    crop: int = 448
+    """Side of crops, or of whole views (PSA: 448)."""
+    steps: int = 10_500
+    """Steps of the stage (PSA: 8 epochs of VOC)."""
 
     def __post_init__(self) -> None:
-        require(self, "refine.", "[1, inf)", "crf_pixels")
+        require(self, "refine.", "[1, inf)", "crf_pixels", "batch_size", "crop", "steps")
+        require(self, "refine.", "(0, inf)", "low", "high", "power", "beta")
+        require(self, "refine.", "(0, 1)", "ground")
+        require(self, "refine.", "[2, 64]", "radius")
+        require(self, "refine.", "[0, 12]", "log2_steps")
+        if self.low > self.high:
+            raise ValueError(f"refine.low {self.low:g} must not be above refine.high {self.high:g}")
 
 
 @dataclass(frozen=True)
@@ -258,6 +290,10 @@ class Config:
         name="sgd", lr=0.1, momentum=0.0, weight_decay=5e-4, schedule="linear", power=0.9
     )
     """Optimiser of the seed network (PSA; what its code calls momentum is the schedule's power)."""
+    refine_optim: Optim = Optim(
+        name="sgd", lr=0.1, momentum=0.0, weight_decay=5e-4, schedule="linear", power=0.9
+    )
+    """Optimiser of the network of affinities (PSA)."""
     segment_optim: Optim = Optim(
         name="sgd", lr=7e-4, momentum=0.0, weight_decay=1e-5, schedule="linear", power=0.9
     )
@@ -295,6 +331,11 @@ class Config:
                 f"threshold {' and '.join(sorted(asked))} asks the seed network, which is not "
                 "trained where data.seeds_path is given; use activation, otsu or edges"
             )
+        if self.has_walk and not self.model.is_convolutional:
+            raise ValueError(
+                f"refine.walk is {self.refine.walk}, which stands on the stages of a convolutional "
+                f"network, and model.name is {self.model.name}; use --refine.walk none"
+            )
         if self.data.masks_path and not self.segment.steps:
             raise ValueError("data.masks_path is given, but segment.steps is 0: nothing to train")
         has_tokens = not self.model.is_convolutional and self.model.name != "hivit"
@@ -313,6 +354,11 @@ class Config:
                 f"data.crop is {self.data.crop}; {self.model.name} takes multiples of "
                 f"{self.model.multiple}"
             )
+
+    @property
+    def has_walk(self) -> bool:
+        """True if there is a stage that learns affinities."""
+        return self.refine.walk != "none" and not self.data.masks_path
 
     @property
     def is_seed_trained(self) -> bool:

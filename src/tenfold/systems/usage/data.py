@@ -27,7 +27,7 @@ from tenfold.data.images.rand_augment import rand_augment
 from tenfold.data.images.scene_views import MEAN, segmentation_view
 from tenfold.generated import shapes_wsss
 
-from .config import Config, Data, Segment, SetName
+from .config import Config, Data, Refine, Segment, SetName
 from .views import square
 
 Rgb = UInt8[np.ndarray, "_ _ 3"]
@@ -271,6 +271,12 @@ class Views:
         if bool(torch.rand((), generator=draw) < 0.5):
             image, label = image.flip(2), label.flip(1)
         return image, label
+
+
+def refine_views(refine: Refine) -> Views:
+    """Views of the network of affinities."""
+    is_whole = refine.view == "whole"
+    return Views("affinity", refine.batch_size, refine.crop, is_whole=is_whole)
 
 
 def segment_views(segment: Segment) -> Views:

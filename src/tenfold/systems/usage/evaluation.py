@@ -22,7 +22,8 @@ from tenfold.viz.predictions import spread
 
 from . import choices, data, inference
 from .config import Config
-from .model import Networks, prepared
+from .kept import prepared
+from .model import Networks
 from .pipeline import Pipeline
 from .principle import by_evidence, recommend_tau
 from .seed_metrics import Curve, average_precision

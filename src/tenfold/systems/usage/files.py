@@ -1,4 +1,4 @@
-"""Files that one stage leaves to the next: seeds and pseudo masks, one a picture.
+"""Files that one stage leaves to the next: seeds, sure labels, pseudo masks, one a picture.
 
 Each kind has a folder with a `made.json` that says what its files follow from. Files of the same
 making are kept, so that who is killed goes on where they were; others are deleted first.
@@ -22,8 +22,8 @@ from tenfold.data.images.image_labels import Item
 from tenfold.files import read_object, write_json
 from tenfold.viz.predictions import output_name
 
-Kind = Literal["seeds", "masks"]
-ENDINGS: dict[Kind, str] = {"seeds": ".npz", "masks": ".png"}
+Kind = Literal["seeds", "confident", "masks"]
+ENDINGS: dict[Kind, str] = {"seeds": ".npz", "confident": ".png", "masks": ".png"}
 MADE = "made.json"
 
 

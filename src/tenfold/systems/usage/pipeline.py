@@ -20,16 +20,19 @@ from tenfold.data.images.segmentation import read_labels
 from tenfold.files import write_bytes
 from tenfold.viz.overlays import label_png
 
-from . import data, inference, pseudo
+from . import data, inference, pseudo, walking
 from .config import Config
 from .data import require_size
 from .files import Kind, Work, digest_of_files
-from .model import UNSET, Networks, prepared
+from .kept import prepared
+from .model import UNSET, Networks
 from .networks import SeedNetwork
 from .seed_metrics import Sweep
 
 Maps = Float[Tensor, "class height width"]
 LabelMap = UInt8[np.ndarray, "height width"]
+NUMBERS = 256
+"""Colours of a palette that may hold 255, too: a smaller one is stored in fewer bits."""
 
 
 class Pipeline:
@@ -99,6 +102,24 @@ class Pipeline:
             self._sweeps[split] = swept(self, self.sets.split(split))
         return self._sweeps[split]
 
+    # --- sure labels ---------------------------------------------------------------------------
+
+    def make_confident(self) -> None:
+        """Write the labels that seeds are sure of, for the network of affinities."""
+        self.make_seeds()
+        digest = self._digest("confident")
+        self.work.make("confident", self.items("train"), digest, self._write_confident)
+
+    def _write_confident(self, item: Item, file: Path) -> None:
+        picture, maps = read_image(item), self.seed(item)
+        require_size(maps.numpy(), picture, item, "affinity")
+        labels = walking.sure_labels(torch.from_numpy(picture), maps, self.cfg)
+        write_bytes(file, label_png(labels.numpy(), NUMBERS))
+
+    def confident(self, item: Item) -> LabelMap:
+        """Labels that seeds are sure of: 0 background, 255 unsure."""
+        return read_labels(self._made("confident", item))
+
     # --- masks ---------------------------------------------------------------------------------
 
     def make_masks(self) -> None:
@@ -113,7 +134,11 @@ class Pipeline:
         picture, maps = read_image(item), self.seed(item)
         require_size(maps.numpy(), picture, item, "masks")
         image = torch.from_numpy(picture)
-        scores = pseudo.with_threshold(maps, threshold)
+        walker = self.networks.affinity
+        if walker is None:
+            scores = pseudo.with_threshold(maps, threshold)
+        else:
+            scores = walker.walked(picture, maps)
         if self.cfg.refine.crf:
             scores = pseudo.refined_by_crf(image, scores, self.cfg.refine.crf_pixels)
         labels = scores.argmax(0).byte().numpy()
@@ -159,8 +184,13 @@ class Pipeline:
             found = digest_of_files(
                 self.networks.seed, cfg.data.name, cfg.data.path, cfg.model, cfg.seeds
             )
+        if kind == "confident":
+            own = (cfg.refine.walk, cfg.refine.low, cfg.refine.high, cfg.refine.crf_pixels)
+            return digest_of_files(None, found, *own)
         if kind == "masks":
-            found = digest_of_files(None, found, cfg.refine, self.threshold)
+            walker = self.networks.affinity
+            of = (cfg.refine, self.threshold) if walker is None else (cfg.refine, cfg.start)
+            return digest_of_files(walker, found, *of)
         return found
 
 

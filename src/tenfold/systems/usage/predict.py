@@ -20,7 +20,8 @@ from tenfold.viz.predictions import Trained, sources, spread
 
 from .answer import answer, threshold_of
 from .config import Config, PredictOptions
-from .model import Networks, prepared
+from .kept import prepared
+from .model import Networks
 from .write import Record, write_folder, write_picture
 
 

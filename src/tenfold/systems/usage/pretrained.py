@@ -128,6 +128,7 @@ def read_official(source: Path) -> tuple[Config, dict[str, Tensor], Converted]:
         model=model,
         seeds=replace(recipe.seeds, rule=RULES[kind]),
         segment=replace(recipe.segment, steps=0),
+        refine=replace(recipe.refine, walk="none", crf=True),
         classes=tuple(f"class {number}" for number in range(count)),
     )
     return cfg, account.state, account

@@ -21,6 +21,7 @@ PAPER = Config(
     ),
     loss=Loss(tau_pos=0.1, tau_neg=0.1),
     seeds=Seeds(size=224, scales=(1.0,), rule="mctformer"),
+    refine=Refine(walk="none", crf=True),
     segment=Segment(encoder="mit", head="segformer", crop=320),
     steps=9_900,
     optim=Optim(lr=6.25e-5, weight_decay=0.05, schedule="cosine", warmup=825, floor=0.16),
@@ -38,7 +39,7 @@ SMALL = Config(
     threshold=Threshold(
         how="activation", compare=("activation", "otsu", "edges", "stability", "confidence")
     ),
-    refine=Refine(crf_pixels=4096),
+    refine=Refine(walk="none", crf=True, crf_pixels=4096),
     segment=Segment(view="whole", crop=256, batch_size=16, steps=300),
     steps=270,
     optim=Optim(name="adam", lr=1e-3),

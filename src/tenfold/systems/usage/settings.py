@@ -68,6 +68,9 @@ def of_masks(cfg: Config) -> str:
     if cfg.data.masks_path:
         return "of others' files"
     crf = "CRF" if cfg.refine.crf else "no CRF"
+    if cfg.has_walk:
+        names = {"psa": "PSA", "irn": "IRN"}
+        return f"random walk of {names[cfg.refine.walk]}, {crf}"
     return f"of seeds, {crf}, {of_threshold(cfg)}"
 
 

@@ -27,6 +27,7 @@ from .model import Networks, Segmenter
 from .pipeline import Pipeline
 from .recipes import RECIPES
 from .training import SeedTraining
+from .walking import Walker
 
 
 class Usage(System[Config]):
@@ -84,7 +85,7 @@ class Usage(System[Config]):
     # --- training ------------------------------------------------------------------------------
 
     def stages(self) -> Iterator[Stage]:
-        """Seed network and segmentation network; files lie between them."""
+        """Seed network, affinity network, segmentation network; files lie between them."""
         cfg, networks = self.cfg, self.model
         sets = data.open_sets(cfg.data)
         self.origin = pretrained.begin(networks, cfg)
@@ -108,9 +109,24 @@ class Usage(System[Config]):
         if pipeline.has_seeds:
             pipeline.make_seeds()
             networks.threshold.fill_(choices.choose(pipeline))
+        if networks.affinity is not None:
+            pipeline.make_confident()
+            yield self._affinity(networks.affinity, pipeline)
+            networks.affinity.eval()
         pipeline.make_masks()
         if networks.segment is not None:
             yield self._segmentation(networks.segment, pipeline)
+
+    def _affinity(self, network: Walker, pipeline: Pipeline) -> Stage:
+        own = self.cfg.refine
+        views = data.refine_views(own)
+        return Stage(
+            "affinity",
+            network,
+            data.MaskedBatches(self.cfg, pipeline.sets.train, pipeline.confident, views),
+            own.steps,
+            _fitted(self.cfg.refine_optim, own.steps),
+        )
 
     def _segmentation(self, network: Segmenter, pipeline: Pipeline) -> Stage:
         cfg = self.cfg
