@@ -55,39 +55,30 @@ class Walker(nn.Module):
     @torch.no_grad()
     def walked(self, picture: Rgb, maps: Maps) -> Float[Tensor, "label height width"]:
         """Scores of background and classes after the walk, at the picture's size."""
-        own, device = self.cfg.refine, self.head_device
+        own, device = self.cfg.refine, next(self.head.parameters()).device
+        height, width = maps.shape[1:]
+        scores = maps.new_zeros(len(maps) + 1, height, width)
+        present = maps.flatten(1).amax(1) > 0
+        if not bool(present.any()):
+            scores[0] = 1
+            return scores
         image = at_longest(picture, 0)[None].to(device)
         found = self.found(normalised(image, self.cfg.model.colours))[0].cpu()
-        present = maps.flatten(1).amax(1) > 0
-        height, width = maps.shape[1:]
-        stride = round(height / found.shape[-2])
+        steps = own.radius, own.beta, own.log2_steps
         if own.walk == "psa":
-            some = (
-                random_walk.psa(
-                    found, maps[present], stride, own.radius, own.power, own.beta, own.log2_steps
-                )
-                if bool(present.any())
-                else maps.new_ones(1, height, width)
+            stride = round(height / found.shape[-2])
+            radius, beta, log2_steps = steps
+            some = random_walk.psa(
+                found, maps[present], stride, radius, own.power, beta, log2_steps
             )
         else:
             grid = (found.shape[-2], found.shape[-1])
             small = F.interpolate(maps[present][None], grid, mode="area")[0]
-            walked = (
-                random_walk.irn(found.sigmoid(), small, own.radius, own.beta, own.log2_steps)
-                if bool(present.any())
-                else small
-            )
+            walked = random_walk.irn(found.sigmoid(), small, *steps)
             large = F.interpolate(walked[None], (height, width), mode="bilinear")[0]
-            large = large / (large.amax() + 1e-5) if len(large) else large
-            some = pseudo.with_threshold(large, own.ground)
-        scores = maps.new_zeros(len(maps) + 1, height, width)
+            some = pseudo.with_threshold(large / (large.amax() + 1e-5), own.ground)
         scores[torch.cat([present.new_ones(1), present])] = some
         return scores
-
-    @property
-    def head_device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.head.parameters()).device
 
 
 def sure_labels(
@@ -95,6 +86,6 @@ def sure_labels(
 ) -> UInt8[Tensor, "height width"]:
     """Labels of pixels that seeds are sure of, through the CRF: 255 where they are not."""
     own = cfg.refine
-    form = "irn" if own.walk == "irn" else "psa"
-    crf = replace(IRN if form == "irn" else PSA, max_pixels=own.crf_pixels)
-    return labels_from(image, maps, Confident(form, own.low, own.high), crf, 1)
+    assert own.walk != "none"
+    crf = replace(IRN if own.walk == "irn" else PSA, max_pixels=own.crf_pixels)
+    return labels_from(image, maps, Confident(own.walk, own.low, own.high), crf, 1)
