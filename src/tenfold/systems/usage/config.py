@@ -344,7 +344,8 @@ class Config:
                 f"seeds.rule is {self.seeds.rule}, which needs attention that is not taken of "
                 f"{self.model.name}; use psa or irn"
             )
-        if self.segment.encoder == "seed" and self.segment.crop % self.model.multiple:
+        is_cut = self.segment.steps and self.segment.encoder == "seed"
+        if is_cut and self.segment.crop % self.model.multiple:
             raise ValueError(
                 f"segment.crop is {self.segment.crop}; {self.model.name} takes multiples of "
                 f"{self.model.multiple} (or use another segment.encoder)"
