@@ -21,8 +21,8 @@ WORDS = [*options("usage"), "--segment.steps", "0"]
 @pytest.mark.parametrize(
     "model",
     [
-        Model(name="mctformer", width=32, depths=(2,), heads=2, grid=4),
-        Model(name="mctformer-plus", width=32, depths=(2,), heads=2, grid=4),
+        Model(name="mctformer", width=32, depths=(2,), heads=1, grid=4),
+        Model(name="mctformer-plus", width=32, depths=(2,), heads=1, grid=4),
         Model(name="resnet38", width=8),
     ],
     ids=lambda model: model.name,
