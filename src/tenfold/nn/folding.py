@@ -41,7 +41,7 @@ class Pointwise(nn.Linear):
         super().__init__(conv.in_channels, conv.out_channels, conv.bias is not None)
         self.weight = nn.Parameter(conv.weight.detach().flatten(1))
         if conv.bias is not None:
-            self.bias = conv.bias
+            self.bias = nn.Parameter(conv.bias.detach())
 
     def forward(
         self, x: Float[Tensor, "batch channel height width"]
