@@ -20,6 +20,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +178,10 @@ def page(result: dict[str, Any]) -> str:
             f"{timing['share of products']:.0%}",
             f"{done / 1e9:.0f} of {possible / 1e9:.0f} ({done / possible:.0%})",
         ])  # fmt: skip
+    crf: list[str] = []
+    if "crf" in result:
+        values = [[name, f"{value:.4g}"] for name, value in result["crf"].items()]
+        crf = ["## Dense CRF", "", *md_table(["", "value"], values), ""]
     seen = result["environment"]
     heads = ["", "pictures", "scales, each with its flip", "straightforward", "ours", "ratio",
              "difference, largest / mean", "products", "GFLOP/s of the products"]  # fmt: skip
@@ -193,6 +199,7 @@ def page(result: dict[str, Any]) -> str:
         "",
         *md_table(heads, rows, words=3),
         "",
+        *crf,
     ])  # fmt: skip
 
 
@@ -215,6 +222,8 @@ def main() -> None:
         "load": load,
         "command": f"python benchmarks/usage.py --rounds {args.rounds}",
     }
+    if find_spec("usage_crf") and not args.only:
+        result["crf"] = import_module("usage_crf").measure()
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "usage.json").write_text(json.dumps(result, indent=1) + "\n")
     (args.out / "usage.md").write_text(page(result))

@@ -40,7 +40,8 @@ class Pointwise(nn.Linear):
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__(conv.in_channels, conv.out_channels, conv.bias is not None)
         self.weight = nn.Parameter(conv.weight.detach().flatten(1))
-        self.bias = conv.bias
+        if conv.bias is not None:
+            self.bias = nn.Parameter(conv.bias.detach())
 
     def forward(
         self, x: Float[Tensor, "batch channel height width"]
@@ -49,9 +50,9 @@ class Pointwise(nn.Linear):
         return F.linear(x.movedim(1, 3), self.weight, self.bias).movedim(3, 1)
 
 
-def is_pointwise(conv: nn.Module) -> bool:
+def is_pointwise(conv: nn.Conv2d) -> bool:
     """Return True for a convolution that mixes the channels of each place alone."""
-    return isinstance(conv, nn.Conv2d) and (
+    return (
         conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.groups == 1
         and conv.padding in ((0, 0), 0)
     )  # fmt: skip
@@ -72,6 +73,6 @@ def folded(network: Network) -> Network:
                 setattr(module, second, nn.Identity())
     for module in list(found.modules()):
         for name, part in list(module.named_children()):
-            if is_pointwise(part):
+            if isinstance(part, nn.Conv2d) and is_pointwise(part):
                 setattr(module, name, Pointwise(part))
     return found
