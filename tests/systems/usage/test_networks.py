@@ -152,8 +152,8 @@ def test_weights_of_the_first_tokens_are_those_of_all() -> None:
         ({"dropout": 1.0}, r"model.dropout must be in \[0, 1\), got 1.0"),
         ({"name": "hivit", "depths": (2,)}, r"depths is \(2,\); hivit takes 3 numbers"),
         ({"depths": (2,)}, r"depths is \(2,\); resnet38 takes \(\)"),
-        ({"frozen_stages": -2}, "frozen_stages must be at least -1"),
-        ({"patch_size": 0}, "patch_size must be at least 1"),
+        ({"frozen_stages": -2}, "frozen-stages must be at least -1"),
+        ({"patch_size": 0}, "patch-size must be at least 1"),
     ],
 )
 def test_sizes_that_no_network_has(values: dict, message: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tenfold.core.config import require
+
 Name = Literal[
     "resnet18", "resnet50", "resnet38", "efficientnet-lite0", "deit", "mctformer",
     "mctformer-plus", "hivit",
@@ -72,17 +74,11 @@ class Model:
     """Whether there is a class token, which a map does not need (hivit)."""
 
     def __post_init__(self) -> None:
-        for field in ("width", "heads", "output_stride"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"model.{field} must be at least 0, got {getattr(self, field)}")
-        for field in ("patch_size", "grid"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"model.{field} must be at least 1, got {getattr(self, field)}")
-        for field in ("dropout", "drop_path"):
-            if not 0 <= getattr(self, field) < 1:
-                raise ValueError(f"model.{field} must be in [0, 1), got {getattr(self, field)}")
-        if self.frozen_stages < -1:
-            raise ValueError(f"model.frozen_stages must be at least -1, got {self.frozen_stages}")
+        require(self, "model.", "[0, inf)", "width", "heads", "output_stride", "layer_scale")
+        require(self, "model.", "[1, inf)", "patch_size", "grid")
+        require(self, "model.", "(0, inf)", "ratio", "stem_ratio")
+        require(self, "model.", "[0, 1)", "dropout", "drop_path")
+        require(self, "model.", "[-1, inf)", "frozen_stages")
         wanted = {"resnet18": 4, "resnet50": 4, "hivit": 3, "deit": 1}.get(self.name, 0)
         wanted = 1 if self.name in CLASS_TOKENS else wanted
         if self.depths and (len(self.depths) != wanted or min(self.depths) < 1):

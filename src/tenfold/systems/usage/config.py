@@ -178,7 +178,8 @@ class Threshold:
     fixed: float = 0.3
     """Value of the choice `fixed`."""
     compare: tuple[Criterion, ...] = ("activation", "otsu")
-    """Criteria without masks that the evaluation sets against the best threshold."""
+    """Criteria without masks that the evaluation sets against the best threshold; stability and
+    confidence ask the seed network, and are left out where it is not trained."""
     pictures: int = 100
     """Pictures that a criterion looks at, at most, evenly from the first to the last; 0 takes all.
     """
@@ -325,11 +326,10 @@ class Config:
                 "seeds.network is teacher, but without loss.reg_weight there is none; use "
                 "--seeds.network student"
             )
-        asked = {self.threshold.how, *self.threshold.compare} & set(WITH_NETWORK)
-        if asked and self.data.seeds_path:
+        if self.threshold.how in WITH_NETWORK and self.data.seeds_path:
             raise ValueError(
-                f"threshold {' and '.join(sorted(asked))} asks the seed network, which is not "
-                "trained where data.seeds_path is given; use activation, otsu or edges"
+                f"threshold.how {self.threshold.how} asks the seed network, which is not trained "
+                "where data.seeds_path is given; use activation, otsu or edges"
             )
         if self.has_walk and not self.model.is_convolutional:
             raise ValueError(

@@ -21,7 +21,7 @@ from tenfold.metrics import iou
 from tenfold.viz.predictions import spread
 
 from . import choices, data, inference
-from .config import Config
+from .config import WITH_NETWORK, Config
 from .kept import prepared
 from .model import Networks
 from .pipeline import Pipeline
@@ -195,7 +195,8 @@ def _seeds(found: _Found, pipeline: Pipeline) -> None:
             found.metrics |= measures(sweep.counts[row], "seeds", split)
         found.metrics |= measures(sweep.counts[curve.best], "seeds", f"{split}, best threshold")
         found.metrics[f"threshold/best of {split}/value"] = curve.thresholds[curve.best]
-    chosen = choices.criteria(pipeline, cfg.threshold.compare)
+    able = [n for n in cfg.threshold.compare if cfg.is_seed_trained or n not in WITH_NETWORK]
+    chosen = choices.criteria(pipeline, able)
     found.choices = {name: one.threshold for name, one in chosen.items()}
     for name, value in {"chosen": threshold, **found.choices}.items():
         found.metrics[f"threshold/{name}/value"] = value
