@@ -10,7 +10,7 @@ from tenfold.core.claim import Claim, Variant
 from tenfold.core.optim import Optim
 
 from .backbones import Model
-from .config import Config, Data, Loss, Refine, Seeds, Segment, Threshold
+from .config import Config, Loss, Refine, Seeds, Segment, Threshold
 from .loss import Form
 from .recipes import DEMO, SMALL
 
@@ -21,6 +21,8 @@ TAUS = (-0.2, 0.1, 0.2)
 TAU = 0.1
 """The one of them with the best seeds of validation pictures, whose rows are in the table."""
 FORMS: tuple[Form, ...] = ("kl", "l1", "mse")
+PICTURES = 200
+"""Training pictures; 0.15 of them are held out for validation."""
 NONE = Segment(steps=0)
 BY_VALIDATION = Threshold(how="validation", compare=("activation",))
 
@@ -29,7 +31,7 @@ def claims() -> list[Claim[Config]]:
     """A temperature against none, for two families; what it is worth in the end; regularisation."""
     file = os.environ.get(WEIGHTS, "")
     has_weights = bool(file) and Path(file).is_file()
-    cnn = _pretrained(file) if has_weights else _from_scratch()
+    cnn = pretrained(file) if has_weights else _from_scratch()
     setting = _setting(has_weights)
     gap, usage = _tau("GAP", cnn, 0.0), _tau(f"USAGE, tau {TAU:g}", cnn, TAU)
     true = replace(cnn, steps=1, segment=replace(cnn.segment, labels="true"), refine=Refine("none"))
@@ -97,12 +99,15 @@ def _seeds_alone(cfg: Config) -> Config:
     return replace(cfg, refine=Refine("none"), segment=NONE)
 
 
-def _pretrained(file: str) -> Config:
+def pretrained(file: str) -> Config:
+    """The recipe `small` from ImageNet's weights, on fewer pictures, for fewer steps."""
     return replace(
         SMALL,
+        data=replace(SMALL.data, limit=PICTURES),
         threshold=BY_VALIDATION,
-        refine=replace(SMALL.refine, crf_pixels=512),
-        segment=replace(SMALL.segment, head="segformer", steps=150),
+        refine=replace(SMALL.refine, crf_pixels=256),
+        segment=replace(SMALL.segment, head="segformer", batch_size=8, steps=80),
+        steps=110,
         start=str(Path(file).resolve()),
     )
 
@@ -113,7 +118,7 @@ def _from_scratch() -> Config:
     segment = replace(DEMO.segment, crop=128, steps=200)
     return replace(
         SMALL, model=DEMO.model, data=data, seeds=Seeds(size=128, scales=(1.0,)),
-        threshold=BY_VALIDATION, refine=replace(SMALL.refine, crf_pixels=512), segment=segment,
+        threshold=BY_VALIDATION, refine=replace(SMALL.refine, crf_pixels=256), segment=segment,
         steps=400, optim=DEMO.optim, segment_optim=DEMO.segment_optim,
     )  # fmt: skip
 
@@ -122,7 +127,7 @@ def _transformer() -> Config:
     """MCTformer-V2 with class tokens, small enough to be trained here."""
     return Config(
         model=Model(name="mctformer", width=96, depths=(4,), heads=3, grid=8),
-        data=Data(name="coco_wsss", batch_size=16, view="whole", crop=128, jitter=0.0),
+        data=replace(SMALL.data, crop=128, limit=PICTURES),
         loss=Loss(ema=0.99),
         seeds=Seeds(size=128, scales=(1.0,), rule="mctformer"),
         threshold=BY_VALIDATION,
