@@ -3,8 +3,8 @@
     python claims/usage_threshold.py [--seeds 0 1]
 
 Frozen EfficientNet-Lite0 (ImageNet's weights, $TENFOLD_EFFICIENTNET_LITE0) and a linear head for
-each temperature and seed, on 170 training pictures of two sets: 10 epochs of Adam, whole pictures of
-256 x 256, maps of one scale and both flips. The criterion `activation` was chosen on `coco_wsss`
+each temperature and seed, on 170 training pictures of two sets: 10 epochs of Adam, whole pictures
+of 256 x 256, maps of one scale and both flips. The criterion `activation` was chosen on `coco_wsss`
 (lost at most 0.2 points with average pooling, tau 0.2 and tau -0.3). `clothing_parsing` was looked
 at once, afterwards.
 
