@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ STYLES = {"streets": rendered.DAY, "streets-dusk": rendered.DUSK}
 """Generated sets -> style of the renderer."""
 MEAN = (124, 116, 104)
 """Filled in where an image is smaller than a crop: the mean colour, 0 when normalised."""
+ROOM = 2**28
+"""Bytes of decoded images that are kept."""
 SPLIT_SEED = 0
 """Of the division of a folder of the user's own: the same in all runs."""
 
@@ -236,11 +239,34 @@ def normalised(
 # --- batches -------------------------------------------------------------------------------------
 
 
+class Kept:
+    """Images that were decoded and resized, kept as long as there is room for more.
+
+    Small sets are decoded once, and of a large one that part which fits: the next image is as
+    likely to be there as any other.
+    """
+
+    def __init__(self, room: int = ROOM) -> None:
+        self.room, self.held = room, dict[Any, tuple[np.ndarray, ...]]()
+
+    def get(self, key: Any, read: Callable[[], tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+        """What `read` returns, which must be the same for the same key; not to be changed."""
+        found = self.held.get(key)
+        if found is None:
+            found = read()
+            size = sum(part.nbytes for part in found)
+            if size <= self.room:
+                self.room -= size
+                self.held[key] = found
+        return found
+
+
 class Batches:
     """Batches of a run, each a function of (seed, index) and of the process's share."""
 
     def __init__(self, cfg: Config) -> None:
         self.cfg, data = cfg, cfg.data
+        self.kept = Kept()
         self.source = labelled(data, "source", "train")
         self.few = self._few()
         self.rare: RareClasses | None = None
@@ -319,10 +345,9 @@ class Batches:
         elif self.rare is not None:
             wanted, row = self.rare.draw(draw)
             least = data.rare_pixels * data.rare_share
-        picture, labels = found.scene(row)
-        labels = resized_labels(labels, size)
+        picture, labels = self.kept.get((found is self.few, row), partial(_scene, found, row, size))
         top, left = source_crop(labels, data.crop, draw, wanted, least)
-        return _cut(resized(picture, size), labels, data.crop, top, left, draw)
+        return _cut(picture, labels, data.crop, top, left, draw)
 
     def _target_crops(
         self, side: str, index: int
@@ -335,10 +360,13 @@ class Batches:
         pictures, valid = zip(*views, strict=True)
         return normalised(list(pictures)), torch.from_numpy(np.stack(valid)) > 0
 
+    def _target(self, row: int) -> tuple[Rgb]:
+        return (resized(self.targets.picture(row), self.cfg.data.target_size),)
+
     def _target_crop(self, row: int, draw: torch.Generator) -> tuple[Rgb, LabelMap]:
         """A crop, and 1 where its pseudo labels count."""
         data = self.cfg.data
-        picture = resized(self.targets.picture(row), data.target_size)
+        (picture,) = self.kept.get(("target", row), partial(self._target, row))
         height, width = picture.shape[:2]
         margins = data.border if data.border_of == "image" else (0, 0, 0, 0)
         valid = border(height, width, margins).numpy().astype(np.uint8)
@@ -351,6 +379,11 @@ class Batches:
         if data.border_of == "crop":
             known = known * border(*data.crop, data.border).numpy()
         return shown, known
+
+
+def _scene(found: Segmented, row: int, size: tuple[int, int]) -> tuple[Rgb, LabelMap]:
+    picture, labels = found.scene(row)
+    return resized(picture, size), resized_labels(labels, size)
 
 
 def _cut(
