@@ -48,7 +48,6 @@ class _Dilated(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx, grad):
         x, weight = ctx.saved_tensors
         grad, of_x, of_weight = grad.contiguous(), None, None
