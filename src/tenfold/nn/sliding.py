@@ -143,7 +143,7 @@ def classes_at(
         some = slice(start, start + chunk)
         rows = torch.lerp(logits[:, top[some]], logits[:, bottom[some]], of_bottom[some, None])
         whole = torch.lerp(rows[:, :, left], rows[:, :, right], of_right)
-        found[some] = whole.argmax(0).byte().cpu()
+        found[some] = whole.max(0).indices.byte().cpu()  # argmax takes six times as long
     return found
 
 
