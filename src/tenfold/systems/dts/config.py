@@ -16,8 +16,9 @@ from tenfold.core.optim import Optim
 from .loss import Provider, Quality
 
 SetName = Literal[
-    "streets", "streets-dusk", "streetsim", "gta5", "synthia", "cityscapes", "camvid", "folder"
-]
+    "streets", "streets-dusk", "streetsim", "gta5", "synthia", "cityscapes", "camvid",
+    "camvid-day", "camvid-dusk", "folder",
+]  # fmt: skip
 Recipe = Literal["s+tt", "st+tt", "s+st"]
 STRIDE = 4
 """Pixels of a side of the logits' cells."""

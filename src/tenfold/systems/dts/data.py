@@ -52,7 +52,7 @@ def find(name: SetName, path: str) -> Path | None:
         if not Path(path).is_dir():
             raise FileNotFoundError(f"{path} is not a folder")
         return Path(path)
-    return catalog.find(name, path)
+    return catalog.find(streets.whole_of(name), path)
 
 
 def complete(cfg: Config) -> Config:
@@ -194,7 +194,7 @@ def _said(name: SetName) -> DataUsed:
         return DataUsed(name, "generated", "streets of our own renderer", "MIT")
     if name == "folder":
         return DataUsed(name, "real", "images of your own", "your own")
-    entry = catalog.entry(name)
+    entry = catalog.entry(streets.whole_of(name))
     return DataUsed(name, entry.kind, "", entry.licence)
 
 
