@@ -60,46 +60,19 @@ def measure(
         if arms[arm].after:
             cfg = replace(cfg, start=str(_folder(runs, arms[arm].after, seed)))
         done[arm, seed] = train(name, cls, "claim", cfg, _folder(runs, arm, seed))
-    methods: dict[str, Any] = {}
-    for variant in named.values():
-        own = variant.name if not variant.row else _run_of(variant, arms)
-        results = [(seed, done[own, seed]) for arm, seed in jobs if arm == own]
-        methods[variant.name] = {
-            "seeds": [seed for seed, _ in results],
-            "metrics": [
-                one["baselines"][variant.row] if variant.row else one["metrics"]
-                for _, one in results
-            ],
-            "seconds": [one["seconds"] for _, one in results],
-            "parameters": results[0][1]["parameters"],
-            "steps": sum(stage["steps"] for stage in results[0][1]["stages"]),
-            "after": arms[own].after,
-        }
+    methods = {v.name: _method(v, _run_of(v, arms), done) for v in named.values()}
     # what is said of data and machine is of the first claim's method
-    judged = claims[0].method
-    first = judged.name if not judged.row else _run_of(judged, arms)
+    first = _run_of(claims[0].method, arms)
     seed = methods[first]["seeds"][-1]
     told = done[first, seed]
-    shown = {arm.row for arm in named.values()}
     for reference, metrics in told["baselines"].items():
-        if reference not in shown:
+        if reference not in {variant.row for variant in named.values()}:
             methods[reference] = {
                 "seeds": [0], "metrics": [metrics], "seconds": [0.0], "parameters": 0,
             }  # fmt: skip
     every = [one["notes"] for one in done.values()]
     results = {
-        "claims": [
-            {
-                "says": c.says,
-                "metric": c.metric,
-                "better": c.better,
-                "paper": None if c.paper is None else asdict(c.paper),
-                "baseline": c.baseline.name,
-                "method": c.method.name,
-                **({"min_effect": c.min_effect} if c.min_effect else {}),
-            }
-            for c in claims
-        ],
+        "claims": [_judged(c) for c in claims],
         "methods": methods,
         "columns": list(dict.fromkeys(column for c in claims for column in c.columns)),
         # of the runs, which may be older than this table
@@ -116,6 +89,36 @@ def measure(
     }
     write_claim(title, results, out)
     return results
+
+
+def _method(variant: Arm, own: str, done: Mapping[Job, dict[str, Any]]) -> dict[str, Any]:
+    """What was measured of a variant in the runs of the arm `own`, a value a seed."""
+    found = {seed: one for (arm, seed), one in sorted(done.items()) if arm == own}
+    some = next(iter(found.values()))
+    return {
+        "seeds": [*found],
+        "metrics": [
+            one["baselines"][variant.row] if variant.row else one["metrics"]
+            for one in found.values()
+        ],
+        "seconds": [one["seconds"] for one in found.values()],
+        "parameters": some["parameters"],
+        "steps": sum(stage["steps"] for stage in some["stages"]),
+        "after": variant.after,
+    }
+
+
+def _judged(c: Claim[Any]) -> dict[str, Any]:
+    """A claim as the table keeps it."""
+    found = {
+        "says": c.says,
+        "metric": c.metric,
+        "better": c.better,
+        "paper": None if c.paper is None else asdict(c.paper),
+        "baseline": c.baseline.name,
+        "method": c.method.name,
+    }
+    return {**found, "min_effect": c.min_effect} if c.min_effect else found
 
 
 def jobs_of(claims: Sequence[Claim[Any]], arms: Mapping[str, Arm]) -> list[Job]:

@@ -16,8 +16,11 @@ COLUMNS = (METRIC, "iou/deployed/aAcc", *(f"class/{name}/deployed" for name in C
 STAGE = "source only"
 """Name of the variant that all others start from."""
 
-_ALONE = replace(SMALL, method="host", groups=replace(SMALL.groups, deploy="student1"))
-_SOURCE = replace(_ALONE, method="source", steps=SMALL.source_steps, source_steps=0)
+_ALONE = replace(SMALL, method="host", groups=replace(SMALL.groups, deploy="teacher1"))
+_SOURCE = replace(
+    SMALL, method="source", steps=SMALL.source_steps, source_steps=0,
+    groups=replace(SMALL.groups, deploy="student1"),
+)  # fmt: skip
 
 
 def _adapted(name: str, cfg: Config, after: str = STAGE) -> Variant[Config]:
@@ -34,9 +37,10 @@ def _with_labels(cfg: Config, count: int) -> Config:
     return replace(cfg, data=replace(cfg.data, target_labels=count))
 
 
-def _encoder(name: str, model: Model) -> tuple[Variant[Config], Variant[Config]]:
-    """Rows of another encoder: the source alone, and DACS after it."""
-    source = Variant(f"{STAGE}, {name}", replace(_SOURCE, model=model))
+def _encoder(name: str, model: Model, lr: float) -> tuple[Variant[Config], Variant[Config]]:
+    """Rows of another encoder: the source alone, at a learning rate of its own, and DACS after."""
+    optim = replace(SMALL.source_optim, lr=lr)
+    source = Variant(f"{STAGE}, {name}", replace(_SOURCE, model=model, source_optim=optim))
     return source, _adapted(f"DACS, {name}", replace(_ALONE, model=model), source.name)
 
 
@@ -67,8 +71,12 @@ OTHERS = (
         for count in (4, 16)
         for name, cfg in ((STAGE, _SHORT), ("DACS", _ALONE))
     ),
-    *_encoder("MiT", replace(TINY, head="segformer")),
-    *_encoder("ResNet of twice the width", replace(SMALL.model, width=2 * SMALL.model.width)),
+    *_encoder("MiT", replace(TINY, head="segformer"), 3e-3),
+    *_encoder(
+        "ResNet of twice the width",
+        replace(SMALL.model, width=2 * SMALL.model.width),
+        SMALL.source_optim.lr,
+    ),
     _groups("st+tt, mean", recipe="st+tt", provider="mean"),
     _groups("st+tt, 1to2", recipe="st+tt", provider="1to2"),
     _groups("st+tt, 2to1", recipe="st+tt", provider="2to1"),

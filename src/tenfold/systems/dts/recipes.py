@@ -44,7 +44,7 @@ SMALL = replace(
     groups=Groups(warmup=50, deploy="teacher2"),
     source_steps=600,
     steps=300,
-    source_optim=Optim(lr=1.5e-3, weight_decay=0.01, schedule="linear", warmup=50),
+    source_optim=Optim(lr=5e-3, weight_decay=0.01, schedule="linear", warmup=50),
     optim=Optim(lr=1e-3, weight_decay=0.01, schedule="linear", warmup=50),
     head_lr=1.0,
     loop=Loop(log_every=20, amp="bf16"),
