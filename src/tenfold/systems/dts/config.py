@@ -32,7 +32,13 @@ class Model:
 
     encoder: Literal["mit", "resnet18", "resnet20"] = "mit"
     """Encoder: mit is the Mix Transformer of SegFormer, which DAFormer uses, of the sizes below;
-    a ResNet has its own."""
+    a ResNet has its own, by `width` and `output_stride`."""
+    width: int = 0
+    """Channels of a ResNet's first stage, doubled in each next; 0 is the published 64 (resnet18) or
+    16 (resnet20)."""
+    output_stride: int = 8
+    """No map of a ResNet is smaller than 1 / this of the image (later stages are dilated instead,
+    as DeepLab has it); 0 is no limit, which is the fastest."""
     dims: tuple[int, int, int, int] = (64, 128, 320, 512)
     """Channels of the four stages (MiT-B0: 32 64 160 256; B1 to B5: 64 128 320 512)."""
     depths: tuple[int, int, int, int] = (3, 6, 40, 3)
@@ -57,7 +63,7 @@ class Model:
     def __post_init__(self) -> None:
         require(self, "model.", "[1, inf)", "dims", "depths", "heads", "reductions", "head_dim")
         require(self, "model.", "[0, 1)", "drop_path", "dropout")
-        require(self, "model.", "[0, inf)", "detail")
+        require(self, "model.", "[0, inf)", "width", "output_stride", "detail")
         for dim, heads in zip(self.dims, self.heads, strict=True):
             if dim % heads:
                 raise ValueError(
@@ -80,7 +86,8 @@ class Data:
     """Folder of the target; empty looks for $TENFOLD_DATA/<name>, then falls back to the streets'
     second style."""
     target_labels: int = 0
-    """Labelled target images that join the supervised loss, the first ones; 0 is none (ours)."""
+    """Labelled target images that join the supervised loss, spread evenly over the set, as
+    neighbours in a film are alike; 0 is none (ours)."""
     batch_size: int = 2
     """Source images of one optimiser step, and as many target images, over all processes."""
     source_size: tuple[int, int] = (720, 1280)

@@ -182,7 +182,8 @@ class Dts(System[Config]):
         """Protocol and departures."""
         cfg = self.cfg
         if cfg.method == "source":
-            return ["source only: labelled source images, no adaptation"]
+            few = f", {cfg.data.target_labels} of them of the target" * bool(cfg.data.target_labels)
+            return [f"source only: labelled images{few}, no adaptation"]
         lines = [
             f"host {cfg.host.name}; labels of the target's training images are not looked at"
             if not cfg.data.target_labels
@@ -207,7 +208,9 @@ class Dts(System[Config]):
     def labels(self) -> dict[str, str]:
         """Titles of metrics."""
         is_synthia = self.cfg.data.source == "synthia"
-        return {k: title for k, title in TITLES.items() if is_synthia or not k.startswith("mIoU1")}
+        shown = {k: title for k, title in TITLES.items() if is_synthia or not k.startswith("mIoU1")}
+        classes = {f"class/{name.replace('/', '-')}/deployed": name for name in self.cfg.classes}
+        return {**shown, **classes}
 
     def claims(self) -> list[Claim[Config]]:
         """Two groups against one at equal cost."""
