@@ -335,8 +335,13 @@ class PredictOptions:
     confidence: bool = True
     """Write a map of the probability of each pixel's class beside the labels."""
     fps: float = 10.0
-    """Frames per second of the film that is written for a folder of frames; 0 writes none."""
+    """Frames per second of the film of overlays that is written for a folder of frames (of a film,
+    its own); 0 writes none. MP4 with the extra `video`, else a GIF of 100 frames at most."""
+    every: int = 1
+    """Every so manieth frame of a film is labelled."""
 
     def __post_init__(self) -> None:
+        if not 1 <= self.every <= 1_000_000:
+            raise ValueError(f"--every must be in [1, 1000000], got {self.every}")
         if not 0 <= self.fps <= 50:
             raise ValueError(f"--fps must be in [0, 50], got {self.fps}")

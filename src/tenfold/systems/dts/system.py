@@ -62,7 +62,7 @@ class Dts(System[Config]):
     units: ClassVar[dict[str, str]] = {"iou": "%", "class": "%"}
     headline: list[str] = ["iou/deployed/mIoU"]
     task = "domain-adaptive segmentation: labelled renderings to unlabelled photos"
-    accepts = "a picture (JPEG, PNG, WebP, ...), or a folder of pictures or of frames of a film"
+    accepts = "a picture (JPEG, PNG, WebP, ...), a folder of pictures or of frames, or a film"
     intended = (
         "Segmentation of images of which none is labelled, from a labelled set of another look. "
         "Rare classes are often lost; not for driving, nor for decisions about people."
@@ -162,7 +162,7 @@ class Dts(System[Config]):
         return evaluation.evaluate(self.model, self.cfg)
 
     def write_predictions(self, inputs: Path, out: Path, options: Any) -> list[Path]:
-        """Write labels, overlays and confidence of an image, or of each image of a folder."""
+        """Write labels, overlays and confidence of an image, of each of a folder, or of a film."""
         used = self.data_used()
         trained = Trained(type(self).__name__, used.name, used.kind, self.notes())
         return predict.predict_files(self.model, self.cfg, inputs, out, options, trained)
