@@ -8,7 +8,6 @@ costs nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -42,15 +41,14 @@ class _Dilated(torch.autograd.Function):
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
-    def forward(ctx: Any, x: Map, weight: Weight, dilation: int) -> Map:
+    def forward(ctx, x, weight, dilation):
         ctx.save_for_backward(x, weight)
         ctx.dilation = dilation
         return _convolved(x, weight, dilation)
 
     @staticmethod
     @once_differentiable
-    @torch.amp.custom_bwd(device_type="cpu")
-    def backward(ctx: Any, grad: Map) -> tuple[Map | None, Weight | None, None]:
+    def backward(ctx, grad):
         x, weight = ctx.saved_tensors
         grad, of_x, of_weight = grad.contiguous(), None, None
         if ctx.needs_input_grad[0]:
