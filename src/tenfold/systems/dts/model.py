@@ -51,7 +51,7 @@ def build(cfg: Model, num_classes: int) -> Network:
     if cfg.encoder == "mit":
         backbone = MixTransformer(cfg.dims, cfg.heads, cfg.depths, cfg.reductions, cfg.drop_path)
     else:
-        backbone = ResnetEncoder(cfg.encoder, cfg.width, cfg.output_stride)
+        backbone = ResnetEncoder(cfg.encoder, cfg.width, cfg.output_stride, cfg.stem)
     assert isinstance(backbone, nn.Module)
     dims, wide = backbone.dims, cfg.head_dim
     head: nn.Module
