@@ -15,7 +15,7 @@ from tenfold.core.claim import Claim, Variant
 from tenfold.runner.claim import jobs_of
 from tenfold.runner.weights import save_weights
 from tenfold.systems.dts import claims
-from tenfold.systems.dts.config import Config, Groups, Model
+from tenfold.systems.dts.config import Config, Groups, Model, Transformer
 from tenfold.systems.dts.data import Batches, Kept, labelled
 from tenfold.systems.dts.inference import answer, answers
 from tenfold.systems.dts.model import build
@@ -78,7 +78,7 @@ def test_what_verdicts_need_comes_first_and_a_circle_is_refused() -> None:
     assert jobs_of([one], arms) == [
         ("a", 0), ("c", 0), ("b", 0), ("a", 1), ("c", 1), ("b", 1), ("d", 0), ("d", 1),
     ]  # fmt: skip
-    with pytest.raises(ValueError, match="'b' is trained after 'c', which starts from itself"):
+    with pytest.raises(ValueError, match="'b' is trained after 'b', which starts from itself"):
         jobs_of([one], {**arms, "c": arm("c", "b")})
     with pytest.raises(ValueError, match="'b' is trained after 'x', which is no arm"):
         jobs_of([one], {**arms, "b": arm("b", "x")})
@@ -112,7 +112,7 @@ def test_images_of_any_sizes_are_answered_as_one_by_one() -> None:
     draw = np.random.default_rng(0)
     pictures = [draw.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
     model = Model(encoder="resnet18", width=4, output_stride=16, head="segformer", head_dim=8)
-    networks = [build(model, 5).eval() for _ in range(2)]
+    networks = [build(model, Transformer(), 5).eval() for _ in range(2)]
     together = answers(networks, pictures)
     assert [tuple(one.shape[1:]) for one in together] == [(6, 8), (6, 8), (4, 8), (6, 8)]
     for one, picture in zip(together, pictures, strict=True):
