@@ -54,7 +54,7 @@ OWN = _groups("s+tt, own", provider="own")
 _TARGET_LABELS = replace(
     _SOURCE, data=replace(_SOURCE.data, source="camvid", source_size=SMALL.data.target_size)
 )
-ORACLE = _adapted("oracle, target labels", _TARGET_LABELS)
+ORACLE = _adapted("oracle, target labels", replace(_TARGET_LABELS, steps=2 * SMALL.steps))
 _SHORT = replace(_SOURCE, steps=SMALL.steps)
 OTHERS = (
     STATISTICS,
@@ -66,20 +66,13 @@ OTHERS = (
     _groups("s+tt, 2to1", provider="2to1"),
     _groups("st+tt, cross", recipe="st+tt"),
     _groups("st+tt, own", recipe="st+tt", provider="own"),
+    _adapted(f"{STAGE}, as many steps more", _SHORT),
     *(
         _adapted(f"{name}, {count} labelled target images", _with_labels(cfg, count))
         for count in (4, 16)
         for name, cfg in ((STAGE, _SHORT), ("DACS", _ALONE))
     ),
     *_encoder("MiT", replace(TINY, head="segformer"), 3e-3),
-    *_encoder(
-        "ResNet of twice the width",
-        replace(SMALL.model, width=2 * SMALL.model.width),
-        SMALL.source_optim.lr,
-    ),
-    _groups("st+tt, mean", recipe="st+tt", provider="mean"),
-    _groups("st+tt, 1to2", recipe="st+tt", provider="1to2"),
-    _groups("st+tt, 2to1", recipe="st+tt", provider="2to1"),
 )
 BY_DUSK = (SOURCE, DACS, LONG, CROSS)
 """Rows of the second shift, from day to dusk."""
