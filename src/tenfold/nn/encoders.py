@@ -44,7 +44,8 @@ class ResnetEncoder(ResNet):
         super().__init__(kind, width, output_stride)
         self.with_stem = stem
         self.dims = (self.widths[0], *self.widths) if stem else self.widths
-        self.to(memory_format=torch.channels_last)  # a quarter less time in training on a CPU
+        # a fifth less time for a training pass on a CPU
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(  # type: ignore[override]
         self, x: Float[Tensor, "batch 3 height width"]

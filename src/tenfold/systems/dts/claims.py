@@ -17,10 +17,12 @@ STAGE = "source only"
 """Name of the variant that all others start from."""
 
 _ALONE = replace(SMALL, method="host", groups=replace(SMALL.groups, deploy="teacher1"))
-_SOURCE = replace(
+_COLOURS = replace(
     SMALL, method="source", steps=SMALL.source_steps, source_steps=0,
     groups=replace(SMALL.groups, deploy="student1"),
 )  # fmt: skip
+_SOURCE = replace(_COLOURS, host=replace(SMALL.host, jitter=0.0, blur=0.0))
+"""Images with true labels as they are: officially, only mixed ones are changed in colours."""
 
 
 def _adapted(name: str, cfg: Config, after: str = STAGE) -> Variant[Config]:
@@ -51,6 +53,7 @@ LONG = _adapted("DACS, twice the steps", replace(_ALONE, steps=2 * SMALL.steps))
 PAIR = _groups("two of DACS, ensemble", recipe="s+st", provider="own", deploy="ensemble")
 CROSS = _groups("s+tt, cross")
 OWN = _groups("s+tt, own", provider="own")
+COLOURS = Variant(f"{STAGE}, colours changed", _COLOURS)
 _TARGET_LABELS = replace(
     _SOURCE, data=replace(_SOURCE.data, source="camvid", source_size=SMALL.data.target_size)
 )
@@ -59,6 +62,8 @@ _SHORT = replace(_SOURCE, steps=SMALL.steps)
 OTHERS = (
     STATISTICS,
     ORACLE,
+    COLOURS,
+    _adapted("DACS after colours changed", _ALONE, COLOURS.name),
     PAIR,
     OWN,
     _groups("s+tt, mean", provider="mean"),
