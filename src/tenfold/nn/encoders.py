@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -35,17 +36,22 @@ class Encoder(Protocol):
 
 
 class ResnetEncoder(ResNet):
-    """The maps of a ResNet's stages."""
+    """The maps of a ResNet's stages, and before them, if wanted, that of its stem."""
 
-    def __init__(self, kind: Kind = "resnet18", width: int = 0, output_stride: int = 8) -> None:
+    def __init__(
+        self, kind: Kind = "resnet18", width: int = 0, output_stride: int = 8, stem: bool = False
+    ) -> None:
         super().__init__(kind, width, output_stride)
-        self.dims = self.widths
+        self.with_stem = stem
+        self.dims = (self.widths[0], *self.widths) if stem else self.widths
+        # a fifth less time for a training pass on a CPU
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(  # type: ignore[override]
         self, x: Float[Tensor, "batch 3 height width"]
     ) -> list[Float[Tensor, "batch _ _ _"]]:
         """A map a stage."""
-        return self.maps(x)
+        return self.maps(x, self.with_stem)
 
 
 class HivitEncoder(HiViT):

@@ -40,6 +40,8 @@ class Model:
     output_stride: int = 8
     """No map of a ResNet is smaller than 1 / this of the image (later stages are dilated instead,
     as DeepLab has it); 0 is no limit, which is the fastest."""
+    stem: bool = False
+    """The map of a ResNet's stem, of half the image's sides (resnet18), is a level, too."""
     dims: tuple[int, int, int, int] = (64, 128, 320, 512)
     """Channels of the four stages (MiT-B0: 32 64 160 256; B1 to B5: 64 128 320 512); vit and the
     main stage of hivit have the last, hivit's stages before a quarter and a half of it."""

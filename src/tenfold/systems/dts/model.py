@@ -77,7 +77,7 @@ def encoder_of(cfg: Model, own: Transformer) -> Encoder:
         return HivitEncoder(hivit_shape(cfg, own))
     if cfg.encoder == "vit":
         return VitEncoder(vit_shape(cfg, own))
-    return ResnetEncoder(cfg.encoder, cfg.width, cfg.output_stride)
+    return ResnetEncoder(cfg.encoder, cfg.width, cfg.output_stride, cfg.stem)
 
 
 def build(cfg: Model, own: Transformer, num_classes: int) -> Network:
