@@ -254,3 +254,17 @@ def test_a_source_that_is_measured_is_not_trained_on(tmp_path: Path) -> None:
     assert data.source_pixels(here).shape[0] == 4
     whole = replace(here, target="streets-dusk", target_path="")
     assert len(data.labelled(whole, "source", "train")) == 5
+    both = replace(here, target="streetsim", target_path=str(tmp_path / "set"))
+    train, test = data.labelled(both, "source", "train"), data.labelled(both, "target", "test")
+    assert len(train) == 4 and not set(train.files) & set(test.files)
+
+
+def test_an_oracle_trains_on_the_labels_of_the_target(tmp_path: Path) -> None:
+    """The same folder as source and target: what is measured is not trained on."""
+    own = own_set(tmp_path / "set", streets.NAMES, count=6)
+    system = of_folders(own, own, "--method", "source", "--groups.deploy", "student1")
+    batches = next(system.stages()).batches
+    assert batches(0)["labels1"].shape == (2, 32, 32)
+    train, test = (data.labelled(system.cfg.data, *which).files
+                   for which in (("source", "train"), ("target", "test")))  # fmt: skip
+    assert len(train) + len(test) == 6 and not set(train) & set(test)

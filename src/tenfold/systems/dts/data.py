@@ -91,13 +91,15 @@ def _classes(data: Data, role: str, split: str) -> tuple[str, ...]:
 def labelled(data: Data, role: str, split: str) -> Segmented:
     """Images with labels of the source or the target: "train" or "test".
 
-    Of a set without splits, the last `test_share` are for the test if it is the one measured.
+    Of a set without splits, the last `test_share` are for the test if it is the one measured, be it
+    the source and the target at once.
     """
     name, path, size = _named(data, role)
     if not any(size):
         size = rendered.SIZE
     found = _opened(name, path, split, data.generated, size, data.test_share)
-    is_measured = role == ("target" if is_labelled(data) else "source")
+    measured, measured_path, _ = _named(data, "target" if is_labelled(data) else "source")
+    is_measured = name == measured and find(name, path) == find(measured, measured_path)
     if name not in streets.WHOLE or not is_measured or len(found) < 2:
         return found
     first = len(found) - max(1, round(len(found) * data.test_share))
