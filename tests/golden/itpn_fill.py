@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from golden.harness import HERE, Case
 from tenfold.nn.hivit import Shape
 from tenfold.systems.itpn.official import official_keys
-from tenfold.systems.itpn.official_layout import Layout, convert, describe
+from tenfold.weights.hivit import Layout, convert, describe
 
 
 def given(case: Case, role: str) -> Tensor:

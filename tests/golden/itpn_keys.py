@@ -12,7 +12,7 @@ from golden.itpn_fill import shape_of_layout
 from tenfold.nn.hivit import HiViT
 from tenfold.systems.itpn.model import Classifier, ClipPretraining, PixelPretraining
 from tenfold.systems.itpn.official import official_keys
-from tenfold.systems.itpn.official_layout import Layout, convert, describe
+from tenfold.weights.hivit import Layout, convert, describe
 
 KINDS = {"float32": torch.float32, "int64": torch.int64}
 

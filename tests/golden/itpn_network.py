@@ -24,9 +24,9 @@ from tenfold.nn.hivit import HiViT
 from tenfold.nn.position import relative_index
 from tenfold.systems.itpn.model import Classifier, ClipPretraining, PixelPretraining
 from tenfold.systems.itpn.official import official_keys
-from tenfold.systems.itpn.official_layout import ours
 from tenfold.systems.itpn.teacher import ClipTeacher
 from tenfold.weights.clip_vit import convert_clip, describe_clip
+from tenfold.weights.hivit import ours
 
 ATOL = 2e-5
 """A fifth of what the README of the cases suggests; values are of order 1."""

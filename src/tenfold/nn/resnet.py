@@ -92,13 +92,13 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def maps(
-        self, x: Float[Tensor, "batch 3 height width"]
+        self, x: Float[Tensor, "batch 3 height width"], with_stem: bool = False
     ) -> list[Float[Tensor, "batch channel height2 width2"]]:
-        """The feature map after every stage."""
+        """The feature map after every stage; before them, if wanted, that of the stem."""
         x = functional.relu(self.bn1(self.conv1(x)), inplace=True)
+        found = [x] if with_stem else []
         if not self.small:
             x = functional.max_pool2d(x, 3, 2, 1)
-        found = []
         for stage in self.stages:
             x = self.get_submodule(stage)(x)
             found.append(x)

@@ -17,10 +17,10 @@ from tenfold.nn.hivit import HiViT
 from tenfold.nn.mask_rcnn_graph import DetectionGraph
 from tenfold.nn.position import resize_bias, resize_position
 from tenfold.nn.suppression import onnx_operators
+from tenfold.weights import hivit as official
 from tenfold.weights.containers import read_checkpoint
 from tenfold.weights.keymap import Converted
 
-from . import official_layout as official
 from . import pretrained
 from .config import Config
 from .networks import network_of
