@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import Any, Literal
 
 from tenfold.viz.page import write_whole
@@ -306,8 +306,8 @@ def _setting(results: Mapping[str, Any]) -> list[str]:
     for name, one in results["methods"].items():
         seeds = ", ".join(map(str, one["seeds"]))
         times = [float(s) for s in one.get("seconds") or [] if is_number(s)]
-        mean = f"; {duration(fmean(times))} each" if times else ""
-        rows.append([md(f"seeds of {name}"), seeds + mean])
+        each = f"; {duration(median(times))} each" if times else ""
+        rows.append([md(f"seeds of {name}"), seeds + each])
     lines = ["## Setting", "", *md_table(["", ""], rows, words=2), ""]
     notes = [f"- {md(note)}" for note in results.get("notes") or []]
     return [*lines, "## Notes", "", *notes, ""] if notes else lines

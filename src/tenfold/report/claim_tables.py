@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import Any
 
 from .markdown import md, md_table, spread
@@ -13,7 +13,10 @@ from .tables import layout, marks_of, title
 
 
 def overview(results: Mapping[str, Any]) -> list[str]:
-    """A row a method: what it starts from, its cost, and the metrics of `results["columns"]`."""
+    """A row a method: what it starts from, its cost, and the metrics of `results["columns"]`.
+
+    Those that start from nothing come first.
+    """
     columns, methods = results.get("columns") or [], results["methods"]
     if not columns:
         return []
@@ -23,7 +26,7 @@ def overview(results: Mapping[str, Any]) -> list[str]:
     }
     rows = [
         [md(name), *_cost(one), *(cells[key][name] for key in columns)]
-        for name, one in methods.items()
+        for name, one in sorted(methods.items(), key=lambda item: bool(item[1].get("after")))
     ]
     titles = [md(title(key, results.get("labels"))) for key in columns]
     head = ["method", "starts from", "steps", "time of a run", *titles]
@@ -41,12 +44,12 @@ def _values(methods: Mapping[str, Any], key: str) -> dict[str, list[float]]:
 
 
 def _cost(method: Mapping[str, Any]) -> list[str]:
-    """Start, steps and mean time of a method's own runs."""
+    """Start, steps and median time of a method's own runs."""
     times = [float(s) for s in method.get("seconds") or [] if is_number(s) and s]
     return [
         md(method.get("after") or "–"),
         str(method.get("steps") or "–"),
-        duration(fmean(times)) if times else "–",
+        duration(median(times)) if times else "–",
     ]
 
 
@@ -91,6 +94,7 @@ def metric_tables(results: Mapping[str, Any]) -> list[str]:
             ]
             for (label, row), mark in zip(grid.rows, marks.rows, strict=True)
             for name in methods
+            if any(name in values[key] for key in row.values())
         ]
         shown = [
             md(titles.get(c, c) + mark) for c, mark in zip(grid.columns, marks.columns, strict=True)

@@ -33,7 +33,7 @@ from .recipes import RECIPES
 
 TITLES = {
     "mIoU": "mean IoU", "mAcc": "mean accuracy", "aAcc": "pixel accuracy",
-    "iou/deployed/mIoU": "mean IoU on the target",
+    "iou/deployed/mIoU": "mean IoU on the target", "iou/deployed/aAcc": "pixel accuracy",
     "mIoU16": "mean IoU of 16 classes", "mIoU13": "mean IoU of 13 classes",
 }  # fmt: skip
 
