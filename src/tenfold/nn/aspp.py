@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .dilated import depthwise
 from .norm import BatchNorm2d
 from .uperhead import enlarged
+from .winograd import conv3x3
 
 DILATIONS = (1, 6, 12, 18)
 """Of DAFormer's branches, for maps at 1/4 of pictures of 512 x 512."""
@@ -71,9 +72,11 @@ class ConvNorm(nn.Module):
         self, x: Float[Tensor, "batch channel height width"]
     ) -> Float[Tensor, "batch out height width"]:
         """A map of the same size."""
-        is_by_channel = self.conv.groups == self.conv.in_channels > 1
-        x = depthwise(self.conv, x) if is_by_channel else pixelwise(self.conv, x)
-        return self.activated(x)
+        conv = self.conv
+        if conv.groups == conv.in_channels > 1:
+            return self.activated(depthwise(conv, x))
+        is_dense = conv.kernel_size == (3, 3) and conv.dilation == (1, 1)
+        return self.activated(conv3x3(conv, x) if is_dense else pixelwise(conv, x))
 
     def activated(
         self, x: Float[Tensor, "batch out height width"]
