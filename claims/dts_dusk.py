@@ -48,7 +48,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     loop = {"threads": args.threads, "device": "cpu"}
-    results = measure("dts-dusk", "dts", Dts, of_dusk(), args.runs, HERE, loop)
+    command = f"python claims/dts_dusk.py --threads {args.threads}"
+    results = measure("dts-dusk", "dts", Dts, of_dusk(), args.runs, HERE, loop, command)
     print("\n".join(claim_lines(results)))
 
 

@@ -35,7 +35,7 @@ def claim(
 
 def measure(
     title: str, name: str, cls: type[AnySystem], claims: Sequence[Claim[Any]], runs: Path,
-    out: Path, loop_changes: dict[str, Any],
+    out: Path, loop_changes: dict[str, Any], command: str = "",
 ) -> dict[str, Any]:  # fmt: skip
     """Train the arms of claims and judge: `claim`, for claims that are not the system's own list.
 
@@ -47,6 +47,7 @@ def measure(
         runs: Folder of the runs; finished ones are kept, an interrupted one goes on.
         out: Folder of `<title>.json` and `<title>.md`.
         loop_changes: Fields of `loop` that the caller decides, as `threads`.
+        command: What was called, if that is not `tenfold`.
     """
     _refuse_others(out, title)
     named = {arm.name: arm for c in claims for arm in (c.baseline, *c.also, c.method)}
@@ -70,13 +71,14 @@ def measure(
             methods[reference] = {
                 "seeds": [0], "metrics": [metrics], "seconds": [0.0], "parameters": 0,
             }  # fmt: skip
+    # of the runs, which may be older than this table
+    environment = checkpoint.read_json(_folder(runs, first, seed) / "environment.json")
     every = [one["notes"] for one in done.values()]
     results = {
         "claims": [_judged(c) for c in claims],
         "methods": methods,
         "columns": list(dict.fromkeys(column for c in claims for column in c.columns)),
-        # of the runs, which may be older than this table
-        "environment": checkpoint.read_json(_folder(runs, first, seed) / "environment.json"),
+        "environment": {**environment, **({"command": command} if command else {})},
         "data": told["data"],
         "better": cls.better,
         "units": told["units"],

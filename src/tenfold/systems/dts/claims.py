@@ -89,9 +89,11 @@ SETTING = (
 PROTOCOL = (
     f"Measured over all pixels of the labels (320 x 240); the networks see images at "
     f"{SMALL.data.target_size[1]} x {SMALL.data.target_size[0]} and their logits are enlarged. "
-    "DACS is with rare class sampling. Network, rates, steps and the deployed network were chosen "
-    "with rendered streets of a second style as the target, before any label of the target was "
-    "looked at."
+    "DACS is with rare class sampling; images with true labels keep their colours, as officially. "
+    "Network, rates, steps and the deployed network were chosen with rendered streets of other "
+    "styles as the target. Two earlier settings were stopped after one seed of DACS: with 600 "
+    "steps on the source (21.3, DACS 22.9), in which no rare class is learned, and from a source "
+    "stage with changed colours (24.6, DACS 26.0), which has rows of its own here."
 )
 PAPER = Numbers(75.9, 76.5, "GTA5 to Cityscapes, MIC and MIC with DTS (abstract)")
 
