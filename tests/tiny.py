@@ -34,6 +34,9 @@ TINY: dict[str, list[str]] = {
     + ["--data.source-size", "48", "64", "--data.target-size", "48", "64", "--steps", "6"]
     + ["--data.batch-size", "2", "--data.generated", "6", "3", "--source-steps", "0"]
     + ["--groups.warmup", "1", "--data.test-every", "1"],
+    "usage": ["--model.width", "8", "--model.depths", "1", "1", "1", "1", "--steps", "6"]
+    + ["--data.generated", "16", "6", "--data.batch-size", "4", "--segment.batch-size", "4"]
+    + ["--segment.width", "8", "--segment.steps", "4"],
 }
 """Options that make the demo recipe a matter of seconds."""
 PLAIN: dict[str, list[str]] = {
@@ -51,6 +54,8 @@ PLAIN: dict[str, list[str]] = {
     + ["--optim.name", "sgd", "--optim.lr", "0.01"],
     "dts": ["--loop.amp", "off", "--optim.name", "sgd", "--optim.lr", "0.01"]
     + ["--model.dropout", "0", "--steps", "3", "--host.threshold", "0.1"],
+    "usage": ["--steps", "3", "--optim.name", "sgd", "--optim.lr", "1e-3", "--segment.steps", "2"]
+    + ["--segment-optim.name", "sgd", "--segment-optim.lr", "1e-3", "--threshold.how", "fixed"],
 }
 """Options without noise that depends on the number of processes. SGD, because Adam makes steps of
 full size out of rounding errors where a gradient is zero (a bias before a BatchNorm)."""
@@ -64,6 +69,8 @@ IMPROVING: dict[str, list[str]] = {
     "itpn": ["--steps", "60", "--pretrain-optim.lr", "6e-3", "--optim.lr", "1e-2", "--no-probes"]
     + ["--model.embed-dim", "32", "--data.batch-size", "32", "--finetune.layer-decay", "1"],
     "dts": ["--source-steps", "40", "--steps", "2", "--source-optim.lr", "1e-2"],
+    "usage": ["--steps", "100", "--segment.steps", "40", "--data.batch-size", "12"]
+    + ["--data.generated", "36", "8", "--segment.batch-size", "8"],
 }
 """Options with which the tiny system learns something; added to TINY."""
 
@@ -141,6 +148,17 @@ def street(folder: Path) -> Path:
     return path
 
 
+def things(folder: Path) -> Path:
+    """A generated picture of things with cores."""
+    from PIL import Image
+
+    from tenfold.generated import shapes_wsss
+
+    path = folder / "things.png"
+    Image.fromarray(shapes_wsss.pair("a split of its own", 0)[0]).save(path)
+    return path
+
+
 SAMPLES: dict[str, Callable[[Path], Path]] = {
     "spgsn": walker_npz,
     "ppmoe": prompt,
@@ -148,6 +166,7 @@ SAMPLES: dict[str, Callable[[Path], Path]] = {
     "ldc": picture,
     "itpn": scene,
     "dts": street,
+    "usage": things,
 }
 """Writes an input of `tenfold predict`."""
 

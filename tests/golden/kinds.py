@@ -123,6 +123,20 @@ KINDS: dict[str, dict[str, Mark]] = {
         "mic_mask": _has("mask_ratio", "mask_block_size"),
         "rcs": _has("stats", "temperatures"),
     },
+    "usage": {
+        "dense_crf": _gives(r"(bruteforce_)?q_t\d+|label_crf_irn"),
+        "irn_random_walk": _has("radius", "exp_times"),
+        "seed_eval_sweep": _has("num_classes_with_bg"),
+        "usage_gen": _has("tau_pos", "tau_neg"),
+        "usage_reg": _has("divergence"),
+        "usage_adjust": _has("n_class_tokens", "p"),
+        "usage_ema": _gives("teacher_f64"),
+        "mctformer": _has("attention_n_layers", "decay_parameter"),
+        "irn_cam_merge": _gives("strided_cam|highres_cam"),
+        "irn_cam_argmax": _has("bg_threshold"),
+        "seam_ops": _gives("max_norm|max_onehot|pcm|adaptive_min_pooling_loss"),
+        "poly_optimizer": _has("max_step", "power"),
+    },
 }  # fmt: skip
 """System -> kind of case -> whether a case is of it."""
 

@@ -462,15 +462,16 @@ def train(
         keep_freed_memory()
     log = MetricsLog(run / "metrics.jsonl", world.is_first)
     accounts: list[dict[str, Any]] = []
-    with _StopFlag().listening() as stop:
-        for stage in stages:
-            known = [a["name"] for a in accounts]
-            if stage.name in known:
-                raise ValueError(f"two stages are named {stage.name!r}")
+    stop = _StopFlag()
+    for stage in stages:  # between two, where files may be written for long, signals end at once
+        known = [a["name"] for a in accounts]
+        if stage.name in known:
+            raise ValueError(f"two stages are named {stage.name!r}")
+        with stop.listening():
             if accounts and not stage.independent:
                 past = {account["name"]: account["steps"] for account in accounts}
                 _start_over_after_others(run / "checkpoints" / stage.name, past, world)
             train_stage(stage, loop, world, run, seed, log, known, stop)
-            done = run / "checkpoints" / stage.name / "done.json"
-            accounts.append(read_object(done, ACCOUNT, tuple(ACCOUNT)))
+        done = run / "checkpoints" / stage.name / "done.json"
+        accounts.append(read_object(done, ACCOUNT, tuple(ACCOUNT)))
     return accounts

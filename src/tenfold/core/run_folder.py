@@ -32,12 +32,13 @@ OURS = re.compile(
     rf"|checkpoints/[^/]+/((done|follows)\.json|(final|best)\.safetensors{SUM}|final\.pt{SUM})"
     rf"|checkpoints/[^/]+/(final|best|step-\d{{9}})(\.tmp)?/(state\.pt|[^/]+\.(safetensors|json)){SUM}"
     r"|learned/(current\.json|lock|\d{4,9}\.safetensors|\d{4,9}/[^/]+\.(png|jpg|gif|html|json))"
+    r"|work/(seeds|confident|masks)/(.+/)?([^/]+\.(npz|png)|made\.json)"
     rf"|predictions/(.+/)?{re.escape(JOURNAL)}"
 )
 """Files of a run by their paths in it; those that a run names itself are found by `_named`."""
 TEMPORARY = re.compile(r"(.+)\.tmp|\.(report\.html|MODEL_CARD\.md)\.\d+\.tmp")
 """Names of files that were being written when a process was killed (the second: once)."""
-FOLDERS = ("pictures", "checkpoints", "learned", "predictions", "official")
+FOLDERS = ("pictures", "checkpoints", "learned", "predictions", "official", "work")
 
 
 @dataclass(frozen=True)

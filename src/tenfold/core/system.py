@@ -105,6 +105,9 @@ class System(Generic[C]):
     model: nn.Module
     origin: str = ""
     """Sentence on the weights that training started from; empty for random ones."""
+    work: Path | None = None
+    """Folder for files that one stage leaves to the next (a run's `work`, of the names in
+    `core.run_folder`), written after the first stage was yielded; None: it keeps none."""
 
     def __init__(self, cfg: C) -> None:
         self.cfg = cfg

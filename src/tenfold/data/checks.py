@@ -43,6 +43,7 @@ CHECKS: dict[str, Callable[[Problems], None]] = {
     "imagenet": check_public.check_imagenet,
     "ade20k": check_public.check_ade20k,
     "voc2012": check_public.check_voc2012,
+    "coco2014": check_public.check_coco2014,
     "coco2017": check_public.check_coco2017,
     "cityscapes": check_public.check_cityscapes,
     "gta5": check_public.check_gta5,
@@ -57,7 +58,8 @@ def check(name: str, path: str | Path = "", *, limit: int = 0) -> CheckResult:
 
     Args:
         name: Name in the catalogue, or "folder" for a set of your own at `path`, which is
-            found by looking: JSON of COCO's form, YOLO's text files, label maps, class folders.
+            found by looking: JSON of COCO's form, YOLO's text files, label maps, tables of
+            labels, JSON of LabelMe, class folders.
         path: Folder of the set; empty looks where $TENFOLD_DATA has it.
         limit: Files of each folder or array to decode, evenly spaced; 0 decodes all of them.
 

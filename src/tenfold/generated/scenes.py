@@ -38,7 +38,7 @@ def scene(split: str, index: int, seed: int = 0, objects: tuple[int, int] = (1, 
     low, high = (0.3, 0.5) if count == 1 else (0.16, 0.4)
     line = (np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE
     y, x = line[:, None], line[None, :]
-    picture = _background(random, x, y)
+    picture = background(random, x, y)
     owner = np.full((SIDE, SIDE), -1)
     labels = random.integers(len(NAMES), size=count)
     for number, label in enumerate(labels):
@@ -47,11 +47,11 @@ def scene(split: str, index: int, seed: int = 0, objects: tuple[int, int] = (1, 
         turn = random.uniform(0, 2 * np.pi)
         dx, dy = (x - centre[0]) / radius, (y - centre[1]) / radius
         u, v = dx * np.cos(turn) + dy * np.sin(turn), dy * np.cos(turn) - dx * np.sin(turn)
-        inside = _inside(NAMES[label], u, v)
+        covered = is_inside(NAMES[label], u, v)
         colour = random.uniform(0.1, 0.95, 3)
         waves = 1 + 0.25 * np.sin(random.uniform(2, 9) * u + random.uniform(0, 6))
-        picture = np.where(inside[..., None], colour * waves[..., None], picture)
-        owner[inside] = number
+        picture = np.where(covered[..., None], colour * waves[..., None], picture)
+        owner[covered] = number
     noisy = picture + 0.04 * random.standard_normal(picture.shape)
     masks = owner[None] == np.arange(count)[:, None, None]
     kept = masks.sum((1, 2)) >= LEAST
@@ -102,7 +102,7 @@ def label_map(drawn: Drawn) -> UInt8[np.ndarray, "side side"]:
     return found
 
 
-def _background(random: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def background(random: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """A random colour and, in each channel, two random waves."""
     channels = []
     for _ in range(3):
@@ -113,7 +113,7 @@ def _background(random: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np
     return np.stack(channels, -1)
 
 
-def _inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def is_inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Return the mask of points inside a shape of radius about 1."""
     square, largest = u**2 + v**2, np.maximum(np.abs(u), np.abs(v))
     if shape == "disc":

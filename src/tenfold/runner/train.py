@@ -143,6 +143,7 @@ def _trained(
 ) -> dict[str, Any]:  # fmt: skip
     system = construct(cls, cfg)
     start_from(system, name)
+    system.work = folder / "work"
     stages = system.stages()
     first = list(islice(stages, 1))  # reads the data; there may be nothing to train
     world.barrier(patient=True)

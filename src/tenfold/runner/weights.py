@@ -135,6 +135,8 @@ def load(cls: type[AnySystem], path: Path) -> AnySystem:
     file = weights_of(path)
     _, values = checkpoint.read_header(file)
     system = construct(cls, from_json(type(next(iter(cls.recipes.values()))), values))
+    if path.is_dir() and (path / "work").is_dir():
+        system.work = path / "work"
     if any(p.is_meta for p in system.model.parameters()):  # each process trains a part of it
         system.model.to_empty(device="cpu")
     try:

@@ -71,6 +71,13 @@ SYSTEMS = {
         0.5,
         ("export", "convert"),
     ),
+    "usage": Entry(
+        "tenfold.systems.usage.system:Usage",
+        "weakly supervised segmentation: labels of whole pictures to masks",
+        "coco_wsss",
+        0.4,
+        ("export", "export a part", "convert"),
+    ),
 }
 """Name -> where its class is; nothing is imported until it is asked for."""
 

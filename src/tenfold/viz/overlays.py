@@ -21,6 +21,8 @@ INK, PAPER = (28, 28, 30), (255, 255, 255)
 SMALLEST = 220
 """Pixels of the longer side below which a picture is enlarged before anything is drawn on it."""
 GAP = 8
+HEAT = np.array([(60, 0, 80), (180, 20, 60), (240, 110, 20), (255, 210, 40), (255, 255, 220)])
+"""Colours of a map of values, from 0 to 1."""
 LETTERS, LINES = 40, 220
 """Of captions' letters and of boxes' lines that fit along a picture's side (the geometric mean of
 its two), so that they can be read on a large picture as on a small one."""
@@ -37,12 +39,25 @@ def colour_map(labels: UInt8[np.ndarray, "height width"], num_classes: int) -> R
 
 
 def blend(
-    picture: Rgb, labels: UInt8[np.ndarray, "height width"], num_classes: int, share: float = 0.6
+    picture: Rgb,
+    labels: UInt8[np.ndarray, "height width"],
+    num_classes: int,
+    share: float = 0.6,
+    bare: int = -1,
 ) -> Rgb:
-    """The picture in grey under the colours of its classes."""
+    """The picture in grey under the colours of its classes; `bare` is one without a colour."""
     grey = picture.mean(2, keepdims=True).repeat(3, 2)
     mixed = (1 - share) * grey + share * colour_map(labels, num_classes)
-    return mixed.round().astype(np.uint8)
+    return np.where((labels == bare)[..., None], grey, mixed).round().astype(np.uint8)
+
+
+def heat(picture: Rgb, values: Float[np.ndarray, "height width"], share: float = 0.75) -> Rgb:
+    """The picture in grey under a map of values from 0 to 1: nothing, red, yellow, white."""
+    grey = picture.mean(2, keepdims=True).repeat(3, 2)
+    places = np.linspace(0, 1, len(HEAT))
+    tones = np.stack([np.interp(values, places, tone) for tone in HEAT.T], -1)
+    alpha = (share * values.clip(0, 1) ** 0.7)[..., None]
+    return ((1 - alpha) * grey + alpha * tones).round().astype(np.uint8)
 
 
 def enlarged(picture: Rgb, longest: int = SMALLEST) -> tuple[Rgb, int]:

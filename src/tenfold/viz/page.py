@@ -69,6 +69,17 @@ class Section:
 
 
 @dataclass(frozen=True)
+class App:
+    """A part of a page that answers to its reader: our own markup, style and script, as they are,
+    and data as JSON without "<"."""
+
+    markup: str
+    style: str
+    script: str
+    data: str
+
+
+@dataclass(frozen=True)
 class Page:
     """Values that the template needs."""
 
@@ -80,6 +91,8 @@ class Page:
     tiles: list[Tile] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
     footer: str = ""
+    app: App | None = None
+    """Shown below the head of the page; without one a page runs no script."""
 
 
 def picture_figure(picture: Picture, base: Path) -> Figure:

@@ -1,4 +1,4 @@
-"""Checkpoints of iTPN's official code (sunsmarterjie/iTPN @ 638eff4): all families and layouts."""
+"""Checkpoints of HiViT and iTPN (sunsmarterjie/iTPN @ 638eff4): all families and layouts."""
 
 from __future__ import annotations
 

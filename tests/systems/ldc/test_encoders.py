@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from tiny import config, options
 
+from tenfold.data import feature_cache
 from tenfold.data.images import fscil
 from tenfold.generated import shapes
 from tenfold.nn.vit import Vit, VitShape
 from tenfold.runner.weights import construct, save_weights
 from tenfold.systems import system_class
-from tenfold.systems.ldc import feature_cache
 from tenfold.systems.ldc.encoders import Frozen
 from tenfold.systems.ldc.heads import in_space
 from tenfold.systems.ldc.pretrained import take_encoder

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..io.problems import Problems
-from . import own
+from . import own, tags
+from .check_labels import check_labels, check_tags
 from .coco import SceneSet, open_coco
-from .coco_files import find_split
+from .coco_labels import find_year
 from .decode import damage
 from .folders import class_folders, split_folders
 from .segmentation import Segmented, open_segmentation
@@ -20,6 +21,7 @@ COUNTS = {
     "imagenet": {"train": 1_281_167, "val": 50_000},
     "ade20k": {"train": 20_210, "val": 2_000},
     "voc2012": {"train": 1_464, "val": 1_449},
+    "coco2014": {"train": 82_783, "val": 40_504},
     "coco2017": {"train": 118_287, "val": 5_000},
     "cityscapes": {"train": 2_975, "val": 500, "test": 1_525},
     "gta5": {"train": 24_966},
@@ -72,6 +74,7 @@ def check_ade20k(f: Problems) -> None:
 def check_voc2012(f: Problems) -> None:
     """Every listed picture has a label map of its size, with labels 0-20 and 255."""
     _scenes(f, "voc2012", partial(open_segmentation, f.folder, "voc2012"))
+    check_labels(f, "voc2012")
 
 
 def check_cityscapes(f: Problems) -> None:
@@ -89,9 +92,16 @@ def check_synthia(f: Problems) -> None:
     _scenes(f, "synthia", partial(open_streets, f.folder, "synthia"))
 
 
+def check_coco2014(f: Problems) -> None:
+    """Annotations refer to pictures that are there, and every mask can be read."""
+    _scenes(f, "coco2014", lambda split: open_coco(*find_year(f.folder, split, "2014")))
+    check_labels(f, "coco2014")
+
+
 def check_coco2017(f: Problems) -> None:
     """Annotations refer to pictures that are there, and every mask can be read."""
-    _scenes(f, "coco2017", lambda split: open_coco(*find_split(f.folder, split)))
+    _scenes(f, "coco2017", lambda split: open_coco(*find_year(f.folder, split, "2017")))
+    check_labels(f, "coco2017")
 
 
 def check_imagenet(f: Problems) -> None:
@@ -134,7 +144,9 @@ def check_folder(f: Problems) -> None:
         f.note(own.described(f.folder, sets))
         for found in sets.values():
             _decoded(f, found, f.folder)
-    if not kinds:
+    if tags.has_labels(f.folder):
+        check_tags(f, is_alone=not kinds)
+    elif not kinds:
         _classes(f)
 
 

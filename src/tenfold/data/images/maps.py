@@ -207,8 +207,11 @@ def _named(folder: Path, names: tuple[str, ...], seen: list[int]) -> tuple[str, 
 def class_names(folder: Path) -> tuple[tuple[str, ...], Colours]:
     """Names of the classes in order, and their colours where these are listed; empty if not."""
     file = _list_of_names(folder)
-    if file is None:
-        return (), ()
+    return class_names_in(file) if file else ((), ())
+
+
+def class_names_in(file: Path) -> tuple[tuple[str, ...], Colours]:
+    """The same of one file."""
     if file.suffix == ".json":
         return _of_json(file), ()
     return _of_csv(file) if file.suffix == ".csv" else _of_lines(file)

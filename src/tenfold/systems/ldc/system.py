@@ -18,6 +18,7 @@ from tenfold.core.seed import generator
 from tenfold.core.stage import Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from tenfold.core.versions import Learned
+from tenfold.data.feature_cache import cached, digest_of
 from tenfold.metrics import fewshot
 from tenfold.viz.predictions import Trained
 
@@ -27,7 +28,6 @@ from .classifier import ENCODE_BATCH, Classifier, encode
 from .config import Calibration, Config, HeadName, PredictOptions
 from .data import Encoded, Images
 from .evaluation import Course, Details
-from .feature_cache import cached, digest_of
 from .heads import Base, Space, cosine, in_space, statistics
 from .learning import learn_files
 from .model import JUDGES, BaseTrainingModel, Exported, Judges, Network, distances, new_unit

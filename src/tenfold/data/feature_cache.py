@@ -1,9 +1,9 @@
 """Features of frozen encoders on disk: a picture is encoded once, whichever head asks.
 
-A file holds the features of one batch. Its name is a hash of everything that they follow from:
-the pictures' bytes, the way to the network's input, the encoder and its weights, the kind of device
-and torch's version. So it never has to be told that something changed, and what is read back is
-what would be computed, to the last bit.
+A file holds the features of one batch, vectors or maps. Its name is a hash of everything that they
+follow from: the pictures' bytes, the way to the network's input, the encoder and its weights, the
+kind of device and torch's version. So it never has to be told that something changed, and what is
+read back is what would be computed, to the last bit.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-
-from tenfold.data.images import fscil
 
 
 def folder() -> Path:
@@ -41,17 +39,17 @@ def digest_of(state: Mapping[str, Tensor], *what: str) -> str:
 
 
 def cached(
-    images: UInt8[Tensor, "image 3 side side"],
-    view: fscil.View,
+    images: Shaped[Tensor, "image 3 height width"],
+    view: object,
     encoder: str,
     gib: int | float,
-    compute: Callable[[], Float[Tensor, "image dim"]],
-) -> Float[Tensor, "image dim"]:
+    compute: Callable[[], Float[Tensor, "image *feature"]],
+) -> Float[Tensor, "image *feature"]:
     """Read the features of a batch of pictures, or compute and keep them.
 
     Args:
         images: As they are held.
-        view: The way to the network's input.
+        view: The way to the network's input; what `str` makes of it says all.
         encoder: Digest of the encoder, its weights and what they are computed on.
         gib: Gibibytes that all files may have together; the ones not used for longest are deleted.
         compute: Makes the features.
@@ -74,7 +72,7 @@ def _read(file: Path, count: int) -> Tensor | None:
         os.utime(file)  # it was used now
     except Exception:  # safetensors raises its own type; whatever it is, they can be computed
         return None
-    whole = features.dtype == torch.float32 and features.ndim == 2 and len(features) == count
+    whole = features.dtype == torch.float32 and features.ndim > 1 and len(features) == count
     return features if whole and _sum(features) == said else None
 
 

@@ -1,0 +1,53 @@
+"""What SEAM does with maps (Wang et al., CVPR 2020; YudeWang/SEAM): norms, terms, correlation."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tenfold.nn.cam import EPS
+
+Maps = Float[Tensor, "batch class rows columns"]
+
+
+def max_norm(maps: Maps) -> Maps:
+    """Maps from 0, their least value above 0, to nearly 1 (tool/visualization.py)."""
+    positive = maps.relu()
+    least = positive.amin((2, 3), keepdim=True)
+    largest = positive.amax((2, 3), keepdim=True)
+    return (positive - least - EPS).relu() / (largest - least + EPS)
+
+
+def adaptive_min_pooling_loss(maps: Maps) -> Float[Tensor, ""]:
+    """Mean, above 0, of the lowest quarter of places, each by its largest class."""
+    largest = maps.amax(1).flatten(1)
+    return largest.topk(largest.shape[1] // 4, largest=False).values.relu().mean()
+
+
+def max_onehot(maps: Maps) -> Maps:
+    """Maps in which each place keeps its largest class only; the background's, the first, stays."""
+    background, classes = maps[:, :1], maps[:, 1:]
+    is_largest = classes == classes.amax(1, keepdim=True)
+    return torch.cat([background, classes.where(is_largest, maps.new_zeros(()))], 1)
+
+
+class PixelCorrelation(nn.Module):
+    """Maps spread by how alike the features of places are: ReLU of cosines, as shares (PCM)."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.f9 = nn.Conv2d(channels, width, 1, bias=False)
+        nn.init.xavier_uniform_(self.f9.weight, gain=4)
+
+    def forward(
+        self, maps: Maps, features: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch class height width"]:
+        """Maps at the features' size, each place the mean over all of those that are like it."""
+        maps = F.interpolate(maps, features.shape[2:], mode="bilinear", align_corners=True)
+        f = self.f9(features).flatten(2)
+        f = f / (f.norm(dim=1, keepdim=True) + EPS)
+        alike = (f.mT @ f).relu()
+        alike = alike / (alike.sum(1, keepdim=True) + EPS)
+        return (maps.flatten(2) @ alike).unflatten(2, features.shape[2:])

@@ -1,0 +1,106 @@
+"""Label-free thresholds on maps whose best threshold is known, and the sign of tau."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tenfold.systems.usage import principle, threshold
+from tenfold.systems.usage.seed_metrics import Sweep
+from tenfold.systems.usage.threshold import Seeds
+
+
+def disc(level: float = 0.2, seed: int = 0) -> tuple[Seeds, torch.Tensor]:
+    """A bright disc whose map is 1 inside, falls to `level` around it, and its truth."""
+    generator = torch.Generator().manual_seed(seed)
+    y, x = torch.meshgrid(torch.arange(40.0), torch.arange(48.0), indexing="ij")
+    far = ((y - 20).square() + (x - 24).square()).sqrt()
+    inside = far < 12
+    noise = 6 * torch.randn(40, 48, 3, generator=generator)
+    image = (60 + 120 * inside[..., None] + noise).clamp(0, 255).to(torch.uint8)
+    one = level + (1 - level) * torch.sigmoid((12 - far) * 2)
+    maps = torch.stack([one / one.max(), torch.zeros(40, 48)])
+
+    def score(pictures: torch.Tensor) -> torch.Tensor:
+        return pictures.float().mean(-1).flatten(1).gt(120).float().mean(1)
+
+    return Seeds(image, maps, maps.roll(1, 2), score), inside.long()
+
+
+@pytest.mark.parametrize("level", [0.1, 0.3])
+def test_choices_find_the_disc(level: float) -> None:
+    pictures = [disc(level, seed) for seed in range(2)]
+    sweep = Sweep(3)
+    for seeds, truth in pictures:
+        sweep.add(seeds.maps, truth)
+    curve = sweep.curve()
+    assert float(curve.miou.max()) > 90 > 60 > float(curve.miou[0])
+    choices = threshold.choose(list(threshold.CRITERIA), [seeds for seeds, _ in pictures])
+    for name, choice in choices.items():
+        assert choice.name == name and choice.looks_at == "pictures"
+        assert len(choice.curve) == len(choice.thresholds) > 10
+        assert level < choice.threshold < 0.95, name
+        assert threshold.loss(choice, curve) < 20, (name, choice.threshold)
+    best = threshold.swept(curve)
+    assert "masks of the same pictures" in str(best) and threshold.loss(best, curve) == 0
+    assert threshold.validation(curve).looks_at == "masks of other pictures"
+
+
+def test_activation_is_where_kept_activation_exceeds_area_most() -> None:
+    seeds, _ = disc()
+    choice = threshold.choose("activation", [seeds])["activation"]
+    assert choice.threshold == pytest.approx(float(seeds.maps[0].mean()), abs=1e-6)
+    peak = choice.thresholds[choice.curve.index(max(choice.curve))]
+    assert peak == pytest.approx(choice.threshold, abs=0.02)
+
+
+def test_otsu_is_the_loop() -> None:
+    values = torch.rand(1, 9, 9, generator=torch.Generator().manual_seed(0))
+    seeds = Seeds(torch.zeros(9, 9, 3, dtype=torch.uint8), values)
+    flat = ((values.flatten().double() * 100).floor() + 0.5) / 100
+    between = {}
+    for step in range(1, 100):
+        low, high = flat[flat < step / 100], flat[flat > step / 100]
+        if len(low) and len(high):
+            between[step / 100] = len(low) * len(high) * float(low.mean() - high.mean()) ** 2
+    wanted = max(between, key=lambda t: between[t])
+    assert threshold.choose("otsu", [seeds])["otsu"].threshold == pytest.approx(wanted)
+
+
+def test_mutual_information_of_known_pairs() -> None:
+    counts = torch.tensor([[[5, 0], [0, 5]], [[4, 4], [4, 4]], [[8, 0], [0, 0]]])
+    found = threshold.mutual_information(counts)
+    torch.testing.assert_close(found, torch.tensor([2.0, 1.0, 1.0]).double().log())
+
+
+def test_pictures_that_say_nothing() -> None:
+    image = torch.zeros(4, 5, 3, dtype=torch.uint8)
+    empty = Seeds(image, torch.zeros(2, 4, 5), None, lambda pictures: torch.zeros(len(pictures)))
+    for name in ("activation", "otsu"):
+        with pytest.raises(ValueError, match=f"threshold {name}: no picture"):
+            threshold.choose(name, [empty])
+    with pytest.raises(ValueError, match="scores no picture above"):
+        threshold.choose("confidence", [empty])
+    with pytest.raises(ValueError, match="needs the maps of another view"):
+        threshold.choose("stability", [empty])
+    with pytest.raises(ValueError, match="no criterion 'mean'; there are activation"):
+        threshold.choose("mean", [])
+    with pytest.raises(ValueError, match="from 0 to below 1, got 1"):
+        threshold.fixed(1.0)
+    assert threshold.choose("edges", [empty])["edges"].threshold == 0.05
+    assert str(threshold.fixed(0.3)) == "0.30 (fixed: looks at nothing)"
+
+
+def test_the_sign_of_tau() -> None:
+    sweep = Sweep(3, (0.5,))
+    sweep.add(
+        torch.tensor([[[0.9, 0.9, 0.9, 0.1]], [[0.0, 0.0, 0.0, 0.9]]]), torch.tensor([[1, 0, 0, 0]])
+    )
+    assert principle.recommend_tau(sweep.curve()).tau == 0.2
+    assert principle.by_errors(37.8, 23.8).tau == 0.2
+    assert principle.by_errors(10.0, 20.0, 0.1).tau == -0.1
+    assert principle.by_errors(10.0, 10.0).tau == 0
+    assert principle.by_evidence(0.8, 0.2).tau > 0 > principle.by_evidence(0.3, 0.6).tau
+    assert principle.by_evidence(0.5, 0.5).tau == 0
+    assert principle.by_family("cnn").tau < 0 < principle.by_family("transformer").tau
+    assert "under-activated" in str(principle.by_errors(10.0, 20.0))
