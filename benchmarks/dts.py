@@ -302,7 +302,7 @@ def learned(kind: str, seed: int) -> dict[str, float]:
     for row in range(len(whole) - HELD_OUT, len(whole)):
         picture, labels = whole.scene(row)
         image = data.normalised([data.resized(picture, cfg.data.source_size)])
-        wanted = torch.from_numpy(data.resized_labels(labels, cfg.data.source_size)).long()[None]
+        wanted = torch.tensor(data.resized_labels(labels, cfg.data.source_size)).long()[None]
         found = probabilities(network, image)
         losses.append(float(F.nll_loss(found.log(), wanted, ignore_index=255)))
         hits.append(float((found.argmax(1) == wanted)[wanted != 255].float().mean()))
