@@ -35,7 +35,7 @@ from straightforward_itpn import PlainPretraining  # noqa: E402
 
 from tenfold.core import dist, log  # noqa: E402
 from tenfold.nn.hivit import Shape  # noqa: E402
-from tenfold.report.claim import md_table  # noqa: E402
+from tenfold.report.markdown import md_table  # noqa: E402
 from tenfold.systems.itpn.model import PixelPretraining  # noqa: E402
 from tenfold.systems.itpn.official import official_keys  # noqa: E402
 

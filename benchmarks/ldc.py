@@ -30,7 +30,7 @@ from torch.nn import functional
 from tenfold.core import dist, log
 from tenfold.core.optim import build, lr_factor, one_group
 from tenfold.core.seed import generator
-from tenfold.report.claim import md_table
+from tenfold.report.markdown import md_table
 from tenfold.systems.ldc import Ldc
 from tenfold.systems.ldc.calibration_unit import (
     UnitTrainingModel,

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from tenfold.core import dist, log
-from tenfold.report.claim import md_table
+from tenfold.report.markdown import md_table
 from tenfold.runner import train
 from tenfold.systems.itpn import Itpn
 from tenfold.systems.itpn.config import Config

@@ -20,7 +20,7 @@ import torch
 from tenfold.core import dist, log, loop
 from tenfold.core.stage import Stage
 from tenfold.data.images import fscil, fscil_open
-from tenfold.report.claim import md_table
+from tenfold.report.markdown import md_table
 from tenfold.runner.weights import construct
 from tenfold.systems.ldc import Ldc, comparison
 from tenfold.systems.ldc.calibration_unit import Unit

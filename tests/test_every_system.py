@@ -36,7 +36,9 @@ from tenfold.runner.export import TOLERANCE, export_checked
 from tenfold.runner.weights import construct, save_weights
 
 pytestmark = [
-    pytest.mark.parametrize("name", list(systems.SYSTEMS)),
+    # of the module: tests of one system follow each other, so that a process of the tests trains
+    # few of the tiny runs
+    pytest.mark.parametrize("name", list(systems.SYSTEMS), scope="module"),
     pytest.mark.usefixtures("generated_only"),
 ]
 Made = Callable[[str], Path]

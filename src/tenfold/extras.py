@@ -5,6 +5,7 @@ from __future__ import annotations
 EXTRAS = {
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "text": ("tokenizers",),
+    "video": ("imageio_ffmpeg",),
     "weather": ("h5py", "h5netcdf", "xarray", "zarr", "landcheck"),
 }
 """Extra of the package -> the modules that it installs."""

@@ -422,7 +422,9 @@ def test_claim(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         Variant(k, replace(small, model=replace(small.model, kind=k))) for k in ("gcn", "spgsn")
     ]
     still = Variant("standing still", arms[1].config, "repeat last pose")  # a row of that run
-    one = Claim("It is so.", *arms, "mpjpe/average/400ms", "lower", also=(still,), seeds=(0, 1))
+    longer = Variant("longer", replace(small, steps=3), after="spgsn")
+    metric, also = "mpjpe/average/400ms", (longer, still)
+    one = Claim("It is so.", *arms, metric, "lower", also=also, seeds=(0, 1), columns=(metric,))
     monkeypatch.setattr(Spgsn, "claims", lambda _: [one])
     words = ["claim", "spgsn", "--out", tmp_path / "claims", "--runs", tmp_path / "runs"]
     code, out, err = call(*words, "--device", "cpu", "--threads", "1")
@@ -432,9 +434,16 @@ def test_claim(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert results["methods"]["spgsn"]["seeds"] == [0, 1]
     assert results["methods"]["standing still"]["seeds"] == [0, 1]
     assert "repeat last pose" not in results["methods"]  # once is enough
-    assert sorted(p.name for p in (tmp_path / "runs/spgsn").iterdir()) == [
-        "gcn-seed0", "gcn-seed1", "spgsn-seed0", "spgsn-seed1",
+    runs = tmp_path / "runs/spgsn"
+    assert sorted(p.name for p in runs.iterdir()) == [
+        "gcn-seed0", "gcn-seed1", "longer-seed0", "longer-seed1", "spgsn-seed0", "spgsn-seed1",
     ]  # fmt: skip
+    for seed in (0, 1):
+        started = json.loads((runs / f"longer-seed{seed}/config.json").read_text())["config"]
+        assert started["start"] == str(runs / f"spgsn-seed{seed}")
+    assert "gcn: 2, longer: 3 after the 2 of spgsn, spgsn: 2" in results["budget"]
+    page = (tmp_path / "claims/spgsn.md").read_text()
+    assert "| longer | spgsn | 3 |" in page
 
 
 # --- convert -----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from tiny import options
 
 import tenfold
 from tenfold import cli, systems
+from tenfold.core import checkpoint
 from tenfold.runner import train as run
 
 pytestmark = pytest.mark.usefixtures("generated_only", "quick")
@@ -53,10 +54,17 @@ def assert_equal(a: Path, b: Path) -> None:
         assert torch.equal(one[key], other[key]), key
 
 
+def optimizer_of(run: Path) -> list[torch.Tensor]:
+    """Moments of the optimiser of a run's last stage, in the order of the parameters."""
+    (file,) = sorted((run / "checkpoints").glob("*/step-*/state.pt"))[-1:]
+    state = checkpoint.read_state(file).get("optimizer", {"state": {}})["state"]  # else divided
+    return [moment for row in sorted(state) for _, moment in sorted(state[row].items())]
+
+
 # --- more steps --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("system", ["spgsn", "ppmoe", "pangu", "ldc"])
+@pytest.mark.parametrize("system", ["spgsn", "ppmoe", "pangu", "ldc", "dts"])
 def test_more_steps_equal_a_run_of_so_many(
     system: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -67,6 +75,8 @@ def test_more_steps_equal_a_run_of_so_many(
     assert call(capsys, *words(system, short, *fixed, "--steps", "4"))[0] == 0
     assert call(capsys, *words(system, whole, *fixed, "--steps", "4"))[0] == 0
     assert_equal(short, whole)
+    for one, other in zip(optimizer_of(short), optimizer_of(whole), strict=True):
+        assert torch.equal(one, other)
     assert json.loads((short / "config.json").read_text())["config"]["steps"] == 4
     lines = [json.loads(line) for line in (short / "metrics.jsonl").read_text().splitlines()]
     first = [line["step"] for line in lines if line["stage"] == lines[0]["stage"]]
@@ -109,9 +119,14 @@ def test_training_starts_from_a_run(
         assert code == 0, err
         given = dict(tenfold.load(start).model.named_parameters())
         found = dict(tenfold.load(tmp_path / name).model.named_parameters())
+        if system == "dts":  # a step moves each teacher by 1 - alpha towards its student
+            for key in [key for key in found if key.startswith("teacher")]:
+                student = given[key.replace("teacher", "student", 1)]
+                moved = given[key] + 0.01 * (student - given[key])
+                torch.testing.assert_close(found[key], moved, rtol=1e-5, atol=1e-7, msg=key)
         trained = [k for k in found if "pretrain.backbone." in k or system != "itpn"]
         trained = [k for k in trained if system != "ldc" or not k.startswith(("unit", "others"))]
-        if system == "dts":  # teachers move towards their students
+        if system == "dts":
             trained = [k for k in trained if k.startswith("student")]
         assert trained
         for key in trained:

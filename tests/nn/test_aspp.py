@@ -6,7 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tenfold.nn.aspp import DaformerHead, DeepLabHead, SegmentationHead, by_phases
+from tenfold.nn import dilated
+from tenfold.nn.aspp import DaformerHead, DeepLabHead, SegmentationHead
+from tenfold.nn.dilated import depthwise
 from tenfold.nn.segformer import SegformerHead
 
 WIDTHS = (4, 5, 6, 7)
@@ -50,10 +52,29 @@ def same_size(head, x: list[torch.Tensor], layers: list[str]) -> list[torch.Tens
 
 @pytest.mark.parametrize("dilation", [1, 2, 5, 18])
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
-def test_phases_are_the_dilated_convolution(dilation: int, memory: torch.memory_format) -> None:
+@pytest.mark.parametrize("piece", [600_000, 500, 1])
+def test_dilated_convolution_of_each_channel(
+    dilation: int, memory: torch.memory_format, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dilated, "PIECE", piece)  # several images, several rows, one row at once
     conv = torch.nn.Conv2d(6, 6, 3, 1, dilation, dilation, 6).double()
     x = torch.randn(2, 6, 11, 15, dtype=torch.float64).contiguous(memory_format=memory)
-    torch.testing.assert_close(by_phases(conv, x), conv(x))
+    x.requires_grad_()
+    found, want = depthwise(conv, x), conv(x)
+    torch.testing.assert_close(found, want)
+    given, leaves = torch.randn_like(want), [x, *conv.parameters()]
+    pairs = (torch.autograd.grad(y, leaves, given) for y in (found, want))
+    for mine, torchs in zip(*pairs, strict=True):
+        torch.testing.assert_close(mine, torchs)
+
+
+def test_dilated_convolution_sums_in_float32() -> None:
+    conv = torch.nn.Conv2d(6, 6, 3, 1, 2, 2, 6, bias=False)
+    x = torch.randn(2, 6, 11, 15)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = depthwise(conv, x.bfloat16())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, conv(x.bfloat16().float()))
 
 
 def test_segformer_fuses_the_coarsest_first() -> None:

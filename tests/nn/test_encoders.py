@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from tenfold.nn.aspp import DaformerHead, DeepLabHead
 from tenfold.nn.encoders import Encoder, HivitEncoder, ResnetEncoder, VitEncoder
 from tenfold.nn.hivit import HiViT, Shape
+from tenfold.nn.hivit_blocks import bias_index
 from tenfold.nn.mit import MixTransformer
 from tenfold.nn.resnet import ResNet
 from tenfold.nn.vit import Vit, VitShape
@@ -61,8 +62,31 @@ def test_the_last_map_of_a_transformer_is_its_tokens() -> None:
     tokens = encoder.tokens(F.interpolate(x, (56, 84), mode="bilinear"))[:, 3:]
     want = F.avg_pool2d(tokens.transpose(1, 2).unflatten(2, (4, 6)), 2)
     torch.testing.assert_close(last, want)
-    odd = encoder(torch.randn(1, 3, 50, 70))
+
+
+@pytest.mark.parametrize("name", ["vit", "hivit", "itpn"])
+def test_pictures_of_any_size(name: str) -> None:
+    odd = encoders()[name][0](torch.randn(1, 3, 50, 70))
     assert [tuple(m.shape[2:]) for m in odd] == [(13, 18), (7, 9), (4, 5), (2, 3)]
+
+
+@pytest.mark.parametrize("bias", ["shared", "shared-decoupled"])
+def test_a_shared_bias_is_resized_for_other_pictures(bias: str) -> None:
+    """A bias that grows along a side still does so where there are more units, and stays."""
+    shape = Shape(**(vars(HIVIT) | {"bias": bias, "has_class_token": True, "grid": (3, 3)}))
+    network = HiViT(shape)
+    with torch.no_grad():
+        for table in network.rel_pos_bias.parameters():
+            table.copy_(torch.arange(float(len(table)))[:, None].expand_as(table))
+    for grid in ((3, 3), (4, 6)):
+        index = bias_index(bias, grid, torch.device("cpu"))
+        found = network.rel_pos_bias(index, grid)[0]
+        assert found.shape == (2, 1 + grid[0] * grid[1], 1 + grid[0] * grid[1])
+        line = found[0, 1, 1 : 1 + grid[1]].diff()  # a query, keys of its row
+        assert (line > 0).all() or (line < 0).all()
+        last = [float(len(t)) for t in network.rel_pos_bias.parameters()]
+        assert found[0, 0, 0] == sum(last) - len(last)  # the class token's own row
+    assert network.encode(torch.randn(1, 3, 64, 96)).tokens.shape == (1, 24, 32)
 
 
 def test_shapes_that_are_no_encoders() -> None:

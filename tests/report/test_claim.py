@@ -183,6 +183,23 @@ def test_a_whole_mean_keeps_its_spread(tmp_path):
     assert "**8.00 ± 0.50**" in text
 
 
+def test_a_row_a_method_has_its_cost_and_the_chosen_metrics(tmp_path):
+    assert "A row a method" not in write_claim("spgsn", RESULTS, tmp_path)[1].read_text()
+    results = copy.deepcopy(RESULTS)
+    results["methods"]["five bands"] |= {"steps": 300, "after": "one band"}
+    results["methods"]["standing still"] = {"seeds": [0], "metrics": [{"mpjpe/80ms": 4.0}]}
+    results |= {"columns": ["mpjpe/400ms", "mpjpe/80ms"], "labels": {"mpjpe/80ms": "80 ms"}}
+    lines = write_claim("spgsn", results, tmp_path)[1].read_text().splitlines()
+    start = lines.index("## A row a method")
+    assert lines[start + 4 : start + 9] == [
+        "| method | starts from | steps | time of a run | mpjpe, 400ms | 80 ms |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+        "| one band | – | – | – | 10.10 ± 0.10 | 3 ± 0 |",
+        "| standing still | – | – | – | – | 4 |",
+        "| five bands | one band | 300 | 61 s | **9.11 ± 0.11** | **2 ± 0** |",
+    ]
+
+
 def test_lines_for_the_terminal():
     first, second = claim_lines(RESULTS)
     assert first.startswith("shown: Scattering") and "10.10 ± 0.10 (one band)" in first

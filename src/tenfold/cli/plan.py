@@ -256,7 +256,7 @@ def _paper(out: str) -> None:
 
 
 def _page(tables: Sequence[Table], notes: list[str], environment: dict[str, Any]) -> str:
-    from tenfold.report.claim import md, md_table
+    from tenfold.report.markdown import md, md_table
     from tenfold.systems.ppmoe.planner.paper import WARNING
 
     lines = ["# ppmoe: the paper's settings through the cost model", "", f"**{WARNING}**", ""]

@@ -28,6 +28,9 @@ class Variant(Generic[C]):
     row: str = ""
     """A row of `baselines` in the run of the arm with the same configuration: a method that shares
     what that run learned (an encoder) and needs no run of its own."""
+    after: str = ""
+    """Name of a variant whose run of the same seed this one starts from (`start`): what several
+    have in common is trained once."""
 
 
 @dataclass(frozen=True)
@@ -44,4 +47,8 @@ class Claim(Generic[C]):
     """Set-up of the arms, as far as a reader must know it."""
     also: tuple[Variant[C], ...] = ()
     """Further rows of the same table, without a verdict of their own."""
+    min_effect: int | float = 0.0
+    """Difference that counts as shown; 0 is any."""
+    columns: tuple[str, ...] = ()
+    """Metrics of a table with a row a variant and its cost, beside the tables of all metrics."""
     seeds: tuple[int, ...] = (0, 1, 2)

@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tenfold.files import NUMBER, read_object, sum_of
 
 from . import checkpoint, optim, watchdog
+from .allocator import keep_freed_memory
 from .config import require
 from .diagnose import NonFinite, blamed, culprit, harm_of_last_step
 from .dist import World
@@ -457,6 +458,8 @@ def train(
     """Train every stage in order and return their accounts (name, steps, seconds, best)."""
     if loop.threads:
         torch.set_num_threads(loop.threads)
+    if world.device.type == "cpu":
+        keep_freed_memory()
     log = MetricsLog(run / "metrics.jsonl", world.is_first)
     accounts: list[dict[str, Any]] = []
     stop = _StopFlag()

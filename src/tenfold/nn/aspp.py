@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .dilated import depthwise
 from .norm import BatchNorm2d
 from .uperhead import enlarged
+from .winograd import conv3x3
 
 DILATIONS = (1, 6, 12, 18)
 """Of DAFormer's branches, for maps at 1/4 of pictures of 512 x 512."""
@@ -29,25 +31,27 @@ class SegmentationHead(Protocol):
         ...
 
 
-def by_phases(
-    conv: nn.Conv2d, x: Float[Tensor, "batch channel height width"]
-) -> Float[Tensor, "batch channel height width"]:
-    """A dilated 3x3 convolution of each channel, which keeps the map's size.
+def same_size(levels: Sequence[Tensor]) -> list[Float[Tensor, "batch _ height width"]]:
+    """Maps of several sizes at that of the largest."""
+    size = max((x.shape[2], x.shape[3]) for x in levels)
+    return [x if x.shape[2:] == size else enlarged(x, size) for x in levels]
 
-    On a CPU by plain convolutions of every d-th row and column, of all d x d phases in one batch:
-    the same products, for which torch has a kernel several times as fast there.
-    """
-    (d, _), (height, width) = conv.dilation, x.shape[2:]
-    if d == 1 or x.device.type != "cpu" or torch.compiler.is_compiling():
+
+def pixelwise(
+    conv: nn.Conv2d, x: Float[Tensor, "batch channel height width"]
+) -> Float[Tensor, "batch out height width"]:
+    """A convolution, as one matrix product where it is of single pixels."""
+    if conv.kernel_size != (1, 1) or torch.compiler.is_compiling():
         return conv(x)
-    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, -width % d, 0, -height % d))
-    phases = padded.unflatten(2, (-1, d)).unflatten(1, (-1, d))  # batch, row, d, column, d, channel
-    batch, rows, _, columns, _, channels = phases.shape
-    apart = phases.permute(0, 2, 4, 1, 3, 5).reshape(-1, rows, columns, channels)
-    mixed = F.conv2d(apart.permute(0, 3, 1, 2), conv.weight, conv.bias, padding=1, groups=channels)
-    joined = mixed.permute(0, 2, 3, 1).unflatten(0, (batch, d, d)).permute(0, 3, 1, 4, 2, 5)
-    whole = joined.reshape(batch, rows * d, columns * d, channels)
-    return whole[:, :height, :width].permute(0, 3, 1, 2)
+    return _linear(x, conv.weight, conv.bias)
+
+
+def _linear(
+    x: Float[Tensor, "batch channel height width"],
+    weight: Float[Tensor, "out channel 1 1"],
+    bias: Float[Tensor, " out"] | None = None,
+) -> Float[Tensor, "batch out height width"]:
+    return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
 
 
 class ConvNorm(nn.Module):
@@ -68,9 +72,30 @@ class ConvNorm(nn.Module):
         self, x: Float[Tensor, "batch channel height width"]
     ) -> Float[Tensor, "batch out height width"]:
         """A map of the same size."""
-        is_by_channel = self.conv.groups == self.conv.in_channels > 1
-        x = by_phases(self.conv, x) if is_by_channel else self.conv(x)
+        conv = self.conv
+        if conv.groups == conv.in_channels > 1:
+            return self.activated(depthwise(conv, x))
+        is_dense = conv.kernel_size == (3, 3) and conv.dilation == (1, 1)
+        return self.activated(conv3x3(conv, x) if is_dense else pixelwise(conv, x))
+
+    def activated(
+        self, x: Float[Tensor, "batch out height width"]
+    ) -> Float[Tensor, "batch out height width"]:
+        """What follows the convolution."""
         return F.relu(self.bn(x), inplace=True)
+
+    def of_levels(self, levels: Sequence[Tensor]) -> Float[Tensor, "batch out height width"]:
+        """A convolution of single pixels of all levels, brought to the size of the largest.
+
+        Which is the sum of a convolution of each level at its own size, as enlarging is linear and
+        the same for all channels: the small levels cost a fraction.
+        """
+        weights = self.conv.weight.split([x.shape[1] for x in levels], 1)
+        parts = [_linear(x, weight) for x, weight in zip(levels, weights, strict=True)]
+        first, *others = same_size(parts)
+        for other in others:
+            first = first + other
+        return self.activated(first)
 
 
 class SeparableConv(nn.Module):
@@ -109,11 +134,15 @@ class Aspp(nn.Module):
         self.aspp_modules = nn.ModuleList(branches)
         self.bottleneck = ConvNorm((len(branches) + pool) * out, out, 3)
 
-    def forward(
-        self, x: Float[Tensor, "batch channel height width"]
-    ) -> Float[Tensor, "batch out height width"]:
-        """A map of the same size."""
-        found = [branch(x) for branch in self.aspp_modules]
+    def forward(self, levels: Sequence[Tensor]) -> Float[Tensor, "batch out height width"]:
+        """From maps of several sizes to one of the size of the largest."""
+        x = torch.cat(same_size(levels), 1)
+        found = [
+            branch.of_levels(levels)
+            if isinstance(branch, ConvNorm) and branch.conv.kernel_size == (1, 1)
+            else branch(x)
+            for branch in self.aspp_modules
+        ]
         if self.image_pool is not None:
             found.insert(0, enlarged(self.image_pool(x), (x.shape[2], x.shape[3])))
         return self.bottleneck(torch.cat(found, 1))
@@ -166,10 +195,10 @@ class DaformerHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Float[Tensor, "batch class height width"]:
         """Logits at the size of the finest map, which is the first."""
-        size = (maps[0].shape[2], maps[0].shape[3])
-        embedded = [embed(x) for embed, x in zip(self.embed_layers.values(), maps, strict=True)]
-        same = [x if x.shape[2:] == size else enlarged(x, size) for x in embedded]
-        return self.conv_seg(self.dropout(self.fuse_layer(torch.cat(same, 1))))
+        levels = [embed(x) for embed, x in zip(self.embed_layers.values(), maps, strict=True)]
+        fuse = self.fuse_layer
+        x = fuse.of_levels(levels) if isinstance(fuse, ConvNorm) else fuse(levels)
+        return pixelwise(self.conv_seg, self.dropout(x))
 
 
 class DeepLabHead(nn.Module):

@@ -213,7 +213,7 @@ class HiViT(nn.Module):
         x = x + positions
         if shape.has_class_token:
             first = self.cls_token + self.absolute_pos_embed[:, :1]
-            x = torch.cat([first.expand(len(x), -1, -1).to(x.dtype), x], 1)
+            x = torch.cat([first.expand(x.shape[0], -1, -1).to(x.dtype), x], 1)
         index, shared = self._bias(grid, kept)
         tapped = None
         for number, block in enumerate(self.blocks[main:]):
@@ -230,13 +230,8 @@ class HiViT(nn.Module):
         shape = self.shape
         index = bias_index(shape.bias, grid, self.absolute_pos_embed.device)
         if shape.bias.startswith("shared"):
-            if grid != self.bias_grid:
-                raise ValueError(
-                    f"this network's shared position bias is for {self.bias_grid} units, the "
-                    f"pictures have {grid}; resize them"
-                )
             assert index is not None
-            return None, self.rel_pos_bias(index)
+            return None, self.rel_pos_bias(index, grid)
         if kept is not None and shape.bias == "decomposed":
             raise ValueError("the decomposed position bias needs all units")
         if index is not None and kept is not None:

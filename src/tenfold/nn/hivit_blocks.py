@@ -151,12 +151,8 @@ class Attention(nn.Module):
         return self.proj(x.transpose(1, 2).reshape(batch, tokens, dim))
 
     def _table(self, grid: Grid) -> Tensor:
-        """The bias table for this grid; the stored one is resized if it is for another."""
-        table = self.relative_position_bias_table
-        if grid == self.grid:
-            return table
-        rows = (2 * self.grid[0] - 1) * (2 * self.grid[1] - 1)
-        return torch.cat([resize_bias(table[:rows], self.grid, grid), table[rows:]])
+        """The bias table for this grid."""
+        return table_for(self.relative_position_bias_table, self.grid, grid)
 
     def _decomposed(self, q: Tensor, grid: Grid) -> Tensor:
         """ViTDet's bias: queries times a vector a row distance, and a vector a column distance.
@@ -171,6 +167,14 @@ class Attention(nn.Module):
         of_columns = torch.einsum("bhyxc,xkc->bhyxk", q, columns)
         found = of_rows[..., :, None] + of_columns[..., None, :]
         return found.reshape(batch, heads, grid[0] * grid[1], grid[0] * grid[1])
+
+
+def table_for(table: Tensor, given: Grid, wanted: Grid) -> Tensor:
+    """A bias table, resized if it is stored for another grid; rows of a class token stay."""
+    if given == wanted:
+        return table
+    rows = (2 * given[0] - 1) * (2 * given[1] - 1)
+    return torch.cat([resize_bias(table[:rows], given, wanted), table[rows:]])
 
 
 def _distances(table: Tensor, size: int) -> Tensor:
@@ -197,19 +201,32 @@ class SharedBias(nn.Module):
             rows = (2 * grid[0] - 1) * (2 * grid[1] - 1) + 3
             self.relative_position_bias_table = nn.Parameter(torch.zeros(rows, num_heads))
 
-    def forward(self, index: Tensor) -> Tensor:
-        """The bias [1, head, token, token]; `index` is of `with_class` for one common table."""
+    def forward(self, index: Tensor, grid: Grid) -> Tensor:
+        """The bias [1, head, token, token]; `index` is of `with_class` for one common table.
+
+        Tables that are stored for another grid are resized (ours: the official code refuses).
+        """
         if not self.decoupled:
-            return self.relative_position_bias_table[index].movedim(-1, 0)[None]
-        height, width = self.grid
+            table = table_for(self.relative_position_bias_table, self.grid, grid)
+            return table[index].movedim(-1, 0)[None]
+        height, width = grid
         device = index.device
         y = torch.arange(height, device=device).repeat_interleave(width)
         x = torch.arange(width, device=device).repeat(height)
         # the official code takes key minus query here, unlike everywhere else
         rows = with_class(y[None, :] - y[:, None] + height - 1, 2 * height - 1)
         columns = with_class(x[None, :] - x[:, None] + width - 1, 2 * width - 1)
-        found = self.relative_position_bias_for_high[rows]
-        return (found + self.relative_position_bias_for_width[columns]).movedim(-1, 0)[None]
+        high, wide = self.relative_position_bias_for_high, self.relative_position_bias_for_width
+        found = _line_for(high, height)[rows] + _line_for(wide, width)[columns]
+        return found.movedim(-1, 0)[None]
+
+
+def _line_for(table: Tensor, side: int) -> Tensor:
+    """A table of distances along one side, resized; the three rows of a class token stay."""
+    if len(table) == 2 * side + 2:
+        return table
+    own = F.interpolate(table[:-3].T[None], size=2 * side - 1, mode="linear")[0].T
+    return torch.cat([own, table[-3:]])
 
 
 def with_class(index: Tensor, rows: int) -> Tensor:

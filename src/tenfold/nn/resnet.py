@@ -137,19 +137,28 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def maps(
-        self, x: Float[Tensor, "batch 3 height width"]
+        self, x: Float[Tensor, "batch 3 height width"], with_stem: bool = False
     ) -> list[Float[Tensor, "batch channel height2 width2"]]:
-        """The feature map after every stage."""
-        return self.levels(x)[1:]
+        """The feature map after every stage; before them, if wanted, that of the stem's layer."""
+        stem = self._stem(x)
+        found = self._staged(self._pooled(stem))
+        return [stem, *found] if with_stem else found
 
     def levels(
         self, x: Float[Tensor, "batch 3 height width"], change: Change | None = None
     ) -> list[Float[Tensor, "batch channel height2 width2"]]:
-        """The maps after the stem and after every stage, each of these changed if asked."""
-        x = functional.relu(self.bn1(self.conv1(x)), inplace=True)
-        if not self.small:
-            x = functional.max_pool2d(x, 3, 2, 1)
-        found = [x]
+        """The map that the stages get, and those after every stage, each changed if asked."""
+        x = self._pooled(self._stem(x))
+        return [x, *self._staged(x, change)]
+
+    def _stem(self, x: Tensor) -> Tensor:
+        return functional.relu(self.bn1(self.conv1(x)), inplace=True)
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        return x if self.small else functional.max_pool2d(x, 3, 2, 1)
+
+    def _staged(self, x: Tensor, change: Change | None = None) -> list[Tensor]:
+        found = []
         for stage in self.stages:
             x = self.get_submodule(stage)(x)
             x = x if change is None else change(x)

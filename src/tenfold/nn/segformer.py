@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .aspp import ConvNorm, LinearEmbed
-from .uperhead import enlarged
+from .aspp import ConvNorm, LinearEmbed, pixelwise
 
 
 class SegformerHead(nn.Module):
@@ -33,8 +31,6 @@ class SegformerHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Float[Tensor, "batch class height width"]:
         """Logits at the size of the finest map, which is the first."""
-        size = (maps[0].shape[2], maps[0].shape[3])
-        embedded = [self.get_submodule(f"linear_c{i}")(x) for i, x in enumerate(maps, 1)]
-        same = [x if x.shape[2:] == size else enlarged(x, size) for x in embedded]
+        levels = [self.get_submodule(f"linear_c{i}")(x) for i, x in enumerate(maps, 1)]
         # coarsest first, as the official weights have it
-        return self.linear_pred(self.dropout(self.linear_fuse(torch.cat(same[::-1], 1))))
+        return pixelwise(self.linear_pred, self.dropout(self.linear_fuse.of_levels(levels[::-1])))

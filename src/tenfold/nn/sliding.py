@@ -133,8 +133,11 @@ def classes_at(
 ) -> UInt8[Tensor, "height width"]:
     """The most probable classes of a picture of another size: logits are interpolated linearly.
 
-    As `interpolate` in bilinear mode, but never all at once.
+    As `interpolate` in bilinear mode, but never more than `AT_ONCE` at once.
     """
+    if len(logits) * height * width <= AT_ONCE:
+        whole = F.interpolate(logits[None], (height, width), mode="bilinear", align_corners=False)
+        return _best(whole[0])
     top, bottom, of_bottom = _between(logits.shape[1], height, logits)
     left, right, of_right = _between(logits.shape[2], width, logits)
     found = torch.empty(height, width, dtype=torch.uint8)
@@ -143,8 +146,15 @@ def classes_at(
         some = slice(start, start + chunk)
         rows = torch.lerp(logits[:, top[some]], logits[:, bottom[some]], of_bottom[some, None])
         whole = torch.lerp(rows[:, :, left], rows[:, :, right], of_right)
-        found[some] = whole.argmax(0).byte().cpu()
+        found[some] = _best(whole)
     return found
+
+
+def _best(
+    logits: Float[Tensor, "class height width"],
+) -> UInt8[Tensor, "height width"]:
+    """The most probable class; `argmax` takes six times as long as `max` on a CPU."""
+    return logits.max(0).indices.byte().cpu()
 
 
 def _between(old: int, new: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:

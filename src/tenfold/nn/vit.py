@@ -249,10 +249,11 @@ class Vit(nn.Module):
                 f"pictures of {height} x {width} pixels (height x width) cannot be divided into "
                 f"patches of {side} x {side}; resize them to multiples of {side}"
             )
-        x = torch.cat([self.cls_token.expand(len(images), -1, -1), self.patch_embed(images)], 1)
+        x = torch.cat([self.cls_token.expand(images.shape[0], -1, -1), self.patch_embed(images)], 1)
         x = x + self.positions(height // side, width // side)
         if self.shape.registers:
-            registers, first = self.register_tokens.expand(len(x), -1, -1), self.shape.class_tokens
+            registers = self.register_tokens.expand(x.shape[0], -1, -1)
+            first = self.shape.class_tokens
             x = torch.cat([x[:, :first], registers, x[:, first:]], 1)
         return x
 

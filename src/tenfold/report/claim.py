@@ -7,13 +7,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import Any, Literal
 
 from tenfold.viz.page import write_whole
 
-from .results import best, decimals, duration, is_number, lookup, number, numbers
-from .tables import layout, marks_of
+from .claim_tables import metric_tables, overview
+from .markdown import md, md_table, signed, spread
+from .results import decimals, duration, is_number, numbers
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,9 @@ def write_claim(system: str, results: Mapping[str, Any], out_dir: Path) -> tuple
                      "paper": {"baseline": 10.1, "method": 9.2, "where": "Table 2"} | None,
                      "min_effect": 0.0}],                        # min_effect may be absent
          "methods": {"a method": {"seeds": [0, 1], "metrics": [{flat metrics}, {...}],
-                                  "seconds": [60.1, 59.8]}},     # seconds may be absent
+                                  "seconds": [60.1, 59.8], "steps": 300,
+                                  "after": "another method"}},   # these three may be absent
+         "columns": ["iou/mIoU"],   # metrics of the table with a row a method; may be absent
          "environment": {...},      # as environment.json
          "data": {"name": ..., "kind": "real" | "generated" | "simulated", "note": ...},
          "budget": "300 steps of 32 windows", "seconds": 730.0, "notes": [...],
@@ -202,14 +205,6 @@ def _p(one: Verdict) -> str:
     return "p undefined (no spread)" if one.p is None else f"p = {one.p:.2g}"
 
 
-def spread(mean: float, deviation: float | None, places: int | None = None) -> str:
-    """Mean ± standard deviation over the seeds, both with the same decimals."""
-    if not math.isfinite(mean):
-        return "–"
-    places = decimals([mean, deviation or 0.0]) if places is None else places
-    return number(mean, places) + ("" if deviation is None else f" ± {number(deviation, places)}")
-
-
 def _three(one: Verdict) -> tuple[str, str, str]:
     """Baseline, method and their difference, all with the same decimals."""
     every = (one.baseline, one.method, one.baseline_std or 0.0, one.method_std or 0.0)
@@ -222,29 +217,12 @@ def _three(one: Verdict) -> tuple[str, str, str]:
     )
 
 
-def signed(value: int | float) -> str:
-    """A difference with its sign."""
-    return ("+" if value > 0 else "") + number(value)
-
-
 def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): _finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def md(text: object) -> str:
-    """Text that stays in its Markdown table cell and brings no HTML."""
-    flat = " ".join(str(text).split())
-    return flat.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
-
-
-def md_table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> list[str]:
-    """A Markdown table; the first `words` columns are text, the others numbers."""
-    rule = ["---" if i < words else "---:" for i in range(len(head))]
-    return [f"| {' | '.join(line)} |" for line in (list(head), rule, *map(list, rows))]
 
 
 def _markdown(system: str, results: Mapping[str, Any], verdicts: Sequence[Verdict]) -> list[str]:
@@ -259,11 +237,11 @@ def _markdown(system: str, results: Mapping[str, Any], verdicts: Sequence[Verdic
     pairs = list(zip(results["claims"], verdicts, strict=True))
     rows = [[md(c["says"]), f"**{v.name}**", _paper(c), _ours(v), str(v.seeds)] for c, v in pairs]
     head = ["claim", "verdict", "paper: baseline → method", "ours: baseline → method", "seeds"]
-    lines += [*md_table(head, rows, words=2), ""]
+    lines += [*md_table(head, rows, words=2), "", *overview(results)]
     for i, (claim, one) in enumerate(pairs, 1):
         lines += _claim_part(i, claim, one)
     lines += ["## Every metric", "", "Mean ± standard deviation over the seeds.", ""]
-    lines += _metric_parts(results)
+    lines += metric_tables(results)
     lines += _setting(results)
     return lines
 
@@ -319,78 +297,6 @@ def _claim_part(index: int, claim: Mapping[str, Any], one: Verdict) -> list[str]
     return [*lines, f"**{one.name.capitalize()}**: {one.reason}.", ""]
 
 
-def _metric_parts(results: Mapping[str, Any]) -> list[str]:
-    methods = results["methods"]
-    values: dict[str, dict[str, list[float]]] = {}
-    for name, one in methods.items():
-        for metrics in one["metrics"]:
-            for key, value in numbers(metrics).items():
-                values.setdefault(key, {}).setdefault(name, []).append(value)
-    better = dict(results.get("better") or {})
-    for claim in results["claims"]:
-        better.setdefault(claim["metric"], claim["better"])
-    titles = results.get("labels") or {}
-    lines: list[str] = []
-    for grid in layout(list(values)):
-        marked = {
-            key: _marked(values[key], methods, better, key)
-            for _, r in grid.rows
-            for key in r.values()
-        }
-        marks = marks_of(grid, better, results.get("units"))
-        group = titles.get(grid.group, grid.group) or "metrics"
-        lines += [f"### {md(group)}{md(marks.caption)}", ""]
-        if not grid.columns:
-            head = ["metric", *map(md, methods)]
-            rows = [
-                [
-                    md(titles.get(row[""], label)) + md(mark),
-                    *(marked[row[""]][name] for name in methods),
-                ]
-                for (label, row), mark in zip(grid.rows, marks.rows, strict=True)
-            ]
-            lines += [*md_table(head, rows), ""]
-            continue
-        rows = [
-            [
-                md(titles.get(f"{grid.group}/{label}", label) + mark),
-                md(name),
-                *(marked[row[c]][name] if c in row else "–" for c in grid.columns),
-            ]
-            for (label, row), mark in zip(grid.rows, marks.rows, strict=True)
-            for name in methods
-        ]
-        shown = [
-            md(titles.get(c, c) + mark) for c, mark in zip(grid.columns, marks.columns, strict=True)
-        ]
-        head, words = ["", "method", *shown], 2
-        if not any(label for label, _ in grid.rows):
-            head, rows, words = head[1:], [row[1:] for row in rows], 1
-        lines += [*md_table(head, rows, words), ""]
-    return lines
-
-
-def _marked(
-    values: Mapping[str, list[float]],
-    methods: Mapping[str, Any],
-    better: Mapping[str, Any],
-    key: str,
-) -> dict[str, str]:
-    """Mean ± spread of one metric for every method, the best in bold."""
-    means = {name: fmean(values[name]) if name in values else None for name in methods}
-    deviations = {
-        name: stdev(every) if len(every) > 1 and all(map(math.isfinite, every)) else None
-        for name, every in values.items()
-    }
-    known = [v for v in (*means.values(), *deviations.values()) if v is not None]
-    places, marks = decimals(known), best(list(means.values()), lookup(key, better))
-    out = {}
-    for (name, mean), mark in zip(means.items(), marks, strict=True):
-        text = "–" if mean is None else spread(mean, deviations[name], places)
-        out[name] = f"**{text}**" if mark else text
-    return out
-
-
 def _setting(results: Mapping[str, Any]) -> list[str]:
     """List place, time and duration of the runs: enough to run them again."""
     environment = results.get("environment") or {}
@@ -400,8 +306,8 @@ def _setting(results: Mapping[str, Any]) -> list[str]:
     for name, one in results["methods"].items():
         seeds = ", ".join(map(str, one["seeds"]))
         times = [float(s) for s in one.get("seconds") or [] if is_number(s)]
-        mean = f"; {duration(fmean(times))} each" if times else ""
-        rows.append([md(f"seeds of {name}"), seeds + mean])
+        each = f"; {duration(median(times))} each" if times else ""
+        rows.append([md(f"seeds of {name}"), seeds + each])
     lines = ["## Setting", "", *md_table(["", ""], rows, words=2), ""]
     notes = [f"- {md(note)}" for note in results.get("notes") or []]
     return [*lines, "## Notes", "", *notes, ""] if notes else lines

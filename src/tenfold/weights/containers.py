@@ -25,6 +25,8 @@ WRAPPERS = (
 """Names under which files keep the state of a network, the first that is there counts."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "encoder.", "backbone.")
 """Prefixes that wrappers put before every key."""
+RUN, OTHERS = "weights.safetensors", ("model.safetensors", "pytorch_model.bin")
+"""Weights in a run folder, and in a folder as transformers saves a model."""
 MOST_BYTES = 16 * 2**30
 NUMPY_SCALARS: list[Any] = [
     np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")),
@@ -55,6 +57,26 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         check_tensor(path, name, value)
         found[name] = value.float() if value.dtype in FLOATS else value
     return found
+
+
+def find_weights(path: Path, what: str) -> Path:
+    """The weights that a user's path means: a file, a run folder, a folder of transformers.
+
+    `what` begins the error where there are none.
+    """
+    if not path.is_dir():
+        if not path.exists():
+            raise FileNotFoundError(f"{what} {path} does not exist; give a run or its weights")
+        return path
+    found = next((path / name for name in (RUN, *OTHERS) if (path / name).exists()), None)
+    if found is None:
+        raise FileNotFoundError(f"{what} {path / RUN} does not exist; give a run or its weights")
+    return found
+
+
+def is_run(file: Path) -> bool:
+    """True for weights of a run of ours; other files can be named .safetensors too."""
+    return file.suffix == ".safetensors" and "tenfold" in metadata(file)
 
 
 def metadata(path: Path) -> dict[str, str]:

@@ -6,10 +6,12 @@ Dinov2WithRegistersModel, alone or inside a classifier.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -64,11 +66,19 @@ def describe_dinov2(state: Mapping[str, Tensor]) -> DinoLayout:
     last = own.get("blocks.0.mlp.w3.weight" if gated else "blocks.0.mlp.fc2.weight")
     if last is None or last.ndim != 2:
         raise ValueError("its first block has neither mlp.fc2.weight nor mlp.w3.weight")
-    numbers = [int(m[1]) for key in own if (m := re.match(r"blocks\.(\d+)\.", key))]
+    numbers = {int(m[1]) for key in own if (m := re.match(r"blocks\.(\d+)\.", key))}
+    depth, dim = max(numbers) + 1, kernel.shape[0]
+    if depth != len(numbers):
+        raise ValueError(f"its blocks are numbered up to {depth - 1}, but there are {len(numbers)}")
+    for number in range(depth):  # so that a network of these sizes is no larger than the file
+        qkv = own.get(key := f"blocks.{number}.attn.qkv.weight")
+        if qkv is None or tuple(qkv.shape) != (3 * dim, dim):
+            has = "missing" if qkv is None else tuple(qkv.shape)
+            raise ValueError(f"{key} is {has}, expected {(3 * dim, dim)}")
     registers = own.get("register_tokens")
     return DinoLayout(
-        dim=kernel.shape[0],
-        depth=max(numbers) + 1,
+        dim=dim,
+        depth=depth,
         patch_size=kernel.shape[2],
         grid=grid,
         hidden=last.shape[1],
@@ -76,6 +86,20 @@ def describe_dinov2(state: Mapping[str, Tensor]) -> DinoLayout:
         gated=gated,
         layer_scale="blocks.0.ls1.gamma" in own,
     )
+
+
+def heads_beside(file: Path) -> int:
+    """Heads by the `config.json` that transformers keeps beside weights; 0 if there is none."""
+    beside = file.with_name("config.json")
+    if not beside.is_file():
+        return 0
+    try:
+        heads = json.loads(beside.read_text(encoding="utf-8")).get("num_attention_heads", 0)
+    except (OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"{beside} beside the encoder cannot be read: {error}") from error
+    if type(heads) is not int or heads < 0:
+        raise ValueError(f"{beside}: num_attention_heads is {heads!r}, a number is expected")
+    return heads
 
 
 def convert_dinov2(state: Mapping[str, Tensor], target: Mapping[str, tuple[int, ...]]) -> Converted:

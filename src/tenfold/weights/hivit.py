@@ -19,6 +19,13 @@ INDEX = r"(?:.*\.)?relative_position(?:_high|_width)?_index"
 FIRST = "patch_embed.proj.weight"
 HEAD_WIDTH = 64
 """Channels of an attention head in every published model."""
+NECK = ("align_dim_", "split_", "block_16to8", "block_8to4", "fpn_modules")
+"""Beginnings of the pyramid's names."""
+ASIDE = (
+    "decoder_", "mask_token", "lm_head.", "lm_cls_head.", "norm.", "norm_cls.", "cls_pt_layers.",
+    "fc_norm.", "head.",
+)  # fmt: skip
+"""Beginnings of names that are no part of backbone or pyramid."""
 CLASS_ROWS = 3
 """Rows that a bias table has more where there is a class token."""
 
@@ -54,6 +61,11 @@ class Layout:
     num_classes: int = 0
 
 
+def is_neck(key: str) -> bool:
+    """Return True if an official name belongs to the pyramid."""
+    return key.startswith(NECK)
+
+
 def _square(count: int, what: str) -> Grid:
     side = math.isqrt(max(count, 0))
     if side < 1 or side * side != count:
@@ -76,7 +88,10 @@ def describe(state: Mapping[str, Tensor]) -> Layout:
     fast = table == "pos_embed"
     dim, tokens = state[table].shape[2], state[table].shape[1]
     merges = _numbers(state, r"blocks\.(\d+)\.reduction\.")
-    last = _numbers(state, r"blocks\.(\d+)\.")[-1]
+    numbers = _numbers(state, r"blocks\.(\d+)\.")
+    last = numbers[-1]
+    if last + 1 != len(numbers):
+        raise ValueError(f"its blocks are numbered up to {last}, but there are {len(numbers)}")
     if len(merges) != 2 or merges[0] < 1 or not merges[0] + 1 < merges[1] < last:
         raise ValueError(f"its blocks have merges at {merges}, expected two between three stages")
     main = merges[1] + 1
@@ -89,6 +104,7 @@ def describe(state: Mapping[str, Tensor]) -> Layout:
     absent = [key for key in needed if key not in state]
     if absent:
         raise ValueError(f"the file lacks {', '.join(absent)}")
+    _require_whole(state, merges, last, stem, dim)
     bias, bias_grid, heads = _bias(state, main, has_token)
     fpn = state["align_dim_16to8.weight"].shape[0] if "align_dim_16to8.weight" in state else 0
     kind: Literal["pretrain", "finetune", "dense"] = "dense"
@@ -125,6 +141,25 @@ def describe(state: Mapping[str, Tensor]) -> Layout:
         teacher_dim=state["lm_head.weight"].shape[0] if "lm_head.weight" in state else 0,
         num_classes=state["head.weight"].shape[0] if "head.weight" in state else 0,
     )
+
+
+def _require_whole(
+    state: Mapping[str, Tensor], merges: list[int], last: int, stem: str, dim: int
+) -> None:
+    """Every block has its large tensors, so that a network of these sizes is no larger than the
+    file."""
+    for number in range(last + 1):
+        if number in merges:
+            continue
+        key, shape = f"blocks.{number}.attn.proj.weight", (dim, dim)
+        if number < merges[1]:
+            width = dim // (4 if number < merges[0] else 2)
+            rows = state[f"blocks.0.{stem}"].shape[0] * width // (dim // 4)
+            key, shape = f"blocks.{number}.{stem}", (rows, width)
+        found = state.get(key)
+        if found is None or tuple(found.shape[:2]) != shape:
+            has = "missing" if found is None else tuple(found.shape)
+            raise ValueError(f"{key} is {has}, expected {shape}")
 
 
 def _bias(state: Mapping[str, Tensor], main: int, has_token: bool) -> tuple[Bias, Grid, int]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from tenfold.printable import Lines
+
 Transform = Callable[[Tensor], Tensor]
 
 
@@ -44,6 +46,17 @@ class Converted:
         """Every key of both sides is accounted for."""
         return not (self.unused or self.missing or self.mismatched)
 
+    def with_prefix(self, prefix: str) -> Converted:
+        """The same as a part of a larger model, whose keys begin with `prefix`."""
+        return Converted(
+            {prefix + key: value for key, value in self.state.items()},
+            {prefix + key: theirs for key, theirs in self.origin.items()},
+            self.unused,
+            [prefix + key for key in self.missing],
+            self.ignored,
+            [(prefix + key, got, want) for key, got, want in self.mismatched],
+        )
+
     def report(self) -> str:
         """Report what was converted and, one a line, what was not."""
         lines = [f"{len(self.state)} tensors converted"]
@@ -60,7 +73,7 @@ class Converted:
     def require_complete(self) -> dict[str, Tensor]:
         """The state, or a ValueError that lists every key that did not fit."""
         if not self.is_complete:
-            raise ValueError(f"the checkpoint does not fit this model:\n{self.report()}")
+            raise ValueError(Lines(f"the checkpoint does not fit this model:\n{self.report()}"))
         return self.state
 
 

@@ -136,6 +136,26 @@ def test_labels_are_read_back_as_train_ids(tmp_path: Path, name: str) -> None:
     ]
 
 
+def test_the_dusk_of_camvid_and_its_days_are_sets_of_their_own(tmp_path: Path) -> None:
+    names = {"train": ("0001TP_1", "0006R0_1", "0016E5_1"), "test": ("0001TP_2", "Seq05VD_1")}
+    for split, stems in names.items():
+        for stem in stems:
+            picture(tmp_path / split / f"{stem}.png")
+            png(tmp_path / f"{split}annot" / f"{stem}.png", np.arange(48).reshape(SIDES) % 12)
+    day, dusk = "camvid-day", "camvid-dusk"
+    expected = {
+        (dusk, "train"): names["train"][:1], (day, "train"): names["train"][1:],
+        (dusk, "test"): names["test"][:1], (day, "test"): names["test"][1:],
+    }  # fmt: skip
+    for (name, split), stems in expected.items():
+        found = open_streets(tmp_path, name, split)
+        assert tuple(file.stem for file, _ in found.files) == stems
+        assert [file for file, _ in found.files] == pictures_of(tmp_path, name, split)
+        assert found.labels(0)[1, 3] == 255  # 11, the void class of the whole set
+    with pytest.raises(ValueError, match="no set of streets; these are: .*camvid-dusk"):
+        open_streets(tmp_path, "camvid-night", "train")
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_check_names_the_file_with_a_number_that_is_no_class(tmp_path: Path, name: str) -> None:
     MAKERS[name](tmp_path, stray=77)

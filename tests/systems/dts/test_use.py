@@ -13,10 +13,13 @@ from PIL import Image
 from tiny import config, options
 
 from tenfold.data.images.class_maps import CITYSCAPES_NAMES, SYNTHIA_13, SYNTHIA_16
+from tenfold.data.images.films import open_film
 from tenfold.generated import streets
 from tenfold.systems.dts import data, evaluation
 from tenfold.systems.dts.config import Data, PredictOptions
 from tenfold.systems.dts.system import Dts
+from tenfold.viz import films
+from tenfold.viz.films import write_mp4
 
 pytestmark = pytest.mark.usefixtures("generated_only")
 
@@ -80,10 +83,10 @@ def test_a_folder_of_frames_has_maps_table_film_and_page(
     files = system.predict(frames, tmp_path, PredictOptions(network="ensemble"))
     names = {file.relative_to(tmp_path).as_posix() for file in files}
     kinds = ("labels", "overlay", "confidence")
-    assert {f"c/a.png-{kind}.png" for kind in kinds} | {"film.gif", "classes.png"} <= names
+    assert {f"c/a.png-{kind}.png" for kind in kinds} | {"film.mp4", "classes.png"} <= names
     labels = np.asarray(Image.open(tmp_path / "b.png-labels.png"))
     assert labels.shape == (47, 64) and labels.max() < len(system.cfg.classes)
-    assert Image.open(tmp_path / "film.gif").n_frames >= 1
+    assert open_film(tmp_path / "film.mp4").count == 3
     rows = list(csv.DictReader((tmp_path / "predictions.csv").open()))
     assert [row["file"] for row in rows] == ["a.png", "b.png", "broken.jpg", "c/a.png"]
     whole = [row for row in rows if not row["problem"]]
@@ -91,6 +94,32 @@ def test_a_folder_of_frames_has_maps_table_film_and_page(
         assert sum(float(row[name]) for name in system.cfg.classes) == pytest.approx(1, abs=1e-2)
     assert len(whole) == 3 and "broken.jpg" in rows[2]["problem"]
     assert "1 of 4 files cannot be read" in files[-1].read_text()
+
+
+def test_a_film_is_its_frames(system: Dts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a folder of them; every second one where that is asked for."""
+    pictures = [streets.scene("film", number, size=(48, 64))[0] for number in range(5)]
+    write_mp4(tmp_path / "drive.mp4", pictures, 4.0)
+    film = open_film(tmp_path / "drive.mp4")
+    (tmp_path / "frames").mkdir()
+    for number in range(5):
+        Image.fromarray(film.frame(number)).save(tmp_path / "frames" / f"{number}.png")
+    film.close()
+    system.predict(tmp_path / "frames", tmp_path / "of-frames")
+    files = system.predict(tmp_path / "drive.mp4", tmp_path / "of-film")
+    for kind in ("labels", "overlay", "confidence"):
+        for number in range(5):
+            whole = tmp_path / "of-film" / f"frame-{number:06}-{kind}.png"
+            alone = tmp_path / "of-frames" / f"{number}.png-{kind}.png"
+            assert whole.read_bytes() == alone.read_bytes()
+    assert files[-1].name == "predictions.html"
+    found = open_film(tmp_path / "of-film" / "film.mp4")
+    assert found.count == 5 and found.fps == 4
+    monkeypatch.setattr(films, "can_write_mp4", lambda: False)
+    system.predict(tmp_path / "drive.mp4", tmp_path / "every", PredictOptions(every=2))
+    assert Image.open(tmp_path / "every" / "film.gif").n_frames == 3
+    rows = list(csv.DictReader((tmp_path / "every" / "predictions.csv").open()))
+    assert [row["file"] for row in rows] == ["frame 0", "frame 1", "frame 2"]
 
 
 def test_a_lone_picture_keeps_its_name(system: Dts, frames: Path, tmp_path: Path) -> None:
@@ -225,3 +254,17 @@ def test_a_source_that_is_measured_is_not_trained_on(tmp_path: Path) -> None:
     assert data.source_pixels(here).shape[0] == 4
     whole = replace(here, target="streets-dusk", target_path="")
     assert len(data.labelled(whole, "source", "train")) == 5
+    both = replace(here, target="streetsim", target_path=str(tmp_path / "set"))
+    train, test = data.labelled(both, "source", "train"), data.labelled(both, "target", "test")
+    assert len(train) == 4 and not set(train.files) & set(test.files)
+
+
+def test_an_oracle_trains_on_the_labels_of_the_target(tmp_path: Path) -> None:
+    """The same folder as source and target: what is measured is not trained on."""
+    own = own_set(tmp_path / "set", streets.NAMES, count=6)
+    system = of_folders(own, own, "--method", "source", "--groups.deploy", "student1")
+    batches = next(system.stages()).batches
+    assert batches(0)["labels1"].shape == (2, 32, 32)
+    train, test = (data.labelled(system.cfg.data, *which).files
+                   for which in (("source", "train"), ("target", "test")))  # fmt: skip
+    assert len(train) + len(test) == 6 and not set(train) & set(test)

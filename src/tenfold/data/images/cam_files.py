@@ -149,8 +149,11 @@ def _theirs(path: Path) -> tuple[list[int], np.ndarray]:
         raise ValueError(f"{path} holds a {type(content).__name__}, not maps by class.")
     if "keys" in content:
         maps = content.get("high_res", content.get("cam"))
-        keys = np.asarray(content["keys"])
-        if not isinstance(maps, np.ndarray) or keys.dtype.kind not in "iu" or keys.ndim != 1:
+        keys = content["keys"]
+        if isinstance(keys, list) and all(isinstance(key, int) for key in keys):
+            keys = np.array(keys, dtype=np.int64)
+        is_list = isinstance(keys, np.ndarray) and keys.dtype.kind in "iu" and keys.ndim == 1
+        if not isinstance(maps, np.ndarray) or not is_list:
             raise ValueError(f"{path}: keys must be class numbers, and cam or high_res their maps.")
         return _fitting(path, keys.tolist(), maps)
     shapes = {value.shape for value in content.values() if isinstance(value, np.ndarray)}

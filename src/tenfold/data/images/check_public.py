@@ -131,6 +131,9 @@ def check_folder(f: Problems) -> None:
     except ValueError as error:
         f.problem(f.folder, str(error))
         return
+    has_labels = tags.has_labels(f.folder)
+    if has_labels:  # whose masks need not be of all pictures, and are read with them
+        kinds = [kind for kind in kinds if kind != "maps"]
     openers: dict[str, Callable[..., SceneSet | Segmented]]
     openers = {"objects": own.open_objects, "maps": own.open_maps}
     for kind in kinds:
@@ -144,7 +147,7 @@ def check_folder(f: Problems) -> None:
         f.note(own.described(f.folder, sets))
         for found in sets.values():
             _decoded(f, found, f.folder)
-    if tags.has_labels(f.folder):
+    if has_labels:
         check_tags(f, is_alone=not kinds)
     elif not kinds:
         _classes(f)

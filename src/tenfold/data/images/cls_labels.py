@@ -70,7 +70,8 @@ def _name(file: Path, key: Any, year: int) -> str:
 
 
 def _row(file: Path, name: str, value: Any, num_classes: int) -> Bool[np.ndarray, " class"]:
-    row = np.asarray(value) if isinstance(value, np.ndarray | list | tuple) else np.empty(0)
+    is_list = isinstance(value, list | tuple) and all(isinstance(n, int | float) for n in value)
+    row = np.array(value) if is_list or isinstance(value, np.ndarray) else np.empty(0)
     if row.ndim != 1 or row.dtype.kind not in "biuf" or len(row) != num_classes:
         hint = ""
         if num_classes == 80 and row.shape in ((90,), (91,)):

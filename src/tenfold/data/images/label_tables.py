@@ -17,12 +17,11 @@ from pathlib import Path
 
 from ..io.problems import some
 from .decode import SPLITS
+from .label_cells import ONE, labels_of_cells, labels_of_rows
 from .picture_names import PictureNames, is_picture_name
 
 MOST_BYTES = 256 * 2**20
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
-LISTS = (";", "|", ",")
-"""Characters that part the labels of one cell."""
 YES = frozenset(("1", "1.0", "true", "yes", "x"))
 NO = frozenset(("0", "0.0", "false", "no", ""))
 IMAGE = frozenset(
@@ -219,7 +218,9 @@ def _labels(
         _note_others(file, head, [i for i in others if i != chosen])
         is_many = bool(head) and _plain(head[chosen]) in MANY
         has_name = bool(head) and _plain(head[chosen]) in LABEL
-        return _listed(table, values[chosen], body, is_many, has_name, known)
+        lines = [line for line, _ in body]
+        table.form, found = labels_of_cells(file, values[chosen], lines, is_many, has_name, known)
+        return found
     if len(flags) == len(others) and not head:
         if len(known) != len(flags):
             raise ValueError(
@@ -237,7 +238,8 @@ def _labels(
             'labels? Call it "label", or give each class a column of 0 and 1.'
         )
     else:
-        return _loose(table, body, values)
+        table.form = "a row of labels for each picture"
+        return labels_of_rows(file, [line for line, _ in body], list(values.values()))
     table.form = "a column of 0 and 1 for each class"
     return [
         tuple(
@@ -271,74 +273,6 @@ def _note_others(file: Path, head: list[str], left: Sequence[int]) -> None:
         )
 
 
-def _loose(
-    table: Table, body: Sequence[Row], values: dict[int, list[str]]
-) -> list[tuple[str, ...]]:
-    """Rows of as many labels as the picture has, without a heading."""
-    table.form = "a row of labels for each picture"
-    found = []
-    for row, (line, _) in enumerate(body):
-        cells = [column[row] for column in values.values() if column[row]]
-        numbers = [cell for cell in cells if re.fullmatch(r"[-+\d.eE]+", cell)]
-        if numbers:
-            raise ValueError(
-                f"{table.file} line {line} holds the number {numbers[0]!r}, and no heading says "
-                "what it is. Add one."
-            )
-        found.append(tuple(cells))
-    return found
-
-
-def _listed(
-    table: Table, cells: list[str], body: Sequence[Row], is_many: bool, has_name: bool,
-    known: list[str],
-) -> list[tuple[str, ...]]:  # fmt: skip
-    """The labels of cells that hold one, or a list of them."""
-    if any(cells) and all(re.fullmatch(r"\[.*\]", cell) for cell in cells if cell):
-        cells = [cell.strip("[]").replace("'", "").replace('"', "") for cell in cells]
-        return _parted(table, cells, ",")
-    whole = {name.casefold() for name in known}
-    open_ = [cell for cell in cells if cell.casefold() not in whole]
-    signs = [sign for sign in LISTS if any(sign in cell for cell in open_)]
-    if len(signs) > 1:
-        line = next(body[i][0] for i, cell in enumerate(cells) if signs[0] in cell)
-        raise ValueError(
-            f"{table.file} line {line}: labels are parted by {' and by '.join(signs)}. Use one."
-        )
-    if signs:
-        return _parted(table, cells, signs[0])
-    if any(" " in cell for cell in open_) and _is_list(table, open_, is_many, has_name, whole):
-        return _parted(table, cells, " ")
-    table.form = "a label a row"
-    return [(cell,) if cell else () for cell in cells]
-
-
-def _parted(table: Table, cells: list[str], sign: str) -> list[tuple[str, ...]]:
-    table.form = "a list of labels for each picture"
-    parts = [[word.strip() for word in cell.split(sign)] for cell in cells]
-    return [tuple(dict.fromkeys(word for word in words if word)) for words in parts]
-
-
-def _is_list(
-    table: Table, cells: list[str], is_many: bool, has_name: bool, whole: set[str]
-) -> bool:
-    """Return True if spaces part labels, False if they belong to names; ValueError if unsure."""
-    distinct = {cell for cell in cells if cell}
-    several = [cell for cell in distinct if " " in cell]
-    if whole:
-        return all(word.casefold() in whole for cell in several for word in cell.split())
-    times = Counter(word for cell in distinct for word in set(cell.split()))
-    shared = [times[word] > 1 for cell in several for word in cell.split()]
-    if all(shared) or (is_many and any(shared)):
-        return True
-    if not any(shared) and has_name and not is_many:
-        return False
-    raise ValueError(
-        f"{table.file}: is {sorted(several)[0][:60]!r} one label or several? Part labels by ; or |,"
-        ' or list the names in classes.txt, or call the column "label" if it is one.'
-    )
-
-
 # --- pictures ------------------------------------------------------------------------------------
 
 
@@ -347,7 +281,7 @@ def _join(
     found: Sequence[tuple[str, ...]], skip_broken: bool,
 ) -> None:  # fmt: skip
     """Fill the table's labels by picture; rows of one picture must agree, or have a label each."""
-    file, is_long = table.file, table.form == "a label a row"
+    file, is_long = table.file, table.form == ONE
     missing: list[str] = []
     seen: dict[Path, tuple[int, str]] = {}
     against: dict[Path, str] = {}

@@ -18,10 +18,27 @@ from .segmentation import CAMVID, Segmented, matched, open_segmentation
 
 WHOLE = ("gta5", "synthia", "streetsim")
 """Sets that are for training alone, and not divided."""
+PARTS = {
+    "camvid-day": ("camvid", ("0006R0_", "0016E5_", "Seq05VD_")),
+    "camvid-dusk": ("camvid", ("0001TP_",)),
+}
+"""Part of a set -> the set, and how names of the pictures of its sequences begin. Pictures stay in
+their published split: of the dusk, the first half of the film is for training, the second for the
+test."""
+
+
+def whole_of(name: str) -> str:
+    """The set in the catalogue that a set is, or is a part of."""
+    return PARTS[name][0] if name in PARTS else name
+
+
+def _is_in(name: str, file: Path) -> bool:
+    """True if a picture belongs to a part; all do to a whole set."""
+    return name not in PARTS or file.name.startswith(PARTS[name][1])
 
 
 def open_streets(folder: Path, name: str, split: str, reading: Reading = USUAL) -> Segmented:
-    """Open a split of cityscapes, gta5, synthia, camvid or streetsim.
+    """Open a split of cityscapes, gta5, synthia, camvid or a part of it, or streetsim.
 
     split: "train", "val" or "test"; the synthetic sets have but "train".
     """
@@ -30,14 +47,17 @@ def open_streets(folder: Path, name: str, split: str, reading: Reading = USUAL) 
         "cityscapes": lambda: _cityscapes(folder, split, reading),
         "gta5": lambda: _gta5(folder, reading),
         "synthia": lambda: _synthia(folder, reading),
-        "camvid": lambda: open_segmentation(folder, name, split, reading),
+        "camvid": lambda: open_segmentation(folder, "camvid", split, reading),
         "streetsim": lambda: _streetsim(folder, reading),
     }
-    if name not in openers:
-        raise ValueError(f"{name!r} is no set of streets; these are: {', '.join(openers)}")
+    if whole_of(name) not in openers:
+        known = ", ".join((*openers, *PARTS))
+        raise ValueError(f"{name!r} is no set of streets; these are: {known}")
     if name in WHOLE and split != "train":
         raise ValueError(f"{name} has no split {split!r}: all of it is for training")
-    found = openers[name]()
+    found = openers[whole_of(name)]()
+    if name in PARTS:
+        found = found.at([row for row, pair in enumerate(found.files) if _is_in(name, pair[0])])
     if not len(found):
         raise ValueError(f"{folder}: split {split!r} of {name} holds no picture")
     return replace(found, reading=reading)
@@ -53,9 +73,11 @@ def pictures_of(folder: Path, name: str, split: str, reading: Reading = USUAL) -
         "camvid": folder / split,
         "streetsim": folder / "images",
     }
-    if name not in places:
-        raise ValueError(f"{name!r} is no set of streets; these are: {', '.join(places)}")
-    return photos_below(places[name], reading.follow_links)
+    if whole_of(name) not in places:
+        known = ", ".join((*places, *PARTS))
+        raise ValueError(f"{name!r} is no set of streets; these are: {known}")
+    found = photos_below(places[whole_of(name)], reading.follow_links)
+    return [file for file in found if _is_in(name, file)]
 
 
 def _cityscapes(folder: Path, split: str, reading: Reading) -> Segmented:

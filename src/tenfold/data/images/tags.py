@@ -98,7 +98,11 @@ def has_labels(folder: Path) -> bool:
     """Return True if a folder holds a table of labels, or JSON of LabelMe."""
     files = files_below(folder, folder)
     json = [file for file in files if file.suffix.lower() == ".json" and file.name not in LISTS]
-    return bool(_tables(folder, files)) or any(is_tag_file(file) for file in json)
+    try:
+        has_table = bool(_tables(folder, files))
+    except ValueError:  # several of them
+        has_table = True
+    return has_table or any(is_tag_file(file) for file in json)
 
 
 # --- where the labels are ------------------------------------------------------------------------

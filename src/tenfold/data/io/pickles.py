@@ -12,13 +12,15 @@ import pickle
 import re
 import struct
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.lib import format as npy
+
+from .npz import BROKEN
 
 MAX_BYTES = 2**29
 """Largest file that is read."""
@@ -55,8 +57,9 @@ def load_npy(path: Path, tensors: bool = False) -> Any:
         version = npy.read_magic(stream)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, is_fortran, dtype = read(stream, max_header_size=HEADER)
-    except (*_DAMAGE, SyntaxError) as error:
-        raise ValueError(f"{path} is no npy file, or its head is damaged: {error}.") from error
+    except BROKEN as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} is no npy file, or its head is damaged: {reason}.") from error
     rest = content[stream.tell() :]
     if not dtype.hasobject:
         if dtype.kind not in "biuf" or math.prod(shape) * dtype.itemsize != len(rest):
@@ -128,12 +131,31 @@ class _ArrayUnpickler(pickle._Unpickler):
             _, shape, kind, is_fortran, content = state
             if isinstance(content, str):
                 content = content.encode("latin1")
-            _array(content, kind, shape, "C")  # looks at them
+            _check_array(content, kind, shape)
             inst.__setstate__((1, shape, kind.dtype, bool(is_fortran), content))  # type: ignore[arg-type]
         else:
             raise pickle.UnpicklingError(
                 f"it sets the state of a {type(inst).__name__}, which is not allowed"
             )
+
+    def load_setitem(self) -> None:
+        """Put an item into a dict; a key must be plain, for nested ones take forever to hash."""
+        _check_keys(self.stack[-2:-1])
+        super().load_setitem()  # type: ignore[misc]
+
+    def load_setitems(self) -> None:
+        """Put items into a dict."""
+        _check_keys(self.stack[::2])
+        super().load_setitems()  # type: ignore[misc]
+
+    def load_dict(self) -> None:
+        """Make a dict of items."""
+        _check_keys(self.stack[::2])
+        super().load_dict()  # type: ignore[misc]
+
+    def load_set_items(self) -> None:
+        """Refuse sets, which hash what they hold."""
+        raise pickle.UnpicklingError("it holds a set, which is not allowed")
 
     def load_bytearray8(self) -> None:
         """Read before anything is allocated."""
@@ -144,27 +166,45 @@ class _ArrayUnpickler(pickle._Unpickler):
         self.stack.append(content)
 
     dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+    dispatch[pickle.DICT[0]] = load_dict
+    dispatch[pickle.ADDITEMS[0]] = load_set_items
+    dispatch[pickle.FROZENSET[0]] = load_set_items
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
 
-def _array(content: Any, kind: Any, shape: Any, order: Any, *_: object) -> np.ndarray:
-    """An array of bytes, or of a list of objects, as many as its shape says."""
-    is_shape = isinstance(shape, tuple) and len(shape) <= 32
-    if not is_shape or not all(isinstance(n, int) and 0 <= n < 2**48 for n in shape):
-        raise pickle.UnpicklingError(f"it holds an array of the impossible shape {str(shape)[:60]}")
-    if not isinstance(kind, _Type) or order not in ("C", "F"):
+def _check_keys(keys: Sequence[object]) -> None:
+    """Keys of a dict that cost nothing to hash, or an error."""
+    strange = [key for key in keys if not isinstance(key, str | bytes | int | float | np.generic)]
+    if any(key is not None for key in strange):
+        raise pickle.UnpicklingError(
+            f"it holds a dict with a {type(strange[0]).__name__} as a key, which is not allowed"
+        )
+
+
+def _check_array(content: Any, kind: Any, shape: Any) -> None:
+    """Bytes, or a list of objects, as many as the shape says, or an error."""
+    if not isinstance(shape, tuple) or not all(isinstance(n, int) for n in shape):
+        raise pickle.UnpicklingError("it holds an array whose shape is no tuple of whole numbers")
+    if len(shape) > 32 or not all(0 <= n < 2**48 for n in shape):
+        raise pickle.UnpicklingError(f"it holds an array of the impossible shape {shape[:32]}")
+    if not isinstance(kind, _Type):
         raise pickle.UnpicklingError("it holds an array of no known type")
     count = math.prod(shape)
     if kind.dtype.hasobject:
         if not isinstance(content, list) or len(content) != count:
             raise ValueError(f"an array of shape {shape} has not {count} objects")
-        found = np.empty(count, dtype=object)
-        found[:] = content
-    else:
-        raw = content.encode("latin1") if isinstance(content, str) else content
-        if not isinstance(raw, bytes) or len(raw) != count * kind.dtype.itemsize:
-            raise ValueError(f"an array of shape {shape} has not {count} numbers")
-        found = np.frombuffer(raw, kind.dtype, count) if raw else np.empty(0, kind.dtype)
+    elif not isinstance(content, bytes) or len(content) != count * kind.dtype.itemsize:
+        raise ValueError(f"an array of shape {shape} has not {count} numbers")
+
+
+def _from_buffer(content: Any, kind: Any, shape: Any, order: Any, *_: object) -> np.ndarray:
+    """An array of numbers, as protocol 5 hands it on."""
+    _check_array(content, kind, shape)
+    if kind.dtype.hasobject or order not in ("C", "F"):
+        raise pickle.UnpicklingError("it holds an array of objects, or in an unknown order")
+    found = np.frombuffer(content, kind.dtype) if content else np.empty(0, kind.dtype)
     return found.reshape(shape, order=order)
 
 
@@ -175,21 +215,22 @@ def _empty_array(*_: object) -> np.ndarray:
 
 def _type(spec: object, *_: object) -> _Type:
     if not isinstance(spec, str) or not re.fullmatch(r"[<>=|]?[biufcOSU?]\d{0,5}", spec):
-        raise pickle.UnpicklingError(f"it asks for the type {str(spec)[:40]!r} of numbers")
+        shown = repr(spec[:40]) if isinstance(spec, str) else type(spec).__name__
+        raise pickle.UnpicklingError(f"it asks for the type {shown} of numbers")
     return _Type(np.dtype(spec))
 
 
 def _scalar(kind: object, content: object = b"") -> Any:
     """A number of numpy from its bytes."""
-    return _array(content, kind, (1,), "C")[0]
+    raw = content.encode("latin1") if isinstance(content, str) else content
+    return _from_buffer(raw, kind, (1,), "C")[0]
 
 
 def _encode_latin1(text: str, encoding: str) -> bytes:
     """Encode as numpy arrays pickled by Python 3 at protocol 2 need; no other codec is loaded."""
     if encoding != "latin1":
-        raise pickle.UnpicklingError(
-            f"it asks for the codec {encoding!r}, but only latin1 is allowed"
-        )
+        shown = repr(encoding[:40]) if isinstance(encoding, str) else type(encoding).__name__
+        raise pickle.UnpicklingError(f"it asks for the codec {shown}, but only latin1 is allowed")
     return _codecs.latin_1_encode(text)[0]
 
 
@@ -198,7 +239,7 @@ _ArrayUnpickler.allowed = {
     "numpy.dtype": _type,
     "numpy.core.multiarray._reconstruct": _empty_array,
     "numpy.core.multiarray.scalar": _scalar,
-    "numpy.core.numeric._frombuffer": _array,
+    "numpy.core.numeric._frombuffer": _from_buffer,
     "_codecs.encode": _encode_latin1,
 }
 
@@ -216,7 +257,9 @@ class _StorageUnpickler(_ArrayUnpickler):
     def persistent_load(self, key: Any) -> tuple[np.dtype[Any], str, int]:
         if not isinstance(key, tuple) or len(key) < 5 or not isinstance(key[1], np.dtype):
             raise pickle.UnpicklingError("it holds a storage of a kind that is not read")
-        return key[1], str(key[2]), int(key[4])
+        if not isinstance(key[2], str) or not isinstance(key[4], int):
+            raise pickle.UnpicklingError("it holds a storage without a name or a length")
+        return key[1], key[2], key[4]
 
 
 _STORAGES = {
@@ -271,9 +314,16 @@ def _tensor(
     return np.lib.stride_tricks.as_strided(storage[start:], size, bytes_).copy()
 
 
+def _no_hooks(*items: object) -> OrderedDict[str, object]:
+    """The hooks of a tensor, of which there are none."""
+    if items:
+        raise pickle.UnpicklingError("it holds a tensor with hooks")
+    return OrderedDict()
+
+
 _TensorUnpickler.allowed = {
     **_ArrayUnpickler.allowed,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch.storage._load_from_bytes": _storage,
-    "collections.OrderedDict": OrderedDict,
+    "collections.OrderedDict": _no_hooks,
 }

@@ -16,8 +16,9 @@ from tenfold.core.optim import Optim
 from .loss import Provider, Quality
 
 SetName = Literal[
-    "streets", "streets-dusk", "streetsim", "gta5", "synthia", "cityscapes", "camvid", "folder"
-]
+    "streets", "streets-dusk", "streetsim", "gta5", "synthia", "cityscapes", "camvid",
+    "camvid-day", "camvid-dusk", "folder",
+]  # fmt: skip
 Recipe = Literal["s+tt", "st+tt", "s+st"]
 STRIDE = 4
 """Pixels of a side of the logits' cells."""
@@ -29,19 +30,30 @@ Deployed = Literal["student1", "teacher1", "student2", "teacher2", "ensemble"]
 class Model:
     """The segmentation network; both students and both teachers are of this shape."""
 
-    encoder: Literal["mit", "resnet18", "resnet20"] = "mit"
-    """Encoder: mit is the Mix Transformer of SegFormer, which DAFormer uses, of the sizes below;
-    a ResNet has its own."""
+    encoder: Literal["mit", "resnet18", "resnet20", "hivit", "vit"] = "mit"
+    """Encoder: mit is the Mix Transformer of SegFormer, which DAFormer uses, of the sizes below; a
+    ResNet has its own, by `width` and `output_stride`; hivit (iTPN) and vit (DINOv2) have those of
+    the weights of `start`."""
+    width: int = 0
+    """Channels of a ResNet's first stage, doubled in each next; 0 is the published 64 (resnet18) or
+    16 (resnet20)."""
+    output_stride: int = 8
+    """No map of a ResNet is smaller than 1 / this of the image (later stages are dilated instead,
+    as DeepLab has it); 0 is no limit, which is the fastest."""
+    stem: bool = False
+    """The map of a ResNet's stem, of half the image's sides (resnet18), is a level, too."""
     dims: tuple[int, int, int, int] = (64, 128, 320, 512)
-    """Channels of the four stages (MiT-B0: 32 64 160 256; B1 to B5: 64 128 320 512)."""
+    """Channels of the four stages (MiT-B0: 32 64 160 256; B1 to B5: 64 128 320 512); vit and the
+    main stage of hivit have the last, hivit's stages before a quarter and a half of it."""
     depths: tuple[int, int, int, int] = (3, 6, 40, 3)
-    """Blocks of the stages (B0 and B1: 2 2 2 2; B2: 3 4 6 3; B3: 3 4 18 3; B4: 3 8 27 3)."""
+    """Blocks of the stages (B0 and B1: 2 2 2 2; B2: 3 4 6 3; B3: 3 4 18 3; B4: 3 8 27 3); hivit has
+    three stages, vit their sum."""
     heads: tuple[int, int, int, int] = (1, 2, 5, 8)
-    """Attention heads of the stages."""
+    """Attention heads of the stages; hivit and vit have the last."""
     reductions: tuple[int, int, int, int] = (8, 4, 2, 1)
-    """Factors by which attention shrinks keys and values along each side."""
+    """Factors by which attention of mit shrinks keys and values along each side."""
     drop_path: float = 0.1
-    """Largest stochastic depth, from 0 at the first block (official)."""
+    """Largest stochastic depth of mit and hivit, from 0 at the first block (official)."""
     head: Literal["daformer", "segformer", "deeplab"] = "daformer"
     """Head: daformer fuses all levels with dilated convolutions, segformer with a linear layer;
     deeplab has dilated convolutions of the last level (DACS)."""
@@ -56,13 +68,56 @@ class Model:
     def __post_init__(self) -> None:
         require(self, "model.", "[1, inf)", "dims", "depths", "heads", "reductions", "head_dim")
         require(self, "model.", "[0, 1)", "drop_path", "dropout")
-        require(self, "model.", "[0, inf)", "detail")
+        require(self, "model.", "[0, inf)", "width", "output_stride", "detail")
         for dim, heads in zip(self.dims, self.heads, strict=True):
             if dim % heads:
                 raise ValueError(
                     f"model.dims {dim} cannot be divided by its model.heads {heads}; choose "
                     "multiples"
                 )
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """What else an encoder hivit or vit is; all of it follows from the weights of `start`."""
+
+    patch_size: int = 16
+    """Pixels of a patch's side."""
+    grid: int = 14
+    """Patches of the side for which positions are stored; they are resized for other images."""
+    ratio: float = 4.0
+    """Hidden channels over channels of the MLPs."""
+    stem_ratio: float = 3.0
+    """The same of hivit's first two stages."""
+    registers: int = 0
+    """Register tokens of a vit."""
+    gated: bool = False
+    """SwiGLU: DINOv2's giant, Fast-iTPN."""
+    layer_scale: float = 0.0
+    """Layer scale that blocks start with; 0 without."""
+    bias: Literal["none", "full", "full-cls", "decomposed", "shared", "shared-decoupled"] = "none"
+    """Relative position bias of hivit."""
+    bias_grid: int = 0
+    """Patches of the side for which it is stored; 0 is `grid`."""
+    class_token: bool = False
+    """hivit with a class token."""
+    conv_stem: bool = True
+    """Fast-iTPN's convolutional stem."""
+    pyramid: int = 0
+    """Channels of iTPN's pyramid; 0 has none."""
+    pyramid_depth: int = 1
+    """Blocks of each step down the pyramid."""
+
+    def __post_init__(self) -> None:
+        require(self, "transformer.", "[1, inf)", "patch_size", "grid", "pyramid_depth")
+        require(self, "transformer.", "(0, inf)", "ratio", "stem_ratio")
+        require(
+            self, "transformer.", "[0, inf)", "registers", "layer_scale", "bias_grid", "pyramid"
+        )
+        if self.bias in ("full-cls", "shared", "shared-decoupled") and not self.class_token:
+            raise ValueError(
+                f"transformer.bias {self.bias} has rows for transformer.class_token; turn it on"
+            )
 
 
 @dataclass(frozen=True)
@@ -79,7 +134,8 @@ class Data:
     """Folder of the target; empty looks for $TENFOLD_DATA/<name>, then falls back to the streets'
     second style."""
     target_labels: int = 0
-    """Labelled target images that join the supervised loss, the first ones; 0 is none (ours)."""
+    """Labelled target images that join the supervised loss, spread evenly over the set, as
+    neighbours in a film are alike; 0 is none (ours)."""
     batch_size: int = 2
     """Source images of one optimiser step, and as many target images, over all processes."""
     source_size: tuple[int, int] = (720, 1280)
@@ -150,7 +206,8 @@ class Host:
     blur: float = 0.5
     """Probability of Gaussian blur of mixed images (official: 0.5)."""
     feature_weight: float = 0.005
-    """Weight of the distance to the features of the encoder as it was before (DAFormer: 0.005)."""
+    """Weight of the distance to the features of the encoder as it was before, of labelled source
+    pixels (DAFormer: 0.005)."""
     feature_share: float = 0.75
     """Share of a cell that its class must have for the distance (official: 0.75)."""
     things: tuple[str, ...] = (
@@ -215,6 +272,7 @@ class Config:
     method: Literal["dts", "host", "source"] = "dts"
     """dts: two groups; host: one teacher and student; source: labelled source images alone."""
     model: Model = Model()
+    transformer: Transformer = Transformer()
     data: Data = Data()
     host: Host = Host()
     groups: Groups = Groups()
@@ -235,7 +293,8 @@ class Config:
     seed: int = 0
     """Seed of weights, order of images, crops and mixing."""
     start: str = ""
-    """Weights that training starts from: a run, an official checkpoint, an ImageNet encoder."""
+    """Weights that training starts from: a run, an official checkpoint, an ImageNet encoder; for
+    encoder hivit a run or file of iTPN, for vit a file of DINOv2 or a folder of transformers."""
     allow_missing: bool = False
     """Start anew what the weights of `start` do not have, instead of refusing them."""
 
@@ -243,6 +302,12 @@ class Config:
         require(self, "", "[0, inf)", "source_steps")
         require(self, "", "[1, inf)", "steps")
         require(self, "", "(0, inf)", "head_lr")
+        dim, units = self.model.dims[-1], self.transformer.patch_size
+        if self.model.encoder == "hivit" and (dim % 4 or units % 4):
+            raise ValueError(
+                f"encoder hivit has a quarter of model.dims {dim} and of transformer.patch-size "
+                f"{units} in its first stage; choose multiples of 4"
+            )
         if self.host.name != "mic" and any(self.model.detail) != (self.host.name == "hrda"):
             raise ValueError(
                 f"host.name is {self.host.name}, but model.detail is {self.model.detail}; two "
@@ -280,8 +345,13 @@ class PredictOptions:
     confidence: bool = True
     """Write a map of the probability of each pixel's class beside the labels."""
     fps: float = 10.0
-    """Frames per second of the film that is written for a folder of frames; 0 writes none."""
+    """Frames per second of the film of overlays that is written for a folder of frames (of a film,
+    its own); 0 writes none. MP4 with the extra `video`, else a GIF of 100 frames at most."""
+    every: int = 1
+    """Every so manieth frame of a film is labelled."""
 
     def __post_init__(self) -> None:
+        if not 1 <= self.every <= 1_000_000:
+            raise ValueError(f"--every must be in [1, 1000000], got {self.every}")
         if not 0 <= self.fps <= 50:
             raise ValueError(f"--fps must be in [0, 50], got {self.fps}")

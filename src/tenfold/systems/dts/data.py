@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -51,7 +52,7 @@ def find(name: SetName, path: str) -> Path | None:
         if not Path(path).is_dir():
             raise FileNotFoundError(f"{path} is not a folder")
         return Path(path)
-    return catalog.find(name, path)
+    return catalog.find(streets.whole_of(name), path)
 
 
 def complete(cfg: Config) -> Config:
@@ -90,13 +91,15 @@ def _classes(data: Data, role: str, split: str) -> tuple[str, ...]:
 def labelled(data: Data, role: str, split: str) -> Segmented:
     """Images with labels of the source or the target: "train" or "test".
 
-    Of a set without splits, the last `test_share` are for the test if it is the one measured.
+    Of a set without splits, the last `test_share` are for the test if it is the one measured, be it
+    the source and the target at once.
     """
     name, path, size = _named(data, role)
     if not any(size):
         size = rendered.SIZE
     found = _opened(name, path, split, data.generated, size, data.test_share)
-    is_measured = role == ("target" if is_labelled(data) else "source")
+    measured, measured_path, _ = _named(data, "target" if is_labelled(data) else "source")
+    is_measured = name == measured and find(name, path) == find(measured, measured_path)
     if name not in streets.WHOLE or not is_measured or len(found) < 2:
         return found
     first = len(found) - max(1, round(len(found) * data.test_share))
@@ -193,7 +196,7 @@ def _said(name: SetName) -> DataUsed:
         return DataUsed(name, "generated", "streets of our own renderer", "MIT")
     if name == "folder":
         return DataUsed(name, "real", "images of your own", "your own")
-    entry = catalog.entry(name)
+    entry = catalog.entry(streets.whole_of(name))
     return DataUsed(name, entry.kind, "", entry.licence)
 
 
@@ -233,6 +236,28 @@ def normalised(
     return mixing.normalise(stacked.contiguous() / 255)
 
 
+class Kept:
+    """Images at the size at which they are used, so that those of a small set are decoded once."""
+
+    def __init__(self, room: int = 2**28) -> None:
+        """`room` is in bytes; what comes when they are full is not kept."""
+        self.room = room
+        self.views: dict[tuple[str, int], tuple[np.ndarray, ...]] = {}
+
+    def get(
+        self, name: str, row: int, make: Callable[[], tuple[np.ndarray, ...]]
+    ) -> tuple[np.ndarray, ...]:
+        """The arrays of a row of a set, made where they are not kept."""
+        found = self.views.get((name, row))
+        if found is None:
+            found = make()
+            size = sum(array.nbytes for array in found)
+            if size <= self.room:
+                self.room -= size
+                self.views[name, row] = found
+        return found
+
+
 # --- batches -------------------------------------------------------------------------------------
 
 
@@ -248,9 +273,10 @@ class Batches:
             self.rare = rare_classes(source_pixels(data), data.rare_temperature, data.rare_pixels)
         self.targets = Pictures() if cfg.method == "source" else target_pictures(data)
         self._sides: dict[str, Epochs] = {}
+        self._kept = Kept()
 
     def _few(self) -> Segmented | None:
-        """The labelled target images that join the supervised loss."""
+        """The labelled target images that join the supervised loss, spread over the set."""
         count = self.cfg.data.target_labels
         if not count:
             return None
@@ -259,7 +285,7 @@ class Batches:
             raise ValueError(
                 f"data.target_labels is {count}, but the target has {len(found)} labelled images"
             )
-        return found.at(range(count))
+        return found.at([place * len(found) // count for place in range(count)])
 
     def _places(self) -> list[int]:
         size = self.cfg.data.batch_size
@@ -312,17 +338,21 @@ class Batches:
     def _labelled_crop(self, row: int, draw: torch.Generator) -> tuple[Rgb, LabelMap]:
         """A crop of the source, or, half of the time, of a labelled target image if there are."""
         data, wanted, least = self.cfg.data, IGNORED, 0.0
-        found, size = self.source, data.source_size
+        name, found, size = "source", self.source, data.source_size
         if self.few is not None and bool(torch.rand((), generator=draw) < 0.5):
-            found, size = self.few, data.target_size
+            name, found, size = "few", self.few, data.target_size
             row = int(torch.randint(len(found), (), generator=draw))
         elif self.rare is not None:
             wanted, row = self.rare.draw(draw)
             least = data.rare_pixels * data.rare_share
-        picture, labels = found.scene(row)
-        labels = resized_labels(labels, size)
+
+        def scene() -> tuple[Rgb, LabelMap]:
+            picture, labels = found.scene(row)
+            return resized(picture, size), resized_labels(labels, size)
+
+        picture, labels = self._kept.get(name, row, scene)
         top, left = source_crop(labels, data.crop, draw, wanted, least)
-        return _cut(resized(picture, size), labels, data.crop, top, left, draw)
+        return _cut(picture, labels, data.crop, top, left, draw)
 
     def _target_crops(
         self, side: str, index: int
@@ -338,7 +368,10 @@ class Batches:
     def _target_crop(self, row: int, draw: torch.Generator) -> tuple[Rgb, LabelMap]:
         """A crop, and 1 where its pseudo labels count."""
         data = self.cfg.data
-        picture = resized(self.targets.picture(row), data.target_size)
+        size = data.target_size
+        (picture,) = self._kept.get(
+            "target", row, lambda: (resized(self.targets.picture(row), size),)
+        )
         height, width = picture.shape[:2]
         margins = data.border if data.border_of == "image" else (0, 0, 0, 0)
         valid = border(height, width, margins).numpy().astype(np.uint8)

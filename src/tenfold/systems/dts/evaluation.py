@@ -20,15 +20,17 @@ from tenfold.metrics import iou
 
 from . import data
 from .config import Config
-from .inference import answer, label_map
+from .inference import answers, label_map
 from .model import Networks
 
 Metrics = dict[str, float]
 TARGET_STATISTICS = "source only, statistics of the target"
 """Row of the network that saw no target image but in its batch norms."""
 CHUNKS = 64
-"""Parts of a set, at most, that processes share; counts are whole numbers, so that their sum is
-the same however they are divided."""
+"""Parts of a small set that processes share; counts are whole numbers, so that their sum is the
+same however they are divided."""
+TOGETHER = 8
+"""Images of a part, at most: their answers are held at once."""
 MEANS = {"mIoU16": SYNTHIA_16, "mIoU13": SYNTHIA_13}
 """Means over fewer classes, as papers give them for SYNTHIA to Cityscapes."""
 
@@ -104,19 +106,29 @@ def confusions(
     count = len(cfg.classes)
     singles = [name for name in names if name != "ensemble"]
 
-    def one(row: int) -> Tensor:
-        picture, truth = found.scene(row)
-        true = torch.from_numpy(truth.copy())
+    def counted(rows: list[int]) -> Tensor:
+        pictures, truths = zip(*map(found.scene, rows), strict=True)
         seen = {
-            name: answer(networks.members(name), picture, cfg.data.target_size) for name in singles
+            name: answers(networks.members(name), pictures, cfg.data.target_size)
+            for name in singles
         }
         if "ensemble" in names:
-            seen["ensemble"] = ((seen["teacher1"].exp() + seen["teacher2"].exp()) / 2).log()
-        maps = (torch.from_numpy(label_map(seen[name], *truth.shape)) for name in names)
-        return torch.stack([iou.confusion(predicted, true, count) for predicted in maps])
+            both = zip(seen["teacher1"], seen["teacher2"], strict=True)
+            seen["ensemble"] = [((one.exp() + other.exp()) / 2).log() for one, other in both]
+        return torch.stack([of_network(seen[name], truths) for name in names])
 
-    parts = np.array_split(np.arange(len(found)), min(len(found), CHUNKS))
-    totals = divided(len(parts), lambda i: sum(map(one, parts[i].tolist())), "test images")
+    def of_network(answered: list[Tensor], truths: Sequence[np.ndarray]) -> Tensor:
+        each = [
+            iou.confusion(
+                torch.from_numpy(label_map(one, *truth.shape)), torch.tensor(truth), count
+            )
+            for one, truth in zip(answered, truths, strict=True)
+        ]
+        return torch.stack(each).sum(0)
+
+    number = max(min(len(found), CHUNKS), -(-len(found) // TOGETHER))
+    parts = np.array_split(np.arange(len(found)), number)
+    totals = divided(len(parts), lambda i: counted(parts[i].tolist()), "test images")
     total = sum(totals)
     assert isinstance(total, Tensor)
     return dict(zip(names, total, strict=True))

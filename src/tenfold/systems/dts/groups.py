@@ -23,8 +23,8 @@ from tenfold.nn.hrda import Box, Hrda
 from tenfold.nn.uperhead import enlarged
 
 from .config import Config, Host, Recipe
-from .hosts import Backward, Losses, Pass, Work, train_group, train_pass
-from .loss import Images, Labels, Logits, Provider, pseudo_labels, quality
+from .hosts import Backward, Losses, Near, Pass, Work, train_group, train_pass
+from .loss import IGNORED, Images, Labels, Logits, Provider, pseudo_labels, quality
 from .model import Network, Networks, probabilities
 
 Batch = Mapping[str, Any]
@@ -201,14 +201,15 @@ class SelfTraining:
     def work(self, group: int, batch: Batch, target: dict[str, Pass], draws: Draws) -> Work:
         """What a group's student learns from: its recipe of images."""
         recipe = self.cfg.groups.recipe if group == 2 else "s+st"
-        source, frozen = of_source(batch, group), None
+        first = source = of_source(batch, group)
+        known = source.labels
         if recipe == "st+tt":
             chosen = draws.classes("source classes", group, source.labels)
             first = pasted(source, target["b"], chosen)
             first = strengthened(first, draws.strong("first augmentation", group))
-        else:
-            first = source
-            frozen = self._frozen_features(source.images)
+            # the distance of features is of labelled source pixels, here of those that were pasted
+            known = known.masked_fill(~mixing.class_mask(known, chosen), IGNORED)
+        near = self._near(first.images, known)
         if recipe == "s+st":
             chosen = draws.classes("source classes", group, source.labels)
             mixed = pasted(source, target["a"], chosen)
@@ -222,7 +223,7 @@ class SelfTraining:
         mixed = replace(mixed, box=draws.box("mixed", group, network))
         if masked is not None:
             masked = replace(masked, box=draws.box("masked", group, network))
-        return Work(first, mixed, masked, frozen)
+        return Work(first, mixed, masked, near)
 
     def _masked(self, group: int, target: Pass, draws: Draws) -> Pass | None:
         """Target images of which blocks are missing (MIC, section 3.2)."""
@@ -232,7 +233,8 @@ class SelfTraining:
         kept = draws.kept(group, *target.images.shape[2:]).to(target.images.device)
         return Pass(changed.images * kept, target.labels, target.weights)
 
-    def _frozen_features(self, images: Images) -> Tensor | None:
+    def _near(self, images: Images, known: Labels) -> Near | None:
+        """What the features of images shall stay near, where they have true labels."""
         if self.frozen is None:
             return None
         height, width = images.shape[2:]
@@ -240,7 +242,7 @@ class SelfTraining:
             images = enlarged(images, (height // 2, width // 2))
         with torch.inference_mode():
             features: Tensor = self.frozen(images)[-1]
-        return features.clone()  # a graph may not hold tensors of inference mode
+        return Near(features.clone(), known)  # a graph may not hold tensors of inference mode
 
     def after_step(self, step: int) -> None:
         """Move each teacher towards its student.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,15 @@ class Pass:
     """Detail crop (HRDA)."""
 
 
+class Near(NamedTuple):
+    """What a student's features shall stay near, and where (DAFormer, eq. 8)."""
+
+    features: Tensor
+    """Last features of the frozen encoder for the first images of a pass, perhaps all."""
+    labels: Labels
+    """True labels of these images; 255 where there are none."""
+
+
 @dataclass(frozen=True)
 class Work:
     """What one student learns from in one step."""
@@ -51,8 +61,8 @@ class Work:
     """Labelled source images, or source mixed with target."""
     mixed: Pass
     masked: Pass | None = None
-    frozen: Tensor | None = None
-    """Last features of the frozen encoder for the images of `first`; None leaves them out."""
+    near: Near | None = None
+    """What the features of `first` shall stay near; None leaves the distance out."""
 
 
 class Students(nn.Module):
@@ -70,12 +80,9 @@ class Students(nn.Module):
         labels: Labels,
         weights: Weights,
         box: Box | None = None,
-        frozen: Tensor | None = None,
+        near: Near | None = None,
     ) -> Losses:
-        """Cross entropy of a pass, and the distance of features to `frozen` where it is given.
-
-        `frozen` are features of the first images of the pass, perhaps of all.
-        """
+        """Cross entropy of a pass, and the distance of features to `near` where it is given."""
         network = self.networks[group - 1]
         if box is None:
             found = network(images)
@@ -83,23 +90,23 @@ class Students(nn.Module):
         else:
             found = network(images, box)
             losses = {"entropy": sum(hrda_loss(found, labels, box, weights), images.new_zeros(()))}
-        if frozen is not None:
-            few = len(frozen)
+        if near is not None:
+            few = len(near.features)
             features, classes = found.features[-1][:few], found.fused.shape[1]
-            losses["features"] = self._distance(features, frozen, labels[:few], classes)
+            losses["features"] = self._distance(features, near, classes)
         return losses
 
-    def _distance(self, features: Tensor, frozen: Tensor, labels: Labels, classes: int) -> Tensor:
+    def _distance(self, features: Tensor, near: Near, classes: int) -> Tensor:
         """Weighted distance over cells of thing classes (DAFormer, eq. 8)."""
-        factor = labels.shape[2] // frozen.shape[3]
-        cells = coarse_labels(labels, factor, classes, self.host.feature_share)
+        factor = near.labels.shape[2] // near.features.shape[3]
+        cells = coarse_labels(near.labels, factor, classes, self.host.feature_share)
         mask = cells_of(cells, self.things)
-        return self.host.feature_weight * feature_distance(features, frozen, mask)
+        return self.host.feature_weight * feature_distance(features, near.features, mask)
 
 
 def train_pass(
     model: nn.Module, group: int, shown: Pass, backward: Backward,
-    frozen: Tensor | None = None, factor: float = 1.0,
+    near: Near | None = None, factor: float = 1.0,
 ) -> Losses:  # fmt: skip
     """Forward and backward of one pass.
 
@@ -108,15 +115,15 @@ def train_pass(
         group: 1 or 2.
         shown: Images and labels.
         backward: Takes the loss.
-        frozen: Features that those of the first images shall stay near.
+        near: Features that those of the first images shall stay near.
         factor: Weight of the cross entropy.
 
     Returns:
-        "entropy" and, with `frozen`, "features": the parts of the loss, detached.
+        "entropy" and, with `near`, "features": the parts of the loss, detached.
     """
-    losses = model(group, shown.images, shown.labels, shown.weights, shown.box, frozen)
+    losses = model(group, shown.images, shown.labels, shown.weights, shown.box, near)
     losses["entropy"] = factor * losses["entropy"]
-    backward(losses["entropy"] + losses["features"] if frozen is not None else losses["entropy"])
+    backward(losses["entropy"] + losses["features"] if near is not None else losses["entropy"])
     return {name: value.detach() for name, value in losses.items()}
 
 
@@ -135,7 +142,8 @@ def train_group(model: nn.Module, group: int, work: Work, host: Host, backward: 
         "source", "mixed" (or "joint"), "features" and "masked": the parts of the loss that there
         are, detached.
     """
-    passes = {"source": (work.first, work.frozen), "mixed": (work.mixed, None)}
+    passes: dict[str, tuple[Pass, Near | None]]
+    passes = {"source": (work.first, work.near), "mixed": (work.mixed, None)}
     if host.joint:
         first, mixed = work.first, work.mixed
         both = Pass(
@@ -144,14 +152,14 @@ def train_group(model: nn.Module, group: int, work: Work, host: Host, backward: 
             torch.cat([first.weights, mixed.weights]),
             first.box,
         )
-        passes = {"joint": (both, work.frozen)}
+        passes = {"joint": (both, work.near)}
     if work.masked is not None:
         passes["masked"] = (work.masked, None)
     # a mean over the pixels of two passes is half of the sum of their means
     factors = {"joint": 2.0, "masked": host.mask_weight}
     found: Losses = {}
-    for name, (shown, frozen) in passes.items():
-        parts = train_pass(model, group, shown, backward, frozen, factors.get(name, 1.0))
+    for name, (shown, near) in passes.items():
+        parts = train_pass(model, group, shown, backward, near, factors.get(name, 1.0))
         found[name] = parts.pop("entropy")
         found |= parts
     return found

@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 from tenfold.nn.aspp import DaformerHead, DeepLabHead
 from tenfold.nn.ema import teacher_of
-from tenfold.nn.encoders import Encoder, ResnetEncoder
+from tenfold.nn.encoders import Encoder, HivitEncoder, ResnetEncoder, VitEncoder
+from tenfold.nn.hivit import Shape
 from tenfold.nn.hrda import Hrda
 from tenfold.nn.mit import MixTransformer
 from tenfold.nn.segformer import SegformerHead
 from tenfold.nn.uperhead import enlarged
+from tenfold.nn.vit import VitShape
 
-from .config import Config, Deployed, Model
+from .config import Config, Deployed, Model, Transformer
 from .loss import Images, Logits
 
 
@@ -45,13 +47,42 @@ class Segmenter(nn.Module):
 Network = Segmenter | Hrda
 
 
-def build(cfg: Model, num_classes: int) -> Network:
-    """A network of these sizes with random weights."""
-    backbone: Encoder
+def hivit_shape(cfg: Model, own: Transformer) -> Shape:
+    """Sizes of an encoder hivit."""
+    bias_grid = own.bias_grid or own.grid
+    return Shape(
+        embed_dim=cfg.dims[-1], depths=cfg.depths[:3], num_heads=cfg.heads[-1],
+        patch_size=own.patch_size, grid=(own.grid, own.grid), bias=own.bias,
+        bias_grid=(bias_grid, bias_grid), stem_ratio=own.stem_ratio, ratio=own.ratio,
+        layer_scale=own.layer_scale, fast=own.gated, conv_stem=own.conv_stem,
+        has_class_token=own.class_token, fpn_dim=own.pyramid, fpn_depth=own.pyramid_depth,
+        drop_path=cfg.drop_path,
+    )  # fmt: skip
+
+
+def vit_shape(cfg: Model, own: Transformer) -> VitShape:
+    """Sizes of an encoder vit."""
+    return VitShape(
+        dim=cfg.dims[-1], depth=sum(cfg.depths), heads=cfg.heads[-1], patch_size=own.patch_size,
+        grid=own.grid, hidden=round(own.ratio * cfg.dims[-1]), registers=own.registers,
+        gated=own.gated, layer_scale=own.layer_scale > 0,
+    )  # fmt: skip
+
+
+def encoder_of(cfg: Model, own: Transformer) -> Encoder:
+    """The encoder of a configuration with random weights."""
     if cfg.encoder == "mit":
-        backbone = MixTransformer(cfg.dims, cfg.heads, cfg.depths, cfg.reductions, cfg.drop_path)
-    else:
-        backbone = ResnetEncoder(cfg.encoder)
+        return MixTransformer(cfg.dims, cfg.heads, cfg.depths, cfg.reductions, cfg.drop_path)
+    if cfg.encoder == "hivit":
+        return HivitEncoder(hivit_shape(cfg, own))
+    if cfg.encoder == "vit":
+        return VitEncoder(vit_shape(cfg, own))
+    return ResnetEncoder(cfg.encoder, cfg.width, cfg.output_stride, cfg.stem)
+
+
+def build(cfg: Model, own: Transformer, num_classes: int) -> Network:
+    """A network of these sizes with random weights."""
+    backbone = encoder_of(cfg, own)
     assert isinstance(backbone, nn.Module)
     dims, wide = backbone.dims, cfg.head_dim
     head: nn.Module
@@ -83,7 +114,7 @@ class Networks(nn.Module):
         self.num_groups = {"source": 0, "host": 1, "dts": 2}[cfg.method]
         """Groups that have a teacher."""
         for group in range(1, max(1, self.num_groups) + 1):
-            student = build(cfg.model, len(cfg.classes))
+            student = build(cfg.model, cfg.transformer, len(cfg.classes))
             self.add_module(f"student{group}", student)
             if self.num_groups:
                 self.add_module(f"teacher{group}", teacher_of(student))

@@ -148,7 +148,10 @@ def describe(state: Mapping[str, Tensor]) -> Layout:
     prefix = "" if STEM in state else "backbone."
     if prefix + STEM not in state:
         have = ", ".join(shown(key) for key in list(state)[:4])
-        raise ValueError(f"it has no {STEM}, so no Mix Transformer; its keys are {have}")
+        raise ValueError(
+            f"it has no {STEM}, so no Mix Transformer (a vision transformer goes with "
+            f"--model.encoder hivit or vit); its keys are {have}"
+        )
     encoder, ratio = _encoder(state, prefix)
     if not any(key.startswith("decode_head.") for key in state):
         return Layout(encoder, ratio, "none")

@@ -13,9 +13,10 @@ import numpy as np
 from tenfold.core import dist
 from tenfold.core.divide import divided
 from tenfold.data.images.decode import read_picture
+from tenfold.data.images.films import is_film, open_film
 from tenfold.data.images.folders import photos_below
 from tenfold.printable import printable
-from tenfold.viz.predictions import Trained, sources, spread
+from tenfold.viz.predictions import Source, Trained, sources, spread
 
 from .config import Config, PredictOptions
 from .inference import answer, confidence_map, label_map
@@ -31,7 +32,7 @@ def predict_files(
     options: PredictOptions,
     trained: Trained,
 ) -> list[Path]:
-    """Label an image, or each image of a folder and of the folders in it.
+    """Label an image, each image of a folder and of the folders in it, or each frame of a film.
 
     The processes of a job share the images; each writes the results of its own, the first one
     writes table, film and page.
@@ -39,8 +40,8 @@ def predict_files(
     Args:
         networks: Students and teachers.
         cfg: Their configuration.
-        inputs: An image, or a folder of images or frames of a film. Those of a folder that cannot
-            be read are listed with the reason.
+        inputs: An image, a folder of images or frames of a film, or a film. Images of a folder that
+            cannot be read are listed with the reason.
         out: Folder to write to.
         options: What is asked for.
         trained: What the page says of the run.
@@ -54,13 +55,14 @@ def predict_files(
     asked = networks.deployed if options.network == "deployed" else options.network
     members = networks.members(asked)
     networks.eval()
-    images = sources(inputs, out, photos_below)
+    film = open_film(inputs, options.every) if is_film(inputs) else None
+    images = sources(inputs, out, photos_below) if film is None else frames(inputs, film.count)
     shown = set(spread(range(len(images)), SHOWN))
 
     def work(row: int) -> Record:
         source = images[row]
         try:
-            image = read_picture(source.file)
+            image = read_picture(source.file) if film is None else film.frame(row)
         except (ValueError, OSError) as error:  # OSError: it is gone, or may not be read
             if not inputs.is_dir():
                 raise
@@ -75,9 +77,19 @@ def predict_files(
             image, labels, kept, share, source.name, out / source.output, cfg, row in shown
         )
 
-    records = divided(len(images), work, "pictures" if len(images) > 1 else "")
+    try:
+        records = divided(len(images), work, "pictures" if len(images) > 1 else "")
+    finally:
+        if film is not None:
+            film.close()
     if all(record.problem for record in records):
         raise ValueError(f"{inputs}: none of {len(records)} pictures can be read")
     if not dist.current().is_first:
         return []
-    return write_folder(records, inputs, out, cfg, options, asked, trained)
+    fps = options.fps and film.fps if film is not None and film.fps else options.fps
+    return write_folder(records, inputs, out, cfg, fps, asked, trained)
+
+
+def frames(film: Path, count: int) -> list[Source]:
+    """The frames of a film by number, as images are listed."""
+    return [Source(film, f"frame {row}", f"frame-{row:06}") for row in range(count)]

@@ -11,9 +11,11 @@ from torch import Tensor
 from tenfold.core import checkpoint
 from tenfold.core.errors import require_file_or_folder
 from tenfold.data.images.class_maps import CITYSCAPES_NAMES
+from tenfold.printable import Lines
+from tenfold.weights.containers import find_weights, is_run
 from tenfold.weights.keymap import Converted, KeyMap, Rule
 
-from . import official
+from . import backbones, official
 from .config import Config, Model
 from .model import Network, Networks
 from .recipes import RECIPES
@@ -44,16 +46,14 @@ def begin(networks: Networks, cfg: Config) -> Begun:
         return Begun()
     source = Path(cfg.start)
     require_file_or_folder(source, "--start")
-    if source.is_file() and source.suffix != ".safetensors":
-        account = read_official(networks.student(1), source)
+    file = find_weights(source, "--start")
+    require_file_or_folder(file, "--start")
+    name, values = checkpoint.read_header(file) if is_run(file) else ("", {})
+    if name != "dts":
+        account = _of_others(networks.student(1), file, name, cfg)
         _take(networks.student(1), account, cfg)
         has_head = any(key.startswith("decode_head.") for key in account.state)
         return Begun(_sentence(source, account), has_head)
-    file = source / "weights.safetensors" if source.is_dir() else source
-    require_file_or_folder(file, "--start")
-    name, values = checkpoint.read_header(file)
-    if name != "dts":
-        raise ValueError(f"--start {source} has weights of {name}, not of dts")
     state = checkpoint.read_tensors(file)
     if values["method"] == cfg.method and _shapes(state) == _shapes(networks.state_dict()):
         networks.load_state_dict(state)
@@ -63,6 +63,17 @@ def begin(networks: Networks, cfg: Config) -> Begun:
     account = SAME.convert(own, _shapes(networks.student(1).state_dict()))
     _take(networks.student(1), account, cfg)
     return Begun(_sentence(source, account), True)
+
+
+def _of_others(network: Network, file: Path, name: str, cfg: Config) -> Converted:
+    """Weights that are of no run of this system by our keys, with the account of every key."""
+    if backbones.is_transformer(cfg.model):
+        account = backbones.converted(cfg, _shapes(network.backbone.state_dict()))
+        return account.with_prefix("backbone.")
+    if name:
+        hint = "; --model.encoder hivit takes its backbone" if name == "itpn" else ""
+        raise ValueError(f"--start {file} has weights of {name}, not of dts{hint}")
+    return read_official(network, file)
 
 
 def read_official(network: Network, source: Path) -> Converted:
@@ -116,7 +127,7 @@ def _shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 def _take(network: Network, account: Converted, cfg: Config) -> None:
     if not account.is_complete:
-        said = (
+        said = Lines(
             f"{cfg.start} does not fit this configuration (--config takes over that of a run; "
             f"--allow-missing starts anew what does not fit):\n{account.report()}"
         )

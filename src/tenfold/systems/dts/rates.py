@@ -6,11 +6,13 @@ from torch import nn
 
 from tenfold.core.optim import Groups, groups_by_name
 
-RULES = {"head": (10.0, True), "pos_block": (1.0, False), "norm": (1.0, False)}
-"""Word in a parameter's name -> (factor on the learning rate, whether it decays). Batch norms of
-heads are called `bn`, so they decay; HRDA's attention lies in `decode_head`, so it learns fast."""
+KEPT = ("pos_block", "norm", "pos_embed", "cls_token", "register_tokens", "position_bias")
+"""Words in names of parameters that do not decay: official, and of vision transformers (as iTPN and
+DINOv2 train them). Batch norms of heads are called `bn`, so they decay."""
 
 
-def parameter_groups(model: nn.Module) -> Groups:
-    """Heads learn ten times as fast, the encoder's norms do not decay, all else does."""
-    return groups_by_name(model, RULES)
+def parameter_groups(model: nn.Module, head_lr: float = 10.0) -> Groups:
+    """Heads learn `head_lr` times as fast (DAFormer: 10), HRDA's attention, which lies in
+    `decode_head`, too; what decays is all but `KEPT`."""
+    kept = {word: (1.0, False) for word in KEPT}
+    return groups_by_name(model, {**kept, "head": (head_lr, True)})

@@ -32,22 +32,25 @@ TINY = Model(
 """0.6 million parameters."""
 SMALL = replace(
     PAPER,
-    model=TINY,
+    model=Model(
+        encoder="resnet18", width=16, output_stride=16, head="segformer", head_dim=64,
+    ),
     data=Data(
         source="streetsim", target="camvid", batch_size=6, source_size=(120, 160),
         target_size=(120, 160), crop=(96, 128), rare_temperature=0.1, rare_pixels=20,
         rare_share=0.0, border=(0, 0, 0, 0),
     ),
     host=Host(threshold=0.9, alpha=0.99, feature_weight=0.0, mask_block=16),
-    groups=Groups(warmup=50),
-    source_steps=600,
+    groups=Groups(warmup=50, deploy="teacher2"),
+    source_steps=2000,
     steps=400,
-    source_optim=Optim(lr=1.5e-3, weight_decay=0.01, schedule="linear", warmup=50),
-    optim=Optim(lr=3e-4, weight_decay=0.01, schedule="linear", warmup=50),
-    head_lr=2.0,
-    loop=Loop(log_every=20),
+    source_optim=Optim(lr=5e-3, weight_decay=0.01, schedule="linear", warmup=50),
+    optim=Optim(lr=3e-3, weight_decay=0.01, schedule="linear", warmup=50),
+    head_lr=1.0,
+    loop=Loop(log_every=20, amp="bf16"),
 )  # fmt: skip
-"""Rendered streets to Cambridge at 160 x 120, ten minutes of one core."""
+"""Rendered streets to Cambridge at 160 x 120, four minutes of one core; 0.7 million parameters.
+Chosen by what rendered streets of another style, as the target, gain in the time."""
 DEMO = replace(
     SMALL,
     model=replace(TINY, head_dim=32),
@@ -59,12 +62,13 @@ DEMO = replace(
         crop=(64, 96),
         test_every=4,
     ),
-    groups=replace(SMALL.groups, warmup=5),
+    groups=Groups(warmup=5),
     source_steps=80,
     steps=30,
     source_optim=replace(SMALL.source_optim, lr=2e-3, warmup=5),
-    optim=replace(SMALL.optim, warmup=5),
-    loop=replace(SMALL.loop, log_every=5),
+    optim=replace(SMALL.optim, lr=3e-4, warmup=5),
+    head_lr=2.0,
+    loop=Loop(log_every=5),
 )
 DEMO_BASELINE = replace(DEMO, method="host", groups=replace(DEMO.groups, deploy="student1"))
 

@@ -15,25 +15,25 @@ from torch import Tensor, nn
 
 from tenfold.core.capabilities import Export
 from tenfold.core.claim import Claim
-from tenfold.core.optim import Groups, Optim, groups_by_name
+from tenfold.core.optim import Optim
 from tenfold.core.seed import generator
 from tenfold.core.stage import Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from tenfold.viz.predictions import Trained
 from tenfold.weights.keymap import Converted
 
-from . import claims, data, evaluation, figures, predict, pretrained
+from . import backbones, claims, data, evaluation, figures, predict, pretrained
 from .config import Config, PredictOptions
 from .evaluation import Details
 from .groups import SelfTraining, SourceTraining, target_share
 from .hosts import Students
 from .model import Network, Networks
-from .rates import RULES
+from .rates import parameter_groups
 from .recipes import RECIPES
 
 TITLES = {
     "mIoU": "mean IoU", "mAcc": "mean accuracy", "aAcc": "pixel accuracy",
-    "iou/deployed/mIoU": "mean IoU on the target",
+    "iou/deployed/mIoU": "mean IoU on the target", "iou/deployed/aAcc": "pixel accuracy",
     "mIoU16": "mean IoU of 16 classes", "mIoU13": "mean IoU of 13 classes",
 }  # fmt: skip
 
@@ -62,7 +62,7 @@ class Dts(System[Config]):
     units: ClassVar[dict[str, str]] = {"iou": "%", "class": "%"}
     headline: list[str] = ["iou/deployed/mIoU"]
     task = "domain-adaptive segmentation: labelled renderings to unlabelled photos"
-    accepts = "a picture (JPEG, PNG, WebP, ...), or a folder of pictures or of frames of a film"
+    accepts = "a picture (JPEG, PNG, WebP, ...), a folder of pictures or of frames, or a film"
     intended = (
         "Segmentation of images of which none is labelled, from a labelled set of another look. "
         "Rare classes are often lost; not for driving, nor for decisions about people."
@@ -80,8 +80,11 @@ class Dts(System[Config]):
 
     @classmethod
     def complete(cls, cfg: Config) -> Config:
-        """Choose the data, generated where none is found, and take the classes from it."""
-        return data.complete(cfg)
+        """Choose the data, generated where none is found, and take the classes from it.
+
+        Sizes of a vision transformer are those of the weights that it starts from.
+        """
+        return data.complete(backbones.sized(cfg))
 
     # --- training ------------------------------------------------------------------------------
 
@@ -100,7 +103,7 @@ class Dts(System[Config]):
                 batches.supervised,
                 steps,
                 _fitted(cfg.source_optim, steps),
-                self._rates,
+                partial(parameter_groups, head_lr=cfg.head_lr),
                 training_step=SourceTraining(cfg, networks),
             )
         if cfg.method != "source":
@@ -112,10 +115,6 @@ class Dts(System[Config]):
         things = [row for row, name in enumerate(self.cfg.classes) if name in self.cfg.host.things]
         students = [self.model.student(group) for group in range(1, count + 1)]
         return Students(students, self.cfg.host, things)
-
-    def _rates(self, model: nn.Module) -> Groups:
-        """Groups of parameters: the head's learn faster, norms of the encoder do not decay."""
-        return groups_by_name(model, {**RULES, "head": (self.cfg.head_lr, True)})
 
     def _adaptation(self, batches: data.Batches, is_continued: bool) -> Stage:
         cfg, networks = self.cfg, self.model
@@ -133,7 +132,7 @@ class Dts(System[Config]):
             partial(batches.adaptation, sides),
             cfg.steps,
             _fitted(cfg.optim, cfg.steps),
-            self._rates,
+            partial(parameter_groups, head_lr=cfg.head_lr),
             training_step=training,
             after_step=training.after_step,
             alternates=networks.num_groups > 1,
@@ -163,7 +162,7 @@ class Dts(System[Config]):
         return evaluation.evaluate(self.model, self.cfg)
 
     def write_predictions(self, inputs: Path, out: Path, options: Any) -> list[Path]:
-        """Write labels, overlays and confidence of an image, or of each image of a folder."""
+        """Write labels, overlays and confidence of an image, of each of a folder, or of a film."""
         used = self.data_used()
         trained = Trained(type(self).__name__, used.name, used.kind, self.notes())
         return predict.predict_files(self.model, self.cfg, inputs, out, options, trained)
@@ -182,7 +181,8 @@ class Dts(System[Config]):
         """Protocol and departures."""
         cfg = self.cfg
         if cfg.method == "source":
-            return ["source only: labelled source images, no adaptation"]
+            few = f", {cfg.data.target_labels} of them of the target" * bool(cfg.data.target_labels)
+            return [f"source only: labelled images{few}, no adaptation"]
         lines = [
             f"host {cfg.host.name}; labels of the target's training images are not looked at"
             if not cfg.data.target_labels
@@ -207,7 +207,9 @@ class Dts(System[Config]):
     def labels(self) -> dict[str, str]:
         """Titles of metrics."""
         is_synthia = self.cfg.data.source == "synthia"
-        return {k: title for k, title in TITLES.items() if is_synthia or not k.startswith("mIoU1")}
+        shown = {k: title for k, title in TITLES.items() if is_synthia or not k.startswith("mIoU1")}
+        classes = {f"class/{name.replace('/', '-')}/deployed": name for name in self.cfg.classes}
+        return {**shown, **classes}
 
     def claims(self) -> list[Claim[Config]]:
         """Two groups against one at equal cost."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,19 +12,19 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from tenfold.core.checkpoint import write_bytes
-from tenfold.viz import fonts, overlays, plots
+from tenfold.viz import films, fonts, overlays, plots
 from tenfold.viz.overlays import Rgb
 from tenfold.viz.page import Figure, Section, uri
 from tenfold.viz.predictions import Trained, spread, write_predictions, write_table
 
-from .config import Config, PredictOptions
+from .config import Config
 
 SHOWN = 24
 """Images on the page, at most; the table and single files have all."""
 HEIGHT = 200
 """Pixels of an image's height on the page."""
 FRAMES = 100
-"""Frames of the film, at most: evenly from the first to the last."""
+"""Frames of a GIF, at most: evenly from the first to the last. An MP4 has all."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,14 @@ def write_folder(
     inputs: Path,
     out: Path,
     cfg: Config,
-    options: PredictOptions,
+    fps: float,
     network: str,
     trained: Trained,
 ) -> list[Path]:
-    """Write what there is once: table, class histogram, film, and the page, which is last."""
+    """Write what there is once: table, class histogram, film, and the page, which is last.
+
+    `fps` are frames a second of the film; 0 writes none.
+    """
     good = [record for record in records if not record.problem]
     files = [_table(records, cfg.classes, out / "predictions.csv")]
     files += [path for record in good for path in record.written]
@@ -115,9 +118,8 @@ def write_folder(
     files.append(out / "classes.png")
     histogram = plots.bars({"share": means}, ylabel="% of pixels")
     write_bytes(files[-1], histogram)
-    if options.fps and len(good) > 1:
-        files.append(out / "film.gif")
-        write_bytes(files[-1], _film(good, options.fps))
+    if fps and len(good) > 1:
+        files.append(_film(good, fps, out))
     shown = [record for record in good if record.row]
     figures = [
         Figure(
@@ -170,21 +172,27 @@ def _found(good: Sequence[Record], classes: Sequence[str]) -> list[int]:
     return [place for place, name in enumerate(classes) if name in names]
 
 
-def _film(good: Sequence[Record], fps: float) -> bytes:
-    """Overlays one after the other, all of the size of the first, as a GIF."""
-    frames: list[Rgb] = []
-    for record in spread(list(good), FRAMES):
+def _film(good: Sequence[Record], fps: float, out: Path) -> Path:
+    """Write overlays one after the other, all of the size of the first."""
+    if films.can_write_mp4():
+        films.write_mp4(out / "film.mp4", _overlays(good), fps)
+        return out / "film.mp4"
+    small = list(_overlays(spread(list(good), FRAMES), 2 * HEIGHT))
+    write_bytes(out / "film.gif", plots.animation_gif(small, min(fps, 50)))
+    return out / "film.gif"
+
+
+def _overlays(good: Sequence[Record], highest: int = 0) -> Iterator[Rgb]:
+    """Overlays by their files, one in memory at a time, `highest` rows at most unless it is 0."""
+    size: tuple[int, int] | None = None
+    for record in good:
         file = next(path for path in record.written if path.name.endswith("-overlay.png"))
         with Image.open(file) as image:
             frame = image.convert("RGB")
-        size = frames[0].shape[1::-1] if frames else _film_size(frame)
-        frames.append(np.asarray(frame.resize(size, Image.Resampling.BILINEAR)))
-    return plots.animation_gif(frames, fps)
-
-
-def _film_size(frame: Image.Image) -> tuple[int, int]:
-    height = min(frame.height, 2 * HEIGHT)
-    return max(1, round(frame.width * height / frame.height)), height
+        if size is None:
+            height = min(frame.height, highest or frame.height)
+            size = max(1, round(frame.width * height / frame.height)), height
+        yield np.asarray(frame.resize(size, Image.Resampling.BILINEAR))
 
 
 def _table(records: Sequence[Record], classes: Sequence[str], path: Path) -> Path:

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from tenfold.core import checkpoint
 from tenfold.core.config import from_json
 from tenfold.nn.hivit import HiViT
+from tenfold.printable import Lines
 from tenfold.weights import hivit as weights
-from tenfold.weights.containers import metadata, read_checkpoint
+from tenfold.weights.containers import is_run, read_checkpoint
+from tenfold.weights.hivit import ASIDE, is_neck
 from tenfold.weights.keymap import Converted
 
 from .config import Config, Model, Task
@@ -25,15 +27,8 @@ SHAPED = (
     "class_token", "conv_stem", "fpn_dim", "fpn_depth",
 )  # fmt: skip
 """Fields of the model that follow from the weights it starts from."""
-NECK = ("align_dim_", "split_", "block_16to8", "block_8to4", "fpn_modules")
-"""Beginnings of the pyramid's names."""
 FINEST = ("align_dim_8to4", "split_8to4", "block_8to4", "fpn_modules.2")
 """Beginnings of the names of its finest level."""
-ASIDE = (
-    "decoder_", "mask_token", "lm_head.", "lm_cls_head.", "norm.", "norm_cls.", "cls_pt_layers.",
-    "fc_norm.", "head.",
-)  # fmt: skip
-"""Beginnings of names that are no part of backbone or pyramid in official files."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +39,6 @@ class Given:
     model: Model
     state: dict[str, Tensor]
     grid: tuple[int, int]
-
-
-def is_neck(key: str) -> bool:
-    """Return True if an official name belongs to the pyramid."""
-    return key.startswith(NECK)
 
 
 def of_backbone(backbone: nn.Module) -> dict[str, Tensor]:
@@ -69,7 +59,7 @@ def read(path: str) -> Given:
             raise FileNotFoundError(
                 f"start {source.parent} has no weights.safetensors; is its training finished?"
             )
-    if source.suffix == ".safetensors" and "tenfold" in metadata(source):
+    if is_run(source):
         return _of_run(source)
     state = read_checkpoint(source)
     layout = weights.describe(state)
@@ -159,10 +149,11 @@ def begin(
         try:
             account.require_complete()
         except ValueError as error:
-            raise ValueError(
+            said = Lines(
                 f"{source} does not fit; set model.fpn_depth and the like as it has them, or "
                 f"--allow-missing. {error}"
-            ) from None
+            )
+            raise ValueError(said) from None
     found = {names[key]: value for key, value in account.state.items()}
     backbone.load_state_dict(found, strict=False)
     return account

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,15 @@ from tenfold.data.images.fscil import IMAGENET
 from tenfold.nn.hivit import HiViT, Shape
 from tenfold.nn.resnet import ResNet
 from tenfold.nn.vit import Vit, VitShape
-from tenfold.weights.containers import read_checkpoint
-from tenfold.weights.dinov2 import HEAD_CHANNELS, convert_dinov2, describe_dinov2, is_dinov2
+from tenfold.printable import Lines
+from tenfold.weights.containers import find_weights, is_run, read_checkpoint
+from tenfold.weights.dinov2 import (
+    HEAD_CHANNELS,
+    convert_dinov2,
+    describe_dinov2,
+    heads_beside,
+    is_dinov2,
+)
 
 from .config import Model, Transformer
 
@@ -27,8 +33,6 @@ USUAL_SIZE = 224
 COLOURS = {"imagenet": IMAGENET, "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))}
 TASKS = ("classify", "pretrain")
 """Parts of an iTPN run whose backbone is taken, the first that there is."""
-RUN, OTHERS = "weights.safetensors", ("model.safetensors", "pytorch_model.bin")
-"""Weights in a run folder, and in a folder as transformers saves a model."""
 
 
 class Frozen(nn.Module):
@@ -88,25 +92,13 @@ def build(cfg: Model, sizes: Transformer) -> ResNet | Frozen:
     return Frozen(body.requires_grad_(False), sizes.input)
 
 
-def find(path: Path) -> Path:
-    """The weights that a user's path means: a file, a run folder, a folder of transformers."""
-    if not path.is_dir():
-        if not path.exists():
-            raise FileNotFoundError(f"encoder {path} does not exist; give a run or its weights")
-        return path
-    found = next((path / n for n in (RUN, *OTHERS) if (path / n).exists()), None)
-    if found is None:
-        raise FileNotFoundError(f"encoder {path / RUN} does not exist; give a run or its weights")
-    return found
-
-
 def describe(path: Path, asked: Transformer) -> tuple[str, Transformer]:
     """Kind and sizes of the transformer in a file; ("", asked) for an encoder of this system.
 
     Raises:
         ValueError: It is neither, or its sizes cannot be known.
     """
-    file = find(path)
+    file = find_weights(path, "encoder")
     header = _header(file)
     if header is not None:
         name, values = header
@@ -130,7 +122,7 @@ def describe(path: Path, asked: Transformer) -> tuple[str, Transformer]:
             "transformers'); files of LDC, CEC and iTPN are read by `tenfold convert` first"
         )
     found = describe_dinov2(state)
-    heads = asked.heads or _heads(file) or found.dim // HEAD_CHANNELS
+    heads = asked.heads or heads_beside(file) or found.dim // HEAD_CHANNELS
     if heads < 1 or found.dim % heads:
         raise ValueError(
             f"encoder {file} has {found.dim} channels, and nothing says how many heads; "
@@ -153,7 +145,7 @@ def state_of(path: Path, kind: str, target: dict[str, Tensor]) -> dict[str, Tens
         ValueError: The file does not fit; every key that is missing, unused or of another shape is
             listed.
     """
-    file = find(path)
+    file = find_weights(path, "encoder")
     header = _header(file)
     if header is not None and header[0] == "itpn":
         return _backbone(file, header[1], target)
@@ -172,34 +164,13 @@ def state_of(path: Path, kind: str, target: dict[str, Tensor]) -> dict[str, Tens
     try:
         state = convert_dinov2(read_checkpoint(file), shapes).require_complete()
     except ValueError as error:
-        raise ValueError(f"encoder {file}, {kind}: {error}") from error
+        raise ValueError(Lines(f"encoder {file}, {kind}: {error}")) from error
     return {f"body.{key}": value for key, value in state.items()}
 
 
 def _header(file: Path) -> tuple[str, dict[str, Any]] | None:
     """System and configuration of a file of ours; None for one of others."""
-    if file.suffix != ".safetensors":
-        return None
-    try:
-        return checkpoint.read_header(file)
-    except ValueError as error:
-        if "no tenfold header" in str(error):
-            return None
-        raise
-
-
-def _heads(file: Path) -> int:
-    """Heads by the `config.json` that transformers keeps beside weights; 0 if there is none."""
-    beside = file.with_name("config.json")
-    if not beside.is_file():
-        return 0
-    try:
-        heads = json.loads(beside.read_text(encoding="utf-8")).get("num_attention_heads", 0)
-    except (OSError, ValueError, AttributeError) as error:
-        raise ValueError(f"{beside} beside the encoder cannot be read: {error}") from error
-    if type(heads) is not int or heads < 0:
-        raise ValueError(f"{beside}: num_attention_heads is {heads!r}, a number is expected")
-    return heads
+    return checkpoint.read_header(file) if is_run(file) else None
 
 
 def _input(side: int, patch: int) -> int:

@@ -1,0 +1,407 @@
+"""A step of DACS, DAFormer and DTS against the straightforward computation in the official order.
+
+python benchmarks/dts.py                # writes benchmarks/results/dts.json and .md
+
+One process, one thread; MiT-B0 with DAFormer's head, crops of 192 x 192, 2 source and 2 target
+images, and a MiT of 0.6 million parameters at the crops and batch of recipe `small`. Both sides
+have the same weights, images and draws; their losses are found equal at every step that is timed.
+Both keep freed memory. A profile says how much of our time goes into matrix products and
+convolutions, which both sides need, and how much they would take at the rate of one large product.
+The peak of memory is that of a fresh process, over what it held before the step; DTS in one
+backward pass keeps the activations of all passes of both groups. Last, what is learned under bf16
+autocast in as many steps, on images held out of the source. Times are wall-clock; run it on an idle
+machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).parent))
+from straightforward_dts import PlainHost, PlainNetwork  # noqa: E402
+
+from tenfold.core import dist, log, optim  # noqa: E402
+from tenfold.core.allocator import keep_freed_memory  # noqa: E402
+from tenfold.report.claim import md_table  # noqa: E402
+from tenfold.systems.dts import data  # noqa: E402
+from tenfold.systems.dts.config import Config  # noqa: E402
+from tenfold.systems.dts.groups import Draws, SelfTraining, SourceTraining  # noqa: E402
+from tenfold.systems.dts.hosts import Students  # noqa: E402
+from tenfold.systems.dts.model import Networks, probabilities  # noqa: E402
+from tenfold.systems.dts.rates import parameter_groups  # noqa: E402
+from tenfold.systems.dts.recipes import PAPER, SMALL, TINY  # noqa: E402
+
+RESULTS = Path(__file__).parent / "results"
+KINDS = {"float32": False, "bf16": True}
+PRODUCTS = {
+    "aten::mm": "aten.mm", "aten::addmm": "aten.addmm", "aten::bmm": "aten.bmm",
+    "aten::baddbmm": "aten.baddbmm", "aten::mkldnn_convolution": "aten.convolution",
+    "aten::convolution_backward": "aten.convolution_backward",
+}  # fmt: skip
+"""Kernel -> the operation whose floating-point operations are counted."""
+COMPARES = "in one process, same weights, images and draws; losses equal at every step"
+STEPS, HELD_OUT = 300, 100
+"""Of the comparison of what is learned: steps, and images of the source that are not trained on."""
+Step = Callable[[], dict[str, float]]
+
+
+def b0(host: str, method: str) -> Config:
+    model = replace(PAPER.model, dims=(32, 64, 160, 256), depths=(2, 2, 2, 2))
+    cut = replace(PAPER.data, crop=(192, 192), border=(0, 0, 0, 0))
+    cfg = replace(PAPER, model=model, data=cut, classes=tuple(f"class {i}" for i in range(19)))
+    return with_method(replace(cfg, host=replace(PAPER.host, name=host)), method)
+
+
+def with_method(cfg: Config, method: str) -> Config:
+    deploy = "student2" if method == "dts" else "student1"
+    return replace(cfg, method=method, groups=replace(cfg.groups, warmup=0, deploy=deploy))
+
+
+def small(method: str) -> Config:
+    names = tuple(f"class {i}" for i in range(11))
+    cfg = replace(SMALL, model=TINY, optim=PAPER.optim, classes=names)
+    return with_method(replace(cfg, host=replace(SMALL.host, name="dacs")), method)
+
+
+CASES: dict[str, Callable[[], Config]] = {
+    "DACS, B0": lambda: b0("dacs", "host"),
+    "DAFormer, B0": lambda: b0("daformer", "host"),
+    "DTS on DAFormer, B0": lambda: b0("daformer", "dts"),
+    "DACS, 0.6 M": lambda: small("host"),
+    "DTS on DACS, 0.6 M": lambda: small("dts"),
+}
+
+
+def inputs(cfg: Config) -> dict[str, Any]:
+    """A batch of noise whose labels are squares."""
+    draw = torch.Generator().manual_seed(1)
+    size, (height, width) = cfg.data.batch_size, cfg.data.crop
+    found: dict[str, Any] = {"index": 0, "places": list(range(size))}
+    for group in (1, 2):
+        squares = (size, height // 32, width // 32)
+        coarse = torch.randint(len(cfg.classes), squares, generator=draw)
+        labels = coarse.repeat_interleave(32, 1).repeat_interleave(32, 2).byte()
+        found[f"labels{group}"] = labels
+        found[f"source{group}"] = torch.randn(size, 3, height, width, generator=draw)
+    for side in "ab":
+        found[f"target_{side}"] = torch.randn(size, 3, height, width, generator=draw)
+        found[f"valid_{side}"] = torch.ones(size, height, width, dtype=torch.bool)
+    return found
+
+
+def things(cfg: Config) -> range:
+    return range(len(cfg.classes) // 2, len(cfg.classes))
+
+
+def networks(cfg: Config) -> Networks:
+    torch.manual_seed(0)
+    made = Networks(cfg)
+    made.begin_groups(own_heads=True)
+    return made
+
+
+def ours(cfg: Config, made: Networks, half: bool, at_once: bool = False) -> Step:
+    """Our step; `at_once` keeps the graphs of all passes for one backward pass."""
+    batch, first = inputs(cfg), made.student(1)
+    frozen = None
+    if cfg.host.has_features:
+        frozen = deepcopy(first.backbone).eval().requires_grad_(False)
+    students = Students(
+        [made.student(g) for g in range(1, made.num_groups + 1)], cfg.host, things(cfg)
+    ).train()
+    training = SelfTraining(cfg, made, frozen)
+    optimiser = optim.build(students, cfg.optim, lambda m: parameter_groups(m, cfg.head_lr))
+    for group in optimiser.param_groups:
+        group["lr"] = cfg.optim.lr * group["lr_scale"]
+    kept: list[torch.Tensor] = []
+
+    def step() -> dict[str, float]:
+        torch.manual_seed(batch["index"])
+        students.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            losses = training(students, batch, kept.append if at_once else torch.Tensor.backward)
+            if at_once:
+                torch.stack(kept).sum().backward()
+                kept.clear()
+        found = {key: float(value) for key, value in losses.items()}
+        optimiser.step()
+        training.after_step(batch["index"])
+        batch["index"] += 1
+        return {key: value for key, value in found.items() if key.startswith("loss/")}
+
+    return step
+
+
+def plain(cfg: Config, made: Networks, half: bool) -> Step:
+    """The straightforward step, of one host or of two that teach each other."""
+    hosts = {}
+    for group in range(1, made.num_groups + 1):
+        pair = [PlainNetwork(cfg.model, len(cfg.classes)) for _ in range(2)]
+        for network in pair:
+            network.load_state_dict(made.student(group).state_dict())
+        hosts[group] = PlainHost(cfg, *pair, things(cfg))
+    batch = inputs(cfg)
+
+    def step() -> dict[str, float]:
+        index, found = batch["index"], {}
+        torch.manual_seed(index)
+        draws = Draws(cfg, batch)
+        for host in hosts.values():
+            host.average(index)
+            host.optimiser.zero_grad()
+        for group, host in hosts.items():
+            teacher = hosts[3 - group] if len(hosts) > 1 else host
+            images, labels = batch[f"source{group}"], batch[f"labels{group}"]
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                parts = host.supervised(images, labels)
+                target = (batch["target_a"], *teacher.labels(batch["target_a"]))
+                if group == 1:
+                    above, below = (images, labels, torch.ones(labels.shape)), target
+                    chosen = draws.classes("source classes", 1, labels)
+                else:
+                    below = (batch["target_b"], *teacher.labels(batch["target_b"]))
+                    above, chosen = target, draws.classes("target classes", 2, target[1].byte())
+                drawn = draws.strong("augmentation", group)
+                parts.insert(1, host.mixed(above, below, chosen, drawn))
+            names = ("source", "mixed", "features")
+            found |= {f"loss/{n}{group}": v for n, v in zip(names, parts, strict=False)}
+            host.optimiser.step()
+        batch["index"] += 1
+        return found
+
+    return step
+
+
+def quartiles(values: list[float]) -> list[float]:
+    return [round(q, 4) for q in statistics.quantiles(values, n=4)]
+
+
+def products(step: Step) -> tuple[float, float, float]:
+    """Share of a step's time in products and convolutions, their rate in FLOP/s, and their FLOP."""
+    with FlopCounterMode(display=False) as counted:
+        step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        step()
+    work = {str(op): flops for op, flops in counted.get_flop_counts()["Global"].items()}
+    flops = sum(work.get(name, 0) for name in PRODUCTS.values())
+    times = {row.key: row.self_cpu_time_total for row in seen.key_averages()}
+    spent = sum(times.get(name, 0.0) for name in PRODUCTS)
+    return spent / sum(times.values()), flops / (1e-6 * spent), flops
+
+
+def square_product(half: bool, side: int = 2048) -> float:
+    """FLOP/s of one large product, which is about what the core can do."""
+    a, b = torch.randn(2, side, side, dtype=torch.bfloat16 if half else torch.float32)
+    best = float("inf")
+    for _ in range(7):
+        start = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - start)
+    return 2 * side**3 / best
+
+
+def timing(case: str, kind: str, rounds: int) -> dict[str, Any]:
+    """Both sides in turns; the ratio is of steps next to each other."""
+    keep_freed_memory()
+    cfg, half = CASES[case](), KINDS[kind]
+    made = networks(cfg)
+    sides = {"straightforward": plain(cfg, made, half), "ours": ours(cfg, made, half)}
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    worst = 0.0
+    for number in range(rounds + 1):
+        found = {}
+        for name, step in sides.items():
+            start = time.perf_counter()
+            found[name] = step()
+            if number:  # the first warms up
+                seconds[name].append(time.perf_counter() - start)
+        assert found["ours"].keys() == found["straightforward"].keys(), found
+        apart = [abs(found["ours"][key] - value) / max(abs(value), 1e-3)
+                 for key, value in found["straightforward"].items()]  # fmt: skip
+        worst = max(worst, *apart)
+    assert half or worst < 1e-4, worst
+    share, rate, flops = products(sides["ours"])
+    square = square_product(half)
+    a, b = seconds["straightforward"], seconds["ours"]
+    return {
+        "what": f"{case}, {kind}",
+        "seconds": {"straightforward": quartiles(a), "ours": quartiles(b)},
+        "ratio": {"straightforward": quartiles([x / y for x, y in zip(a, b, strict=True)])},
+        "share of products": round(share, 3),
+        "share at the rate of a square product": round(flops / square / quartiles(b)[1], 3),
+        "FLOP/s of products": round(rate),
+        "FLOP/s of a square product": round(square),
+        "largest difference of a loss": float(f"{worst:.1e}"),
+        "rounds": rounds,
+    }
+
+
+def peak(side: str) -> int:
+    """Bytes that the second step takes above what there was before it."""
+    cfg = b0("daformer", "host" if "host" in side else "dts")
+    made = networks(cfg)
+    is_plain = side.startswith("straightforward")
+    step = plain(cfg, made, False) if is_plain else ours(cfg, made, False, "at once" in side)
+    step()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = in_use("VmRSS")
+    step()
+    return in_use("VmHWM") - before
+
+
+def in_use(what: str) -> int:
+    found = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found, f"the system does not say {what}"
+    return 1024 * int(found[1])
+
+
+PEAKS = (
+    "straightforward host", "host", "DTS, one pass after the other", "DTS, all passes at once",
+)  # fmt: skip
+
+
+def learned(kind: str, seed: int) -> dict[str, float]:
+    """Loss and accuracy on held-out images of streetsim after steps of recipe small."""
+    keep_freed_memory()
+    cfg = data.complete(replace(SMALL, method="source", seed=seed,
+                                groups=replace(SMALL.groups, deploy="student1")))  # fmt: skip
+    torch.manual_seed(seed)
+    made = Networks(cfg)
+    batches = data.Batches(cfg)
+    whole, batches.rare = batches.source, None
+    batches.source = whole.at(range(len(whole) - HELD_OUT))
+    students = Students([made.student(1)], cfg.host, ()).train()
+    settings = replace(cfg.source_optim, warmup=min(cfg.source_optim.warmup, STEPS))
+    optimiser = optim.build(students, settings, lambda m: parameter_groups(m, cfg.head_lr))
+    training = SourceTraining(cfg, made)
+    for index in range(STEPS):
+        optim.set_lr(optimiser, settings, index, STEPS)
+        students.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=KINDS[kind]):
+            training(students, batches.supervised(index), torch.Tensor.backward)
+        optimiser.step()
+    network, losses, hits = made.student(1).eval(), [], []
+    for row in range(len(whole) - HELD_OUT, len(whole)):
+        picture, labels = whole.scene(row)
+        image = data.normalised([data.resized(picture, cfg.data.source_size)])
+        wanted = torch.tensor(data.resized_labels(labels, cfg.data.source_size)).long()[None]
+        found = probabilities(network, image)
+        losses.append(float(F.nll_loss(found.log(), wanted, ignore_index=255)))
+        hits.append(float((found.argmax(1) == wanted)[wanted != 255].float().mean()))
+    return {"loss": statistics.mean(losses), "accuracy": 100 * statistics.mean(hits)}
+
+
+def page(result: dict[str, Any]) -> str:
+    times, learned_rows = [], []
+    for timed in result["timings"]:
+        low, middle, high = timed["ratio"]["straightforward"]
+        cells = [f"{m:.2f} s ({lo:.2f}-{hi:.2f})" for lo, m, hi in timed["seconds"].values()]
+        times.append([timed["what"], *cells, f"**{middle:.2f}** ({low:.2f}-{high:.2f})",
+                      f"{timed['share of products']:.0%}",
+                      f"{timed['share at the rate of a square product']:.0%}",
+                      f"{timed['FLOP/s of products'] / 1e9:.0f} of "
+                      f"{timed['FLOP/s of a square product'] / 1e9:.0f}",
+                      f"{timed['largest difference of a loss']:.0e}"])  # fmt: skip
+    peaks = [[what, f"{found / 2**20:.0f} MiB"] for what, found in result["peak bytes"].items()]
+    for kind, runs in result["learned"].items():
+        spread = [f"{statistics.mean(r[key] for r in runs):.{digits}f} "
+                  f"({min(r[key] for r in runs):.{digits}f}-{max(r[key] for r in runs):.{digits}f})"
+                  for key, digits in (("loss", 3), ("accuracy", 1))]  # fmt: skip
+        learned_rows.append([kind, *spread])
+    seen = result["environment"]
+    heads = ["a training step", "straightforward", "ours", "ratio", "products and convolutions",
+             "at a square product's rate", "GFLOP/s", "losses differ by"]  # fmt: skip
+    return "\n".join([
+        "# DTS: ours against the straightforward computation",
+        "",
+        f"{seen['date']}, commit {seen['commit']}, `{result['command']}`; {seen['cpu']}, "
+        f"{seen['cores']} cores, {seen['threads']} thread, {result['features']}, torch "
+        f"{seen['torch']}, load {result['load']:.2f} before the run. B0: 192 x 192, 2 + 2 images; "
+        "0.6 M: a MiT of as many parameters, 96 x 128, 6 + 6 images. Times: median (quartiles) of "
+        "wall-clock; ratio: median over rounds of steps next to each other; products and "
+        "convolutions: their share of our time, the share that they would have of it at the rate "
+        "of a product of two square matrices, and their rate against that. Losses: the largest "
+        "relative difference of a part of the loss at any step.",
+        "",
+        *md_table(heads, times, words=1),
+        "",
+        "Memory that a step takes above weights, averages and the optimiser's state "
+        "(DAFormer, B0, float32):",
+        "",
+        *md_table(["", "peak"], peaks, words=1),
+        "",
+        f"Learned in {STEPS} steps of recipe small on labelled streets, {len(runs)} seeds, on "
+        f"{HELD_OUT} held-out images (mean, range):",
+        "",
+        *md_table(["", "cross entropy", "pixel accuracy"], learned_rows, words=1),
+        "",
+    ])  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--wrap", default="", help="command that each timing is run by (nice, ...)")
+    parser.add_argument("--part", nargs="+", help="measure one part and print it (used within)")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.part:
+        what, *rest = args.part
+        parts = {"timing": lambda: timing(*rest, args.rounds), "peak": lambda: peak(*rest),
+                 "learned": lambda: learned(rest[0], int(rest[1]))}  # fmt: skip
+        print(json.dumps(parts[what]()))
+        return
+
+    def part(*words: str, wrap: str = "") -> Any:
+        command = [*wrap.split(), sys.executable, __file__, "--rounds", str(args.rounds)]
+        done = subprocess.run([*command, "--part", *words], stdout=subprocess.PIPE, check=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+        print(words, found, file=sys.stderr)
+        return found
+
+    load = os.getloadavg()[0]
+    with dist.started("cpu") as world:
+        environment = log.environment(world)
+    flags = Path("/proc/cpuinfo").read_text()
+    result = {
+        "compares": COMPARES,
+        "timings": [part("timing", c, kind, wrap=args.wrap) for kind in KINDS for c in CASES],
+        "peak bytes": {side: part("peak", side) for side in PEAKS},
+        "learned": {
+            kind: [part("learned", kind, str(seed)) for seed in range(args.seeds)] for kind in KINDS
+        },
+        "environment": environment,
+        "features": " ".join(
+            name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags
+        ),
+        "load": load,
+        "command": f"python benchmarks/dts.py --rounds {args.rounds} --seeds {args.seeds}",
+    }
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "dts.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.out / "dts.md").write_text(page(result))
+    print(page(result))
+
+
+if __name__ == "__main__":
+    main()
