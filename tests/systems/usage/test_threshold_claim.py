@@ -24,7 +24,7 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     monkeypatch.setitem(sys.modules, "usage_threshold", found)
     spec.loader.exec_module(found)
     monkeypatch.setattr(found, "HERE", tmp_path)
-    monkeypatch.setattr(found, "SETS", ("shapes_wsss",))
+    monkeypatch.setattr(found, "SETS", {"shapes_wsss": 1})
     monkeypatch.setattr(found, "SLOW", {"edges": 2, "confidence": 1})
     monkeypatch.setenv("TENFOLD_CACHE", str(tmp_path / "cache"))
     return found
@@ -42,5 +42,5 @@ def test_rows_of_a_set_and_their_tables(script: ModuleType, tmp_path: Path) -> N
     environment = {"cpu": "some", "torch": "2", "date": "now", "commit": "abc", "command": "it"}
     script.write(rows, advice, environment)
     page = (tmp_path / "usage-threshold.md").read_text()
-    assert "Goal, one criterion within 1.0 points" in page and "| activation |" in page
+    assert "Goal: a criterion chosen on shapes_wsss" in page and "| activation |" in page
     assert "Hits: " in page and "shapes_wsss, tau 0.2, seed 0" in page
