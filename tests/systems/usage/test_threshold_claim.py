@@ -24,7 +24,7 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     monkeypatch.setitem(sys.modules, "usage_threshold", found)
     spec.loader.exec_module(found)
     monkeypatch.setattr(found, "HERE", tmp_path)
-    monkeypatch.setattr(found, "SETS", {"shapes_wsss": 1})
+    monkeypatch.setattr(found, "SETS", ("shapes_wsss",))
     monkeypatch.setattr(found, "SLOW", {"edges": 2, "confidence": 1})
     monkeypatch.setenv("TENFOLD_CACHE", str(tmp_path / "cache"))
     return found
