@@ -215,6 +215,100 @@ def read_class_folders(folder: Path) -> None:
         found.picture(row)
 
 
+def tagged(folder: Path) -> None:
+    """A table, a list of classes, masks with numbers of their own."""
+    for name in ("a", "b", "c"):
+        photo(folder / "images" / f"{name}.png")
+        mask(folder / "masks" / f"{name}.png")
+    (folder / "classes.json").write_text('{"0": "background", "1": "cat", "2": "dog"}')
+    (folder / "labels.csv").write_text("image,labels\na.png,cat;dog\nb.png,cat\nc.png,dog;cat\n")
+
+
+def labelme(folder: Path) -> None:
+    for name in ("a", "b", "c"):
+        photo(folder / f"{name}.png")
+        content = {
+            "version": "5", "flags": {"cat": True, "dog": name == "a"}, "imagePath": f"{name}.png",
+            "shapes": [{"label": "cow", "points": [[1, 2], [3, 4]], "flags": {}}],
+        }  # fmt: skip
+        (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+def read_tagged(folder: Path) -> None:
+    from tenfold.data.images.multilabel import open_set, read_image, read_mask
+
+    for split in ("train", "val"):
+        for item in open_set("folder", folder, split).items:
+            read_image(item)
+            read_mask(item)
+
+
+def voc_labels(folder: Path) -> None:
+    for name in ("2007_000001", "2007_000002"):
+        photo(folder / "JPEGImages" / f"{name}.jpg")
+    (folder / "ImageSets" / "Segmentation").mkdir(parents=True)
+    (folder / "ImageSets" / "Segmentation" / "train.txt").write_text("2007_000001\n2007000002\n")
+    rows = {
+        name: np.eye(20, dtype=np.float32)[i] for i, name in enumerate((2007000001, 2007000002))
+    }
+    np.save(folder / "cls_labels.npy", np.array(rows, dtype=object))
+
+
+def voc_notes(folder: Path) -> None:
+    voc_labels(folder)
+    (folder / "cls_labels.npy").unlink()
+    (folder / "Annotations").mkdir()
+    for name in ("2007_000001", "2007_000002"):
+        text = "<annotation><object><name>cat</name></object></annotation>"
+        (folder / "Annotations" / f"{name}.xml").write_text(text)
+
+
+def read_voc_labels(folder: Path) -> None:
+    from tenfold.data.images.multilabel import open_set
+
+    open_set("voc2012", folder)
+
+
+def coco_labels(folder: Path) -> None:
+    coco_file(folder)
+    (folder / "masks").mkdir()
+    mask(folder / "masks" / "a.png")
+
+
+def read_coco_labels(folder: Path) -> None:
+    from tenfold.data.images.multilabel import open_set, read_mask
+
+    for item in open_set("coco2014", folder).items:
+        read_mask(item)
+
+
+def cams(kind: str) -> Make:
+    """Activation maps of a peer, or ours."""
+
+    def make(folder: Path) -> None:
+        import torch
+
+        from tenfold.data.images import cam_files
+
+        maps = {0: rows(0, 3, 4).astype(np.float32), 2: rows(1, 3, 4).astype(np.float32)}
+        stacked = np.stack(list(maps.values()))
+        irn = {"keys": torch.tensor([0, 2]), "cam": torch.from_numpy(stacked)}
+        if kind == "ours":
+            cam_files.write(folder / "a.npz", maps, {"scales": [1, 2]})
+        else:
+            content: object = maps if kind == "psa" else irn
+            np.save(folder / "a.npy", np.array(content, dtype=object))
+
+    return make
+
+
+def read_cams(folder: Path) -> None:
+    from tenfold.data.images import cam_files
+
+    cam_files.read(only(folder), 3)
+    cam_files.read_setting(only(folder))
+
+
 def cifar(folder: Path) -> None:
     content = {
         "data": np.zeros((3, 3072), np.uint8), "fine_labels": [1, 2, 3], "filenames": [*"abc"],
@@ -574,6 +668,15 @@ def readers() -> dict[str, Reader]:
         "picture tiff": picture("a.tif", compression="tiff_lzw"),
         "picture bmp": picture("a.bmp"),
         "class folders": Reader(class_folders, read_class_folders),
+        "table of labels": Reader(tagged, read_tagged, "*.[cj]s*"),
+        "LabelMe": Reader(labelme, read_tagged, "*.json"),
+        "cls_labels": Reader(voc_labels, read_voc_labels, "*.npy"),
+        "VOC lists": Reader(voc_notes, read_voc_labels, "*/*/*.txt"),
+        "VOC notes": Reader(voc_notes, read_voc_labels, "Annotations/*"),
+        "COCO labels": Reader(coco_labels, read_coco_labels, "*.json"),
+        "maps of PSA": Reader(cams("psa"), read_cams),
+        "maps of IRN": Reader(cams("irn"), read_cams),
+        "maps of ours": Reader(cams("ours"), read_cams),
         "COCO": Reader(coco_file, read_coco, "*.json"),
         "YOLO": Reader(yolo, read_objects),
         "COCO, found": Reader(coco_file, read_objects, "*.json"),

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import options, walker_npz
 
 from tenfold import cli, systems
@@ -263,6 +264,29 @@ def test_nothing_raw_reaches_terminal_or_page(call: Call, tmp_path: Path) -> Non
     text = page.read_text()
     assert "owned" in text and "two\nlines" in text
     assert not any(c in text for c in "\x1b\x07\u202e")
+
+
+def test_a_line_break_in_a_name_does_not_break_the_line(call: Call, tmp_path: Path) -> None:
+    """In the name that is given, in one that is found, and in one line of a check."""
+    folder = tmp_path / "two\nlines"
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(folder / name / "a.png")
+    (folder / "a" / "b\nc.png").write_bytes(b"no picture")
+    assert_wrong(call("info", folder / "nowhere"))
+    assert_wrong(call("data", "check", "--path", folder / "nowhere"), "two\ufffdlines")
+    code, out, _ = call("data", "check", "folder", "--path", folder)
+    assert code == 1 and "b\ufffdc.png" in out and "3 files, 1 problem\n" in out
+    assert out.count("\n") == 2 + out.count("  note: "), out
+
+
+def test_an_error_of_the_system_names_the_file() -> None:
+    def read(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError) as wrong:
+        read(Path("/proc/self/mem"))
+    assert message(wrong.value) == "/proc/self/mem: Input/output error"
 
 
 def test_brackets_are_no_markup(

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tenfold.core.errors import BUG, exit_code, message, nearest, report_to_torchrun
+from tenfold.printable import shown
 
 from . import (
     compare,
@@ -138,12 +139,13 @@ def _once() -> Callable[..., None]:
 
     Python itself compares where in the source a warning comes from, which is of no use to a user.
     """
-    shown: set[str] = set()
+    said: set[str] = set()
 
     def show(message: Warning | str, *where: Any, **more: Any) -> None:
-        if str(message) not in shown:
-            shown.add(str(message))
-            say(f"tenfold: warning: {message}", file=sys.stderr)
+        text = shown(message) if isinstance(message, Warning) else message
+        if text not in said:
+            said.add(text)
+            say(f"tenfold: warning: {text}", file=sys.stderr)
 
     return show
 

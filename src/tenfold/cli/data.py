@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from tenfold.core.errors import nearest, require_file_or_folder
+from tenfold.printable import printable
 
 from .arguments import add_row, parse, positional, say, show, table_of
 
@@ -84,11 +85,13 @@ def _data_check(rest: list[str]) -> None:
                 require_file_or_folder(Path(given), "--path")
             found = checks.check(one, given, limit=limit)
             bad += len(found.problems)
-            say(f"{one}: {found.files} files, {len(found.problems)} problems")
+            count = len(found.problems)
+            said = f"{count} problem{'' if count == 1 else 's'}"
+            say(f"{one}: {found.files} file{'' if found.files == 1 else 's'}, {said}")
             for problem in found.problems:
-                say(f"  BAD {problem.file}: {problem.what}")
+                say(printable(f"  BAD {problem.file}: {problem.what}"))
             for note in found.notes:
-                say(f"  note: {note}")
+                say(printable(f"  note: {note}"))
         if bad:
             sys.exit(1)
 

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 
+from tenfold.printable import Lines
+
 from . import watchdog
 from .config import differences
 from .watchdog import watched
@@ -111,13 +113,12 @@ class World:
             if lines:
                 groups.setdefault("\n  ".join(lines), []).append(str(rank))
         if groups:
-            raise ValueError(
-                "\n".join(
-                    f"rank {', '.join(ranks)} differs from rank 0 in\n  {text}"
-                    for text, ranks in groups.items()
-                )
-                + "\nAll processes must be started with the same command and the same code."
-            )
+            said = [
+                f"rank {', '.join(ranks)} differs from rank 0 in\n  {text}"
+                for text, ranks in groups.items()
+            ]
+            said.append("All processes must be started with the same command and the same code.")
+            raise ValueError(Lines("\n".join(said)))
 
     def share(self, batch_size: int) -> slice:
         """The rows of a global batch that belong to this process; sizes must divide."""

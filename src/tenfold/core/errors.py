@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tenfold.extras import extra_of, install
-from tenfold.printable import printable
+from tenfold.printable import printable, shown
 
 BUG = 70
 HUNG = 75
@@ -63,14 +63,26 @@ def message(error: BaseException) -> str:
     error = _of_system(error) or error
     if isinstance(error, OSError) and error.errno is not None:
         named = isinstance(error.filename, (str, bytes, os.PathLike))  # or opened by its number
-        name = [os.fsdecode(error.filename)] if named else []
-        what = ": ".join([*name, error.strerror or errno.errorcode.get(error.errno, "error")])
+        name = printable(os.fsdecode(error.filename) if named else _place_of(error))
+        said = error.strerror or errno.errorcode.get(error.errno, "error")
+        what = f"{name}: {said}" if name else said
         return f"{what}; {ADVICE[error.errno]}" if error.errno in ADVICE else what
     if isinstance(error, ImportError) and "pip install" not in str(error):
         extra = extra_of(error.name or "")
         if extra:
             return f"this needs the package {error.name}: {install(extra)}"
-    return str(error) or type(error).__name__
+    return shown(error) or type(error).__name__
+
+
+def _place_of(error: OSError) -> str:
+    """The file that an error does not name: the innermost path in the calls that led to it."""
+    found = ""
+    at = error.__traceback__ if error.errno not in ADVICE else None
+    while at is not None:
+        paths = [value for value in at.tb_frame.f_locals.values() if isinstance(value, Path)]
+        found = str(paths[0]) if paths else found
+        at = at.tb_next
+    return found
 
 
 def _of_system(error: BaseException) -> OSError | None:

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from tenfold.printable import printable
+from tenfold.printable import Lines, printable
 
 from .errors import BUG, HUNG, LOST, exit_code, message, report_to_torchrun
 
@@ -53,7 +53,7 @@ class LostContact(RuntimeError):
     """Another process is gone, or failed first; the message names it."""
 
     def __init__(self, message: str, code: int = LOST) -> None:
-        super().__init__(message)
+        super().__init__(Lines(message))
         self.exit_code = code
 
 

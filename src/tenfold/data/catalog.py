@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from tenfold.printable import Lines
+
 from .dataset import DataSet, Download
 from .sets import SETS
 
@@ -121,12 +123,13 @@ def find_or_explain(name: str, path: str | Path = "") -> Path:
         return found
     folder = root()
     looked = f"${VARIABLE} is not set" if folder is None else f"{folder / name} does not exist"
-    raise FileNotFoundError(
+    said = Lines(
         f"data set {name!r} was not found: {looked}.\n"
         f"To get it: {_obtain(SETS[name])}.\n"
         f"Expected there: {SETS[name].layout}.\n"
         f"Then set ${VARIABLE} to the folder above it, or give its path."
     )
+    raise FileNotFoundError(said)
 
 
 def table() -> list[Row]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from tenfold.core import checkpoint
 from tenfold.core.capabilities import Converts
 from tenfold.core.errors import require_file_or_folder
+from tenfold.printable import Lines
 from tenfold.weights.keymap import Converted, KeyMap, Rule
 
 from .weights import AnySystem, weights_of
@@ -35,7 +36,7 @@ def start_from(system: AnySystem, name: str) -> None:
     fitted.ignored += account.ignored
     fitted.unused += account.unused
     if not fitted.is_complete:
-        said = (
+        said = Lines(
             f"{source} does not fit this configuration (--config takes over that of a run; "
             f"--allow-missing starts anew what does not fit):\n{fitted.report()}"
         )

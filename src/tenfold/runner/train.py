@@ -15,6 +15,7 @@ import torch
 from tenfold.core import checkpoint, dist, lock, log, loop, run_folder
 from tenfold.core.config import to_json
 from tenfold.core.diagnose import NonFinite, require_finite_metrics
+from tenfold.printable import Lines
 from tenfold.report.card import card_info, write_model_card
 from tenfold.report.html import write_run_page
 from tenfold.report.results import read_result
@@ -55,9 +56,11 @@ def _refuse_other_runs(
     changed = without_more_steps(folder, saved, changed, cfg)
     if changed:
         raise ValueError(
-            f"{folder} holds a run with another configuration:\n  "
-            + "\n  ".join(changed)
-            + "\nUse another --run.folder, or --run.fresh to start over."
+            Lines(
+                f"{folder} holds a run with another configuration:\n  "
+                + "\n  ".join(changed)
+                + "\nUse another --run.folder, or --run.fresh to start over."
+            )
         )
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from tenfold.printable import Lines
+
 Transform = Callable[[Tensor], Tensor]
 
 
@@ -71,7 +73,7 @@ class Converted:
     def require_complete(self) -> dict[str, Tensor]:
         """The state, or a ValueError that lists every key that did not fit."""
         if not self.is_complete:
-            raise ValueError(f"the checkpoint does not fit this model:\n{self.report()}")
+            raise ValueError(Lines(f"the checkpoint does not fit this model:\n{self.report()}"))
         return self.state
 
 

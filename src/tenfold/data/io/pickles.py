@@ -20,6 +20,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.lib import format as npy
 
+from .npz import BROKEN
+
 MAX_BYTES = 2**29
 """Largest file that is read."""
 HEADER = 2**12
@@ -55,8 +57,9 @@ def load_npy(path: Path, tensors: bool = False) -> Any:
         version = npy.read_magic(stream)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, is_fortran, dtype = read(stream, max_header_size=HEADER)
-    except (*_DAMAGE, SyntaxError) as error:
-        raise ValueError(f"{path} is no npy file, or its head is damaged: {error}.") from error
+    except BROKEN as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} is no npy file, or its head is damaged: {reason}.") from error
     rest = content[stream.tell() :]
     if not dtype.hasobject:
         if dtype.kind not in "biuf" or math.prod(shape) * dtype.itemsize != len(rest):

@@ -71,8 +71,12 @@ class Problems:
         self.result = CheckResult()
 
     def problem(self, file: Path | str, what: str) -> None:
-        """Record one problem of one file."""
-        self.result.problems.append(Problem(self.name(file), what))
+        """Record one problem of one file, which is not said again where the text begins with it."""
+        name = self.name(file)
+        what = what.replace(f"{self.folder}/", "")
+        for said in (str(file), name):
+            what = what.removeprefix(f"{said}: ").removeprefix(f"{said} ")
+        self.result.problems.append(Problem(name, what))
 
     def note(self, text: str) -> None:
         """Record something that is not a fault."""

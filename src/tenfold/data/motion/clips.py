@@ -192,7 +192,7 @@ def read_table(path: Path, columns: int) -> Float[np.ndarray, "frames columns"]:
             cut = " The file seems cut off: copy it again." if number == len(lines) > 1 else ""
             raise ValueError(
                 f"{path} line {number} has {line.count(',') + 1} values, expected {columns} (3 "
-                f"translations and {columns // 3 - 1} joints).{cut or ' Check the data set.'}"
+                f"translations and {columns // 3 - 1} joints).{cut or ' Check the file.'}"
             )
     try:
         table = np.array(",".join(lines).split(","), dtype=np.float64)
@@ -217,7 +217,7 @@ def check_table(
     if table.ndim != 2 or table.shape[1] != columns or table.dtype.kind != "f":
         raise ValueError(
             f"{source} holds a {table.dtype} array of shape {table.shape}, expected floats of "
-            f"shape (frames, {columns}). Check that it belongs to this data set."
+            f"shape (frames, {columns}). Check that it is of this skeleton."
         )
     bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
     if len(bad):

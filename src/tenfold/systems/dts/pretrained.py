@@ -11,6 +11,7 @@ from torch import Tensor
 from tenfold.core import checkpoint
 from tenfold.core.errors import require_file_or_folder
 from tenfold.data.images.class_maps import CITYSCAPES_NAMES
+from tenfold.printable import Lines
 from tenfold.weights.containers import find_weights, is_run
 from tenfold.weights.keymap import Converted, KeyMap, Rule
 
@@ -126,7 +127,7 @@ def _shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 def _take(network: Network, account: Converted, cfg: Config) -> None:
     if not account.is_complete:
-        said = (
+        said = Lines(
             f"{cfg.start} does not fit this configuration (--config takes over that of a run; "
             f"--allow-missing starts anew what does not fit):\n{account.report()}"
         )

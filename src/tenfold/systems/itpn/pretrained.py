@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tenfold.core import checkpoint
 from tenfold.core.config import from_json
 from tenfold.nn.hivit import HiViT
+from tenfold.printable import Lines
 from tenfold.weights import hivit as weights
 from tenfold.weights.containers import is_run, read_checkpoint
 from tenfold.weights.hivit import ASIDE, is_neck
@@ -148,10 +149,11 @@ def begin(
         try:
             account.require_complete()
         except ValueError as error:
-            raise ValueError(
+            said = Lines(
                 f"{source} does not fit; set model.fpn_depth and the like as it has them, or "
                 f"--allow-missing. {error}"
-            ) from None
+            )
+            raise ValueError(said) from None
     found = {names[key]: value for key, value in account.state.items()}
     backbone.load_state_dict(found, strict=False)
     return account

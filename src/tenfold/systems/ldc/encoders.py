@@ -16,6 +16,7 @@ from tenfold.data.images.fscil import IMAGENET
 from tenfold.nn.hivit import HiViT, Shape
 from tenfold.nn.resnet import ResNet
 from tenfold.nn.vit import Vit, VitShape
+from tenfold.printable import Lines
 from tenfold.weights.containers import find_weights, is_run, read_checkpoint
 from tenfold.weights.dinov2 import (
     HEAD_CHANNELS,
@@ -163,7 +164,7 @@ def state_of(path: Path, kind: str, target: dict[str, Tensor]) -> dict[str, Tens
     try:
         state = convert_dinov2(read_checkpoint(file), shapes).require_complete()
     except ValueError as error:
-        raise ValueError(f"encoder {file}, {kind}: {error}") from error
+        raise ValueError(Lines(f"encoder {file}, {kind}: {error}")) from error
     return {f"body.{key}": value for key, value in state.items()}
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from tenfold.data.weather.grid import Grid
 from tenfold.data.weather.statistics import Statistics
 from tenfold.extras import install
+from tenfold.printable import Lines
 
 from ..config import Model
 from .reader import OfficialWeights, read_onnx
@@ -133,7 +134,7 @@ def _require_complete(weights: OfficialWeights) -> None:
     try:
         weights.account.require_complete()
     except ValueError as error:
-        raise ValueError(f"{weights.path}: {error}") from error
+        raise ValueError(Lines(f"{weights.path}: {error}")) from error
 
 
 def _differences(a: Sizes, b: Sizes) -> str:
