@@ -59,6 +59,16 @@ def test_a_reduced_grid_is_near(scene) -> None:
     assert (found.argmax(0) == exact.argmax(0)).double().mean() > 0.98
 
 
+def test_pixels_unlike_every_cell_keep_what_they_were_given() -> None:
+    """Stripes, whose cells are grey: no cell of the reduced grid has a pixel's colour."""
+    image = (255 * (torch.arange(40) % 2)).byte()[None, :, None].expand(40, 40, 3)
+    guess = torch.full((2, 40, 40), 0.2)
+    guess[1] = 0.8
+    found = crf.dense_crf(image, guess, replace(crf.PSA, max_pixels=16))
+    torch.testing.assert_close(found.sum(0), torch.ones(40, 40))
+    assert bool((found.argmax(0) == 1).all())
+
+
 def test_several_energies_are_each_alone(scene) -> None:
     image, guess = scene
     energies = torch.stack([-guess.log(), -guess.flip(0).log()])

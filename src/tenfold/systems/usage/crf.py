@@ -292,9 +292,12 @@ class Kernel:
 def across(pixels: Boxes, cells: Boxes, values: Float[Tensor, "row cell"]) -> Values:
     """Sums of the cells' values for every pixel, weighted; in the pixels' and cells' own order."""
     ordered = values[:, cells.order]
-    sums = values.new_empty(len(values), len(pixels.order))
+    sums = values.new_zeros(len(values), len(pixels.order))
     for box, (start, end) in enumerate(pixels.spans):
-        columns = cells.columns(pixels.near(box, cells))
+        near = pixels.near(box, cells)
+        if not near:  # pixels of a colour that no cell's mean has
+            continue
+        columns = cells.columns(near)
         weights = weights_between(pixels.points[start:end], cells.points[columns])
         sums[:, pixels.order[start:end]] = ordered[:, columns] @ weights.T
     return sums
