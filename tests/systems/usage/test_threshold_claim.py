@@ -34,7 +34,8 @@ def test_rows_of_a_set_and_their_tables(script: ModuleType, tmp_path: Path) -> N
     model = replace(DEMO.model, width=8, frozen_stages=-1)
     pictures = replace(DEMO.data, crop=32, generated=(8, 2), holdout=0.3, batch_size=4)
     seeds = replace(DEMO.seeds, size=32)
-    cfg = Usage.complete(replace(DEMO, model=model, data=pictures, seeds=seeds, steps=2))
+    parts = replace(DEMO, model=model, data=pictures, seeds=seeds, steps=2, allow_missing=True)
+    cfg = Usage.complete(parts)
     rows, advice = script.of_set(cfg, [0])
     assert len(rows) == len(script.TAUS) * 5 + 2 and len(advice) == 1
     assert all(row.lost >= 0 for row in rows)
