@@ -87,7 +87,8 @@ def compare(
                 criterion.add(one)
     curve = sweep.curve()
     choices: list[Choice] = [threshold.swept(curve), threshold.fixed(FIXED)]
-    choices += [criterion.choice() for criterion in criteria.values()]
+    found = [criterion.choice() for criterion in criteria.values()]
+    choices += [choice for choice in found if choice is not None]
     rows = [
         Row(
             where,

@@ -19,6 +19,7 @@ from tenfold.systems.usage.backbones import Model
 from tenfold.systems.usage.kept import build_kept
 from tenfold.systems.usage.loss import generation_loss
 from tenfold.systems.usage.model import UNSET
+from tenfold.systems.usage.recipes import DEMO
 from tenfold.systems.usage.system import Usage
 from tenfold.systems.usage.training import SeedTraining, contrast
 
@@ -172,3 +173,9 @@ def test_a_frozen_backbone_is_computed_once(
         network.body.conv1.weight.add_(0.1)
     assert (network(images).maps - first).abs().max() > 1e-3
     assert len(list((tmp_path / "features").iterdir())) == 4
+
+
+def test_a_frozen_backbone_of_random_weights_is_refused() -> None:
+    cfg = Usage.complete(replace(DEMO, model=replace(DEMO.model, frozen_stages=-1)))
+    with pytest.raises(ValueError, match="learns nothing: give --start FILE"):
+        next(Usage(cfg).stages())

@@ -84,7 +84,7 @@ BY_DUSK = (SOURCE, DACS, LONG, CROSS)
 SETTING = (
     "Every row but those of source only starts from what source only of the same seed (and "
     "encoder) has learned. DTS trains two students a step, so that DACS with twice the steps and "
-    "two of DACS cost as much."
+    "two of DACS cost as much. Times are of a machine with other work."
 )
 PROTOCOL = (
     f"Measured over all pixels of the labels (320 x 240); the networks see images at "

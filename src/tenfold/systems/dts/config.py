@@ -136,6 +136,9 @@ class Data:
     target_labels: int = 0
     """Labelled target images that join the supervised loss, spread evenly over the set, as
     neighbours in a film are alike; 0 is none (ours)."""
+    target_list: str = ""
+    """Text file that names the labelled target images which join, one a line (`a/b.png`, `b.png` or
+    `b`), in place of `target_labels`."""
     batch_size: int = 2
     """Source images of one optimiser step, and as many target images, over all processes."""
     source_size: tuple[int, int] = (720, 1280)
@@ -174,6 +177,11 @@ class Data:
         require(self, "data.", "[0, inf)", "rare_temperature", "rare_pixels", "rare_share")
         require(self, "data.", "[0, inf)", "border")
         require(self, "data.", "(0, 1]", "most")
+        if self.target_labels and self.target_list:
+            raise ValueError(
+                f"data.target_labels is {self.target_labels} and data.target_list is "
+                f"{self.target_list}; give one of them"
+            )
         require(self, "data.", "(0, 0.9)", "test_share")
         top, bottom, left, right = self.border
         if self.border_of == "crop" and (

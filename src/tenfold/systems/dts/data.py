@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from tenfold.data.images.rare_classes import RareClasses, rare_classes, source_c
 from tenfold.data.images.segmentation import Segmented
 from tenfold.generated import streets as rendered
 
+from . import few_labels
 from .config import Config, Data, SetName
 from .loss import IGNORED, border
 
@@ -267,25 +268,13 @@ class Batches:
     def __init__(self, cfg: Config) -> None:
         self.cfg, data = cfg, cfg.data
         self.source = labelled(data, "source", "train")
-        self.few = self._few()
+        self.few = few_labels.of_target(data, partial(labelled, data, "target", "train"))
         self.rare: RareClasses | None = None
         if data.rare_temperature and cfg.host.name != "dacs":
             self.rare = rare_classes(source_pixels(data), data.rare_temperature, data.rare_pixels)
         self.targets = Pictures() if cfg.method == "source" else target_pictures(data)
         self._sides: dict[str, Epochs] = {}
         self._kept = Kept()
-
-    def _few(self) -> Segmented | None:
-        """The labelled target images that join the supervised loss, spread over the set."""
-        count = self.cfg.data.target_labels
-        if not count:
-            return None
-        found = labelled(self.cfg.data, "target", "train")
-        if count > len(found):
-            raise ValueError(
-                f"data.target_labels is {count}, but the target has {len(found)} labelled images"
-            )
-        return found.at([place * len(found) // count for place in range(count)])
 
     def _places(self) -> list[int]:
         size = self.cfg.data.batch_size

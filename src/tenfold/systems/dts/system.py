@@ -67,7 +67,9 @@ class Dts(System[Config]):
         "Segmentation of images of which none is labelled, from a labelled set of another look. "
         "Rare classes are often lost; not for driving, nor for decisions about people."
     )
-    paths: ClassVar[tuple[str, ...]] = ("data.source_path", "data.target_path", "start")
+    paths: ClassVar[tuple[str, ...]] = (
+        "data.source_path", "data.target_path", "data.target_list", "start",
+    )  # fmt: skip
     starts_itself = True
     options: ClassVar[PredictOptions] = PredictOptions()
     model: Networks
@@ -181,12 +183,12 @@ class Dts(System[Config]):
         """Protocol and departures."""
         cfg = self.cfg
         if cfg.method == "source":
-            few = f", {cfg.data.target_labels} of them of the target" * bool(cfg.data.target_labels)
+            few = f", {_few(cfg)} of them of the target" if _few(cfg) else ""
             return [f"source only: labelled images{few}, no adaptation"]
         lines = [
             f"host {cfg.host.name}; labels of the target's training images are not looked at"
-            if not cfg.data.target_labels
-            else f"host {cfg.host.name}; {cfg.data.target_labels} labelled target images join in"
+            if not _few(cfg)
+            else f"host {cfg.host.name}; {_few(cfg)} labelled target images join in"
         ]
         if cfg.method == "dts":
             share = 100 * target_share(cfg.groups.recipe)
@@ -253,6 +255,13 @@ class Deployed(nn.Module):
         if len(found) == 1:
             return found[0]
         return torch.stack([logits.softmax(1) for logits in found]).mean(0).log()
+
+
+def _few(cfg: Config) -> str:
+    """Labelled target images in words; empty for none."""
+    if cfg.data.target_list:
+        return f"those of {Path(cfg.data.target_list).name}"
+    return str(cfg.data.target_labels or "")
 
 
 def _fitted(optim: Optim, steps: int) -> Optim:

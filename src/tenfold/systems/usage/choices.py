@@ -36,7 +36,14 @@ def _chosen(pipeline: Pipeline) -> float:
         return threshold.swept(pipeline.sweep("train").curve()).threshold
     if own.how == "validation":
         return threshold.validation(pipeline.sweep("validation").curve()).threshold
-    return criteria(pipeline, [own.how])[own.how].threshold
+    found = criteria(pipeline, [own.how])
+    if own.how not in found:
+        raise ValueError(
+            f"threshold.how is {own.how}, which tells nothing of these seeds: maps are empty, "
+            "or the classifier does not tell pictures from plain colours. Train longer, or take "
+            "--threshold.how fixed with --start RUN"
+        )
+    return found[own.how].threshold
 
 
 def criteria(pipeline: Pipeline, names: Sequence[Criterion]) -> dict[str, Choice]:

@@ -61,6 +61,13 @@ def begin(networks: Networks, cfg: Config) -> str:
         ValueError: They do not fit; every key is listed. With `allow_missing` that is a warning.
     """
     if not cfg.start:
+        if cfg.model.frozen_stages < 0 and cfg.is_seed_trained and not cfg.allow_missing:
+            raise ValueError(
+                f"model.frozen_stages is -1, but no weights of {cfg.model.name} are given to start "
+                "from, and a frozen backbone of random ones learns nothing: give --start FILE "
+                "(weights of ImageNet, or a run), or train a network from scratch (--model.name "
+                "resnet18 --model.frozen-stages 0); --allow-missing does it all the same"
+            )
         return ""
     source = Path(cfg.start)
     if is_run(source):

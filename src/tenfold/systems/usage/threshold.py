@@ -84,8 +84,8 @@ class Criterion(Protocol):
     def add(self, seeds: Seeds) -> None:
         """Look at a picture."""
 
-    def choice(self) -> Choice:
-        """Give the threshold that fits the pictures seen best."""
+    def choice(self) -> Choice | None:
+        """Give the threshold that fits the pictures seen best; None where none tells anything."""
 
 
 def _highest(name: str, curve: Sequence[float]) -> Choice:
@@ -124,7 +124,7 @@ class Activation:
         self.means.append(mean)
         self.curve += value / mean - area
 
-    def choice(self) -> Choice:
+    def choice(self) -> Choice | None:
         """The mean over pictures; the curve's own peak is near it."""
         return _of_levels("activation", self.means, self.curve)
 
@@ -148,14 +148,14 @@ class Otsu:
             self.found.append((int(between.argmax()) + 1) / LEVELS)
             self.curve += between / between.max().clamp(min=1e-12)
 
-    def choice(self) -> Choice:
+    def choice(self) -> Choice | None:
         """The mean over pictures and classes."""
         return _of_levels("otsu", self.found, self.curve)
 
 
-def _of_levels(name: str, found: list[float], curve: Tensor) -> Choice:
+def _of_levels(name: str, found: list[float], curve: Tensor) -> Choice | None:
     if not found:
-        raise ValueError(f"threshold {name}: no picture with an active class was seen")
+        return None
     borders = tuple(i / LEVELS for i in range(1, LEVELS))
     scores = tuple((curve / len(found)).tolist())
     return Choice(name, statistics.fmean(found), "pictures", borders, scores)
@@ -266,12 +266,10 @@ class Confidence:
         self.kept.append(shares)
         self.gains.append(shares - torch.stack([one.double().mean() for one in shown]))
 
-    def choice(self) -> Choice:
-        """The threshold with the highest median."""
+    def choice(self) -> Choice | None:
+        """The threshold with the highest median; None if no picture scores above its colour."""
         if not self.gains:
-            raise ValueError(
-                "threshold confidence: the classifier scores no picture above its mean colour"
-            )
+            return None
         return _highest("confidence", torch.stack(self.gains).median(0).values.tolist())
 
 
@@ -286,7 +284,7 @@ CRITERIA: Mapping[str, type[Criterion]] = {
 
 
 def choose(names: str | Sequence[str], pictures: Iterable[Seeds]) -> dict[str, Choice]:
-    """Choices of some criteria over the same pictures, each seen once."""
+    """Choices of some criteria over the same pictures, each seen once, of those that have one."""
     names = [names] if isinstance(names, str) else list(names)
     unknown = [name for name in names if name not in CRITERIA]
     if unknown:
@@ -295,7 +293,8 @@ def choose(names: str | Sequence[str], pictures: Iterable[Seeds]) -> dict[str, C
     for seeds in pictures:
         for criterion in criteria.values():
             criterion.add(seeds)
-    return {name: criterion.choice() for name, criterion in criteria.items()}
+    found = {name: criterion.choice() for name, criterion in criteria.items()}
+    return {name: choice for name, choice in found.items() if choice is not None}
 
 
 def fixed(threshold: float) -> Choice:
