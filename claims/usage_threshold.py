@@ -317,7 +317,8 @@ def summary(rows: Sequence[Row]) -> list[str]:
         line = [choice]
         for name in SETS:
             lost = [r.lost for r in rows if r.name == choice and r.where.startswith(f"{name},")]
-            line.append(f"{sum(lost) / len(lost):.1f} (most {max(lost):.1f})")
+            shown = f"{sum(lost) / len(lost):.1f} (most {max(lost):.1f})" if lost else "none"
+            line.append(shown)
         cells.append(line)
     return md_table(["choice", *SETS], cells)
 
@@ -327,18 +328,20 @@ def verdict(rows: Sequence[Row]) -> list[str]:
     first, *others = SETS
     mean: dict[str, dict[str, float]] = {}
     for name in threshold.CRITERIA:
-        mean[name] = {}
-        for one in SETS:
-            lost = [r.lost for r in rows if r.name == name and r.where.startswith(f"{one},")]
-            mean[name][one] = sum(lost) / len(lost)
+        lost = {
+            one: [r.lost for r in rows if r.name == name and r.where.startswith(f"{one},")]
+            for one in SETS
+        }
+        if all(lost.values()):
+            mean[name] = {one: sum(values) / len(values) for one, values in lost.items()}
     chosen = min(mean, key=lambda name: mean[name][first])
     lines = [
         f"Goal: a criterion chosen on {first} stays within 1.0 points on the other set, too. Least "
         f"lost there: `{chosen}`, {mean[chosen][first]:.1f}."
     ]
     for other in others:
-        lost = mean[chosen][other]
-        lines.append(f"On {other} it lost {lost:.1f}: **{'met' if lost <= 1 else 'not met'}**.")
+        points = mean[chosen][other]
+        lines.append(f"On {other} it lost {points:.1f}: **{'met' if points <= 1 else 'not met'}**.")
     within = [name for name in mean if max(mean[name].values()) <= 1]
     lines.append(
         f"Within 1.0 on all sets, as seen afterwards: {', '.join(within) or 'none'} (on as many "
