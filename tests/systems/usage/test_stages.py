@@ -132,7 +132,7 @@ def test_masks_that_do_not_fit_are_named(run: tuple[Path, Usage], tmp_path: Path
 def test_a_walk_has_a_stage_of_its_own(walk: str, tmp_path: Path) -> None:
     """Sure labels are files, its network learns, and masks follow from what it learned."""
     words = ["--refine.walk", walk, "--refine.steps", "2", "--refine.batch-size", "2"]
-    words += ["--data.generated", "5", "2", "--segment.steps", "1"]
+    words += ["--data.generated", "8", "2", "--segment.steps", "1"]
     words += ["--refine.crop", "64", "--refine.view", "whole", "--refine.log2-steps", "2"]
     words += ["--refine-optim.lr", "0.01"]
     system = trained(tmp_path, *words)
