@@ -133,9 +133,13 @@ def results(name: str) -> list[str]:
 def setting(found: dict[str, Any]) -> str:
     """Data, budget and seeds of a claim's runs, in few words."""
     data, budget = found["data"], found["budget"].split(",")[0].removesuffix(" each")
-    if budget.startswith("steps of each"):  # "steps of each (A: 940, B: 880), same ..."
-        steps = sorted(int(n) for n in re.findall(r": (\d+)[,)]", found["budget"]))
+    # "steps of each (A: 940, B: 880 after the 940 of A), same ..."
+    if budget.startswith("steps of each"):
+        each = re.findall(r": (\d+)( after the|[,)])", found["budget"])
+        steps = sorted(int(number) for number, _ in each)
         budget = f"{steps[0]} to {steps[-1]} steps"
+        if any("after" in then for _, then in each):
+            budget += ", most after those of a run that they share"
     seeds = found["claims"][0]["verdict"]["seeds"]
     return f"Data: {data['name']} (**{data['kind']}**). Each run: {budget}; {seeds} seeds."
 
