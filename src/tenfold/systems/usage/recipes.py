@@ -37,10 +37,12 @@ SMALL = Config(
     loss=Loss(tau_pos=0.1, tau_neg=0.1, ema=0.99),
     seeds=Seeds(size=256, scales=(1.0,)),
     threshold=Threshold(
-        how="activation", compare=("activation", "otsu", "edges", "stability", "confidence")
+        how="activation",
+        compare=("activation", "otsu", "edges", "stability", "confidence"),
+        pictures=40,
     ),
-    refine=Refine(walk="none", crf=True, crf_pixels=4096),
-    segment=Segment(view="whole", crop=256, batch_size=16, steps=300),
+    refine=Refine(walk="none", crf=True, crf_pixels=1024),
+    segment=Segment(head="segformer", view="whole", crop=256, batch_size=16, steps=300),
     steps=270,
     optim=Optim(name="adam", lr=1e-3),
     segment_optim=Optim(name="adam", lr=1e-3, schedule="linear"),
@@ -48,7 +50,7 @@ SMALL = Config(
     loop=Loop(log_every=20),
 )  # fmt: skip
 """A frozen backbone, whose features are kept: start it from ImageNet's weights of
-EfficientNet-Lite0 (--start FILE). Ten minutes of one core."""
+EfficientNet-Lite0 (--start FILE). Ten minutes of one core, by its parts."""
 DEMO = replace(
     SMALL,
     model=Model(
@@ -59,7 +61,9 @@ DEMO = replace(
     seeds=replace(SMALL.seeds, size=64),
     threshold=Threshold(how="activation"),
     refine=replace(SMALL.refine, crf=False),
-    segment=replace(SMALL.segment, encoder="resnet18", width=16, crop=64, steps=60),
+    segment=replace(
+        SMALL.segment, encoder="resnet18", head="deeplab", width=16, crop=64, steps=60
+    ),
     steps=120,
     optim=Optim(lr=3e-3, schedule="cosine", warmup=10),
     segment_optim=Optim(lr=3e-3, schedule="cosine", warmup=10),
