@@ -74,6 +74,8 @@ def measure(
     # of the runs, which may be older than this table
     environment = checkpoint.read_json(_folder(runs, first, seed) / "environment.json")
     every = [one["notes"] for one in done.values()]
+    # a committed table holds no path of one machine: the setting says what runs start from
+    places = [arm.config.start for arm in arms.values() if arm.config.start]
     results = {
         "claims": [_judged(c) for c in claims],
         "methods": methods,
@@ -85,7 +87,12 @@ def measure(
         "labels": told["labels"],
         "budget": budget({arm: methods[arm] for arm in arms}),
         "notes": [
-            *[note for note in every[0] if all(note in notes for notes in every)],
+            *[
+                note
+                for note in every[0]
+                if all(note in notes for notes in every)
+                and not any(place in note for place in places)
+            ],
             *dict.fromkeys(c.setting for c in claims if c.setting),
         ],
     }
