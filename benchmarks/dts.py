@@ -32,9 +32,9 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent))
+from rates import products, quartiles, square_product  # noqa: E402
 from straightforward_dts import PlainHost, PlainNetwork  # noqa: E402
 
 from tenfold.core import dist, log, optim  # noqa: E402
@@ -189,34 +189,6 @@ def plain(cfg: Config, made: Networks, half: bool) -> Step:
     return step
 
 
-def quartiles(values: list[float]) -> list[float]:
-    return [round(q, 4) for q in statistics.quantiles(values, n=4)]
-
-
-def products(step: Step) -> tuple[float, float, float]:
-    """Share of a step's time in products and convolutions, their rate in FLOP/s, and their FLOP."""
-    with FlopCounterMode(display=False) as counted:
-        step()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
-        step()
-    work = {str(op): flops for op, flops in counted.get_flop_counts()["Global"].items()}
-    flops = sum(work.get(name, 0) for name in PRODUCTS.values())
-    times = {row.key: row.self_cpu_time_total for row in seen.key_averages()}
-    spent = sum(times.get(name, 0.0) for name in PRODUCTS)
-    return spent / sum(times.values()), flops / (1e-6 * spent), flops
-
-
-def square_product(half: bool, side: int = 2048) -> float:
-    """FLOP/s of one large product, which is about what the core can do."""
-    a, b = torch.randn(2, side, side, dtype=torch.bfloat16 if half else torch.float32)
-    best = float("inf")
-    for _ in range(7):
-        start = time.perf_counter()
-        a @ b
-        best = min(best, time.perf_counter() - start)
-    return 2 * side**3 / best
-
-
 def timing(case: str, kind: str, rounds: int) -> dict[str, Any]:
     """Both sides in turns; the ratio is of steps next to each other."""
     keep_freed_memory()
@@ -237,8 +209,8 @@ def timing(case: str, kind: str, rounds: int) -> dict[str, Any]:
                  for key, value in found["straightforward"].items()]  # fmt: skip
         worst = max(worst, *apart)
     assert half or worst < 1e-4, worst
-    share, rate, flops = products(sides["ours"])
-    square = square_product(half)
+    share, rate, flops = products(sides["ours"], PRODUCTS, PRODUCTS.values())
+    square = square_product(torch.bfloat16 if half else torch.float32)
     a, b = seconds["straightforward"], seconds["ours"]
     return {
         "what": f"{case}, {kind}",

@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import re
-import statistics
 import subprocess
 import sys
 import time
@@ -28,9 +27,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent))
+from rates import products, quartiles, square_product  # noqa: E402
 from straightforward_itpn import PlainPretraining  # noqa: E402
 
 from tenfold.core import dist, log  # noqa: E402
@@ -42,6 +41,7 @@ from tenfold.systems.itpn.official import official_keys  # noqa: E402
 RESULTS = Path(__file__).parent / "results"
 BATCH, MANY, SIZE = 4, 32, 224
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
+COUNTED = tuple(name.replace("aten::", "aten.") for name in PRODUCTS)
 BASE = Shape(fpn_dim=256, fpn_depth=2)
 COMPARES = (
     "in one process, same weights, pictures and masks, equal loss and gradients; float32 against "
@@ -141,34 +141,6 @@ def peak(side: str, kind: str, batch: int) -> None:
     print(1024 * int(found[1]))
 
 
-def quartiles(values: list[float]) -> list[float]:
-    return [round(q, 5) for q in statistics.quantiles(values, n=4)]
-
-
-def products(step: Callable[[], None]) -> tuple[float, float]:
-    """Share of a step's time that goes into matrix products, and their rate in FLOP/s."""
-    with FlopCounterMode(display=False) as counted:
-        step()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
-        step()
-    work = {str(op): flops for op, flops in counted.get_flop_counts()["Global"].items()}
-    flops = sum(work.get(name.replace("aten::", "aten."), 0) for name in PRODUCTS)
-    times = {row.key: row.self_cpu_time_total for row in seen.key_averages()}
-    spent = sum(times.get(name, 0.0) for name in PRODUCTS)
-    return spent / sum(times.values()), flops / (1e-6 * spent)
-
-
-def square_product(half: bool, side: int = 2048) -> float:
-    """FLOP/s of one large product, which is about what the core can do."""
-    a, b = torch.randn(2, side, side, dtype=torch.bfloat16 if half else torch.float32)
-    best = float("inf")
-    for _ in range(7):
-        start = time.perf_counter()
-        a @ b
-        best = min(best, time.perf_counter() - start)
-    return 2 * side**3 / best
-
-
 def measured(rounds: int) -> list[dict[str, Any]]:
     """Every side in turns; the ratio is of runs next to each other."""
     own = ours()
@@ -186,7 +158,7 @@ def measured(rounds: int) -> list[dict[str, Any]]:
             seconds[name].append(time.perf_counter() - start)
     found = []
     for kind, half in KINDS.items():
-        share, rate = products(sides[f"ours, {kind}"])
+        share, rate, _ = products(sides[f"ours, {kind}"], PRODUCTS, COUNTED)
         a, b = seconds[f"plain, {kind}"], seconds[f"ours, {kind}"]
         found.append({
             "what": f"a training step of iTPN-B, batch {BATCH}, {kind}",
@@ -195,7 +167,9 @@ def measured(rounds: int) -> list[dict[str, Any]]:
             "share of matrix products": round(share, 3),
             "highest ratio possible": round(quartiles(a)[1] / (quartiles(b)[1] * share), 2),
             "FLOP/s of matrix products": round(rate),
-            "FLOP/s of a square product": round(square_product(half)),
+            "FLOP/s of a square product": round(
+                square_product(torch.bfloat16 if half else torch.float32)
+            ),
             "rounds": rounds,
         })  # fmt: skip
     return found

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rates import quartiles
 from torch.nn import functional
 
 from tenfold.core import dist, log
@@ -210,12 +210,6 @@ def measured(what: str, sides: Sides, rounds: int, repeats: int) -> dict[str, An
     }
     each = {name: quartiles(values) for name, values in seconds.items()}
     return {"what": what, "seconds": each, "ratio": ratio, "rounds": rounds}
-
-
-def quartiles(values: list[float]) -> list[float]:
-    return (
-        [round(q, 6) for q in statistics.quantiles(values, n=4)] if len(values) > 1 else values * 3
-    )
 
 
 def accuracy(epochs: int, seeds: int) -> dict[str, list[float]]:

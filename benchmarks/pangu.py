@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rates import quartiles  # noqa: E402
 from straightforward_pangu import Straightforward
 from torch.profiler import ProfilerActivity, profile
 
@@ -193,10 +194,6 @@ def seconds(function: Callable[[], object]) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
-
-
-def quartiles(values: list[float]) -> list[float]:
-    return [round(q, 6) for q in statistics.quantiles(values, n=4)]
 
 
 def compare(what: str, sides: Sides, rounds: int, goal: float | None) -> Timing:

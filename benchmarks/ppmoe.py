@@ -22,7 +22,6 @@ import functools
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -35,6 +34,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from rates import quartiles  # noqa: E402
 from straightforward_ppmoe import Straightforward, converted
 
 from tenfold.core.dist import World
@@ -82,10 +82,6 @@ PLANNED: tuple[tuple[str, Kind, dict[str, Any], int, int], ...] = (
 """Name, method, layout, sequences of a replica's micro-batch, micro-batches: 2048 tokens a step."""
 LIMIT_S = 400.0
 """Longest time for the processes of one world size."""
-
-
-def quartiles(values: list[float]) -> list[float]:
-    return [round(q, 6) for q in statistics.quantiles(values, n=4)]
 
 
 def keep_freed_memory() -> bool:

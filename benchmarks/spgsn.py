@@ -28,6 +28,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from rates import quartiles  # noqa: E402
 from straightforward_spgsn import Straightforward
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -224,10 +225,6 @@ def effort(function: Callable[[], object]) -> tuple[float, int]:
     calls = [e for e in record.events() if e.name.startswith("aten::") and e.cpu_children == []]
     calls = [e for e in calls if e.name.removeprefix("aten::") not in views]
     return counter.get_total_flops() / 1e9, len(calls)
-
-
-def quartiles(values: list[float]) -> list[float]:
-    return [round(q, 6) for q in statistics.quantiles(values, n=4)]
 
 
 def compare(what: str, sides: Sides, rounds: int, repeats: int) -> Timing:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -27,9 +26,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent))
+from rates import products, quartiles, square_product  # noqa: E402
 from straightforward_usage import plain_maps  # noqa: E402
 
 from tenfold.core import dist, log  # noqa: E402
@@ -103,34 +102,6 @@ def sides(
     return found
 
 
-def quartiles(values: list[float]) -> list[float]:
-    return [round(q, 5) for q in statistics.quantiles(values, n=4)]
-
-
-def products(run: Callable[[], object]) -> tuple[float, float]:
-    """Share of the time that goes into products, and their rate in FLOP/s."""
-    with FlopCounterMode(display=False) as counted:
-        run()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
-        run()
-    work = {str(op): flops for op, flops in counted.get_flop_counts()["Global"].items()}
-    flops = sum(flops for name, flops in work.items() if name.startswith(COUNTED))
-    times = {row.key: row.self_cpu_time_total for row in seen.key_averages()}
-    spent = sum(times.get(name, 0.0) for name in PRODUCTS)
-    return spent / sum(times.values()), flops / (1e-6 * spent)
-
-
-def square_product(precision: Precision, side: int = 2048) -> float:
-    """FLOP/s of one large product, which is about what the core can do."""
-    a, b = torch.randn(2, side, side, dtype=getattr(torch, precision))
-    best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        a @ b
-        best = min(best, time.perf_counter() - start)
-    return 2 * side**3 / best
-
-
 def measured(name: str, rounds: int, peaks: dict[str, float]) -> list[dict[str, Any]]:
     """A network's ways in turns; the ratio is of runs next to each other."""
     ways = sides(*CASES[name])
@@ -145,7 +116,7 @@ def measured(name: str, rounds: int, peaks: dict[str, float]) -> list[dict[str, 
             seconds[way].append(time.perf_counter() - start)
     found = []
     for precision in PRECISIONS:
-        share, rate = products(ways[precision])
+        share, rate, _ = products(ways[precision], PRODUCTS, COUNTED)
         a, b = seconds["loop"], seconds[precision]
         _, _, scales, sizes = CASES[name]
         found.append({
@@ -214,7 +185,7 @@ def main() -> None:
     load = os.getloadavg()[0]
     with dist.started("cpu") as world:
         environment = log.environment(world)
-    peaks = {precision: square_product(precision) for precision in PRECISIONS}
+    peaks = {precision: square_product(getattr(torch, precision)) for precision in PRECISIONS}
     names = [args.only] if args.only else list(CASES)
     result = {
         "timings": [row for name in names for row in measured(name, args.rounds, peaks)],

@@ -66,6 +66,10 @@ class Optim:
         if self.nesterov and (self.dampening or not self.momentum):
             raise ValueError("optim.nesterov needs optim.momentum, and optim.dampening 0")
 
+    def within(self, steps: int) -> Optim:
+        """The same with a warm-up no longer than a training of so many steps."""
+        return replace(self, warmup=min(self.warmup, steps))
+
 
 RAMPS = {"above-zero": (1, 0), "zero": (0, 0), "linspace": (0, 1)}
 """Summands of a warm-up: added to the step, and taken from the number of steps."""

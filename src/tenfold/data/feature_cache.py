@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -21,11 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-
-def folder() -> Path:
-    """Where features lie: $TENFOLD_CACHE/features, by default ~/.cache/tenfold/features."""
-    root = os.environ.get("TENFOLD_CACHE", "")
-    return (Path(root) if root else Path.home() / ".cache" / "tenfold") / "features"
+from .io import cache
 
 
 def digest_of(state: Mapping[str, Tensor], *what: str) -> str:
@@ -56,7 +51,7 @@ def cached(
     """
     key = hashlib.sha256(f"{encoder} {view} {tuple(images.shape)} {torch.__version__}\n".encode())
     key.update(images.contiguous().numpy().tobytes())
-    file = folder() / f"{key.hexdigest()}.safetensors"
+    file = cache.folder("features") / f"{key.hexdigest()}.safetensors"
     found = _read(file, len(images))
     if found is None:
         found = compute()
@@ -81,21 +76,12 @@ def _sum(features: Tensor) -> str:
 
 
 def _write(file: Path, features: Tensor, gib: int | float) -> None:
-    """Keep features under a name that appears when the file is whole."""
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"features": features.contiguous()}, temporary, {"sha256": _sum(features)})
-        os.replace(temporary, file)
-        _bound(file.parent, gib * 2**30)
-    except Exception as error:  # a full or read-only disk must not cost the run
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        warnings.warn(
-            f"features are not kept in {file.parent} ({error}); set TENFOLD_CACHE to a folder with "
-            "room, or --data.features-gib 0",
-            stacklevel=2,
-        )
+    """Keep features, and no more files than fit."""
+    content, said = {"features": features.contiguous()}, {"sha256": _sum(features)}
+    other_way = ", or --data.features-gib 0"
+    if cache.keep(file, lambda place: save_file(content, place, said), "features", other_way):
+        with contextlib.suppress(OSError):  # another user's files must not cost the run
+            _bound(file.parent, gib * 2**30)
 
 
 def _bound(place: Path, most: int | float) -> None:

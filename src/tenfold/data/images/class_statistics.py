@@ -8,11 +8,8 @@ lie beside the set, are taken instead.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
+from ..io import cache
 from ..io.problems import some
 from .segmentation import IGNORED, SUFFIX, Segmented
 
@@ -48,18 +46,12 @@ def class_statistics(found: Segmented, folder: Path | None = None) -> Pixels:
                 return _official(found, folder / name)
     if not found.files:
         return _counted(found, range(len(found)))
-    file = cache() / f"{_key(found)}.json"
+    file = cache.folder("class_statistics") / f"{_key(found)}.json"
     kept = _read_kept(file, (len(found), len(found.classes)))
     if kept is None:
         kept = _counted(found, range(len(found)))
         _keep(file, kept)
     return kept
-
-
-def cache() -> Path:
-    """Where counts lie: $TENFOLD_CACHE/class_statistics, or below ~/.cache/tenfold."""
-    root = os.environ.get("TENFOLD_CACHE", "")
-    return (Path(root) if root else Path.home() / ".cache" / "tenfold") / "class_statistics"
 
 
 def _counted(found: Segmented, rows: Iterable[int]) -> Pixels:
@@ -108,21 +100,9 @@ def _sum(pixels: Pixels) -> str:
 
 
 def _keep(file: Path, pixels: Pixels) -> None:
-    """Write counts under a name that appears when the file is whole; several processes may."""
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        content = {"sha256": _sum(pixels), "pixels": pixels.tolist()}
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(temporary, file)
-    except OSError as error:  # a full or read-only disk must not cost the run
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        warnings.warn(
-            f"class statistics are not kept in {file.parent} ({error}); set TENFOLD_CACHE to a "
-            "folder with room",
-            stacklevel=2,
-        )
+    """Write counts; several processes may."""
+    content = json.dumps({"sha256": _sum(pixels), "pixels": pixels.tolist()})
+    cache.keep(file, lambda place: place.write_text(content, encoding="utf-8"), "class statistics")
 
 
 # --- official files ------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 
 from tenfold.core.capabilities import Export
 from tenfold.core.claim import Claim
-from tenfold.core.optim import Optim
 from tenfold.core.seed import generator
 from tenfold.core.stage import Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, System
@@ -104,7 +102,7 @@ class Dts(System[Config]):
                 self._students(1),
                 batches.supervised,
                 steps,
-                _fitted(cfg.source_optim, steps),
+                cfg.source_optim.within(steps),
                 partial(parameter_groups, head_lr=cfg.head_lr),
                 training_step=SourceTraining(cfg, networks),
             )
@@ -133,7 +131,7 @@ class Dts(System[Config]):
             self._students(networks.num_groups),
             partial(batches.adaptation, sides),
             cfg.steps,
-            _fitted(cfg.optim, cfg.steps),
+            cfg.optim.within(cfg.steps),
             partial(parameter_groups, head_lr=cfg.head_lr),
             training_step=training,
             after_step=training.after_step,
@@ -262,8 +260,3 @@ def _few(cfg: Config) -> str:
     if cfg.data.target_list:
         return f"those of {Path(cfg.data.target_list).name}"
     return str(cfg.data.target_labels or "")
-
-
-def _fitted(optim: Optim, steps: int) -> Optim:
-    """The optimiser with a warm-up no longer than the training."""
-    return replace(optim, warmup=min(optim.warmup, steps))

@@ -24,7 +24,7 @@ from tenfold.nn.resnet import ResNet
 from tenfold.nn.resnet38 import ResNet38
 from tenfold.nn.vit import Vit
 from tenfold.weights import hivit
-from tenfold.weights.containers import metadata, read_checkpoint
+from tenfold.weights.containers import is_run, read_checkpoint
 from tenfold.weights.keymap import Converted, KeyMap, Rule
 
 from .backbones import Model
@@ -350,7 +350,7 @@ def _file(source: Path) -> Path:
 
 def _run(file: Path) -> dict[str, Any] | None:
     """Settings and part of an iTPN run's weights; None for files of others."""
-    if file.suffix != ".safetensors" or "tenfold" not in metadata(file):
+    if not is_run(file):
         return None
     name, values = checkpoint.read_header(file)
     if name != "itpn":

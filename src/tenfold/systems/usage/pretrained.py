@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tenfold.core import checkpoint
 from tenfold.core.errors import require_file_or_folder
-from tenfold.weights.containers import metadata
+from tenfold.weights import containers
 from tenfold.weights.keymap import Converted
 
 from . import official
@@ -45,9 +45,8 @@ def adapted(cfg: Config) -> Config:
 def is_run(source: Path) -> bool:
     """True for a run of this system, or its weights file."""
     file = source / "weights.safetensors" if source.is_dir() else source
-    if not file.is_file() or file.suffix != ".safetensors" or "tenfold" not in metadata(file):
-        return False
-    return checkpoint.read_header(file)[0] == "usage"
+    ours = file.is_file() and containers.is_run(file)
+    return ours and checkpoint.read_header(file)[0] == "usage"
 
 
 def begin(networks: Networks, cfg: Config) -> str:

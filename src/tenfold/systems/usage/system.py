@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,7 +13,7 @@ from torch import nn
 from tenfold.core import dist
 from tenfold.core.capabilities import Export
 from tenfold.core.claim import Claim
-from tenfold.core.optim import Groups, Optim, groups_by_name
+from tenfold.core.optim import Groups, groups_by_name
 from tenfold.core.stage import Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from tenfold.viz.predictions import Trained
@@ -97,7 +96,7 @@ class Usage(System[Config]):
             training,
             batches,
             cfg.steps if cfg.is_seed_trained else 0,
-            _fitted(cfg.optim, cfg.steps),
+            cfg.optim.within(cfg.steps),
             partial(_rates, factor=cfg.head_lr),
             after_step=training.follow,
             state=teacher,
@@ -125,7 +124,7 @@ class Usage(System[Config]):
             network,
             data.MaskedBatches(self.cfg, pipeline.sets.train, pipeline.confident, views),
             own.steps,
-            _fitted(self.cfg.refine_optim, own.steps),
+            self.cfg.refine_optim.within(own.steps),
         )
 
     def _segmentation(self, network: Segmenter, pipeline: Pipeline) -> Stage:
@@ -137,7 +136,7 @@ class Usage(System[Config]):
             network,
             data.MaskedBatches(cfg, pipeline.sets.train, mask, data.segment_views(own)),
             own.steps,
-            _fitted(cfg.segment_optim, own.steps),
+            cfg.segment_optim.within(own.steps),
             partial(_rates, factor=cfg.head_lr),
         )
 
@@ -234,11 +233,6 @@ class Usage(System[Config]):
         system = cls(cfg)
         system.model.seed.load_state_dict(state, strict=False)
         return system, account
-
-
-def _fitted(optim: Optim, steps: int) -> Optim:
-    """The optimiser with a warm-up no longer than the training."""
-    return replace(optim, warmup=min(optim.warmup, steps))
 
 
 def _rates(model: nn.Module, factor: float) -> Groups:
