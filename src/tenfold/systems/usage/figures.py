@@ -69,12 +69,16 @@ def _stages(pipeline: Pipeline, details: Details, add: Add) -> None:
         titles.append("pseudo mask")
         row += [overlays.colour_map(one, count) for one in maps]
         used |= _labels(*maps)
-        row.append(_truth(item, picture, count, used))
+        if "train" in pipeline.cfg.masked:
+            row.append(_truth(item, picture, count, used))
+            titles.append("truth")
         rows.append(row)
     if not rows:
         return
-    caption = "Training pictures: what each stage makes of them, and the truth (white: none known)"
-    _sheet(rows, [*titles, "truth"], used, pipeline, add, "stages.png", caption)
+    caption = "Training pictures: what each stage makes of them" + (
+        ", and the truth (white: none known)" if "truth" in titles else ""
+    )
+    _sheet(rows, titles, used, pipeline, add, "stages.png", caption)
 
 
 def _test(pipeline: Pipeline, add: Add) -> None:
