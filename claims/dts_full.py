@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tenfold.core.claim import Claim, Variant
 from tenfold.report.claim import claim_lines
@@ -48,15 +47,16 @@ def enlarged(arm: Variant[Config]) -> Variant[Config]:
 def of_full_size() -> list[Claim[Config]]:
     """Those of the system's claims, adaptation against none by the larger margin."""
     also = tuple(enlarged(arm) for arm in (claims.STATISTICS, claims.ORACLE, claims.PAIR))
-    found = []
-    for claim in claims.claims():
-        margin: dict[str, Any] = {}
-        if claim.min_effect:
-            says = claim.says.replace("more than 3 points", f"more than {GAIN:g} points")
-            margin = {"says": says, "min_effect": GAIN, "setting": PROTOCOL}
-        pair = {"baseline": enlarged(claim.baseline), "method": enlarged(claim.method)}
-        found.append(replace(claim, **pair, also=also, seeds=SEEDS, **margin))
-    return found
+    return [_of_full_size(claim, also) for claim in claims.claims()]
+
+
+def _of_full_size(claim: Claim[Config], also: tuple[Variant[Config], ...]) -> Claim[Config]:
+    baseline, method = enlarged(claim.baseline), enlarged(claim.method)
+    claim = replace(claim, baseline=baseline, method=method, also=also, seeds=SEEDS)
+    if not claim.min_effect:
+        return claim
+    says = claim.says.replace(f"{claim.min_effect:g} points", f"{GAIN:g} points")
+    return replace(claim, says=says, min_effect=GAIN, setting=PROTOCOL)
 
 
 def main() -> None:
