@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from tenfold.core import dist, loop
 from tenfold.nn.hivit import HiViT, Shape
 from tenfold.nn.vit import Vit, VitShape
 from tenfold.runner.export import export_checked
-from tenfold.runner.weights import construct, save_weights
+from tenfold.runner.weights import completed, construct, save_weights
 from tenfold.systems import system_class
+from tenfold.systems.dts.config import Transformer
 from tenfold.systems.dts.system import Dts
 
 pytestmark = pytest.mark.usefixtures("generated_only")
@@ -110,6 +112,10 @@ def test_an_encoder_from_everywhere_is_trained_measured_and_used(name: str, tmp_
         own = system.model.named(network).backbone.state_dict()
         assert own.keys() == state.keys()
         assert all(torch.equal(own[key], value) for key, value in state.items()), network
+    save_weights(tmp_path / "weights.safetensors", "dts", system)
+    ours = str(tmp_path / "weights.safetensors")
+    again = completed(Dts, replace(system.cfg, start=ours, transformer=Transformer()))
+    assert (again.model, again.transformer) == (system.cfg.model, system.cfg.transformer)
     world = dist.World(0, 1, torch.device("cpu"))
     loop.train(system.stages(), system.cfg.loop, world, tmp_path / "run", 0)
     assert 0 <= system.evaluate().metrics["iou/deployed/mIoU"] <= 100

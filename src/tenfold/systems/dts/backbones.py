@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from tenfold.core import checkpoint
+from tenfold.core.config import from_json
 from tenfold.core.errors import require_file_or_folder
 from tenfold.weights import hivit
 from tenfold.weights.containers import find_weights, is_run, read_checkpoint
@@ -57,8 +58,15 @@ def sized(cfg: Config) -> Config:
         FileNotFoundError: There are no such weights.
         ValueError: They are not of the encoder that `model.encoder` names.
     """
-    if not is_transformer(cfg.model) or not cfg.start or _is_our_own(Path(cfg.start)):
+    if not is_transformer(cfg.model) or not cfg.start:
         return cfg
+    ours = _of_our_own(Path(cfg.start))
+    if ours is not None:
+        if ours.model.encoder != cfg.model.encoder:
+            return cfg
+        found = ours.model
+        model = replace(cfg.model, dims=found.dims, heads=found.heads, depths=found.depths)
+        return replace(cfg, model=model, transformer=ours.transformer)
     given = read(cfg)
     dims, heads = (given.dim,) * 4, (given.heads,) * 4
     model = replace(cfg.model, dims=dims, heads=heads, depths=given.depths)
@@ -106,11 +114,12 @@ def read(cfg: Config) -> Given:
         raise ValueError(f"--start {file}, encoder {cfg.model.encoder}: {said}") from error
 
 
-def _is_our_own(source: Path) -> bool:
-    """True for a run of this system."""
+def _of_our_own(source: Path) -> Config | None:
+    """The configuration of a run of this system; None for anything else."""
     require_file_or_folder(source, "--start")
     file = find_weights(source, "--start")
-    return is_run(file) and checkpoint.read_header(file)[0] == "dts"
+    name, values = checkpoint.read_header(file) if is_run(file) else ("", {})
+    return from_json(Config, values) if name == "dts" else None
 
 
 def _of_vit(state: dict[str, Tensor], file: Path) -> Given:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 from tenfold.core.claim import Claim, Numbers, Variant
 from tenfold.data.images.segmentation import CAMVID
@@ -13,6 +15,10 @@ from .recipes import SMALL, TINY
 
 METRIC = "iou/deployed/mIoU"
 COLUMNS = (METRIC, "iou/deployed/aAcc", *(f"class/{name}/deployed" for name in CAMVID))
+HOUSE_RUN = "TENFOLD_ITPN_RUN"
+"""Environment variable that names a run of iTPN, for rows of an encoder that begins as its backbone
+(pictures without labels: `tenfold train itpn small --data.name photos --data.path FOLDER
+--pretrain.epochs 120`, of both sets' training images here)."""
 STAGE = "source only"
 """Name of the variant that all others start from."""
 
@@ -39,11 +45,23 @@ def _with_labels(cfg: Config, count: int) -> Config:
     return replace(cfg, data=replace(cfg.data, target_labels=count))
 
 
-def _encoder(name: str, model: Model, lr: float) -> tuple[Variant[Config], Variant[Config]]:
+def _encoder(
+    name: str, model: Model, lr: float, start: str = ""
+) -> tuple[Variant[Config], Variant[Config]]:
     """Rows of another encoder: the source alone, at a learning rate of its own, and DACS after."""
     optim = replace(SMALL.source_optim, lr=lr)
-    source = Variant(f"{STAGE}, {name}", replace(_SOURCE, model=model, source_optim=optim))
+    cfg = replace(_SOURCE, model=model, source_optim=optim, start=start)
+    source = Variant(f"{STAGE}, {name}", cfg)
     return source, _adapted(f"DACS, {name}", replace(_ALONE, model=model), source.name)
+
+
+def _house_run() -> tuple[Variant[Config], ...]:
+    """Rows of an encoder from a run of iTPN, where there is one."""
+    run = os.environ.get(HOUSE_RUN, "")
+    if not run or not Path(run).is_dir():
+        return ()
+    model = Model(encoder="hivit", head="segformer", head_dim=SMALL.model.head_dim)
+    return _encoder("HiViT after iTPN", model, 1e-3, str(Path(run).resolve()))
 
 
 SOURCE = Variant(STAGE, _SOURCE)
@@ -71,6 +89,9 @@ OTHERS = (
     _groups("s+tt, 2to1", provider="2to1"),
     _groups("st+tt, cross", recipe="st+tt"),
     _groups("st+tt, own", recipe="st+tt", provider="own"),
+    _groups("st+tt, mean", recipe="st+tt", provider="mean"),
+    _groups("st+tt, 1to2", recipe="st+tt", provider="1to2"),
+    _groups("st+tt, 2to1", recipe="st+tt", provider="2to1"),
     _adapted(f"{STAGE}, as many steps more", _SHORT),
     *(
         _adapted(f"{name}, {count} labelled target images", _with_labels(cfg, count))
@@ -105,7 +126,8 @@ def claims() -> list[Claim[Config]]:
         Claim(
             "Two groups of teacher and student that teach each other beat one trained twice as "
             "long.",
-            LONG, CROSS, METRIC, "higher", PAPER, SETTING, OTHERS, columns=COLUMNS,
+            LONG, CROSS, METRIC, "higher", PAPER, SETTING, (*OTHERS, *_house_run()),
+            columns=COLUMNS,
         ),
         Claim(
             "Two groups of teacher and student that teach each other beat the ensemble of two that "
