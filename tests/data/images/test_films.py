@@ -50,6 +50,17 @@ def test_damage_is_said_in_one_line(film: Path, tmp_path: Path) -> None:
         assert "\n" not in str(said.value), name
 
 
+def test_a_film_that_was_cut_short_is_read_with_a_note(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (20, 32, 48, 3), dtype=np.uint8)
+    write_mp4(tmp_path / "a.mp4", iter(noise), 5.0)
+    whole = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "a.mp4").write_bytes(whole[: len(whole) * 7 // 10])
+    with pytest.warns(
+        UserWarning, match=r"lasts 4 s, about 20 frames, of which 1\d can be decoded"
+    ):
+        assert 10 <= open_film(tmp_path / "a.mp4").count < 18
+
+
 def test_films_have_bounds(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(films, "MOST_FRAMES", 5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,9 @@ BEGINNINGS = re.compile(
 follow what a playlist names to other files and over the network."""
 MOST_FRAMES = 20_000
 """Frames of a film that are answered, at most: eleven minutes at 30 a second."""
+WHOLE = 0.9
+"""Share of the frames that a film says it has with which it counts as whole; rates of frames that
+come at uneven times are but about right."""
 COUNTED = 16
 """Side in pixels of frames that are but counted."""
 
@@ -109,6 +113,13 @@ def open_film(path: Path, every: int = 1) -> Film:
                 )
     if not count:
         raise ValueError(f"{path} has no frame that can be decoded")
+    if count + 1 < WHOLE * about["duration"] * about["fps"] / every:
+        warnings.warn(
+            f"{path} says that it lasts {about['duration']:g} s, about "
+            f"{about['duration'] * about['fps'] / every:.0f} frames, of which {count} can be "
+            "decoded; was it cut short?",
+            stacklevel=2,
+        )
     return Film(path, every, about["fps"] / every, count)
 
 

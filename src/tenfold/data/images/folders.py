@@ -60,7 +60,8 @@ def class_folders(folder: str | Path, follow_links: bool = False) -> dict[str, l
     found = [item for item in visible(folder, folder, follow_links) if item.is_dir()]
     if len(found) < 2:
         raise ValueError(
-            f"{folder} holds {len(found)} class folders, at least 2 are needed. Give the folder "
+            f"{folder} holds {'one class folder' if found else 'no class folder'}, at least 2 are "
+            "needed. Give the folder "
             "that has one sub-folder of pictures a class."
         )
     same: dict[str, str] = {}
