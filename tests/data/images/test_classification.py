@@ -52,7 +52,7 @@ def test_train_and_val_folders(tmp_path: Path) -> None:
 
 def test_one_class_is_refused(tmp_path: Path) -> None:
     tree(tmp_path, ("cat",))
-    with pytest.raises(ValueError, match="1 class folders, at least 2"):
+    with pytest.raises(ValueError, match="one class folder, at least 2"):
         classification.open_class_folders(tmp_path, "train", 0.2, 0)
 
 

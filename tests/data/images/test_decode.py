@@ -192,7 +192,7 @@ def test_folders_that_are_no_classes_are_refused(tmp_path):
         class_folders(tmp_path / "gone")
     with pytest.raises(ValueError, match=r"holds 0 class folders"):
         class_folders(tmp_path)
-    with pytest.raises(ValueError, match=r"holds 1 class folders, at least 2"):
+    with pytest.raises(ValueError, match=r"holds one class folder, at least 2"):
         class_folders(classes(tmp_path / "one", "a"))
     (classes(tmp_path / "empty", "a", "b") / "c").mkdir()
     with pytest.raises(ValueError, match=r"c holds no picture"):
