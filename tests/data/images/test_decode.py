@@ -190,7 +190,7 @@ def test_class_folders_are_sorted_and_hidden_files_are_ignored(tmp_path):
 def test_folders_that_are_no_classes_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone"):
         class_folders(tmp_path / "gone")
-    with pytest.raises(ValueError, match=r"holds 0 class folders"):
+    with pytest.raises(ValueError, match=r"holds no class folder"):
         class_folders(tmp_path)
     with pytest.raises(ValueError, match=r"holds one class folder, at least 2"):
         class_folders(classes(tmp_path / "one", "a"))
