@@ -103,7 +103,10 @@ KINDS: dict[str, dict[str, Mark]] = {
         "teacher": _has("output_dim", "width"),
         "visible": _has("n_keep"),
         "levels": _gives(r"in\d+x\d+_level\d+"),
-        "classifier": _gives("logits|pooled|features|ce_loss|pos_embed_resized"),
+        "classifier": lambda spec: (
+            _gives("logits|pooled|features|ce_loss|pos_embed_resized")(spec)
+            and not _has("text_divisor")(spec)
+        ),
     },
     "dts": {
         "mit_forward": _gives(r"stage\d+"),
