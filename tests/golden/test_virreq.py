@@ -12,9 +12,6 @@ FILES = (
     "golden.virreq_networks", "golden.virreq_text", "golden.virreq_detector",
     "golden.virreq_trees",
 )  # fmt: skip
-    "golden.virreq_networks", "golden.virreq_text", "golden.virreq_detector",
-    "golden.virreq_trees",
-)  # fmt: skip
 CHECKS = {
     kind: function
     for file in FILES
