@@ -274,8 +274,8 @@ def check_condinst(case: Case) -> None:
     (one,) = network.detect(encoded, [(height, width)], outputs)
     got |= {"n_det": np.array(len(one)), "det_boxes": one.boxes, "det_scores": one.scores}
     got |= {"det_classes": one.labels, "det_masks": one.masks}
-    for name in ("boxes", "scores", "classes", "masks"):
-        got[f"det_{name}"] = got[f"det_{name}"][: len(case.arrays[f"det_{name}"])]
+    for name in ("det_boxes", "det_scores", "det_classes", "det_masks"):
+        got[name] = got[name][: len(case.arrays.get(name, []))]  # the best, as many as are stored
     case.compare_all(got, FULL)
 
 
