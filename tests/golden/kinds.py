@@ -137,6 +137,14 @@ KINDS: dict[str, dict[str, Mark]] = {
         "seam_ops": _gives("max_norm|max_onehot|pcm|adaptive_min_pooling_loss"),
         "poly_optimizer": _has("max_step", "power"),
     },
+    "virreq": {
+        "mit": _has("embed_dims", "num_layers", "sr_ratios"),
+        "head": _has("in_channels", "text_dim"),
+        "loss": _has("semantic_others_weight", "part_others_weight"),
+        "full": _has("backbone", "head_channels"),
+        "text_tower": _has("vocab_size", "texts"),
+        "tokens": _has("texts", "sot", "eot"),
+    },
 }  # fmt: skip
 """System -> kind of case -> whether a case is of it."""
 
