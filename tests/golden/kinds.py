@@ -103,10 +103,15 @@ KINDS: dict[str, dict[str, Mark]] = {
         "teacher": _has("output_dim", "width"),
         "visible": _has("n_keep"),
         "levels": _gives(r"in\d+x\d+_level\d+"),
-        "classifier": _gives("logits|pooled|features|ce_loss|pos_embed_resized"),
+        "classifier": lambda spec: (
+            _gives("logits|pooled|features|ce_loss|pos_embed_resized")(spec)
+            and "param_key_prefix" not in spec  # as APIS's and ViRReq's have it
+        ),
     },
     "dts": {
-        "mit_forward": _gives(r"stage\d+"),
+        "mit_forward": lambda spec: (
+            _gives(r"stage\d+")(spec) and not _has("num_layers")(spec)  # as mmsegmentation says it
+        ),
         "daformer_head": _has("in_channels", "dilations"),
         "hrda": _has("hr_crop_size"),
         "ema": _gives(r"ema\d+"),

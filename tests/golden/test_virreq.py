@@ -8,7 +8,10 @@ from importlib.util import find_spec
 
 from golden.harness import check
 
-FILES = ("golden.virreq_networks", "golden.virreq_text")
+FILES = (
+    "golden.virreq_networks", "golden.virreq_text", "golden.virreq_detector",
+    "golden.virreq_trees",
+)  # fmt: skip
 CHECKS = {
     kind: function
     for file in FILES
