@@ -22,8 +22,8 @@ from tenfold.nn.segformer import NormedFusion
 
 from .table import TextTable
 
-STRIDE = 4
-"""Pixels of a side of the logits' cells."""
+SMALLEST = 32
+"""Pixels of a side of a picture: the first attention joins 8 x 8 cells of 4 pixels."""
 FIRST_TEMPERATURE = 1 / 0.07
 """What training begins with, as CLIP's did."""
 BLOCK = 16
@@ -159,7 +159,12 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def encode(self, image: Float[Tensor, "3 height width"]) -> Encoded:
-        """What requests on a picture need of it."""
+        """What requests on a picture need of it; ValueError for one of less than 32 pixels."""
+        if min(image.shape[1:]) < SMALLEST:
+            raise ValueError(
+                f"a picture of {image.shape[1]} x {image.shape[2]} pixels is too small for the "
+                f"network; its sides need {SMALLEST} at least"
+            )
         pixels = self.classifier.features(self.fused(image[None]))[0]
         return Encoded(F.normalize(pixels, dim=-1, eps=TINY), (image.shape[1], image.shape[2]))
 
