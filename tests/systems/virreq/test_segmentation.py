@@ -15,9 +15,10 @@ from tenfold.core import checkpoint
 from tenfold.systems.virreq.segmentation import (
     OTHERS,
     VOID,
+    between,
     candidates,
     cosines,
-    interpolation,
+    largest,
 )
 from tenfold.systems.virreq.table import TextTable, nearest
 
@@ -122,6 +123,11 @@ def test_no_candidate_is_left_out(seed: int, rows: int, columns: int, names: int
     logits = F.pad(torch.randn(rows, columns, names, generator=draw), (1, 0))
     large = F.interpolate(logits.movedim(2, 0)[None], (5 * rows, 4 * columns), mode="bilinear")[0]
     assert set(large.argmax(0).unique().tolist()) <= set(candidates(logits).tolist())
+    places = (between(slice(0, 5 * rows), 5 * rows, rows),
+              between(slice(0, 4 * columns), 4 * columns, columns))  # fmt: skip
+    found = largest(logits, *places)
+    near = large.amax(0) - large.gather(0, found[None])[0]
+    assert near.max() < 1e-5, "but for rounding"
 
 
 @settings(max_examples=20, deadline=None)
@@ -132,9 +138,11 @@ def test_part_of_a_side_is_enlarged_as_the_whole(
     start = data.draw(st.integers(0, side - 1))
     wanted = slice(start, data.draw(st.integers(start + 1, side)))
     values = torch.randn(cells)
-    shares, first, last = interpolation(wanted, side, cells)
+    found = between(wanted, side, cells)
+    few = values[found.first : found.last]
     whole = F.interpolate(values[None, None], side, mode="linear", align_corners=False)[0, 0]
-    torch.testing.assert_close(shares @ values[first:last], whole[wanted])
+    torch.testing.assert_close(few @ found.matrix(), whole[wanted])
+    torch.testing.assert_close(few[found.low].lerp(few[found.high], found.share), whole[wanted])
 
 
 # --- the table of texts --------------------------------------------------------------------------

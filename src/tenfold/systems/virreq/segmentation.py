@@ -26,7 +26,7 @@ SMALLEST = 32
 """Pixels of a side of a picture: the first attention joins 8 x 8 cells of 4 pixels."""
 FIRST_TEMPERATURE = 1 / 0.07
 """What training begins with, as CLIP's did."""
-BLOCK = 16
+BLOCK = 32
 """Names whose logits are one matrix product at inference. Every product has this many, so that what
 is computed for a name is the same sum, bit for bit, beside whichever others it stands."""
 TINY = 1e-12
@@ -187,21 +187,16 @@ class Network(nn.Module):
         rows, columns = (_span(unit.any(axis)) for axis in (1, 0))
         if rows is None or columns is None or not len(vectors):
             return Answer(labels.masked_fill(unit, OTHERS), scores)
-        down, first_row, last_row = interpolation(rows, height, encoded.pixels.shape[0])
-        across, first, last = interpolation(columns, width, encoded.pixels.shape[1])
-        cells = encoded.pixels[first_row:last_row, first:last]
+        down = between(rows, height, encoded.pixels.shape[0])
+        across = between(columns, width, encoded.pixels.shape[1])
+        cells = encoded.pixels[down.first : down.last, across.first : across.last]
         logits = F.pad(self.classifier.logits(cells, vectors), (1, 0))  # others is 0
-        few = candidates(logits)
-        large = down @ logits[..., few].permute(2, 0, 1) @ across.T
-        inside = unit[rows, columns]
-        best = few[large.argmax(0)]
-        labels[rows, columns][inside] = best[inside].to(torch.int16)
+        best, inside = largest(logits, down, across), unit[rows, columns]
+        labels[rows, columns] = torch.where(inside, best, VOID).to(torch.int16)
         # probabilities of the nearest cells
-        row = (down.argmax(1))[:, None].expand_as(best)
-        column = (across.argmax(1)).expand_as(best)
-        chances = logits.softmax(-1)[row, column, best][inside]
-        count = torch.bincount(best[inside], minlength=len(vectors) + 1)
-        total = torch.bincount(best[inside], chances, len(vectors) + 1)
+        chances = logits.softmax(-1)[down.nearest()[:, None], across.nearest(), best] * inside
+        count = torch.bincount(torch.where(inside, best, 0).flatten(), minlength=len(vectors) + 1)
+        total = torch.bincount(best.flatten(), chances.flatten(), len(vectors) + 1)
         return Answer(labels, (total / count.clamp(min=1))[1:].float())
 
 
@@ -211,23 +206,61 @@ def _span(filled: Bool[Tensor, " side"]) -> slice | None:
     return slice(int(places[0]), int(places[-1]) + 1) if len(places) else None
 
 
-def interpolation(
-    wanted: slice, side: int, cells: int
-) -> tuple[Float[Tensor, "pixel cell"], int, int]:
-    """Shares of cells in some pixels of a side, and the first and last of these cells.
+class Between(NamedTuple):
+    """The two cells that each of some pixels of a side lies between."""
+
+    low: Int64[Tensor, " pixel"]
+    high: Int64[Tensor, " pixel"]
+    """Numbers of the cells, from the first of those that are needed."""
+    share: Float[Tensor, " pixel"]
+    """Of the second."""
+    first: int
+    last: int
+    """The cells that are needed."""
+
+    def nearest(self) -> Int64[Tensor, " pixel"]:
+        """The nearer cell of each pixel."""
+        return torch.where(self.share < 0.5, self.low, self.high)
+
+    def matrix(self) -> Float[Tensor, "cell pixel"]:
+        """Shares of all cells in all pixels."""
+        found = torch.zeros(self.last - self.first, len(self.low))
+        found.scatter_add_(0, self.low[None], (1 - self.share)[None])
+        return found.scatter_add_(0, self.high[None], self.share[None])
+
+
+def between(pixels: slice, side: int, cells: int) -> Between:
+    """Where some pixels of a side lie between its cells.
 
     Bilinear, corners not aligned, as the whole side would be enlarged.
     """
-    at = (torch.arange(wanted.start, wanted.stop) + 0.5) * (cells / side) - 0.5
+    at = (torch.arange(pixels.start, pixels.stop) + 0.5) * (cells / side) - 0.5
     at = at.clamp(min=0)
     low = at.long().clamp(max=cells - 1)
     high = (low + 1).clamp(max=cells - 1)
     first, last = int(low[0]), int(high[-1]) + 1
-    shares = torch.zeros(len(at), last - first)
-    part = at - low
-    shares.scatter_add_(1, (low - first)[:, None], (1 - part)[:, None])
-    shares.scatter_add_(1, (high - first)[:, None], part[:, None])
-    return shares, first, last
+    return Between(low - first, high - first, at - low, first, last)
+
+
+def largest(
+    logits: Float[Tensor, "rows columns name"], down: Between, across: Between
+) -> Int64[Tensor, "height width"]:
+    """The name of the largest enlarged logit of each pixel; the first of equals.
+
+    A plane a name is held at a time, and only names that can be the largest have one.
+    """
+    few = candidates(logits)
+    tall = logits[..., few].permute(2, 1, 0) @ down.matrix()  # name, column of cells, height
+    best = tall.new_zeros(len(across.low), len(down.low))
+    found = torch.zeros(best.shape, dtype=torch.int64)
+    share = across.share[:, None]
+    for plane, name in zip(tall[1:], few[1:].tolist(), strict=True):
+        large = torch.lerp(
+            plane.index_select(0, across.low), plane.index_select(0, across.high), share
+        )
+        found.masked_fill_(large > best, name)
+        torch.maximum(best, large, out=best)
+    return found.T
 
 
 def candidates(logits: Float[Tensor, "rows columns name"]) -> Int64[Tensor, " few"]:
@@ -236,10 +269,12 @@ def candidates(logits: Float[Tensor, "rows columns name"]) -> Int64[Tensor, " fe
     What lies between four cells is at most the largest of them, and at least the smallest; so a
     name is out where another's smallest is above its largest, around every place.
     """
-    maps = logits.permute(2, 0, 1)[None]
-    maps = F.pad(maps, (0, 1, 0, 1), mode="replicate")
-    highest = F.max_pool2d(maps, 2, 1)[0]
-    lowest = -F.max_pool2d(-maps, 2, 1)[0]
-    possible = (highest >= lowest.amax(0)).flatten(1).any(1)
+    highest = lowest = logits
+    for axis in (0, 1):
+        if logits.shape[axis] > 1:
+            size = logits.shape[axis] - 1
+            highest = torch.maximum(highest.narrow(axis, 0, size), highest.narrow(axis, 1, size))
+            lowest = torch.minimum(lowest.narrow(axis, 0, size), lowest.narrow(axis, 1, size))
+    possible = (highest >= lowest.amax(-1, keepdim=True)).flatten(0, 1).any(0)
     possible[OTHERS] = True
     return possible.nonzero()[:, 0]
