@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int16, Int64
 from torch import Tensor, nn
 
 from tenfold.nn.aspp import ConvNorm
+from tenfold.nn.bilinear import Between, between
 from tenfold.nn.mit import EPS, MitSize, MixTransformer
 from tenfold.nn.segformer import NormedFusion
 
@@ -204,42 +205,6 @@ def _span(filled: Bool[Tensor, " side"]) -> slice | None:
     """From the first to the last True."""
     places = filled.nonzero()
     return slice(int(places[0]), int(places[-1]) + 1) if len(places) else None
-
-
-class Between(NamedTuple):
-    """The two cells that each of some pixels of a side lies between."""
-
-    low: Int64[Tensor, " pixel"]
-    high: Int64[Tensor, " pixel"]
-    """Numbers of the cells, from the first of those that are needed."""
-    share: Float[Tensor, " pixel"]
-    """Of the second."""
-    first: int
-    last: int
-    """The cells that are needed."""
-
-    def nearest(self) -> Int64[Tensor, " pixel"]:
-        """The nearer cell of each pixel."""
-        return torch.where(self.share < 0.5, self.low, self.high)
-
-    def matrix(self) -> Float[Tensor, "cell pixel"]:
-        """Shares of all cells in all pixels."""
-        found = torch.zeros(self.last - self.first, len(self.low))
-        found.scatter_add_(0, self.low[None], (1 - self.share)[None])
-        return found.scatter_add_(0, self.high[None], self.share[None])
-
-
-def between(pixels: slice, side: int, cells: int) -> Between:
-    """Where some pixels of a side lie between its cells.
-
-    Bilinear, corners not aligned, as the whole side would be enlarged.
-    """
-    at = (torch.arange(pixels.start, pixels.stop) + 0.5) * (cells / side) - 0.5
-    at = at.clamp(min=0)
-    low = at.long().clamp(max=cells - 1)
-    high = (low + 1).clamp(max=cells - 1)
-    first, last = int(low[0]), int(high[-1]) + 1
-    return Between(low - first, high - first, at - low, first, last)
 
 
 def largest(
