@@ -113,7 +113,7 @@ class _Enlarged(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits, wanted, weights, allowed):
         cells = F.pad(logits, (0, 0, 0, 0, 1, 0)).contiguous()
-        names, height, width = cells.shape[1], *wanted.shape[1:]
+        names, (height, width) = cells.shape[1], wanted.shape[1:]
         grad = torch.zeros_like(cells) if ctx.needs_input_grad[0] else None
         total = cells.new_zeros((), dtype=torch.float64)
         forbidden = None if allowed is None else ~F.pad(allowed.table, (1, 0), value=True).T

@@ -215,9 +215,10 @@ def largest(
     A plane a name is held at a time, and only names that can be the largest have one.
     """
     few = candidates(logits)
-    tall = logits[..., few].permute(2, 1, 0) @ down.matrix()  # name, column of cells, height
+    by_name = logits.permute(2, 1, 0).index_select(0, few).contiguous()
+    tall = by_name @ down.matrix()  # name, column of cells, height
     best = tall.new_zeros(len(across.low), len(down.low))
-    found = torch.zeros(best.shape, dtype=torch.int64)
+    found = torch.zeros(best.shape, dtype=torch.int16)
     share = across.share[:, None]
     for plane, name in zip(tall[1:], few[1:].tolist(), strict=True):
         large = torch.lerp(
@@ -225,7 +226,7 @@ def largest(
         )
         found.masked_fill_(large > best, name)
         torch.maximum(best, large, out=best)
-    return found.T
+    return found.T.long()
 
 
 def candidates(logits: Float[Tensor, "rows columns name"]) -> Int64[Tensor, " few"]:
