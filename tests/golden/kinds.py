@@ -137,6 +137,11 @@ KINDS: dict[str, dict[str, Mark]] = {
         "seam_ops": _gives("max_norm|max_onehot|pcm|adaptive_min_pooling_loss"),
         "poly_optimizer": _has("max_step", "power"),
     },
+    "virreq": {
+        "panoptic_parts_uids": _gives("sids_pids|sids_iids"),
+        "part_pq": _gives("PartPQ"),
+        "hpq": lambda spec: isinstance(_config(spec).get("images"), dict),
+    },
 }  # fmt: skip
 """System -> kind of case -> whether a case is of it."""
 

@@ -102,7 +102,7 @@ def _painted(code: Item, entry: Entry) -> Bool[np.ndarray, "height width"]:
     if code["size"] != [entry.height, entry.width]:
         raise ValueError(f"its run-length code is of size {str(code['size'])[:40]}")
     counts, pixels = code["counts"], entry.height * entry.width
-    runs = _unpacked(counts) if isinstance(counts, str) else np.array(counts)
+    runs = unpacked(counts) if isinstance(counts, str) else np.array(counts)
     if runs.ndim != 1 or runs.dtype.kind != "i":
         raise ValueError("its runs are no list of whole numbers")
     if runs.min() < 0 or runs.max() > pixels or runs.sum() != pixels:
@@ -111,7 +111,7 @@ def _painted(code: Item, entry: Entry) -> Bool[np.ndarray, "height width"]:
     return values.reshape(entry.width, entry.height).T
 
 
-def _unpacked(text: str) -> Int64[np.ndarray, " run"]:
+def unpacked(text: str) -> Int64[np.ndarray, " run"]:
     """Runs of COCO's compressed code (pycocotools, rleToString).
 
     A number is characters of five bits from character 48 on, lowest first; bit 5 says that more
