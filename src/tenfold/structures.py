@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -77,6 +77,50 @@ class Instances:
         """Return some of the objects, by rows or by a mask of rows."""
         arrays = (self.boxes, self.labels, self.scores, self.masks, self.areas, self.crowd)
         return Instances(*(None if x is None else x[rows] for x in arrays))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Segments:
+    """A picture divided into segments.
+
+    A pixel of a number that is neither `void` nor in `names` is a ValueError where it is measured.
+    """
+
+    ids: Int[np.ndarray, "height width"]
+    """Number of the segment of each pixel."""
+    names: Mapping[int, str]
+    """Number -> class."""
+    crowd: frozenset[int] = frozenset()
+    """Numbers of true segments that are several objects: neither to be found, nor wrong."""
+    void: int = 0
+    """Number of pixels that are of no segment."""
+    title: str = "the picture"
+    """Name in errors."""
+
+
+@dataclass(frozen=True)
+class PartMap:
+    """A picture as class, instance and part of each pixel."""
+
+    sids: Int[np.ndarray, "*pixel"]
+    """Class."""
+    iids: Int[np.ndarray, "*pixel"]
+    """Instance in its class; -1 for pixels without one: a region of stuff, or in the truth of a
+    thing a crowd."""
+    pids: Int[np.ndarray, "*pixel"]
+    """Part of its class, from 1; 0 or -1 where there is none, in what was found 255 for unknown."""
+    title: str = "the picture"
+    """Name in errors."""
+
+    @property
+    def sids_iids(self) -> Int[np.ndarray, "*pixel"]:
+        """Class and instance in one number, as in Cityscapes' instance maps."""
+        return np.where(self.iids < 0, self.sids, self.sids * 1000 + self.iids).astype(np.int32)
+
+    @property
+    def sids_pids(self) -> Int[np.ndarray, "*pixel"]:
+        """Class and part in one number."""
+        return np.where(self.pids < 0, self.sids, self.sids * 100 + self.pids).astype(np.int32)
 
 
 @dataclass(frozen=True)

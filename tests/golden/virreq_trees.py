@@ -29,10 +29,7 @@ def check_uids(case: Case) -> None:
 
 def check_part_pq(case: Case) -> None:
     """The mean, those over classes with and without parts, and each class."""
-    truth = [
-        panoptic.PartMap(ids.sids, ids.iids, ids.pids)
-        for ids in (panoptic_parts.decode(one) for one in case.take("gt_uids"))
-    ]
+    truth = [panoptic_parts.decode(one) for one in case.take("gt_uids")]
     found = [panoptic.PartMap(*np.moveaxis(one, -1, 0)) for one in case.take("pred_sid_iid_pid")]
     quality = panoptic.part_pq(truth, found)
     parts = panoptic.CITYSCAPES_PARTS

@@ -71,7 +71,7 @@ def _mask(item: Item, entry: Entry) -> Bool[np.ndarray, "height width"]:
         return np.zeros((entry.height, entry.width), dtype=bool)
     try:
         is_code = isinstance(shape, dict)
-        return _painted(shape, entry) if is_code else _filled(polygons_of(shape), entry)
+        return _painted(shape, entry) if is_code else filled(polygons_of(shape), entry)
     except (ValueError, ArithmeticError, TypeError, KeyError) as error:
         raise ValueError(
             f"{entry.file}: annotation {item.get('id')} has a segmentation that cannot be read: "
@@ -79,7 +79,12 @@ def _mask(item: Item, entry: Entry) -> Bool[np.ndarray, "height width"]:
         ) from error
 
 
-def _filled(polygons: list[list[Any]], entry: Entry) -> Bool[np.ndarray, "height width"]:
+def filled(polygons: list[list[Any]], entry: Entry) -> Bool[np.ndarray, "height width"]:
+    """Pixels of any of an object's polygons, each x0, y0, x1, y1, ...
+
+    Raises:
+        ValueError: A corner is no number or far away, or an outline longer than any real one.
+    """
     from pycocotools import mask
 
     if not all(is_number(value) for part in polygons for value in part):

@@ -17,7 +17,7 @@ from jaxtyping import Int32, UInt8
 from PIL import Image
 
 from tenfold.files import replacing
-from tenfold.structures import Tree, Unit
+from tenfold.structures import PartMap, Tree, Unit
 
 from ..io.problems import some
 from . import runs
@@ -36,26 +36,6 @@ INSTANCE = 100_000
 LARGEST = 9_999_999
 MOST_SPEC = 2**20
 """Bytes of a file of names."""
-
-
-@dataclass(frozen=True)
-class PartIds:
-    """Class, instance and part of each pixel; -1 where there is none."""
-
-    sids: Int32[np.ndarray, "*pixel"]
-    iids: Int32[np.ndarray, "*pixel"]
-    pids: Int32[np.ndarray, "*pixel"]
-    """0 where the number says that there is no part."""
-
-    @property
-    def sids_iids(self) -> Int32[np.ndarray, "*pixel"]:
-        """Class and instance in one number, as in Cityscapes' instance maps."""
-        return np.where(self.iids < 0, self.sids, self.sids * 1000 + self.iids).astype(np.int32)
-
-    @property
-    def sids_pids(self) -> Int32[np.ndarray, "*pixel"]:
-        """Class and part in one number."""
-        return np.where(self.pids < 0, self.sids, self.sids * 100 + self.pids).astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -105,7 +85,7 @@ CITYSCAPES_PARTS = PartSpec(
 # --- numbers -------------------------------------------------------------------------------------
 
 
-def decode(uids: Int32[np.ndarray, "*pixel"], title: str = "the map") -> PartIds:
+def decode(uids: Int32[np.ndarray, "*pixel"], title: str = "the map") -> PartMap:
     """Class, instance and part of numbers.
 
     Raises:
@@ -127,10 +107,11 @@ def decode(uids: Int32[np.ndarray, "*pixel"], title: str = "the map") -> PartIds
     sids = np.where(has_instance, whole // 1000, uids)
     iids = np.where(has_instance, whole % 1000, NONE)
     pids = np.where(has_part, uids % 100, NONE)
-    return PartIds(*(x.astype(np.int32) for x in (sids, iids, pids)))
+    sids, iids, pids = (x.astype(np.int32) for x in (sids, iids, pids))
+    return PartMap(sids, iids, pids, title)
 
 
-def encode(ids: PartIds) -> Int32[np.ndarray, "*pixel"]:
+def encode(ids: PartMap) -> Int32[np.ndarray, "*pixel"]:
     """Numbers of classes, instances and parts; the opposite of `decode`.
 
     Raises:
@@ -153,7 +134,7 @@ def encode(ids: PartIds) -> Int32[np.ndarray, "*pixel"]:
     return np.where(ids.pids < 0, whole, whole * 100 + ids.pids).astype(np.int32)
 
 
-def within(ids: PartIds, spec: PartSpec) -> PartIds:
+def within(ids: PartMap, spec: PartSpec) -> PartMap:
     """The same with what the set does not have taken out: class 0, instance and part -1."""
     known = np.isin(ids.sids, [0, *spec.sids])
     sids, iids = np.where(known, ids.sids, 0), np.where(known, ids.iids, NONE)
@@ -162,10 +143,11 @@ def within(ids: PartIds, spec: PartSpec) -> PartIds:
         counts[sid] = len(spec.classes[name])
     has_part = (ids.pids >= 1) & (ids.pids <= counts[sids])
     pids = np.where(has_part, ids.pids, NONE)
-    return PartIds(*(x.astype(np.int32) for x in (sids, iids, pids)))
+    sids, iids, pids = (x.astype(np.int32) for x in (sids, iids, pids))
+    return PartMap(sids, iids, pids, ids.title)
 
 
-def train_ids(ids: PartIds) -> tuple[UInt8[np.ndarray, "*pixel"], UInt8[np.ndarray, "*pixel"]]:
+def train_ids(ids: PartMap) -> tuple[UInt8[np.ndarray, "*pixel"], UInt8[np.ndarray, "*pixel"]]:
     """Cityscapes' 19 classes, and ViRReq's 9 part words; 255 for other pixels.
 
     The words are torso, head, arm, leg (of person and rider, train numbers 11 and 12), window,

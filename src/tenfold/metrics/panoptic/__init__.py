@@ -16,15 +16,17 @@ come; `tenfold.data.images` reads COCO panoptic, panoptic parts, ADE20K and COCO
 `Quality.losses` says how much of 1 - PQ is due to overlaps, inventions and misses.
 """
 
+from tenfold.structures import PartMap, Segments, Tree, Unit
+
 from .counts import Counts, Quality, Table
 from .open_trees import OpenQuality, mean, otq, same
-from .parts import CITYSCAPES_PARTS, PartClasses, PartMap, part_pq
+from .parts import CITYSCAPES_PARTS, PartClasses, part_pq
 from .probing import ProbeQuality, probe_quality
-from .segments import Segments, pq
+from .segments import pq
 from .trees import TreeQuality, hpq, semantic_iou
 
 __all__ = [
     "CITYSCAPES_PARTS", "Counts", "OpenQuality", "PartClasses", "PartMap", "ProbeQuality",
-    "Quality", "Segments", "Table", "TreeQuality", "hpq", "mean", "otq", "part_pq", "pq",
-    "probe_quality", "same", "semantic_iou",
+    "Quality", "Segments", "Table", "Tree", "TreeQuality", "Unit", "hpq", "mean", "otq", "part_pq",
+    "pq", "probe_quality", "same", "semantic_iou",
 ]  # fmt: skip

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Int, Int64
+from jaxtyping import Int64
+
+from tenfold.structures import PartMap
 
 from .counts import Counts, Quality, Table, joined
 from .segments import MOST_PAIRS
@@ -37,21 +39,6 @@ CITYSCAPES_PARTS = PartClasses(
     frozenset({24, 25, 26, 27, 28}),
 )  # fmt: skip
 """The 19 classes and 23 parts of Cityscapes Panoptic Parts (panoptic_parts' default evalspec)."""
-
-
-@dataclass(frozen=True)
-class PartMap:
-    """A picture as class, instance and part of each pixel."""
-
-    sids: Int[np.ndarray, "height width"]
-    """Class."""
-    iids: Int[np.ndarray, "height width"]
-    """Instance in its class; -1 for pixels without one: a region of stuff, or in the truth of a
-    thing a crowd."""
-    pids: Int[np.ndarray, "height width"]
-    """Part of its class, from 1; 0 or -1 where there is none, in what was found 255 for unknown."""
-    title: str = "the picture"
-    """Name in errors."""
 
 
 def part_pq(

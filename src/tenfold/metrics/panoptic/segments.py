@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int, Int64
+from jaxtyping import Int64
+
+from tenfold.structures import Segments
 
 from .counts import Counts, Quality, Table, joined
 
@@ -14,25 +15,6 @@ TABLE = 2**24
 """Largest number of a segment that is looked up in a table: three bytes, as COCO stores them."""
 MOST_PAIRS = 2**26
 """Of numbers of segments of two pictures."""
-
-
-@dataclass(frozen=True)
-class Segments:
-    """A picture divided into segments.
-
-    A pixel of a number that is neither `void` nor in `names` is a ValueError where it is measured.
-    """
-
-    ids: Int[np.ndarray, "height width"]
-    """Number of the segment of each pixel."""
-    names: Mapping[int, str]
-    """Number -> class."""
-    crowd: frozenset[int] = frozenset()
-    """Numbers of true segments that are several objects: neither to be found, nor wrong."""
-    void: int = 0
-    """Number of pixels that are of no segment."""
-    title: str = "the picture"
-    """Name in errors."""
 
 
 def pq(truth: Sequence[Segments], found: Sequence[Segments]) -> Quality:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -121,17 +122,26 @@ class _Picture:
     void: Void
 
     def match(self) -> _Match:
-        void = self.truth.void
-        return self._parts(self.truth.root, self.found.root, codes.inverted(void) if void else None)
+        return self._parts(self.truth.root, self.found.root, self._image)
+
+    @cached_property
+    def _image(self) -> Code | None:
+        """Pixels that are not void; None: all."""
+        return codes.inverted(self.truth.void) if self.truth.void else None
+
+    def _known(self, true: Unit, parts: list[Unit], counted: Code | None) -> Code:
+        """Pixels that count below a unit: of its parts, and outside of it those that did before."""
+        inside = codes.union([part.mask for part in parts], self.truth.size)
+        inside = codes.both(inside, self._image) if self._image else inside
+        outside = codes.inverted(true.mask)
+        outside = codes.both(outside, counted) if counted else outside
+        return codes.union([inside, outside], self.truth.size)
 
     def _parts(self, true: Unit, seen: Unit, counted: Code | None) -> _Match:
         """Match the parts of two units; None: all pixels count."""
         parts, others = labelled(self.truth, true), labelled(self.found, seen)
         if self.void == "unit":
-            known = codes.union(
-                [p.mask for p in parts] + [codes.inverted(true.mask)], self.truth.size
-            )
-            counted = codes.both(known, counted) if counted else known
+            counted = self._known(true, parts, counted)
         made = _Match()
         for name in dict.fromkeys(unit.name for unit in [*parts, *others]):
             of_true = [unit for unit in parts if unit.name == name]
