@@ -213,7 +213,7 @@ def _painted(
     tree: Tree, number_of: Mapping[str, int]
 ) -> tuple[Int32[np.ndarray, "height width"], list[dict[str, Any]]]:
     """Numbers of a tree's first level, and what is said of each."""
-    ids = np.zeros(tree.size, dtype=np.int32)
+    flat = np.zeros(tree.size[0] * tree.size[1], dtype=np.int32)
     tree = tree.told_apart()
     units = tree.parts(tree.root.id)
     for number, unit in enumerate(units, 1):
@@ -221,7 +221,8 @@ def _painted(
             raise ValueError(
                 f"{tree.image}: {unit.name!r} is none of the classes {some([*number_of])}"
             )
-        ids[runs.mask_of(unit.mask)] = number
+        flat[runs.pixels_of(unit.mask)] = number
+    ids = np.ascontiguousarray(flat.reshape(tree.size[::-1]).T)
     listed = []
     for number, unit in enumerate(units, 1):
         mask = ids == number

@@ -316,7 +316,7 @@ def uids_of(tree: Tree, spec: PartSpec = CITYSCAPES_PARTS) -> Int32[np.ndarray, 
     """
     places = {name: sid for sid, name in spec.sids.items()}
     tree = tree.told_apart()
-    found = np.zeros(tree.size, dtype=np.int32)
+    found = np.zeros(tree.size[0] * tree.size[1], dtype=np.int32)
     seen: dict[str, int] = {}
     for unit in tree.parts(tree.root.id):
         if unit.name not in places:
@@ -329,11 +329,13 @@ def uids_of(tree: Tree, spec: PartSpec = CITYSCAPES_PARTS) -> Int32[np.ndarray, 
             if instance > 999:
                 raise ValueError(f"{unit.name} has more than 1000 objects")
             base = base * 1000 + instance
-        mask = runs.mask_of(unit.mask)
-        found[mask] = base
+        found[runs.pixels_of(unit.mask)] = base
         for part in parts:
             names = spec.classes[unit.name]
             if part.name not in names:
                 raise ValueError(f"{part.name!r} is no part of {unit.name} in {spec.name}")
-            found[runs.mask_of(part.mask) & mask] = base * 100 + names.index(part.name) + 1
-    return found
+            inside = runs.pixels_of(part.mask)
+            # the whole's own, or those of a part before this one
+            own = (found[inside] == base) | (found[inside] // 100 == base)
+            found[inside[own]] = base * 100 + names.index(part.name) + 1
+    return np.ascontiguousarray(found.reshape(tree.size[::-1]).T)

@@ -79,6 +79,14 @@ def mask_of(code: Code) -> Bool[np.ndarray, "height width"]:
     return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(width, height).T
 
 
+def pixels_of(code: Code) -> Int64[np.ndarray, " pixel"]:
+    """Places of a mask's pixels, down the columns: of `array.ravel("F")` or `array.T.ravel()`."""
+    lengths = unpacked(code["counts"])
+    ends = lengths.cumsum()[1::2]
+    ones = lengths[1::2]
+    return np.arange(ones.sum()) + np.repeat(ends - ones.cumsum(), ones)
+
+
 def merged(codes: Iterable[Code], height: int, width: int) -> Code:
     """Pixels of any of these masks of pictures of that size."""
     from pycocotools import mask

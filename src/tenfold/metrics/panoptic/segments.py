@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int, Int64
 
 from tenfold.structures import Segments
 
@@ -70,36 +70,46 @@ def overlaps(
             f"{found.title} has {found.ids.shape[0]} x {found.ids.shape[1]} pixels (height x "
             f"width), its truth {truth.ids.shape[0]} x {truth.ids.shape[1]}"
         )
-    (first, rows), (second, columns) = places(truth), places(found)
+    true, seen = np.ascontiguousarray(truth.ids).ravel(), np.ascontiguousarray(found.ids).ravel()
+    # segments are wide: only where one of the two changes along a row is there work
+    changes = np.empty(true.shape, dtype=bool)
+    changes[:1] = True
+    np.not_equal(true[1:], true[:-1], out=changes[1:])
+    changes[1:] |= seen[1:] != seen[:-1]
+    starts = np.flatnonzero(changes)
+    lengths = np.diff(starts, append=len(true))
+    (first, rows), (second, columns) = places(truth, true, starts), places(found, seen, starts)
     if len(rows) * len(columns) > MOST_PAIRS:
         raise ValueError(
             f"{found.title}: {len(rows)} true and {len(columns)} found segments are more than "
             f"{MOST_PAIRS} pairs"
         )
-    first *= len(columns)
-    first += second
-    counts = np.bincount(first.ravel(), minlength=len(rows) * len(columns))
-    return counts.reshape(len(rows), len(columns)), rows, columns
+    pairs = first * len(columns) + second
+    counts = np.bincount(pairs, weights=lengths, minlength=len(rows) * len(columns))
+    return counts.astype(np.int64).reshape(len(rows), len(columns)), rows, columns
 
 
-def places(picture: Segments) -> tuple[Int64[np.ndarray, "height width"], list[int]]:
-    """Place of each pixel's number in a list that starts with void, and that list."""
+def places(
+    picture: Segments, ids: Int[np.ndarray, " pixel"], at: Int64[np.ndarray, " run"]
+) -> tuple[Int64[np.ndarray, " run"], list[int]]:
+    """Place of some pixels' numbers in a list that starts with void, and that list."""
     numbers = [picture.void, *(int(n) for n in picture.names if n != picture.void)]
-    ids = picture.ids
-    low, high = (int(ids.min()), int(ids.max())) if ids.size else (0, 0)
-    if low >= 0 and max(high, *numbers) < TABLE and min(numbers) >= 0:
-        table = np.full(max(high, *numbers) + 1, -1, dtype=np.int64)
+    here = ids[at]
+    low, high = (int(here.min()), int(here.max())) if len(here) else (0, 0)
+    if low >= 0 and max([high, *numbers]) < TABLE and min(numbers) >= 0:
+        table = np.full(max([high, *numbers]) + 1, -1, dtype=np.int64)
         table[numbers] = np.arange(len(numbers))
-        found = table[ids]
+        found = table[here]
     else:
         order = np.argsort(numbers)
-        at = np.searchsorted(numbers, ids, sorter=order).clip(max=len(numbers) - 1)
-        found = np.where(np.array(numbers)[order[at]] == ids, order[at], -1)
-    if ids.size and int(found.min()) < 0:
-        row, column = (int(x) for x in np.argwhere(found < 0)[0])
+        place = np.searchsorted(numbers, here, sorter=order).clip(max=len(numbers) - 1)
+        found = np.where(np.array(numbers)[order[place]] == here, order[place], -1)
+    if len(found) and int(found.min()) < 0:
+        row, column = divmod(int(at[int((found < 0).argmax())]), picture.ids.shape[1])
         raise ValueError(
-            f"{picture.title}: pixel x {column}, y {row} has the number {int(ids[row, column])}, "
-            f"which is none of its {len(picture.names)} segments, nor void ({picture.void})"
+            f"{picture.title}: pixel x {column}, y {row} has the number "
+            f"{int(picture.ids[row, column])}, which is none of its {len(picture.names)} segments, "
+            f"nor void ({picture.void})"
         )
     return found, numbers
 

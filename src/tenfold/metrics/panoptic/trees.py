@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Bool
 
 from tenfold.structures import Code, Tree, Unit
 
@@ -120,6 +121,7 @@ class _Picture:
     found: Tree
     rule: Rule
     void: Void
+    reach: dict[tuple[int, int], Code] = field(default_factory=dict)
 
     def match(self) -> _Match:
         return self._parts(self.truth.root, self.found.root, self._image)
@@ -149,6 +151,22 @@ class _Picture:
             self._of_class(of_true, of_seen, counted, made)
         return made
 
+    def _touching(self, parts: list[Unit], others: list[Unit]) -> Bool[np.ndarray, "true seen"]:
+        """Pairs of units that overlap, they or something in them."""
+        reach = [
+            [self._reach(side, tree, unit) for unit in units]
+            for side, tree, units in ((0, self.truth, parts), (1, self.found, others))
+        ]
+        return codes.iou(*reach) > 0
+
+    def _reach(self, side: int, tree: Tree, unit: Unit) -> Code:
+        """Pixels of a unit and of all in it."""
+        if (side, unit.id) not in self.reach:
+            below = [self._reach(side, tree, part) for part in labelled(tree, unit)]
+            whole = codes.union([unit.mask, *below], tree.size) if below else unit.mask
+            self.reach[side, unit.id] = whole
+        return self.reach[side, unit.id]
+
     def _of_class(
         self, parts: list[Unit], others: list[Unit], counted: Code | None, made: _Match
     ) -> None:
@@ -157,8 +175,9 @@ class _Picture:
         parts = [unit for unit in parts if not unit.crowd]
         masks = [codes.both(one.mask, counted) if counted else one.mask for one in others]
         ious = codes.iou([unit.mask for unit in parts], masks)
-        # by IoU only what can be a pair is gone into; by Q all, as an assignment weighs them
-        candidates = np.argwhere(ious > THRESHOLD if self.rule == "iou" else ious >= 0)
+        # by IoU only what can be a pair is gone into; by Q all that has a pixel in common somewhere
+        near = ious > THRESHOLD if self.rule == "iou" else self._touching(parts, others)
+        candidates = np.argwhere(near)
         below: dict[tuple[int, int], _Match | None] = {}
         chosen, quality = np.zeros_like(ious), ious.copy()
         for i, j in candidates.tolist():

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Int64
 
 from tenfold.data.images import runs
 from tenfold.data.images.ade20k import Picture, class_of, part_of
@@ -203,14 +203,14 @@ def tree_of_labels(
     return Tree((height, width), tuple(units), image)
 
 
-def label_map(tree: Tree, kb: KnowledgeBase, codes: Mapping[int, int]) -> Int[np.ndarray, "h w"]:
+def label_map(tree: Tree, kb: KnowledgeBase, codes: Mapping[int, int]) -> Int64[np.ndarray, "height width"]:
     """A label map of units whose node has a number in `codes` (node's id -> number); 0 elsewhere.
 
     Deeper units lie over those that they are parts of.
     """
-    found = np.zeros(tree.size, dtype=np.int64)
+    found = np.zeros(tree.size[0] * tree.size[1], dtype=np.int64)
     for unit in tree.walk():
         node = kb.node_of(tree, unit)
         if node.id in codes:
-            found[runs.mask_of(unit.mask)] = codes[node.id]
-    return found
+            found[runs.pixels_of(unit.mask)] = codes[node.id]
+    return np.ascontiguousarray(found.reshape(tree.size[::-1]).T)
