@@ -149,6 +149,9 @@ KINDS: dict[str, dict[str, Mark]] = {
         "full": _has("backbone", "head_channels"),
         "text_tower": _has("vocab_size", "texts"),
         "tokens": _has("texts", "sot", "eot"),
+        "panoptic_parts_uids": _gives("sids_pids|sids_iids"),
+        "part_pq": _gives("PartPQ"),
+        "hpq": lambda spec: isinstance(_config(spec).get("images"), dict),
     },
 }  # fmt: skip
 """System -> kind of case -> whether a case is of it."""
