@@ -16,8 +16,9 @@ from tenfold.nn.hrda import Box, Hrda, hrda_loss
 from tenfold.nn.mit import MitSize, MixTransformer
 from tenfold.nn.pixel_loss import pixel_loss
 from tenfold.nn.uperhead import enlarged
-from tenfold.systems.dts.official import HEADS, Layout, convert, describe
+from tenfold.systems.dts.official import Layout, convert, describe
 from tenfold.systems.dts.rates import parameter_groups
+from tenfold.weights.mit import HEADS
 
 LIMITS = {"rtol": 1e-4, "atol": 1e-5}
 """What the README of the cases suggests."""

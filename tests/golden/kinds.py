@@ -105,11 +105,13 @@ KINDS: dict[str, dict[str, Mark]] = {
         "levels": _gives(r"in\d+x\d+_level\d+"),
         "classifier": lambda spec: (
             _gives("logits|pooled|features|ce_loss|pos_embed_resized")(spec)
-            and not _has("text_divisor")(spec)
+            and "param_key_prefix" not in spec  # as APIS's and ViRReq's have it
         ),
     },
     "dts": {
-        "mit_forward": _gives(r"stage\d+"),
+        "mit_forward": lambda spec: (
+            _gives(r"stage\d+")(spec) and not _has("num_layers")(spec)  # as mmsegmentation says it
+        ),
         "daformer_head": _has("in_channels", "dilations"),
         "hrda": _has("hr_crop_size"),
         "ema": _gives(r"ema\d+"),
@@ -151,6 +153,15 @@ KINDS: dict[str, dict[str, Mark]] = {
     "virreq": {
         "text_classifier": _has("text_divisor"),
         "mask_sampling": _has("masks", "strides"),
+        "mit": _has("embed_dims", "num_layers", "sr_ratios"),
+        "head": _has("in_channels", "text_dim"),
+        "loss": _has("semantic_others_weight", "part_others_weight"),
+        "full": _has("backbone", "head_channels"),
+        "text_tower": _has("vocab_size", "texts"),
+        "tokens": _has("texts", "sot", "eot"),
+        "panoptic_parts_uids": _gives("sids_pids|sids_iids"),
+        "part_pq": _gives("PartPQ"),
+        "hpq": lambda spec: isinstance(_config(spec).get("images"), dict),
     },
 }  # fmt: skip
 """System -> kind of case -> whether a case is of it."""

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from .hivit_blocks import DropPath, attend
 
 EPS = 1e-6
-"""Of the norms in blocks and behind stages; those of patches and reductions have torch's 1e-5."""
+"""Of the norms in blocks and behind stages."""
+PATCH_EPS = 1e-5
+"""Of the norms of patches and reductions in the official code; mmsegmentation's has `EPS` there."""
 STRIDE = 32
 """Pixels of a side of the last map's cells."""
 
@@ -64,10 +66,10 @@ def as_tokens(x: Float[Tensor, "batch dim height width"]) -> Tokens:
 class PatchEmbed(nn.Module):
     """Overlapping patches: a convolution and a norm."""
 
-    def __init__(self, channels: int, dim: int, side: int, stride: int) -> None:
+    def __init__(self, channels: int, dim: int, side: int, stride: int, eps: float) -> None:
         super().__init__()
         self.proj = nn.Conv2d(channels, dim, side, stride, side // 2)
-        self.norm = nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim, eps)
 
     def forward(self, x: Float[Tensor, "batch channel height width"]) -> tuple[Tokens, Grid]:
         """Tokens, and the rows and columns that they make."""
@@ -78,7 +80,7 @@ class PatchEmbed(nn.Module):
 class Attention(nn.Module):
     """Self-attention whose keys and values are of squares of tokens (paper, sec. 3.1)."""
 
-    def __init__(self, dim: int, heads: int, reduction: int) -> None:
+    def __init__(self, dim: int, heads: int, reduction: int, eps: float) -> None:
         super().__init__()
         if dim % heads:
             raise ValueError(
@@ -91,7 +93,7 @@ class Attention(nn.Module):
         self.sr: nn.Conv2d | None = None
         if reduction > 1:
             self.sr = nn.Conv2d(dim, dim, reduction, reduction)
-            self.norm = nn.LayerNorm(dim)
+            self.norm = nn.LayerNorm(dim, eps)
 
     def forward(self, x: Tokens, grid: Grid) -> Tokens:
         """Attend; what does not fill a square at the right and below is left out of the keys."""
@@ -132,11 +134,11 @@ class Block(nn.Module):
     """Attention and Mix-FFN, each added to what comes in."""
 
     def __init__(
-        self, dim: int, heads: int, reduction: int, ratio: float, drop_path: float
+        self, dim: int, heads: int, reduction: int, ratio: float, drop_path: float, eps: float
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, EPS)
-        self.attn = Attention(dim, heads, reduction)
+        self.attn = Attention(dim, heads, reduction, eps)
         self.drop_path = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(dim, EPS)
         self.mlp = MixMlp(dim, int(dim * ratio))
@@ -161,9 +163,11 @@ class MixTransformer(nn.Module):
         reductions: Sequence[int] = (8, 4, 2, 1),
         drop_path: float = 0.1,
         ratio: float = 4.0,
+        patch_eps: float = PATCH_EPS,
     ) -> None:
         """`drop_path` is the last block's rate of stochastic depth, which rises from 0; `ratio` is
-        the MLPs' hidden channels by those of the stage."""
+        the MLPs' hidden channels by those of the stage; `patch_eps` is of the norms of patches and
+        reductions."""
         super().__init__()
         if {len(dims), len(heads), len(depths), len(reductions)} != {4} or min(depths) < 1:
             raise ValueError(
@@ -176,9 +180,9 @@ class MixTransformer(nn.Module):
         channels = 3
         for i, (dim, depth) in enumerate(zip(dims, depths, strict=True), 1):
             side, stride = (7, 4) if i == 1 else (3, 2)
-            self.add_module(f"patch_embed{i}", PatchEmbed(channels, dim, side, stride))
+            self.add_module(f"patch_embed{i}", PatchEmbed(channels, dim, side, stride, patch_eps))
             blocks = [
-                Block(dim, heads[i - 1], reductions[i - 1], ratio, rates.pop(0))
+                Block(dim, heads[i - 1], reductions[i - 1], ratio, rates.pop(0), patch_eps)
                 for _ in range(depth)
             ]
             self.add_module(f"block{i}", nn.ModuleList(blocks))

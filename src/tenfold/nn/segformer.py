@@ -1,7 +1,8 @@
 """The head of SegFormer (Xie et al. 2021, arXiv 2105.15203, sec. 3.2): linear layers alone.
 
 Names of parameters are those of the official code (NVlabs/SegFormer,
-mmseg/models/decode_heads/segformer_head.py).
+mmseg/models/decode_heads/segformer_head.py), and, of the variant of mmsegmentation that has a norm
+on each level, those of open-mmlab/mmsegmentation (mmseg/models/decode_heads/segformer_head.py).
 """
 
 from __future__ import annotations
@@ -34,3 +35,17 @@ class SegformerHead(nn.Module):
         levels = [self.get_submodule(f"linear_c{i}")(x) for i, x in enumerate(maps, 1)]
         # coarsest first, as the official weights have it
         return pixelwise(self.linear_pred, self.dropout(self.linear_fuse.of_levels(levels[::-1])))
+
+
+class NormedFusion(nn.Module):
+    """All levels normalised, at the size of the finest, fused pixel by pixel (mmsegmentation)."""
+
+    def __init__(self, widths: Sequence[int], channels: int = 256) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList([ConvNorm(width, channels, 1) for width in widths])
+        self.fusion_conv = ConvNorm(len(widths) * channels, channels, 1)
+
+    def forward(self, maps: Sequence[Tensor]) -> Float[Tensor, "batch channel height width"]:
+        """Features at the size of the finest map, which is the first."""
+        levels = [conv(x) for conv, x in zip(self.convs, maps, strict=True)]
+        return self.fusion_conv.of_levels(levels)

@@ -71,7 +71,7 @@ def _mask(item: Item, entry: Entry) -> Bool[np.ndarray, "height width"]:
         return np.zeros((entry.height, entry.width), dtype=bool)
     try:
         is_code = isinstance(shape, dict)
-        return _painted(shape, entry) if is_code else _filled(polygons_of(shape), entry)
+        return _painted(shape, entry) if is_code else filled(polygons_of(shape), entry)
     except (ValueError, ArithmeticError, TypeError, KeyError) as error:
         raise ValueError(
             f"{entry.file}: annotation {item.get('id')} has a segmentation that cannot be read: "
@@ -79,7 +79,12 @@ def _mask(item: Item, entry: Entry) -> Bool[np.ndarray, "height width"]:
         ) from error
 
 
-def _filled(polygons: list[list[Any]], entry: Entry) -> Bool[np.ndarray, "height width"]:
+def filled(polygons: list[list[Any]], entry: Entry) -> Bool[np.ndarray, "height width"]:
+    """Pixels of any of an object's polygons, each x0, y0, x1, y1, ...
+
+    Raises:
+        ValueError: A corner is no number or far away, or an outline longer than any real one.
+    """
     from pycocotools import mask
 
     if not all(is_number(value) for part in polygons for value in part):
@@ -102,7 +107,7 @@ def _painted(code: Item, entry: Entry) -> Bool[np.ndarray, "height width"]:
     if code["size"] != [entry.height, entry.width]:
         raise ValueError(f"its run-length code is of size {str(code['size'])[:40]}")
     counts, pixels = code["counts"], entry.height * entry.width
-    runs = _unpacked(counts) if isinstance(counts, str) else np.array(counts)
+    runs = unpacked(counts) if isinstance(counts, str) else np.array(counts)
     if runs.ndim != 1 or runs.dtype.kind != "i":
         raise ValueError("its runs are no list of whole numbers")
     if runs.min() < 0 or runs.max() > pixels or runs.sum() != pixels:
@@ -111,7 +116,7 @@ def _painted(code: Item, entry: Entry) -> Bool[np.ndarray, "height width"]:
     return values.reshape(entry.width, entry.height).T
 
 
-def _unpacked(text: str) -> Int64[np.ndarray, " run"]:
+def unpacked(text: str) -> Int64[np.ndarray, " run"]:
     """Runs of COCO's compressed code (pycocotools, rleToString).
 
     A number is characters of five bits from character 48 on, lowest first; bit 5 says that more

@@ -20,6 +20,7 @@ from tenfold.nn.aspp import DILATIONS
 from tenfold.nn.mit import SIZES, MitSize
 from tenfold.weights.containers import check_tensor, load_tensors, read_checkpoint, shown
 from tenfold.weights.keymap import Converted, KeyMap, Rule
+from tenfold.weights.mit import describe_mit, numbers_of, require_shape, shape_of
 
 Which = Literal["student", "teacher"]
 Head = Literal["none", "daformer", "segformer", "hrda"]
@@ -31,8 +32,6 @@ OTHERS = {
     r"imnet_model\..*": "the frozen ImageNet network of the feature distance",
     r"mic\..*": "a teacher of MIC's own",
 }
-HEADS = (1, 2, 5, 8)
-"""Of the stages of every published MiT; no shape says them."""
 STEM = "patch_embed1.proj.weight"
 
 
@@ -152,12 +151,13 @@ def describe(state: Mapping[str, Tensor]) -> Layout:
             f"it has no {STEM}, so no Mix Transformer (a vision transformer goes with "
             f"--model.encoder hivit or vit); its keys are {have}"
         )
-    encoder, ratio = _encoder(state, prefix)
+    found = describe_mit(state, prefix)
+    encoder, ratio = MitSize(*found[:4]), found.ratio
     if not any(key.startswith("decode_head.") for key in state):
         return Layout(encoder, ratio, "none")
     if "decode_head.linear_pred.weight" in state:
-        classes, channels = _shape(state, "decode_head.linear_pred.weight", 4)[:2]
-        _require(state, "decode_head.linear_fuse.conv.weight", channels, 4 * channels, 1, 1)
+        classes, channels = shape_of(state, "decode_head.linear_pred.weight", 4)[:2]
+        require_shape(state, "decode_head.linear_fuse.conv.weight", channels, 4 * channels, 1, 1)
         return Layout(encoder, ratio, "segformer", classes, channels, channels)
     attention = _head(state, "decode_head.scale_attention.")
     name: Head = "daformer" if attention is None else "hrda"
@@ -166,7 +166,7 @@ def describe(state: Mapping[str, Tensor]) -> Layout:
         raise ValueError("its decode_head is neither SegFormer's nor DAFormer's nor HRDA's")
     classes, channels, embed_dim = own
     fuse = f"decode_head.{'' if attention is None else 'head.'}fuse_layer."
-    branches = _numbers(state, rf"{re.escape(fuse)}aspp_modules\.(\d+)\.")
+    branches = numbers_of(state, rf"{re.escape(fuse)}aspp_modules\.(\d+)\.")
     if branches and len(branches) != len(DILATIONS):
         raise ValueError(
             f"its head has {len(branches)} branches of context, whose dilations no shape says; the "
@@ -182,69 +182,19 @@ def describe(state: Mapping[str, Tensor]) -> Layout:
     )  # fmt: skip
 
 
-def _shape(state: Mapping[str, Tensor], key: str, ndim: int) -> tuple[int, ...]:
-    """The shape of a tensor that must be there, of so many dimensions."""
-    if key not in state:
-        raise ValueError(f"it has no {key}")
-    shape = tuple(state[key].shape)
-    if len(shape) != ndim or not all(shape):
-        raise ValueError(f"{key} is of shape {shape}, where {ndim} dimensions are expected")
-    return shape
-
-
-def _numbers(state: Mapping[str, Tensor], pattern: str) -> list[int]:
-    return sorted({int(m[1]) for key in state if (m := re.match(pattern, key))})
-
-
-def _require(state: Mapping[str, Tensor], key: str, *shape: int) -> None:
-    """ValueError unless a tensor is there, of this shape."""
-    if key not in state:
-        raise ValueError(f"it has no {key}")
-    if tuple(state[key].shape) != shape:
-        raise ValueError(f"{key} is of shape {tuple(state[key].shape)}, expected {shape}")
-
-
-def _encoder(state: Mapping[str, Tensor], prefix: str) -> tuple[MitSize, float]:
-    """Sizes of the stages, and of the MLPs by their stage.
-
-    Every block has its large tensors, so that a network of these sizes is no larger than the file.
-    """
-    dims, depths, reductions, ratio = [], [], [], 0.0
-    for i in range(1, 5):
-        dim = _shape(state, f"{prefix}patch_embed{i}.proj.weight", 4)[0]
-        numbers = _numbers(state, rf"{re.escape(prefix)}block{i}\.(\d+)\.")
-        if numbers != list(range(len(numbers))) or not numbers:
-            raise ValueError(f"the blocks of its stage {i} are numbered {numbers[:8]}, not from 0")
-        first = f"{prefix}block{i}.0."
-        square, hidden = 1, _shape(state, f"{first}mlp.fc1.weight", 2)[0]
-        if f"{first}attn.sr.weight" in state:
-            square = _shape(state, f"{first}attn.sr.weight", 4)[2]
-        for number in numbers:
-            block = f"{prefix}block{i}.{number}."
-            for name, rows in (("attn.q", dim), ("attn.kv", 2 * dim), ("mlp.fc1", hidden)):
-                _require(state, f"{block}{name}.weight", rows, dim)
-            if square > 1:
-                _require(state, f"{block}attn.sr.weight", dim, dim, square, square)
-        dims.append(dim)
-        depths.append(len(numbers))
-        reductions.append(square)
-        ratio = hidden / dim
-    return MitSize(tuple(dims), HEADS, tuple(depths), tuple(reductions)), ratio
-
-
 def _head(state: Mapping[str, Tensor], prefix: str) -> tuple[int, int, int] | None:
     """(classes, channels, channels of a level) of a head of DAFormer's kind, if there is one."""
     if f"{prefix}embed_layers.0.proj.weight" not in state:
         return None
-    classes, channels = _shape(state, f"{prefix}conv_seg.weight", 4)[:2]
-    embed_dim, fuse = _shape(state, f"{prefix}embed_layers.0.proj.weight", 2)[0], "fuse_layer."
+    classes, channels = shape_of(state, f"{prefix}conv_seg.weight", 4)[:2]
+    embed_dim, fuse = shape_of(state, f"{prefix}embed_layers.0.proj.weight", 2)[0], "fuse_layer."
     if f"{prefix}{fuse}conv.weight" in state:
-        _require(state, f"{prefix}{fuse}conv.weight", channels, 4 * embed_dim, 1, 1)
+        require_shape(state, f"{prefix}{fuse}conv.weight", channels, 4 * embed_dim, 1, 1)
     else:
         key = f"{prefix}{fuse}aspp_modules.0.conv.weight"
-        _require(state, key, channels, 4 * embed_dim, 1, 1)
-        width = _shape(state, f"{prefix}{fuse}bottleneck.conv.weight", 4)[1]
-        _require(state, f"{prefix}{fuse}bottleneck.conv.weight", channels, width, 3, 3)
+        require_shape(state, key, channels, 4 * embed_dim, 1, 1)
+        width = shape_of(state, f"{prefix}{fuse}bottleneck.conv.weight", 4)[1]
+        require_shape(state, f"{prefix}{fuse}bottleneck.conv.weight", channels, width, 3, 3)
     return classes, channels, embed_dim
 
 

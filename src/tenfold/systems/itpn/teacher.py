@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tenfold.nn.clip_blocks import ClipTransformer
 from tenfold.nn.hivit import HiViT
 from tenfold.nn.position import resize_position
 from tenfold.weights.clip_vit import ClipLayout
@@ -30,44 +31,6 @@ def standardised(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> 
     """Subtract the mean and divide by the deviation of each channel."""
     shape = (1, 3, 1, 1)
     return (x - x.new_tensor(mean).view(shape)) / x.new_tensor(std).view(shape)
-
-
-class ClipBlock(nn.Module):
-    """A block of CLIP's transformer, with its names of parameters."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.ln_1 = nn.LayerNorm(width)
-        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
-        self.ln_2 = nn.LayerNorm(width)
-        self.mlp = nn.ModuleDict(
-            {"c_fc": nn.Linear(width, 4 * width), "c_proj": nn.Linear(4 * width, width)}
-        )
-
-    def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token width"]:
-        """Attention and MLP with QuickGELU, x * sigmoid(1.702 x)."""
-        y = self.ln_1(x)
-        qkv = F.linear(y, self.attn.in_proj_weight, self.attn.in_proj_bias)
-        q, k, v = qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
-        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        x = x + self.attn.out_proj(y)
-        y = self.mlp["c_fc"](self.ln_2(x))
-        return x + self.mlp["c_proj"](y * torch.sigmoid(1.702 * y))
-
-
-class ClipTransformer(nn.Module):
-    """The blocks, under their official name."""
-
-    def __init__(self, width: int, layers: int, heads: int) -> None:
-        super().__init__()
-        self.resblocks = nn.ModuleList([ClipBlock(width, heads) for _ in range(layers)])
-
-    def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token width"]:
-        """All of them."""
-        for block in self.resblocks:
-            x = block(x)
-        return x
 
 
 class ClipTeacher(nn.Module):

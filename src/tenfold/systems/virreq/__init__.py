@@ -1,0 +1,1 @@
+"""ViRReq (arXiv 2207.14227): visual recognition by request."""
