@@ -10,8 +10,9 @@ with average pooling, tau 0.2 and tau -0.3). Of 400 pictures of `clothing_parsin
 groups of garments, after 15 epochs and with twice the mIoU of the weak seeds here, it lost 4.3 to
 4.6 with average pooling and 3.5 to 4.1 with tau 0.2 (Otsu's threshold 3.1 to 3.7 and 0.7 to 1.2).
 
-`compare` takes pictures with their maps, their classifier's score and their truth, looks at each
-once, and gives the rows of one seed network on one set; `worst` sums up rows of many.
+`look_at` looks once at pictures with their maps, their classifier's score and their truth,
+`compare` gives the rows of one seed network on one set; `worst` sums up rows of many. A wider run,
+with a rule that was fixed before it, is `usage_criteria.py`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from torch import Tensor
 from tenfold.core import dist, log
 from tenfold.core.seed import generator
 from tenfold.data.images.image_labels import Item, read_image, read_mask
+from tenfold.metrics.iou import IGNORED
 from tenfold.report.markdown import md_table
 from tenfold.systems.usage import claims, data, inference, pretrained, principle, seeds, threshold
 from tenfold.systems.usage.config import Config
@@ -66,29 +68,49 @@ class Row:
     """Points of mIoU below the best threshold."""
 
 
-def compare(
-    where: str,
+@dataclass(frozen=True)
+class Looked:
+    """What is known of a picture after one look at it."""
+
+    exceeded: Int[Tensor, "truth winner step"]
+    """Its counts for the sweep (`Sweep.exceeded`)."""
+    found: dict[str, Tensor]
+    """What criteria found."""
+    share: float
+    """Of foreground, by the truth."""
+
+
+def look_at(
     num_classes: int,
     pictures: Iterable[tuple[Seeds, Int[Tensor, "height width"]]],
     names: Sequence[str] = tuple(threshold.CRITERIA),
     seen: Mapping[str, Collection[int]] | None = None,
-) -> tuple[list[Row], Curve]:
-    """Rows of all choices, the swept one first, and the curve of the sweep.
+) -> list[Looked]:
+    """Look at each picture once.
 
     `num_classes` counts the background. `seen` has the pictures that a criterion looks at, where
     these are not all.
     """
-    sweep = Sweep(num_classes)
-    criteria = {name: threshold.CRITERIA[name]() for name in names}
+    looked = []
     for row, (one, truth) in enumerate(pictures):
+        sweep = Sweep(num_classes)
         sweep.add(one.maps, truth)
-        for name, criterion in criteria.items():
-            if seen is None or name not in seen or row in seen[name]:
-                criterion.add(one)
+        asked = [n for n in names if seen is None or n not in seen or row in seen[n]]
+        counted = truth[truth != IGNORED]
+        share = float((counted > 0).double().mean()) if len(counted) else 0.0
+        looked.append(Looked(sweep.exceeded, threshold.look(asked, one), share))
+    return looked
+
+
+def compare(
+    where: str, num_classes: int, looked: Sequence[Looked], names: Sequence[str]
+) -> tuple[list[Row], Curve]:
+    """Rows of all choices, the swept one first, and the curve of the sweep."""
+    sweep = Sweep(num_classes)
+    sweep.exceeded += torch.stack([one.exceeded for one in looked]).sum(0)
     curve = sweep.curve()
     choices: list[Choice] = [threshold.swept(curve), threshold.fixed(FIXED)]
-    found = [criterion.choice() for criterion in criteria.values()]
-    choices += [choice for choice in found if choice is not None]
+    choices += threshold.choose(names, [one.found for one in looked]).values()
     rows = [
         Row(
             where,
@@ -167,18 +189,15 @@ def of_set(cfg: Config, numbers: Sequence[int]) -> tuple[list[Row], list[dict[st
             names = ["activation", "otsu", "stability"]
             names += [n for n in SLOW if tau == 0 and (n == "edges" or number == numbers[0])]
             seen = {name: range(0, len(items), max(1, len(items) // SLOW[name])) for name in SLOW}
-            some, curve = compare(
-                f"{cfg.data.name}, tau {tau:g}, seed {number}",
-                len(cfg.classes) + 1,
-                pictures(networks.seed, cfg, items, features),
-                names,
-                seen,
-            )
+            count = len(cfg.classes) + 1
+            where = f"{cfg.data.name}, tau {tau:g}, seed {number}"
+            looked = look_at(count, pictures(networks.seed, cfg, items, features), names, seen)
+            some, curve = compare(where, count, looked, names)
             print(table(some), flush=True)
             rows += some
             best[tau] = float(curve.miou.max())
-            others = pictures(networks.seed, cfg, held, of_held)
-            curve_held = compare("", len(cfg.classes) + 1, others, ())[1]
+            others = look_at(count, pictures(networks.seed, cfg, held, of_held), ())
+            curve_held = compare("", count, others, ())[1]
             validation[tau] = float(curve_held.miou.max())
             print(f"tau {tau:g}: {validation[tau]:.2f} of validation pictures", flush=True)
             if tau == 0:
@@ -271,6 +290,8 @@ def write(
         "# USAGE: thresholds without masks",
         "",
         (__doc__ or "").split("\n\n")[2].replace("\n", " "),
+        "",
+        "A wider run, whose rule was fixed before it: [usage-criteria.md](usage-criteria.md).",
         "",
         "Points of mIoU that a choice loses against the best threshold (`swept`), mean and most "
         f"over {len({row.where for row in rows})} networks. {_slow()}",
