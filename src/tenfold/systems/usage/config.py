@@ -152,8 +152,8 @@ class Seeds:
     flip: bool = True
     """Add the maps of mirrored pictures (all peers)."""
     rule: Rule = "psa"
-    """How maps of scales become one: psa (PSA, SEAM), irn, or mctformer and mctformer-plus, with
-    the attention of class tokens."""
+    """How maps of scales become one: psa (PSA, and SEAM's before its branch), irn, seam (SEAM's
+    own, of its branch), or mctformer and mctformer-plus, with the attention of class tokens."""
     affinity: bool = True
     """Maps are spread by what patches attend to (MCTformer)."""
     network: Literal["student", "teacher"] = "student"
@@ -343,6 +343,11 @@ class Config:
             raise ValueError(
                 f"seeds.rule is {self.seeds.rule}, which needs attention that is not taken of "
                 f"{self.model.name}; use psa or irn"
+            )
+        if self.seeds.rule == "seam" and not self.model.correlation:
+            raise ValueError(
+                "seeds.rule is seam, which needs SEAM's branch; give --model.correlation true and "
+                "--start with a file of SEAM's, or use psa"
             )
         is_cut = self.segment.steps and self.segment.encoder == "seed"
         if is_cut and self.segment.crop % self.model.multiple:

@@ -31,7 +31,8 @@ class KeptNetwork(SeedNetwork):
         """True if features of a picture are read instead of computed again."""
         has_cut = self.model.frozen_stages > 0 and isinstance(self.body, EfficientNetLite)
         is_whole = self.model.frozen_stages < 0 and self.model.is_convolutional
-        return self.gib > 0 and (is_whole or has_cut)
+        # SEAM's branch looks at pictures and at earlier stages, too
+        return self.gib > 0 and (is_whole or has_cut) and self.correlation is None
 
     def features(
         self, images: Images, adjustment: Adjustment | None = None, with_attention: bool = False

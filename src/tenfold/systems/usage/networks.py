@@ -22,6 +22,7 @@ from tenfold.nn.vit import Block, Vit, VitShape
 
 from .adjust import Adjustment, drop_channels, kept_tokens
 from .backbones import CLASS_TOKENS, OUTPUT_STRIDES, Model
+from .seam import Correlated
 
 Images = Float[Tensor, "batch 3 height width"]
 Body = ResNet | ResNet38 | EfficientNetLite | Vit | HiViT
@@ -86,6 +87,7 @@ class SeedNetwork(nn.Module):
         self.dropout = nn.Dropout2d(model.dropout)
         self.level_dims = level_dims(body)
         """Channels of `levels`."""
+        self.correlation = Correlated(self.level_dims) if model.correlation else None
         stages = list(stages_of(body))
         count = model.frozen_stages
         if count > len(stages):
@@ -95,6 +97,8 @@ class SeedNetwork(nn.Module):
         self._frozen = [part for stage in stages[: None if count < 0 else count] for part in stage]
         if count < 0 and model.name not in CLASS_TOKENS:
             self._frozen = [body]
+        if self.correlation is not None:
+            self._frozen.append(self.correlation)
         for part in self._frozen:
             part.requires_grad_(False)
         if model.freeze_norm:
