@@ -76,6 +76,9 @@ def test_a_lone_picture_and_wrong_labels(system: Usage, pictures: Path, tmp_path
     with pytest.raises(ValueError, match="zebra"):
         asked = PredictOptions(labels=str(tmp_path / "labels.csv"))
         system.predict(pictures / "a.png", tmp_path / "two", asked)
+    (tmp_path / "labels.csv").write_text("file,labels\na.png,disc\ngone.png,disc\n")
+    with pytest.raises(FileNotFoundError, match=r"gone\.png\)\. Add them, or remove their rows\.$"):
+        system.predict(pictures / "a.png", tmp_path / "three", asked)
 
 
 def test_the_slider_page_holds_all_that_it_shows(tmp_path: Path) -> None:

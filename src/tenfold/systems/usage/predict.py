@@ -89,7 +89,8 @@ def labels_of(
     if not inputs.is_dir():  # a table may name its neighbours
         root = inputs.parent
         files = [file for file in root.iterdir() if file.is_file()]
-    found = read_table(Path(table), picture_names(root, files), cfg.classes)
+    names = picture_names(root, files)
+    found = read_table(Path(table), names, cfg.classes, has_option=False)
     numbers = {name: number for number, name in enumerate(cfg.classes)}
     labels = {}
     for file, names in found.labels.items():
