@@ -38,7 +38,7 @@ from tenfold.systems.usage.config import Config
 from tenfold.systems.usage.kept import KeptNetwork, without_memory
 from tenfold.systems.usage.loss import generation_loss
 from tenfold.systems.usage.model import Networks
-from tenfold.systems.usage.networks import SeedNetwork
+from tenfold.systems.usage.networks import Precision, SeedNetwork
 from tenfold.systems.usage.seed_metrics import Curve, Sweep
 from tenfold.systems.usage.system import Usage
 from tenfold.systems.usage.threshold import Choice, Seeds
@@ -250,10 +250,14 @@ def train_head(
 
 
 def pictures(
-    network: KeptNetwork, cfg: Config, items: Sequence[Item], features: Tensor
+    network: KeptNetwork,
+    cfg: Config,
+    items: Sequence[Item],
+    features: Tensor,
+    precision: Precision = "float32",
 ) -> Iterator[tuple[Seeds, Tensor]]:
-    """Pictures with their maps, the classifier's score and the truth."""
-    whole = without_memory(network)
+    """Pictures with their maps, the classifier's score (in a precision) and the truth."""
+    whole = without_memory(network, precision)
     for item, found in zip(items, features, strict=True):
         picture = read_image(item)
         size = (picture.shape[0], picture.shape[1])

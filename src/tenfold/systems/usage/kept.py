@@ -12,7 +12,7 @@ from tenfold.nn.efficientnet import EfficientNetLite
 
 from .adjust import Adjustment, drop_channels
 from .backbones import Model
-from .networks import Features, Images, SeedNetwork, backbone, for_inference
+from .networks import Features, Images, Precision, SeedNetwork, backbone, for_inference
 
 
 class KeptNetwork(SeedNetwork):
@@ -91,9 +91,9 @@ def prepared(network: KeptNetwork) -> SeedNetwork:
     return network if network.is_kept else for_inference(network)
 
 
-def without_memory(network: KeptNetwork) -> SeedNetwork:
+def without_memory(network: KeptNetwork, precision: Precision = "float32") -> SeedNetwork:
     """A faster copy that keeps nothing on disk: for pictures that never come again."""
-    found = for_inference(network)
+    found = for_inference(network, precision)
     assert isinstance(found, KeptNetwork)
     found.gib = 0.0
     return found
