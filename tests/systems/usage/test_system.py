@@ -15,6 +15,7 @@ import tenfold
 from tenfold import cli
 from tenfold.generated import shapes_wsss
 from tenfold.runner.weights import construct
+from tenfold.systems.usage import settings
 from tenfold.systems.usage.backbones import Model
 from tenfold.systems.usage.kept import build_kept
 from tenfold.systems.usage.loss import generation_loss
@@ -32,6 +33,9 @@ def test_every_number_has_its_setting() -> None:
     system = construct(Usage, config("usage", "demo", [*WORDS, *words]))
     titles = system.labels()
     assert "scales 1 0.5, with flips, no CRF, threshold fixed" in titles["seeds/train/mIoU"]
+    assert "no CRF, bfloat16" in settings.of_seeds(
+        replace(system.cfg, seeds=replace(system.cfg.seeds, precision="bfloat16"))
+    )
     assert "CRF" in titles["masks/train/mIoU"] and "segmentation/test/mIoU" not in titles
     found = system.evaluate()
     assert set(titles) <= {*found.metrics, *(key.rsplit("/", 1)[-1] for key in found.metrics)}

@@ -86,7 +86,8 @@ class _Seen:
     def __init__(self, pipeline: Pipeline, names: Set[str]) -> None:
         self.pipeline, self.names = pipeline, names
         has_network = bool(names & {"stability", "confidence"})
-        self.network = without_memory(pipeline.networks.seed) if has_network else None
+        seed, precision = pipeline.networks.seed, pipeline.cfg.seeds.precision
+        self.network = without_memory(seed, precision) if has_network else None
 
     def __call__(self, item: Item) -> Seeds:
         picture, maps = read_image(item), self.pipeline.seed(item)

@@ -16,6 +16,7 @@ from tenfold.core.optim import Optim
 
 from .backbones import Model
 from .loss import Form, Over
+from .networks import Precision
 from .seeds import LAYERS, Rule
 
 SetName = Literal[
@@ -156,6 +157,10 @@ class Seeds:
     own, of its branch), or mctformer and mctformer-plus, with the attention of class tokens."""
     affinity: bool = True
     """Maps are spread by what patches attend to (MCTformer)."""
+    precision: Precision = "float32"
+    """Numbers that maps, and the labels of predictions, are computed in. bfloat16 takes half of the
+    time or less where a processor multiplies such numbers (AVX512-BF16, AMX; benchmarks/usage.py),
+    else more. Features of a frozen backbone that are kept on disk are float32."""
     network: Literal["student", "teacher"] = "student"
     """Network whose maps are taken; a teacher needs loss.reg_weight (ours: the student)."""
 

@@ -86,9 +86,9 @@ def build_kept(model: Model, num_classes: int, gib: float) -> KeptNetwork:
     return found
 
 
-def prepared(network: KeptNetwork) -> SeedNetwork:
+def prepared(network: KeptNetwork, precision: Precision = "float32") -> SeedNetwork:
     """The network that finds seeds: a faster copy, unless features of it are kept on disk."""
-    return network if network.is_kept else for_inference(network)
+    return network if network.is_kept else for_inference(network, precision)
 
 
 def without_memory(network: KeptNetwork, precision: Precision = "float32") -> SeedNetwork:

@@ -67,7 +67,8 @@ class Pipeline:
         if self.cfg.data.seeds_path:
             return
         items = self.items("train") + self.items("validation")
-        write = partial(self._write_seed, prepared(self.networks.seed))
+        network = prepared(self.networks.seed, self.cfg.seeds.precision)
+        write = partial(self._write_seed, network)
         self.work.make("seeds", items, self._digest("seeds"), write)
 
     def _write_seed(self, network: SeedNetwork, item: Item, file: Path) -> None:
