@@ -98,7 +98,7 @@ class _Seen:
             other = seen.flip(2).cpu()
         if self.network is not None and "confidence" in self.names:
             score = partial(_score, self.network, self.pipeline, item)
-        return Seeds(torch.from_numpy(picture), maps, other, score)
+        return Seeds(torch.from_numpy(picture.copy()), maps, other, score)
 
 
 def _score(

@@ -63,7 +63,7 @@ class Data:
     """Random changes of colour and shape (MCTformer, by timm)."""
     holdout: float = 0.15
     """Share of the training pictures that are kept for validation, of which masks are looked at
-    where there are some (ours)."""
+    where there are some (ours); none where a folder names pictures for validation and the test."""
     test_share: float = 0.2
     """Share of a folder of your own that is not divided, that is for the test."""
     generated: tuple[int, int] = (60, 20)

@@ -25,6 +25,7 @@ from tenfold.data.images.image_labels import Item, MultiLabelSet, check_seen, re
 from tenfold.data.images.multilabel import open_set
 from tenfold.data.images.rand_augment import rand_augment
 from tenfold.data.images.scene_views import MEAN, segmentation_view
+from tenfold.data.images.tags import NoSplit
 from tenfold.generated import shapes_wsss
 
 from .config import Config, Data, Refine, Segment, SetName
@@ -96,11 +97,13 @@ def _require_masks(cfg: Config) -> None:
 def open_sets(data: Data) -> Sets:
     """Open the pictures of a run; some of those for training are held out for validation."""
     found = _opened(data, "train")
-    test = _opened(data, "test")
+    test, validation = _tests(data)
     check_seen(found, test, "test")
     if data.limit and len(found) > data.limit:
         step = len(found) / data.limit
         found = _some(found, [int(i * step) for i in range(data.limit)])
+    if validation is not None:
+        return Sets(found, validation, test)
     if not data.holdout or len(found) < 2:
         return Sets(found, _some(found, []), test)
     names = [item.name for item in found.items]
@@ -116,10 +119,24 @@ def _some(found: MultiLabelSet, rows: Sequence[int]) -> MultiLabelSet:
     return replace(found, items=tuple(found.items[row] for row in rows))
 
 
+def _tests(data: Data) -> tuple[MultiLabelSet, MultiLabelSet | None]:
+    """Pictures for the test, and those for validation of a folder that has both."""
+    if data.name == "folder":
+        try:
+            return _part(data, "test"), _part(data, "val")
+        except NoSplit:
+            pass
+    return _opened(data, "test"), None
+
+
 def _opened(data: Data, split: str) -> MultiLabelSet:
     if data.name == GENERATED:
         return shapes_wsss.open_set(split, data.generated[split == "test"])
-    name = "val" if split == "test" and data.name not in OWN_TEST else split
+    return _part(data, "val" if split == "test" and data.name not in OWN_TEST else split)
+
+
+def _part(data: Data, name: str) -> MultiLabelSet:
+    """A split by the set's own name of it."""
     reading = Reading(data.skip_broken, data.follow_links, data.ignore_exif)
     return open_set(
         data.name, data.path, name, reading, data.unlabelled, data.test_share, SPLIT_SEED

@@ -104,6 +104,7 @@ class SeedNetwork(nn.Module):
         if model.freeze_norm:
             for norm in self._norms():
                 norm.requires_grad_(False)
+        self.train()  # what is frozen is in evaluation mode from the start
 
     def _norms(self) -> Iterator[nn.Module]:
         return (m for m in self.body.modules() if isinstance(m, nn.BatchNorm2d))

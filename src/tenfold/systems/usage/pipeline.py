@@ -114,7 +114,7 @@ class Pipeline:
     def _write_confident(self, item: Item, file: Path) -> None:
         picture, maps = read_image(item), self.seed(item)
         require_size(maps.numpy(), picture, item, "affinity")
-        labels = walking.sure_labels(torch.from_numpy(picture), maps, self.cfg)
+        labels = walking.sure_labels(torch.from_numpy(picture.copy()), maps, self.cfg)
         write_bytes(file, label_png(labels.numpy(), NUMBERS))
 
     def confident(self, item: Item) -> LabelMap:
@@ -134,7 +134,7 @@ class Pipeline:
     def _write_mask(self, threshold: float, item: Item, file: Path) -> None:
         picture, maps = read_image(item), self.seed(item)
         require_size(maps.numpy(), picture, item, "masks")
-        image = torch.from_numpy(picture)
+        image = torch.from_numpy(picture.copy())
         walker = self.networks.affinity
         if walker is None:
             scores = pseudo.with_threshold(maps, threshold)
@@ -204,7 +204,7 @@ def swept(pipeline: Pipeline, some: MultiLabelSet) -> Sweep:
         sweep = Sweep(len(pipeline.cfg.classes) + 1)
         truth = read_mask(items[row])
         assert truth is not None
-        sweep.add(pipeline.seed(items[row]), torch.from_numpy(truth).long())
+        sweep.add(pipeline.seed(items[row]), torch.from_numpy(truth.copy()).long())
         return sweep.exceeded
 
     for counts in divided(len(items), one, "seeds against masks"):
