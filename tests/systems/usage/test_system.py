@@ -101,10 +101,11 @@ def test_a_table_with_a_test_of_its_own(tmp_path: Path) -> None:
     head, *rows = table.read_text().splitlines()
     splits = ["train"] * 8 + ["test"] * 2 + ["val"] * 2
 
-    def opened(splits: list[str]) -> tuple[list[str], ...]:
+    def opened(splits: list[str], skip_broken: bool = False) -> tuple[list[str], ...]:
         lines = [f"{row},{split}" for row, split in zip(rows, splits, strict=True)]
         table.write_text("\n".join([f"{head},split", *lines]))
         data = replace(DEMO.data, name="folder", path=str(table), test_share=0.3)
+        data = replace(data, skip_broken=skip_broken)
         usage_data.open_sets.cache_clear()
         sets = usage_data.open_sets(data)
         return tuple([i.name for i in s.items] for s in (sets.train, sets.validation, sets.test))
@@ -117,8 +118,12 @@ def test_a_table_with_a_test_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="zebra is a label of split 'test'"):
         opened(splits)
     Image.fromarray(np.full((64, 64), 77, np.uint8)).save(tmp_path / "mine/masks/2.png")
+    rows[8] = "8.png,disc"
     with pytest.raises(ValueError, match=r"2\.png holds 77 at row 0"):
         opened(splits)
+    with pytest.warns(UserWarning, match="1 pictures left out: mask .*2.png holds 77"):
+        train, *_ = opened(splits, skip_broken=True)
+    assert len(train) == 7
 
 
 @pytest.mark.parametrize("form", ["kl", "l1", "mse"])

@@ -25,8 +25,6 @@ MOST_CLASSES = IGNORED - 1
 """A mask has a byte a pixel: 0 is background, 255 does not count."""
 CHECKED = 2000
 """Pairs whose sizes are compared when a set is opened."""
-MASKS_READ = 200
-"""Masks whose numbers are looked at then."""
 
 
 @dataclass(frozen=True)
@@ -176,9 +174,8 @@ def checked(
     """The set after a look at it, without what is to be left out.
 
     Named are pictures without labels (for training: `unlabelled` skips them, or keeps them as
-    pictures of background alone), damaged headers, masks of another size or with numbers that stand
-    for no class (left out with `reading.skip_broken`), and, as a warning, classes that no picture
-    of training has.
+    pictures of background alone), damaged headers and masks of another size (left out with
+    `reading.skip_broken`), and, as a warning, classes that no picture of training has.
     """
     if len(found.classes) > MOST_CLASSES:
         raise ValueError(
@@ -225,20 +222,14 @@ def check_seen(train: MultiLabelSet, other: MultiLabelSet, split: str) -> None:
 
 
 def _with_sound(found: MultiLabelSet, reading: Reading) -> MultiLabelSet:
-    """The set without items whose headers and masks do not fit.
-
-    Up to CHECKED headers and MASKS_READ masks are read, or all to skip.
-    """
+    """The set without items whose headers do not fit; up to CHECKED are read, or all to skip."""
     step = 1 if reading.skip_broken else max(1, len(found) // CHECKED)
-    masks = 1 if reading.skip_broken else max(1, len(found) // MASKS_READ)
     broken: dict[int, str] = {}
     unsure: list[str] = []
     for row in range(0, len(found), step):
         try:
             if _is_unsure(found.items[row]):
                 unsure.append(found.items[row].name)
-            if row % masks == 0 and found.items[row].mask is not None:
-                read_mask(found.items[row])
         except (ValueError, OSError) as error:
             if not reading.skip_broken:
                 raise
