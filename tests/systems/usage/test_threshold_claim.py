@@ -61,7 +61,7 @@ def test_rows_of_a_set_and_their_tables(script: ModuleType, cfg: Config, tmp_pat
     environment = {"cpu": "some", "torch": "2", "date": "now", "commit": "abc", "command": "it"}
     script.write(rows, advice, environment)
     page = (tmp_path / "usage-threshold.md").read_text()
-    assert "Goal: a criterion chosen on shapes_wsss" in page and "| activation |" in page
+    assert "[usage-criteria.md](usage-criteria.md)" in page and "| activation |" in page
     assert "Hits: " in page and "shapes_wsss, tau 0.2, seed 0" in page
 
 
