@@ -5,7 +5,7 @@
 Networks: frozen EfficientNet-Lite0 (ImageNet's weights, $TENFOLD_EFFICIENTNET_LITE0) and a linear
 head for each temperature and seed. coco_wsss: all 284 training pictures, 270 steps of 16 as in the
 recipe `small`; clothing_parsing: 400 training pictures, 600 steps. 0.15 are held out. Whole
-pictures of 256 x 256, maps of one scale and both flips, no CRF. `edges` and `confidence` look at 80
+pictures of 256 x 256, maps of one scale and both flips, no CRF. `edges` and `confidence` look at 60
 pictures of a set, evenly from the first to the last, the others at all; scores of parts of pictures
 (`confidence`) are computed in bfloat16.
 
@@ -23,7 +23,7 @@ one network, 0.1; on clothing_parsing 1.3 and 0.1, by features that have proved 
 
 The sign of the temperature is recommended twice after tau 0: by FP and FN at the best threshold,
 which looks at masks, and by the score of the seed alone and of the rest (threshold by
-`activation`, 80 pictures), which does not. A hit is the better of -0.2 and 0.2 by the best mIoU of
+`activation`, 60 pictures), which does not. A hit is the better of -0.2 and 0.2 by the best mIoU of
 seeds.
 
 FOLDER (runs/usage-criteria) holds what each network gave: a run that was stopped goes on.
@@ -73,7 +73,7 @@ SEEDS = (2, 3, 4)
 TAUS = (0.0, 0.1)
 """Temperatures with all criteria."""
 SLOW = ("edges", "confidence")
-LOOKED_AT = 80
+LOOKED_AT = 60
 """Pictures that slow criteria look at."""
 PARTS = ("all", "least foreground", "most foreground")
 GOAL = 1.0

@@ -21,6 +21,7 @@ import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -237,11 +238,13 @@ def train_head(
     weight = network.head.weight
     torch.nn.init.xavier_uniform_(weight, generator=draw)
     optim = torch.optim.Adam([weight], cfg.optim.lr)
+    matrix = partial(weight.flatten, 1)  # a product for each picture copies no features
     size, count = cfg.data.batch_size, len(features)
     for _ in range(cfg.steps * size // count):
         for rows in torch.randperm(count, generator=draw).split(size):
             views = torch.randint(0, 2, (len(rows),), generator=draw)
-            maps = network.head(features[rows, views]).flatten(2)
+            seen = zip(rows.tolist(), views.tolist(), strict=True)
+            maps = torch.stack([matrix() @ features[at].flatten(1) for at in seen])
             loss, _ = generation_loss(maps, labels[rows], tau, tau)
             optim.zero_grad()
             loss.backward()
