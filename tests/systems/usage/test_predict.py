@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,9 +74,29 @@ def test_a_lone_picture_and_wrong_labels(system: Usage, pictures: Path, tmp_path
     files = system.predict(pictures / "a.png", tmp_path / "one", PredictOptions(crf=True))
     assert {"a-mask.png", "a-seeds.npz"} <= {file.name for file in files}
     (tmp_path / "labels.csv").write_text("file,labels\na.png,zebra\nb.png,disc\n")
+    nested = PredictOptions(labels=str(pictures / "labels.csv"))
+    system.predict(pictures / "c" / "a.png", tmp_path / "below", nested)
+    (row,) = csv.DictReader((tmp_path / "below/predictions.csv").open())
+    assert row["labels"] == "square;star" and row["origin"] == "given"
     with pytest.raises(ValueError, match="zebra"):
         asked = PredictOptions(labels=str(tmp_path / "labels.csv"))
         system.predict(pictures / "a.png", tmp_path / "two", asked)
+    (tmp_path / "labels.csv").write_text("file,labels\na.png,disc\ngone.png,disc\n")
+    with pytest.raises(FileNotFoundError, match=r"gone\.png\)\. Add them, or remove their rows\.$"):
+        system.predict(pictures / "a.png", tmp_path / "three", asked)
+
+
+def test_maps_in_half_precision(system: Usage, pictures: Path, tmp_path: Path) -> None:
+    """`seeds.precision bfloat16` is what predictions are computed in."""
+    half = replace(system.cfg, seeds=replace(system.cfg.seeds, precision="bfloat16"))
+    other = Usage(half)
+    other.model.load_state_dict(system.model.state_dict())
+    asked = PredictOptions(labels=str(pictures / "labels.csv"))
+    for one, name in ((system, "whole"), (other, "half")):
+        one.predict(pictures / "a.png", tmp_path / name, asked)
+    maps = [cam_files.read(tmp_path / name / "a-seeds.npz", 5) for name in ("whole", "half")]
+    apart = np.abs(maps[0] - maps[1])
+    assert 0 < apart.max() < 0.1 and apart.mean() < 4e-3
 
 
 def test_the_slider_page_holds_all_that_it_shows(tmp_path: Path) -> None:

@@ -121,11 +121,14 @@ def test_masks_that_do_not_fit_are_named(run: tuple[Path, Usage], tmp_path: Path
     cfg = replace(system.cfg, data=replace(system.cfg.data, masks_path=str(tmp_path)))
     own = construct(Usage, cfg).pipeline()
     with pytest.raises(FileNotFoundError, match=f"has no file {item.name}"):
-        own.pseudo_mask(item)
+        own.require_given()
     height, width = read_image(item).shape[:2]
     Image.fromarray(np.full((height, width), 9, np.uint8)).save(tmp_path / f"{item.name}.png")
     with pytest.raises(ValueError, match="holds label 9, but there are 5 classes"):
-        own.pseudo_mask(item)
+        own.require_given()
+    Image.fromarray(np.ones((height + 1, width), np.uint8)).save(tmp_path / f"{item.name}.png")
+    with pytest.raises(ValueError, match=f"stage masks: the mask of {item.name} has"):
+        own.require_given()
 
 
 @pytest.mark.parametrize("walk", ["psa", "irn"])

@@ -6,6 +6,7 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,6 +16,8 @@ import tenfold
 from tenfold import cli
 from tenfold.generated import shapes_wsss
 from tenfold.runner.weights import construct
+from tenfold.systems.usage import data as usage_data
+from tenfold.systems.usage import settings
 from tenfold.systems.usage.backbones import Model
 from tenfold.systems.usage.kept import build_kept
 from tenfold.systems.usage.loss import generation_loss
@@ -32,6 +35,9 @@ def test_every_number_has_its_setting() -> None:
     system = construct(Usage, config("usage", "demo", [*WORDS, *words]))
     titles = system.labels()
     assert "scales 1 0.5, with flips, no CRF, threshold fixed" in titles["seeds/train/mIoU"]
+    assert "no CRF, bfloat16" in settings.of_seeds(
+        replace(system.cfg, seeds=replace(system.cfg.seeds, precision="bfloat16"))
+    )
     assert "CRF" in titles["masks/train/mIoU"] and "segmentation/test/mIoU" not in titles
     found = system.evaluate()
     assert set(titles) <= {*found.metrics, *(key.rsplit("/", 1)[-1] for key in found.metrics)}
@@ -87,6 +93,37 @@ def test_a_folder_and_a_table_are_all_it_needs(tmp_path: Path) -> None:
     assert "not measured: pseudo masks, as the train pictures have no masks" in notes
     with pytest.raises(ValueError, match="looks at masks of the train pictures"):
         Usage.complete(replace(system.cfg, threshold=replace(system.cfg.threshold, how="swept")))
+
+
+def test_a_table_with_a_test_of_its_own(tmp_path: Path) -> None:
+    """Its test is measured, its validation (else a share) not trained on; labels must be known."""
+    table = own_folder(tmp_path / "mine", 12, masks=True)
+    head, *rows = table.read_text().splitlines()
+    splits = ["train"] * 8 + ["test"] * 2 + ["val"] * 2
+
+    def opened(splits: list[str], skip_broken: bool = False) -> tuple[list[str], ...]:
+        lines = [f"{row},{split}" for row, split in zip(rows, splits, strict=True)]
+        table.write_text("\n".join([f"{head},split", *lines]))
+        data = replace(DEMO.data, name="folder", path=str(table), test_share=0.3)
+        data = replace(data, skip_broken=skip_broken)
+        usage_data.open_sets.cache_clear()
+        sets = usage_data.open_sets(data)
+        return tuple([i.name for i in s.items] for s in (sets.train, sets.validation, sets.test))
+
+    train, validation, test = opened(splits)
+    assert (validation, test) == (["10", "11"], ["8", "9"]) and len(train) == 8
+    train, validation, test = opened(["train"] * 10 + ["test"] * 2)
+    assert test == ["10", "11"] and sorted((*train, *validation), key=int) == list("0123456789")
+    rows[8] = "8.png,zebra"
+    with pytest.raises(ValueError, match="zebra is a label of split 'test'"):
+        opened(splits)
+    Image.fromarray(np.full((64, 64), 77, np.uint8)).save(tmp_path / "mine/masks/2.png")
+    rows[8] = "8.png,disc"
+    with pytest.raises(ValueError, match=r"2\.png holds 77 at row 0"):
+        opened(splits)
+    with pytest.warns(UserWarning, match="1 pictures left out: mask .*2.png holds 77"):
+        train, *_ = opened(splits, skip_broken=True)
+    assert len(train) == 7
 
 
 @pytest.mark.parametrize("form", ["kl", "l1", "mse"])

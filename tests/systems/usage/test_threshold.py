@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
@@ -27,6 +29,10 @@ def disc(level: float = 0.2, seed: int = 0) -> tuple[Seeds, torch.Tensor]:
     return Seeds(image, maps, maps.roll(1, 2), score), inside.long()
 
 
+def chosen(names: Sequence[str], pictures: Sequence[Seeds]) -> dict[str, threshold.Choice]:
+    return threshold.choose(names, [threshold.look(names, one) for one in pictures])
+
+
 @pytest.mark.parametrize("level", [0.1, 0.3])
 def test_choices_find_the_disc(level: float) -> None:
     pictures = [disc(level, seed) for seed in range(2)]
@@ -35,7 +41,7 @@ def test_choices_find_the_disc(level: float) -> None:
         sweep.add(seeds.maps, truth)
     curve = sweep.curve()
     assert float(curve.miou.max()) > 90 > 60 > float(curve.miou[0])
-    choices = threshold.choose(list(threshold.CRITERIA), [seeds for seeds, _ in pictures])
+    choices = chosen(list(threshold.CRITERIA), [seeds for seeds, _ in pictures])
     for name, choice in choices.items():
         assert choice.name == name and choice.looks_at == "pictures"
         assert len(choice.curve) == len(choice.thresholds) > 10
@@ -48,7 +54,7 @@ def test_choices_find_the_disc(level: float) -> None:
 
 def test_activation_is_where_kept_activation_exceeds_area_most() -> None:
     seeds, _ = disc()
-    choice = threshold.choose("activation", [seeds])["activation"]
+    choice = chosen(["activation"], [seeds])["activation"]
     assert choice.threshold == pytest.approx(float(seeds.maps[0].mean()), abs=1e-6)
     peak = choice.thresholds[choice.curve.index(max(choice.curve))]
     assert peak == pytest.approx(choice.threshold, abs=0.02)
@@ -64,7 +70,13 @@ def test_otsu_is_the_loop() -> None:
         if len(low) and len(high):
             between[step / 100] = len(low) * len(high) * float(low.mean() - high.mean()) ** 2
     wanted = max(between, key=lambda t: between[t])
-    assert threshold.choose("otsu", [seeds])["otsu"].threshold == pytest.approx(wanted)
+    assert chosen(["otsu"], [seeds])["otsu"].threshold == pytest.approx(wanted)
+
+
+def test_evidence_is_the_score_of_the_seed_and_of_the_rest() -> None:
+    seeds, _ = disc()
+    kept, rest = threshold.median_evidence([None, threshold.evidence(seeds, 0.5)])
+    assert kept == pytest.approx(1, abs=0.05) and rest == pytest.approx(0, abs=0.05)
 
 
 def test_mutual_information_of_known_pairs() -> None:
@@ -76,15 +88,16 @@ def test_mutual_information_of_known_pairs() -> None:
 def test_pictures_that_say_nothing() -> None:
     image = torch.zeros(4, 5, 3, dtype=torch.uint8)
     empty = Seeds(image, torch.zeros(2, 4, 5), None, lambda pictures: torch.zeros(len(pictures)))
-    names = ("activation", "otsu", "confidence", "edges")
-    assert threshold.choose(names, [empty]).keys() == {"edges"}
+    assert not chosen(("activation", "otsu", "confidence", "edges"), [empty])
+    assert threshold.evidence(empty, 0.3) is None and threshold.median_evidence([None]) == (0, 0)
     with pytest.raises(ValueError, match="needs the maps of another view"):
-        threshold.choose("stability", [empty])
+        chosen(["stability"], [empty])
+    with pytest.raises(ValueError, match="needs the classifier's score"):
+        threshold.evidence(Seeds(image, empty.maps), 0.3)
     with pytest.raises(ValueError, match="no criterion 'mean'; there are activation"):
-        threshold.choose("mean", [])
+        chosen(["mean"], [])
     with pytest.raises(ValueError, match="from 0 to below 1, got 1"):
         threshold.fixed(1.0)
-    assert threshold.choose("edges", [empty])["edges"].threshold == 0.05
     assert str(threshold.fixed(0.3)) == "0.30 (fixed: looks at nothing)"
 
 

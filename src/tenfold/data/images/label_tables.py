@@ -41,6 +41,8 @@ COUNTER = frozenset(("", "unnamed0", "index"))
 
 Row = tuple[int, list[str]]
 """Line of the file, and its cells."""
+Problems = tuple[list[str], dict[Path, str], int]
+"""Pictures that are missing, those whose rows contradict, and rows that say a thing again."""
 
 
 @dataclass
@@ -59,8 +61,9 @@ class Table:
 
 
 def read_table(
-    file: Path, names: PictureNames, known: Sequence[str] = (), skip_broken: bool = False
-) -> Table:
+    file: Path, names: PictureNames, known: Sequence[str] = (), skip_broken: bool = False,
+    has_option: bool = True,
+) -> Table:  # fmt: skip
     """Read a table.
 
     Args:
@@ -69,6 +72,7 @@ def read_table(
         known: Class names, where these are listed elsewhere.
         skip_broken: Leave out rows of missing pictures and pictures whose rows contradict, with a
             warning, instead of stopping.
+        has_option: Whether who asks can set `data.skip_broken`, which errors then name.
 
     Raises:
         ValueError: The form is none of those above or can be two of them, a name can mean two
@@ -92,7 +96,8 @@ def read_table(
     others = [i for i in others if i != part and not (head and _plain(head[i]) in COUNTER)]
     table = Table(file)
     found = _labels(table, body, head, others, column, list(known))
-    _join(table, names, body, column, found, skip_broken)
+    problems = _join(table, names, body, column, found)
+    _tell(table, names, problems, skip_broken, has_option)
     if part is not None:
         _take_splits(table, names, body, column, part, _plain(head[part]) == "isvalid")
     return table
@@ -278,8 +283,8 @@ def _note_others(file: Path, head: list[str], left: Sequence[int]) -> None:
 
 def _join(
     table: Table, names: PictureNames, body: Sequence[Row], column: int,
-    found: Sequence[tuple[str, ...]], skip_broken: bool,
-) -> None:  # fmt: skip
+    found: Sequence[tuple[str, ...]],
+) -> Problems:  # fmt: skip
     """Fill the table's labels by picture; rows of one picture must agree, or have a label each."""
     file, is_long = table.file, table.form == ONE
     missing: list[str] = []
@@ -315,18 +320,19 @@ def _join(
             )
         else:
             again += 1
-    _tell(table, names, missing, against, again, skip_broken)
+    return missing, against, again
 
 
 def _tell(
-    table: Table, names: PictureNames, missing: list[str], against: dict[Path, str], again: int,
-    skip_broken: bool,
-) -> None:  # fmt: skip
+    table: Table, names: PictureNames, problems: Problems, skip_broken: bool, has_option: bool
+) -> None:
     """Raise, or warn, for what the rows of a table have against each other."""
+    missing, against, again = problems
     if missing and not skip_broken:
+        ways = "Add them, remove their rows, or set data.skip_broken"
         raise FileNotFoundError(
             f"{table.file} names {len(missing)} pictures that are not below {names.root} "
-            f"({some(missing)}). Add them, remove their rows, or set data.skip_broken."
+            f"({some(missing)}). {ways if has_option else 'Add them, or remove their rows'}."
         )
     if against and not skip_broken:
         raise ValueError(

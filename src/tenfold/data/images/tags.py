@@ -36,6 +36,10 @@ Parts = dict[str, Labels]
 """Split -> labels by picture."""
 
 
+class NoSplit(ValueError):
+    """The pictures have no such split."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Labels as they were found."""
@@ -56,6 +60,7 @@ def open_folder(
     names and the seed, but leaves each class one for training.
 
     Raises:
+        NoSplit: There is no such split.
         ValueError: Something does not fit, or can be meant in two ways; the error names it.
         FileNotFoundError: There is nothing of that kind, or a picture that is named is missing.
     """
@@ -75,7 +80,7 @@ def open_folder(
     source = _source(path, folder, files, picture_names(root, pictures), listed, reading)
     parts = _divided(source.parts, root, test_share, seed)
     if split not in parts:
-        raise ValueError(f"{path} has no split {split!r}; it has {', '.join(parts)}")
+        raise NoSplit(f"{path} has no split {split!r}; it has {', '.join(parts)}")
     classes = _classes(path, source, listed)
     truth = _Truth(folder, masks, classes, reading) if masks else None
     number = {_key(name): i for i, name in enumerate(classes)}

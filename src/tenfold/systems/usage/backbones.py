@@ -56,6 +56,9 @@ class Model:
     """Whether batch norms keep their statistics, scales and shifts (PSA, SEAM, IRN)."""
     dropout: float = 0.0
     """Share of channels that are dropped before the convolution (PSA, SEAM: 0.5; IRN: 0)."""
+    correlation: bool = False
+    """SEAM's branch, which spreads maps by what places have in common (resnet38, from SEAM's files;
+    it is not trained here). Maps by it are those of seeds.rule seam."""
     drop_path: float = 0.0
     """Largest rate of stochastic depth of a transformer (MCTformer+: 0.1)."""
     bias: Bias = "none"
@@ -79,6 +82,11 @@ class Model:
         require(self, "model.", "(0, inf)", "ratio", "stem_ratio")
         require(self, "model.", "[0, 1)", "dropout", "drop_path")
         require(self, "model.", "[-1, inf)", "frozen_stages")
+        if self.correlation and self.name != "resnet38":
+            raise ValueError(
+                f"model.correlation is SEAM's, of resnet38, and model.name is {self.name}; leave "
+                "it out"
+            )
         wanted = {"resnet18": 4, "resnet50": 4, "hivit": 3, "deit": 1}.get(self.name, 0)
         wanted = 1 if self.name in CLASS_TOKENS else wanted
         if self.depths and (len(self.depths) != wanted or min(self.depths) < 1):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence, Set
 from functools import partial
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from tenfold.core.divide import divided
 from tenfold.data.images.image_labels import Item, read_image
 from tenfold.viz.predictions import spread
 
@@ -47,28 +48,31 @@ def _chosen(pipeline: Pipeline) -> float:
 
 
 def criteria(pipeline: Pipeline, names: Sequence[Criterion]) -> dict[str, Choice]:
-    """The choice of each criterion over training pictures, without a look at their masks."""
+    """The choice of each criterion over training pictures, without a look at their masks.
+
+    The processes of a job share the pictures.
+    """
     if not names:
         return {}
+    threshold.require_known(names)
     pipeline.make_seeds()
-    return threshold.choose(list(names), _pictures(pipeline, set(names)))
+    items, seen = _items(pipeline), _Seen(pipeline, set(names))
+
+    def one(row: int) -> dict[str, Tensor]:
+        return threshold.look(names, seen(items[row]))
+
+    return threshold.choose(names, divided(len(items), one, "thresholds without masks"))
 
 
 def evidence(pipeline: Pipeline, value: float) -> tuple[float, float]:
     """Share of the classifier's score that seeds at a threshold keep alone, and that is left
     without them: medians over training pictures."""
-    network = without_memory(pipeline.networks.seed)
-    found = []
-    for item in _items(pipeline):
-        image = torch.from_numpy(read_image(item))
-        seed = (pipeline.seed(item).amax(0) > value)[..., None]
-        empty = image.float().mean((0, 1), keepdim=True).round().byte().expand_as(image)
-        views = [image, empty, torch.where(seed, image, empty), torch.where(seed, empty, image)]
-        whole, nothing, *parts = _score(network, pipeline, item, torch.stack(views)).tolist()
-        if whole > nothing:
-            found.append([(part - nothing) / (whole - nothing) for part in parts])
-    kept, removed = torch.tensor(found or [[0.0, 0.0]]).median(0).values.tolist()
-    return kept, removed
+    items, seen = _items(pipeline), _Seen(pipeline, {"confidence"})
+
+    def one(row: int) -> Tensor | None:
+        return threshold.evidence(seen(items[row]), value)
+
+    return threshold.median_evidence(divided(len(items), one, "evidence of the seeds"))
 
 
 def _items(pipeline: Pipeline) -> list[Item]:
@@ -76,21 +80,25 @@ def _items(pipeline: Pipeline) -> list[Item]:
     return spread(items, pipeline.cfg.threshold.pictures or len(items))
 
 
-def _pictures(pipeline: Pipeline, names: set[Criterion]) -> Iterator[Seeds]:
-    """What criteria look at, one picture at a time."""
-    has_network = bool(names & {"stability", "confidence"})
-    network = without_memory(pipeline.networks.seed) if has_network else None
-    for item in _items(pipeline):
-        picture, maps = read_image(item), pipeline.seed(item)
-        other, score = None, None
-        if network is not None and "stability" in names:
+class _Seen:
+    """What criteria may look at of a picture."""
+
+    def __init__(self, pipeline: Pipeline, names: Set[str]) -> None:
+        self.pipeline, self.names = pipeline, names
+        has_network = bool(names & {"stability", "confidence"})
+        seed, precision = pipeline.networks.seed, pipeline.cfg.seeds.precision
+        self.network = without_memory(seed, precision) if has_network else None
+
+    def __call__(self, item: Item) -> Seeds:
+        picture, maps = read_image(item), self.pipeline.seed(item)
+        other, score, cfg = None, None, self.pipeline.cfg
+        if self.network is not None and "stability" in self.names:
             mirrored = picture[:, ::-1].copy()
-            cfg = pipeline.cfg
-            seen = inference.seed_maps(network, cfg, mirrored, item.labels, flip=False)
+            seen = inference.seed_maps(self.network, cfg, mirrored, item.labels, flip=False)
             other = seen.flip(2).cpu()
-        if network is not None and "confidence" in names:
-            score = partial(_score, network, pipeline, item)
-        yield Seeds(torch.from_numpy(picture), maps, other, score)
+        if self.network is not None and "confidence" in self.names:
+            score = partial(_score, self.network, self.pipeline, item)
+        return Seeds(torch.from_numpy(picture.copy()), maps, other, score)
 
 
 def _score(

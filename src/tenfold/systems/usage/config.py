@@ -16,6 +16,7 @@ from tenfold.core.optim import Optim
 
 from .backbones import Model
 from .loss import Form, Over
+from .networks import Precision
 from .seeds import LAYERS, Rule
 
 SetName = Literal[
@@ -62,7 +63,7 @@ class Data:
     """Random changes of colour and shape (MCTformer, by timm)."""
     holdout: float = 0.15
     """Share of the training pictures that are kept for validation, of which masks are looked at
-    where there are some (ours)."""
+    where there are some (ours); none where a folder names pictures for validation and the test."""
     test_share: float = 0.2
     """Share of a folder of your own that is not divided, that is for the test."""
     generated: tuple[int, int] = (60, 20)
@@ -152,10 +153,14 @@ class Seeds:
     flip: bool = True
     """Add the maps of mirrored pictures (all peers)."""
     rule: Rule = "psa"
-    """How maps of scales become one: psa (PSA, SEAM), irn, or mctformer and mctformer-plus, with
-    the attention of class tokens."""
+    """How maps of scales become one: psa (PSA, and SEAM's before its branch), irn, seam (SEAM's
+    own, of its branch), or mctformer and mctformer-plus, with the attention of class tokens."""
     affinity: bool = True
     """Maps are spread by what patches attend to (MCTformer)."""
+    precision: Precision = "float32"
+    """Numbers that maps, and the labels of predictions, are computed in. bfloat16 takes half of the
+    time or less where a processor multiplies such numbers (AVX512-BF16, AMX; benchmarks/usage.py),
+    else more. Features of a frozen backbone that are kept on disk are float32."""
     network: Literal["student", "teacher"] = "student"
     """Network whose maps are taken; a teacher needs loss.reg_weight (ours: the student)."""
 
@@ -343,6 +348,11 @@ class Config:
             raise ValueError(
                 f"seeds.rule is {self.seeds.rule}, which needs attention that is not taken of "
                 f"{self.model.name}; use psa or irn"
+            )
+        if self.seeds.rule == "seam" and not self.model.correlation:
+            raise ValueError(
+                "seeds.rule is seam, which needs SEAM's branch; give --model.correlation true and "
+                "--start with a file of SEAM's, or use psa"
             )
         is_cut = self.segment.steps and self.segment.encoder == "seed"
         if is_cut and self.segment.crop % self.model.multiple:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,10 +22,17 @@ from tenfold.data import catalog
 from tenfold.data.images import mixing, views
 from tenfold.data.images.decode import Reading
 from tenfold.data.images.folders import held_out
-from tenfold.data.images.image_labels import Item, MultiLabelSet, check_seen, read_image
+from tenfold.data.images.image_labels import (
+    Item,
+    MultiLabelSet,
+    check_seen,
+    read_image,
+    read_mask,
+)
 from tenfold.data.images.multilabel import open_set
 from tenfold.data.images.rand_augment import rand_augment
 from tenfold.data.images.scene_views import MEAN, segmentation_view
+from tenfold.data.images.tags import NoSplit
 from tenfold.generated import shapes_wsss
 
 from .config import Config, Data, Refine, Segment, SetName
@@ -37,6 +45,8 @@ OWN_TEST = ("clothing_parsing",)
 """Sets that have a test split beside their validation split."""
 SPLIT_SEED = 0
 """Of the pictures that are held out: the same in all runs."""
+MASKS_READ = 200
+"""Masks whose numbers are looked at when a set is opened."""
 WHOLE = 1.0
 """Share of a crop that one class may fill: all of it."""
 
@@ -96,11 +106,13 @@ def _require_masks(cfg: Config) -> None:
 def open_sets(data: Data) -> Sets:
     """Open the pictures of a run; some of those for training are held out for validation."""
     found = _opened(data, "train")
-    test = _opened(data, "test")
+    test, validation = _tests(data)
     check_seen(found, test, "test")
     if data.limit and len(found) > data.limit:
         step = len(found) / data.limit
         found = _some(found, [int(i * step) for i in range(data.limit)])
+    if validation is not None:
+        return Sets(found, validation, test)
     if not data.holdout or len(found) < 2:
         return Sets(found, _some(found, []), test)
     names = [item.name for item in found.items]
@@ -116,14 +128,54 @@ def _some(found: MultiLabelSet, rows: Sequence[int]) -> MultiLabelSet:
     return replace(found, items=tuple(found.items[row] for row in rows))
 
 
+def _tests(data: Data) -> tuple[MultiLabelSet, MultiLabelSet | None]:
+    """Pictures for the test, and those for validation of a folder that has both."""
+    if data.name == "folder":
+        try:
+            return _part(data, "test"), _part(data, "val")
+        except NoSplit:
+            pass
+    return _opened(data, "test"), None
+
+
 def _opened(data: Data, split: str) -> MultiLabelSet:
     if data.name == GENERATED:
         return shapes_wsss.open_set(split, data.generated[split == "test"])
-    name = "val" if split == "test" and data.name not in OWN_TEST else split
+    return _part(data, "val" if split == "test" and data.name not in OWN_TEST else split)
+
+
+def _part(data: Data, name: str) -> MultiLabelSet:
+    """A split by the set's own name of it; numbers in its masks are looked at now."""
     reading = Reading(data.skip_broken, data.follow_links, data.ignore_exif)
-    return open_set(
+    found = open_set(
         data.name, data.path, name, reading, data.unlabelled, data.test_share, SPLIT_SEED
     )
+    return _with_known_numbers(found, data.skip_broken)
+
+
+def _with_known_numbers(found: MultiLabelSet, skip_broken: bool) -> MultiLabelSet:
+    """The set, of which up to MASKS_READ masks hold no number that stands for no class.
+
+    Raises ValueError, which names file and pixel; with `skip_broken` such pictures are left out,
+    and all masks are read. Masks that are drawn of outlines have none.
+    """
+    step = 1 if skip_broken else max(1, len(found) // MASKS_READ)
+    broken: dict[int, str] = {}
+    for row in range(0, len(found), step):
+        item = found.items[row]
+        if item.mask is None or item.outlines is not None:
+            continue
+        try:
+            read_mask(item)
+        except ValueError as error:
+            if not skip_broken:
+                raise
+            broken[row] = str(error)
+    if not broken:
+        return found
+    first = next(iter(broken.values()))
+    warnings.warn(f"{found.name}: {len(broken)} pictures left out: {first}", stacklevel=4)
+    return _some(found, [row for row in range(len(found)) if row not in broken])
 
 
 def used(data: Data) -> DataUsed:

@@ -135,7 +135,7 @@ def counted(
         truth = read_mask(item)
         assert truth is not None
         given = torch.from_numpy(np.ascontiguousarray(predict(item)))
-        return iou.confusion(given, torch.from_numpy(truth), num_classes)
+        return iou.confusion(given, torch.from_numpy(truth.copy()), num_classes)
 
     parts = np.array_split(np.arange(len(items)), min(len(items), CHUNKS))
     totals = divided(len(parts), lambda i: sum(one(items[row]) for row in parts[i]), title)

@@ -77,11 +77,12 @@ def class_logits(
         images = [at_longest(one, longest, cfg.model.multiple) for one in pictures]
     else:
         images = [square(one, data.crop) for one in pictures]
-    found = network(normalised(torch.stack(images).to(device), cfg.model.colours))
-    maps = found.maps.flatten(2)
+    x = normalised(torch.stack(images).to(device), cfg.model.colours)
+    found = network(x.to(network.head.weight.dtype))
+    maps = found.maps.float().flatten(2)
     scores = (pooling_weights(maps, cfg.loss.tau_neg, cfg.loss.softmax_over) * maps).sum(2)
     if found.class_logits is not None:
-        scores = (scores + found.class_logits) / 2
+        scores = (scores + found.class_logits.float()) / 2
     return scores.cpu()
 
 

@@ -12,7 +12,7 @@ from tenfold.nn.efficientnet import EfficientNetLite
 
 from .adjust import Adjustment, drop_channels
 from .backbones import Model
-from .networks import Features, Images, SeedNetwork, backbone, for_inference
+from .networks import Features, Images, Precision, SeedNetwork, backbone, for_inference
 
 
 class KeptNetwork(SeedNetwork):
@@ -31,7 +31,8 @@ class KeptNetwork(SeedNetwork):
         """True if features of a picture are read instead of computed again."""
         has_cut = self.model.frozen_stages > 0 and isinstance(self.body, EfficientNetLite)
         is_whole = self.model.frozen_stages < 0 and self.model.is_convolutional
-        return self.gib > 0 and (is_whole or has_cut)
+        # SEAM's branch looks at pictures and at earlier stages, too
+        return self.gib > 0 and (is_whole or has_cut) and self.correlation is None
 
     def features(
         self, images: Images, adjustment: Adjustment | None = None, with_attention: bool = False
@@ -85,14 +86,14 @@ def build_kept(model: Model, num_classes: int, gib: float) -> KeptNetwork:
     return found
 
 
-def prepared(network: KeptNetwork) -> SeedNetwork:
+def prepared(network: KeptNetwork, precision: Precision = "float32") -> SeedNetwork:
     """The network that finds seeds: a faster copy, unless features of it are kept on disk."""
-    return network if network.is_kept else for_inference(network)
+    return network if network.is_kept else for_inference(network, precision)
 
 
-def without_memory(network: KeptNetwork) -> SeedNetwork:
+def without_memory(network: KeptNetwork, precision: Precision = "float32") -> SeedNetwork:
     """A faster copy that keeps nothing on disk: for pictures that never come again."""
-    found = for_inference(network)
+    found = for_inference(network, precision)
     assert isinstance(found, KeptNetwork)
     found.gib = 0.0
     return found

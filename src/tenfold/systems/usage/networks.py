@@ -22,6 +22,7 @@ from tenfold.nn.vit import Block, Vit, VitShape
 
 from .adjust import Adjustment, drop_channels, kept_tokens
 from .backbones import CLASS_TOKENS, OUTPUT_STRIDES, Model
+from .seam import Correlated
 
 Images = Float[Tensor, "batch 3 height width"]
 Body = ResNet | ResNet38 | EfficientNetLite | Vit | HiViT
@@ -86,6 +87,7 @@ class SeedNetwork(nn.Module):
         self.dropout = nn.Dropout2d(model.dropout)
         self.level_dims = level_dims(body)
         """Channels of `levels`."""
+        self.correlation = Correlated(self.level_dims) if model.correlation else None
         stages = list(stages_of(body))
         count = model.frozen_stages
         if count > len(stages):
@@ -95,11 +97,14 @@ class SeedNetwork(nn.Module):
         self._frozen = [part for stage in stages[: None if count < 0 else count] for part in stage]
         if count < 0 and model.name not in CLASS_TOKENS:
             self._frozen = [body]
+        if self.correlation is not None:
+            self._frozen.append(self.correlation)
         for part in self._frozen:
             part.requires_grad_(False)
         if model.freeze_norm:
             for norm in self._norms():
                 norm.requires_grad_(False)
+        self.train()  # what is frozen is in evaluation mode from the start
 
     def _norms(self) -> Iterator[nn.Module]:
         return (m for m in self.body.modules() if isinstance(m, nn.BatchNorm2d))
@@ -153,8 +158,10 @@ def build(model: Model, num_classes: int) -> SeedNetwork:
 def for_inference(network: SeedNetwork, precision: Precision = "float32") -> SeedNetwork:
     """A copy that finds the same maps sooner: norms folded into convolutions, channels last.
 
-    precision: in bfloat16 a map in [0, 1] is off by some thousandths; processors that multiply such
-    numbers (AVX512-BF16, AMX) need half of the time or less, others more.
+    precision: in bfloat16 maps in [0, 1] differ from those in float32 by 1e-4 to 4e-4 on average,
+    and by up to 9e-2 at single places (benchmarks/results/usage.md); processors that multiply such
+    numbers (AVX512-BF16, AMX) need half of the time or less, others more. In float32 single places
+    differ by up to 1e-5, of transformers' stretched maps by 1e-4.
     """
     found = folded(network).requires_grad_(False)
     found.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

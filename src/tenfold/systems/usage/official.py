@@ -150,11 +150,16 @@ def _rules(state: State, network: SeedNetwork) -> tuple[list[Rule], dict[str, st
     """Rules of a backbone, and patterns that are left out with their reasons."""
     body = network.body
     if isinstance(body, ResNet38):
-        ignored = {
-            r"(?:arg:)?linear1000_.*": CLASSIFIER,
-            r"f8_\d\..*|f9\..*": "affinities of SEAM or PSA, which are no part of a seed network",
-        }
-        return [Rule(r"((?:conv1a|b\d(?:_\d)?|bn7)\..+)", r"body.\1")], ignored
+        rules = [Rule(r"((?:conv1a|b\d(?:_\d)?|bn7)\..+)", r"body.\1")]
+        ignored = {r"(?:arg:)?linear1000_.*": CLASSIFIER}
+        if network.correlation is None:
+            ignored[r"f8_\d\..*|f9\..*"] = "affinities of SEAM or PSA (model.correlation: SEAM's)"
+        else:
+            rules += [
+                Rule(r"(f8_\d)\.weight", r"correlation.\1.weight"),
+                Rule(r"f9\.weight", "correlation.pixels.f9.weight"),
+            ]
+        return rules, ignored
     if isinstance(body, ResNet):
         ignored = {r"(?:stage\d|backbone|newly_added)\..*": "the same tensors under another name"}
         if "resnet50.conv1.weight" not in state:

@@ -31,6 +31,9 @@ from .seed_metrics import Sweep
 
 Maps = Float[Tensor, "class height width"]
 LabelMap = UInt8[np.ndarray, "height width"]
+MASK_ENDINGS = (".png",)
+LOOKED_AT = 200
+"""Files of others that are read before training, evenly from the first to the last."""
 NUMBERS = 256
 """Colours of a palette that may hold 255, too: a smaller one is stored in fewer bits."""
 
@@ -60,6 +63,30 @@ class Pipeline:
         """Pictures of a split."""
         return self.sets.split(split).items
 
+    def require_given(self) -> None:
+        """Look at the files of others before anything is trained.
+
+        All must be there; up to LOOKED_AT are read.
+
+        Raises:
+            FileNotFoundError: A picture has none.
+            ValueError: One is damaged, of another size, or holds a number of no class.
+        """
+        if not (self.cfg.data.seeds_path or self.cfg.data.masks_path):
+            return
+        items = self.items("train")
+        if self.has_seeds and "validation" in self.cfg.masked:
+            items += self.items("validation")  # their seeds are measured
+        step = max(1, len(items) // LOOKED_AT)
+        for row, item in enumerate(items):
+            if self.cfg.data.masks_path:
+                _given(Path(self.cfg.data.masks_path), item, MASK_ENDINGS)
+            else:
+                self._seed_file(item)
+            if row % step == 0:
+                found = self.seed(item).numpy() if self.has_seeds else self.pseudo_mask(item)
+                require_size(found, read_image(item), item, "seeds" if self.has_seeds else "masks")
+
     # --- seeds ---------------------------------------------------------------------------------
 
     def make_seeds(self) -> None:
@@ -67,7 +94,8 @@ class Pipeline:
         if self.cfg.data.seeds_path:
             return
         items = self.items("train") + self.items("validation")
-        write = partial(self._write_seed, prepared(self.networks.seed))
+        network = prepared(self.networks.seed, self.cfg.seeds.precision)
+        write = partial(self._write_seed, network)
         self.work.make("seeds", items, self._digest("seeds"), write)
 
     def _write_seed(self, network: SeedNetwork, item: Item, file: Path) -> None:
@@ -113,7 +141,7 @@ class Pipeline:
     def _write_confident(self, item: Item, file: Path) -> None:
         picture, maps = read_image(item), self.seed(item)
         require_size(maps.numpy(), picture, item, "affinity")
-        labels = walking.sure_labels(torch.from_numpy(picture), maps, self.cfg)
+        labels = walking.sure_labels(torch.from_numpy(picture.copy()), maps, self.cfg)
         write_bytes(file, label_png(labels.numpy(), NUMBERS))
 
     def confident(self, item: Item) -> LabelMap:
@@ -133,7 +161,7 @@ class Pipeline:
     def _write_mask(self, threshold: float, item: Item, file: Path) -> None:
         picture, maps = read_image(item), self.seed(item)
         require_size(maps.numpy(), picture, item, "masks")
-        image = torch.from_numpy(picture)
+        image = torch.from_numpy(picture.copy())
         walker = self.networks.affinity
         if walker is None:
             scores = pseudo.with_threshold(maps, threshold)
@@ -147,7 +175,7 @@ class Pipeline:
     def pseudo_mask(self, item: Item) -> LabelMap:
         """The pseudo mask of a picture: 0 background, 255 does not count."""
         given = self.cfg.data.masks_path
-        file = _given(Path(given), item, (".png",)) if given else self._made("masks", item)
+        file = _given(Path(given), item, MASK_ENDINGS) if given else self._made("masks", item)
         labels = read_labels(file)
         most = int(labels[labels != pseudo.IGNORED].max(initial=0))
         if most > len(self.cfg.classes):
@@ -203,7 +231,7 @@ def swept(pipeline: Pipeline, some: MultiLabelSet) -> Sweep:
         sweep = Sweep(len(pipeline.cfg.classes) + 1)
         truth = read_mask(items[row])
         assert truth is not None
-        sweep.add(pipeline.seed(items[row]), torch.from_numpy(truth).long())
+        sweep.add(pipeline.seed(items[row]), torch.from_numpy(truth.copy()).long())
         return sweep.exceeded
 
     for counts in divided(len(items), one, "seeds against masks"):

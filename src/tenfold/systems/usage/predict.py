@@ -14,7 +14,7 @@ from tenfold.core.divide import divided
 from tenfold.data.images.decode import read_picture
 from tenfold.data.images.folders import photos_below
 from tenfold.data.images.label_tables import read_table
-from tenfold.data.images.picture_names import picture_names
+from tenfold.data.images.picture_names import is_picture_name, picture_names
 from tenfold.printable import printable
 from tenfold.viz.predictions import Trained, sources, spread
 
@@ -55,7 +55,7 @@ def predict_files(
             table of labels does not fit.
     """
     networks.eval()
-    seeds = prepared(networks.seed)
+    seeds = prepared(networks.seed, cfg.seeds.precision)
     pictures = sources(inputs, out, photos_below)
     given = labels_of(options.labels, [one.file for one in pictures], cfg, inputs)
     shown = set(spread(range(len(pictures)), options.shown))
@@ -86,18 +86,22 @@ def labels_of(
     if not table:
         return {}
     root = inputs
-    if not inputs.is_dir():  # a table may name its neighbours
-        root = inputs.parent
-        files = [file for file in root.iterdir() if file.is_file()]
-    found = read_table(Path(table), picture_names(root, files), cfg.classes)
+    place = inputs.parent.resolve() / inputs.name
+    if not inputs.is_dir():  # a table may name all pictures that lie beside and below it
+        beside = Path(table).parent.resolve()
+        root = beside if beside in place.parents else place.parent
+        others = (file for file in root.rglob("*") if is_picture_name(file.name))
+        files = [place, *(file for file in others if file != place)]
+    names = picture_names(root, files)
+    read = read_table(Path(table), names, cfg.classes, has_option=False)
     numbers = {name: number for number, name in enumerate(cfg.classes)}
     labels = {}
-    for file, names in found.labels.items():
-        for name in names:
+    for file, present in read.labels.items():
+        for name in present:
             if name not in numbers:
                 raise ValueError(
                     f"{table} has the label {name!r} of {file.name}, but the run has the classes "
                     f"{', '.join(cfg.classes[:8])}{', ...' if len(cfg.classes) > 8 else ''}"
                 )
-        labels[file] = tuple(sorted(numbers[name] for name in names))
+        labels[inputs if file == place else file] = tuple(sorted(numbers[name] for name in present))
     return labels

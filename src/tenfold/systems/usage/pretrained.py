@@ -124,15 +124,16 @@ def read_official(source: Path) -> tuple[Config, dict[str, Tensor], Converted]:
             f"tenfold train usage paper --start {source}"
         )
     recipe = RECIPES["paper" if kind.startswith("mctformer") else "paper-resnet38"]
+    is_seam = kind == "resnet38" and _is_seam(state)
     try:
-        model = official.described(state, replace(recipe.model, name=kind))
+        model = official.described(state, replace(recipe.model, name=kind, correlation=is_seam))
         account = official.convert(state, build(model, count))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     cfg = replace(
         recipe,
         model=model,
-        seeds=replace(recipe.seeds, rule=RULES[kind]),
+        seeds=replace(recipe.seeds, rule="seam" if is_seam else RULES[kind]),
         segment=replace(recipe.segment, steps=0),
         refine=replace(recipe.refine, walk="none", crf=True),
         classes=tuple(f"class {number}" for number in range(count)),
@@ -160,6 +161,10 @@ def _classes(state: dict[str, Tensor]) -> int | None:
     """Classes of a file's head; SEAM's first output is the background's."""
     for key in ("fc8.weight", "classifier.weight", "head.weight"):
         if key in state and state[key].ndim == 4:
-            is_seam = key == "fc8.weight" and "f9.weight" in state
-            return len(state[key]) - is_seam
+            return len(state[key]) - (key == "fc8.weight" and _is_seam(state))
     return None
+
+
+def _is_seam(state: dict[str, Tensor]) -> bool:
+    """True for a file of SEAM's, whose classifier has affinities beside it."""
+    return "fc8.weight" in state and "f9.weight" in state

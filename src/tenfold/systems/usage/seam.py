@@ -1,6 +1,12 @@
-"""What SEAM does with maps (Wang et al., CVPR 2020; YudeWang/SEAM): norms, terms, correlation."""
+"""What SEAM does with maps (Wang et al., CVPR 2020; YudeWang/SEAM): norms, terms, correlation.
+
+`Correlated` makes the maps that SEAM calls its seeds, with weights of its files. It is not trained
+here: that takes SEAM's two losses between a picture and a smaller one.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -51,3 +57,47 @@ class PixelCorrelation(nn.Module):
         alike = (f.mT @ f).relu()
         alike = alike / (alike.sum(1, keepdim=True) + EPS)
         return (maps.flatten(2) @ alike).unflatten(2, features.shape[2:])
+
+
+class Correlated(nn.Module):
+    """SEAM's branch (network/resnet38_SEAM.py): maps, one class a place, spread by alike places.
+
+    What is alike is told by colours and the third and fourth stages of ResNet-38.
+    """
+
+    WIDTHS = (64, 128)
+    """Channels to which the two stages are brought."""
+    LEVELS = (2, 3)
+    """The two stages among the levels of the backbone (PSA's conv4 and conv5)."""
+
+    def __init__(self, level_dims: Sequence[int]) -> None:
+        """`level_dims` are the channels of the backbone's levels."""
+        super().__init__()
+        first, second = (level_dims[row] for row in self.LEVELS)
+        self.f8_3 = nn.Conv2d(first, self.WIDTHS[0], 1, bias=False)
+        self.f8_4 = nn.Conv2d(second, self.WIDTHS[1], 1, bias=False)
+        width = sum(self.WIDTHS)
+        self.pixels = PixelCorrelation(width + 3, width)
+
+    def forward(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        maps: Maps,
+        levels: Sequence[Float[Tensor, "batch _ _ _"]],
+    ) -> Maps:
+        """Maps of the classes, spread.
+
+        Args:
+            images: As the backbone saw them.
+            maps: Of the classes, without the background, which is what is left of 1.
+            levels: Of the backbone.
+        """
+        positive = maps.relu()
+        shares = (positive - EPS).relu() / (positive.amax((2, 3), keepdim=True) + EPS)
+        ground = 1 - shares.amax(1, keepdim=True)
+        winners = max_onehot(torch.cat([ground, shares], 1))
+        third, fourth = (levels[row] for row in self.LEVELS)
+        size = third.shape[2:]
+        colours = F.interpolate(images, size=size, mode="bilinear", align_corners=True)
+        features = [colours, self.f8_3(third).relu(), self.f8_4(fourth).relu()]
+        return self.pixels(winners, torch.cat(features, 1))[:, 1:]

@@ -13,9 +13,10 @@ from torch import Tensor
 from tenfold.nn import cam
 from tenfold.nn.uperhead import enlarged
 
+from . import seam
 from .networks import Activations, SeedNetwork
 
-Rule = Literal["psa", "irn", "mctformer", "mctformer-plus"]
+Rule = Literal["psa", "irn", "seam", "mctformer", "mctformer-plus"]
 Of = Literal["fused", "patch", "class"]
 Image = Float[Tensor, "3 height width"]
 Present = Bool[Tensor, " class"]
@@ -50,8 +51,8 @@ def activation_maps(
         scales: Factors on the picture's sides, which are rounded to what the network takes.
         flip: Whether the mirrored picture counts too.
         rule: Whose merging is done. psa and irn divide sums by their largest value and differ in
-            how maps are enlarged; mctformer and mctformer-plus join maps with attention, and let
-            them reach from 0 to 1.
+            how maps are enlarged; seam takes the maps of SEAM's branch, from 0 to 1; mctformer and
+            mctformer-plus join maps with attention, and let them reach from 0 to 1.
         of: Joined maps, those of the patches, or the class tokens' attention alone (mctformer).
         affinity: Whether what patches attend to spreads the maps (mctformer).
         layers: Last blocks whose attention counts, 0 as published: 3, and 12 (mctformer).
@@ -106,6 +107,8 @@ def outputs(
             there = network(x, with_attention=is_token_rule)
             if is_token_rule:
                 one = of_tokens(there, labels, rule, of, affinity, layers or LAYERS[rule])
+            elif rule == "seam":
+                one = _of_seam(network, x, there)[:, labels]
             else:
                 one = there.maps[:, labels].float().relu()
             found.append(one[0] + one[1].flip(2) if flip else one[0])
@@ -123,6 +126,8 @@ def merged(
     total = sum(enlarged(maps[None], wanted)[0] for maps in found)
     assert isinstance(total, Tensor)
     total = total[:, :height, :width]
+    if rule == "seam":
+        return seam.max_norm(total[None])[0]
     return cam.by_range(total) if rule in LAYERS else cam.by_largest(total)
 
 
@@ -172,6 +177,15 @@ def of_tokens(
     return cam.spread(maps, found.attention.affinity) if affinity else maps
 
 
+def _of_seam(
+    network: SeedNetwork, images: Float[Tensor, "batch 3 height width"], found: Activations
+) -> Float[Tensor, "batch class height width"]:
+    """Maps of SEAM's branch, at the picture's size (infer_SEAM.py, network/resnet38_SEAM.py)."""
+    assert network.correlation is not None  # checked with the rule
+    maps = network.correlation(images, found.maps, found.levels).float()
+    return F.interpolate(maps, images.shape[2:], mode="bilinear", align_corners=True)
+
+
 def _size(image: Tensor) -> tuple[int, int]:
     return image.shape[1], image.shape[2]
 
@@ -191,6 +205,10 @@ def _check(network: SeedNetwork, labels: Tensor, scales: Sequence[float], rule: 
         )
     if not scales or min(scales) <= 0:
         raise ValueError(f"scales are {tuple(scales)}; give at least one, each above 0")
+    if rule == "seam" and network.correlation is None:
+        raise ValueError(
+            "maps by the rule seam need SEAM's branch: model.correlation, and its file"
+        )
     if rule in LAYERS and (network.model.is_convolutional or network.model.name == "hivit"):
         raise ValueError(
             f"maps by the rule {rule} need attention, which is not taken of {network.model.name}; "

@@ -55,7 +55,9 @@ def of_seeds(cfg: Config) -> str:
         return "of others' files, no CRF"
     own = cfg.seeds
     size = f"at {own.size} x {own.size}, " if own.size else ""
-    return f"{size}{_scales(own.scales, own.flip)}, no CRF"
+    rule = ", SEAM's branch" if own.rule == "seam" else ""
+    half = ", bfloat16" if own.precision == "bfloat16" else ""
+    return f"{size}{_scales(own.scales, own.flip)}{rule}, no CRF{half}"
 
 
 def of_threshold(cfg: Config) -> str:

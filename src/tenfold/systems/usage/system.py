@@ -86,7 +86,8 @@ class Usage(System[Config]):
     def stages(self) -> Iterator[Stage]:
         """Seed network, affinity network, segmentation network; files lie between them."""
         cfg, networks = self.cfg, self.model
-        sets = data.open_sets(cfg.data)
+        sets, pipeline = data.open_sets(cfg.data), self.pipeline()
+        pipeline.require_given()
         self.origin = pretrained.begin(networks, cfg)
         batches = data.LabelledBatches(cfg, sets.train)
         training = SeedTraining(cfg, networks.seed)
@@ -104,7 +105,6 @@ class Usage(System[Config]):
         if cfg.seeds.network == "teacher" and training.teacher is not None:
             networks.seed.load_state_dict(training.teacher.state_dict())
         networks.seed.eval()
-        pipeline = self.pipeline()
         if pipeline.has_seeds:
             pipeline.make_seeds()
             networks.threshold.fill_(choices.choose(pipeline))

@@ -1,8 +1,8 @@
 """Choice of the background threshold: with masks, as papers do, and without any.
 
-A criterion sees pictures one at a time, together with their normalised maps (0 to 1; maps of absent
-classes are 0), and keeps sums only; it gives a curve over thresholds and a choice. None of the
-criteria in `CRITERIA` looks at a mask:
+A criterion looks at pictures one at a time, together with their normalised maps (0 to 1; maps of
+absent classes are 0), and finds a few numbers of each; by those of all it gives a curve over
+thresholds and a choice. None of the criteria in `CRITERIA` looks at a mask:
 
 - `activation`: the mean over pictures of the mean of the highest map. It is where the share of
   activation that a seed keeps exceeds its share of the area most.
@@ -24,7 +24,6 @@ of other pictures. Every choice says which.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
@@ -79,13 +78,13 @@ class Choice:
 
 
 class Criterion(Protocol):
-    """An accumulator over pictures."""
+    """Numbers of each picture, which processes may share, and the choice by those of all."""
 
-    def add(self, seeds: Seeds) -> None:
-        """Look at a picture."""
+    def look(self, seeds: Seeds) -> Tensor | None:
+        """Find what counts of a picture; None where it tells nothing."""
 
-    def choice(self) -> Choice | None:
-        """Give the threshold that fits the pictures seen best; None where none tells anything."""
+    def choice(self, found: Sequence[Tensor]) -> Choice | None:
+        """Give the threshold that fits the pictures best; None where none tells anything."""
 
 
 def _highest(name: str, curve: Sequence[float]) -> Choice:
@@ -110,34 +109,26 @@ def _above(shares: Float[Tensor, " level"]) -> tuple[Tensor, Tensor]:
 class Activation:
     """The mean activation: where kept activation exceeds kept area most."""
 
-    def __init__(self) -> None:
-        self.means: list[float] = []
-        self.curve: Tensor = torch.zeros(LEVELS - 1, dtype=torch.float64)
-
-    def add(self, seeds: Seeds) -> None:
-        """Look at a picture."""
+    def look(self, seeds: Seeds) -> Float[Tensor, "1 value"] | None:
+        """Find the mean, and the curve."""
         highest = seeds.maps.amax(0)
         if not bool(highest.any()):  # no class is present, or none activates
-            return
-        mean = float(highest.double().mean())
+            return None
+        mean = highest.double().mean()
         area, value = _above(_levels(highest))
-        self.means.append(mean)
-        self.curve += value / mean - area
+        return torch.cat([mean[None], value / mean - area])[None]
 
-    def choice(self) -> Choice | None:
+    def choice(self, found: Sequence[Tensor]) -> Choice | None:
         """The mean over pictures; the curve's own peak is near it."""
-        return _of_levels("activation", self.means, self.curve)
+        return _of_levels("activation", found)
 
 
 class Otsu:
     """The threshold between whose sides a map's values differ most, mean over maps."""
 
-    def __init__(self) -> None:
-        self.found: list[float] = []
-        self.curve: Tensor = torch.zeros(LEVELS - 1, dtype=torch.float64)
-
-    def add(self, seeds: Seeds) -> None:
-        """Look at a picture's maps of present classes."""
+    def look(self, seeds: Seeds) -> Float[Tensor, "map value"] | None:
+        """Find the threshold and the curve of the maps of present classes."""
+        rows = []
         for one in seeds.maps:
             if not bool(one.any()):
                 continue
@@ -145,20 +136,23 @@ class Otsu:
             area, value = _above(shares)
             whole = float(value[0] + shares[0] * 0.5 / LEVELS)
             between = (value - whole * area).square() / (area * (1 - area)).clamp(min=1e-9)
-            self.found.append((int(between.argmax()) + 1) / LEVELS)
-            self.curve += between / between.max().clamp(min=1e-12)
+            best = (int(between.argmax()) + 1) / LEVELS
+            curve = between / between.max().clamp(min=1e-12)
+            rows.append(torch.cat([curve.new_tensor([best]), curve]))
+        return torch.stack(rows) if rows else None
 
-    def choice(self) -> Choice | None:
+    def choice(self, found: Sequence[Tensor]) -> Choice | None:
         """The mean over pictures and classes."""
-        return _of_levels("otsu", self.found, self.curve)
+        return _of_levels("otsu", found)
 
 
-def _of_levels(name: str, found: list[float], curve: Tensor) -> Choice | None:
+def _of_levels(name: str, found: Sequence[Tensor]) -> Choice | None:
+    """The mean of the thresholds, which stand before the curves."""
     if not found:
         return None
+    threshold, *scores = torch.cat(list(found)).mean(0).tolist()
     borders = tuple(i / LEVELS for i in range(1, LEVELS))
-    scores = tuple((curve / len(found)).tolist())
-    return Choice(name, statistics.fmean(found), "pictures", borders, scores)
+    return Choice(name, threshold, "pictures", borders, tuple(scores))
 
 
 def mutual_information(counts: Int64[Tensor, "*case 2 2"]) -> Float[Tensor, "*case"]:
@@ -174,6 +168,12 @@ def _pairs(
     return torch.bincount((2 * one.long() + other.long()).flatten(), minlength=4).view(2, 2)
 
 
+def _of_pairs(name: str, found: Sequence[Tensor]) -> Choice | None:
+    if not found:
+        return None
+    return _highest(name, mutual_information(torch.stack(list(found)).sum(0)).tolist())
+
+
 class Edges:
     """Mutual information of the foreground before and after a CRF, over thresholds.
 
@@ -181,14 +181,11 @@ class Edges:
     for all thresholds.
     """
 
-    def __init__(self) -> None:
-        self.counts: Tensor = torch.zeros(len(THRESHOLDS), 2, 2, dtype=torch.int64)
-
-    def add(self, seeds: Seeds) -> None:
-        """Look at a picture."""
+    def look(self, seeds: Seeds) -> Int64[Tensor, "threshold 2 2"] | None:
+        """Count pixels by foreground before and after."""
         present = seeds.maps.flatten(1).amax(1) > 0
         if not bool(present.any()):
-            return
+            return None
         height, width = seeds.image.shape[:2]
         share = min(1.0, SIDE / max(height, width))
         size = (max(1, round(height * share)), max(1, round(width * share)))
@@ -203,36 +200,31 @@ class Edges:
         )
         energies = [label_energy(one, options.gt_prob, len(maps) + 1) for one in labels]
         snapped = MeanField(image.to(torch.uint8), options).run(torch.stack(energies)).argmax(1)
-        for row, (before, after) in enumerate(zip(labels, snapped, strict=True)):
-            self.counts[row] += _pairs(before > 0, after > 0).cpu()
+        pairs = [
+            _pairs(before > 0, after > 0) for before, after in zip(labels, snapped, strict=True)
+        ]
+        return torch.stack(pairs).cpu()
 
-    def choice(self) -> Choice:
+    def choice(self, found: Sequence[Tensor]) -> Choice | None:
         """The threshold whose foreground the CRF's tells most about."""
-        return _highest("edges", mutual_information(self.counts).tolist())
-
-    def growth(self) -> tuple[float, ...]:
-        """Area of the foreground after the CRF, as a multiple of that before."""
-        before, after = self.counts[:, 1].sum(1), self.counts[:, :, 1].sum(1)
-        return tuple((after / before.clamp(min=1)).tolist())
+        return _of_pairs("edges", found)
 
 
 class Stability:
     """Mutual information of the foregrounds of two views of a picture, over thresholds."""
 
-    def __init__(self) -> None:
-        self.counts: Tensor = torch.zeros(len(THRESHOLDS), 2, 2, dtype=torch.int64)
-
-    def add(self, seeds: Seeds) -> None:
-        """Look at a picture's two views."""
+    def look(self, seeds: Seeds) -> Int64[Tensor, "threshold 2 2"] | None:
+        """Count pixels by the foregrounds of the two views."""
         if seeds.other is None:
             raise ValueError("threshold stability needs the maps of another view")
         here, there = seeds.maps.amax(0), seeds.other.amax(0)
-        for row, threshold in enumerate(THRESHOLDS):
-            self.counts[row] += _pairs(here > threshold, there > threshold).cpu()
+        if not bool(here.any()):
+            return None
+        return torch.stack([_pairs(here > value, there > value) for value in THRESHOLDS]).cpu()
 
-    def choice(self) -> Choice:
+    def choice(self, found: Sequence[Tensor]) -> Choice | None:
         """The threshold whose two foregrounds tell most about each other."""
-        return _highest("stability", mutual_information(self.counts).tolist())
+        return _of_pairs("stability", found)
 
 
 class Confidence:
@@ -244,57 +236,90 @@ class Confidence:
     cost more, and is not used.)
     """
 
-    def __init__(self) -> None:
-        self.gains: list[Tensor] = []
-        self.kept: list[Tensor] = []
-
-    def add(self, seeds: Seeds) -> None:
-        """Look at a picture; the score is asked once, for all thresholds."""
-        if seeds.score is None:
-            raise ValueError("threshold confidence needs the classifier's score")
+    def look(self, seeds: Seeds) -> Float[Tensor, " threshold"] | None:
+        """Ask for the score once, for all thresholds; None where the whole scores no more."""
         highest = seeds.maps.amax(0)
         if not bool(highest.any()):
-            return
-        image = seeds.image
-        empty = image.float().mean((0, 1), keepdim=True).round().to(torch.uint8).expand_as(image)
-        shown = [highest > threshold for threshold in THRESHOLDS]
-        views = [image, empty, *(torch.where(one[..., None], image, empty) for one in shown)]
-        whole, nothing, *kept = seeds.score(torch.stack(views)).double()
-        if whole <= nothing:
-            return
-        shares = (torch.stack(kept) - nothing) / (whole - nothing)
-        self.kept.append(shares)
-        self.gains.append(shares - torch.stack([one.double().mean() for one in shown]))
-
-    def choice(self) -> Choice | None:
-        """The threshold with the highest median; None if no picture scores above its colour."""
-        if not self.gains:
             return None
-        return _highest("confidence", torch.stack(self.gains).median(0).values.tolist())
+        shown = [highest > threshold for threshold in THRESHOLDS]
+        shares = shares_of_score(seeds, shown)
+        if shares is None:
+            return None
+        return shares - torch.stack([one.double().mean() for one in shown])
+
+    def choice(self, found: Sequence[Tensor]) -> Choice | None:
+        """The threshold with the highest median; None if no picture scores above its colour."""
+        if not found:
+            return None
+        return _highest("confidence", torch.stack(list(found)).median(0).values.tolist())
 
 
-CRITERIA: Mapping[str, type[Criterion]] = {
-    "activation": Activation,
-    "otsu": Otsu,
-    "edges": Edges,
-    "stability": Stability,
-    "confidence": Confidence,
+def shares_of_score(
+    seeds: Seeds, shown: Sequence[Bool[Tensor, "height width"]]
+) -> Float[Tensor, " part"] | None:
+    """Share of the picture's score that each part of it has alone, on the picture's mean colour.
+
+    None where the whole picture scores no more than its mean colour.
+    """
+    if seeds.score is None:
+        raise ValueError("threshold confidence needs the classifier's score")
+    image = seeds.image
+    empty = image.float().mean((0, 1), keepdim=True).round().to(torch.uint8).expand_as(image)
+    views = [image, empty, *(torch.where(one[..., None], image, empty) for one in shown)]
+    whole, nothing, *kept = seeds.score(torch.stack(views)).double()
+    if whole <= nothing:
+        return None
+    return (torch.stack(kept) - nothing) / (whole - nothing)
+
+
+def evidence(seeds: Seeds, threshold: float) -> Float[Tensor, "2"] | None:
+    """Share of the classifier's score that seeds at a threshold keep alone, and that the rest has.
+
+    None where the whole picture scores no more than its mean colour.
+    """
+    seed = seeds.maps.amax(0) > threshold
+    return shares_of_score(seeds, [seed, ~seed])
+
+
+def median_evidence(found: Iterable[Tensor | None]) -> tuple[float, float]:
+    """Medians of `evidence` over pictures; 0 and 0 where none tells anything."""
+    told = [one for one in found if one is not None]
+    kept, rest = torch.stack(told).median(0).values.tolist() if told else (0.0, 0.0)
+    return kept, rest
+
+
+CRITERIA: Mapping[str, Criterion] = {
+    "activation": Activation(),
+    "otsu": Otsu(),
+    "edges": Edges(),
+    "stability": Stability(),
+    "confidence": Confidence(),
 }
 """Criteria that look at no mask, by name; the first lost least on the set we chose it on."""
 
 
-def choose(names: str | Sequence[str], pictures: Iterable[Seeds]) -> dict[str, Choice]:
-    """Choices of some criteria over the same pictures, each seen once, of those that have one."""
-    names = [names] if isinstance(names, str) else list(names)
-    unknown = [name for name in names if name not in CRITERIA]
-    if unknown:
-        raise ValueError(f"no criterion {unknown[0]!r}; there are {', '.join(CRITERIA)}")
-    criteria = {name: CRITERIA[name]() for name in names}
-    for seeds in pictures:
-        for criterion in criteria.values():
-            criterion.add(seeds)
-    found = {name: criterion.choice() for name, criterion in criteria.items()}
-    return {name: choice for name, choice in found.items() if choice is not None}
+def require_known(names: Iterable[str]) -> None:
+    """Raise ValueError for the first name that is no criterion's."""
+    for name in names:
+        if name not in CRITERIA:
+            raise ValueError(f"no criterion {name!r}; there are {', '.join(CRITERIA)}")
+
+
+def look(names: Iterable[str], seeds: Seeds) -> dict[str, Tensor]:
+    """What each of some criteria finds in a picture, of those that it tells something."""
+    found = {name: CRITERIA[name].look(seeds) for name in names}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def choose(names: Iterable[str], found: Iterable[Mapping[str, Tensor]]) -> dict[str, Choice]:
+    """Choices of some criteria by what they found in pictures, of those that have one."""
+    names, pictures = list(names), list(found)
+    require_known(names)
+    chosen = {
+        name: CRITERIA[name].choice([one[name] for one in pictures if name in one])
+        for name in names
+    }
+    return {name: choice for name, choice in chosen.items() if choice is not None}
 
 
 def fixed(threshold: float) -> Choice:
