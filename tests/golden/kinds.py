@@ -148,7 +148,7 @@ KINDS: dict[str, dict[str, Mark]] = {
         "retrieval_recall": _has("captions_per_image", "K"),
         "detection_ap": _has("gt", "detections", "thresholds"),
         "grounding": _has("gt", "pred"),
-        "zero_shot": _gives("class_embed|class_prob|det_score|ground_(score|index)"),
+        "zero_shot": _has("tau"),
         "phrase_chunker": _has("texts", "spans"),
     },
 }  # fmt: skip
