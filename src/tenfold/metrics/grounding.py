@@ -23,7 +23,7 @@ def is_inside(points: Float[np.ndarray, "phrase 2"], truth: Boxes) -> Bool[np.nd
 
 
 def grounding(
-    found: Boxes, truth: Boxes, points: Float[np.ndarray, "phrase 2"]
+    found: Boxes, truth: Float[np.ndarray, "true 4"], points: Float[np.ndarray, "point 2"]
 ) -> dict[str, float]:
     """Accuracy at IoU 0.5 and 0.3, mean IoU and pointing accuracy, in percent.
 

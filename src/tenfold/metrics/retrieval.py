@@ -9,7 +9,7 @@ CELLS = 2**24
 """Comparisons that are held at once."""
 AT = (1, 5, 10)
 Similarity = Float[np.ndarray, "image caption"]
-Owners = Int64[np.ndarray, " caption"]
+Owners = Int64[np.ndarray, " owned"]
 
 
 def image_to_text_ranks(similarity: Similarity, owners: Owners) -> Int64[np.ndarray, " image"]:
@@ -35,7 +35,7 @@ def image_to_text_ranks(similarity: Similarity, owners: Owners) -> Int64[np.ndar
     return np.concatenate(ranks)
 
 
-def text_to_image_ranks(similarity: Similarity, owners: Owners) -> Int64[np.ndarray, " caption"]:
+def text_to_image_ranks(similarity: Similarity, owners: Owners) -> Int64[np.ndarray, " owned"]:
     """Images before each caption's own, as `image_to_text_ranks`."""
     _check(similarity, owners)
     step = max(1, CELLS // len(similarity))

@@ -5,6 +5,8 @@ Where several processes share a batch, its images are compared with the texts of
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -23,13 +25,25 @@ def gathered(x: Tensor) -> Tensor:
     """Rows of all processes in their order, with gradients to each."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return x
-    import torch.distributed.nn.functional as with_gradient
+    found: Tensor = _Gather.apply(x)
+    return found
 
-    if not x.requires_grad:
+
+class _Gather(torch.autograd.Function):
+    """All rows; on the way back each process has the sum of what all make of its rows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, x.contiguous())
+        ctx.rows = slice(dist.get_rank() * len(x), (dist.get_rank() + 1) * len(x))
         return torch.cat(parts)
-    return torch.cat(with_gradient.all_gather(x.contiguous()))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total[ctx.rows]
 
 
 def contrastive_loss(

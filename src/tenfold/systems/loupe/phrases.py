@@ -34,7 +34,7 @@ def spans(text: str, most: int = MOST) -> list[tuple[int, int]]:
     has_word = False
     for match in [*TOKEN.finditer(text), None]:
         word = match[0].lower() if match else ""
-        ends = not word or word in BREAK or not word[0].isalnum()
+        ends = not word or word in BREAK or not (word[0].isascii() and word[0].isalnum())
         if ends or word in BEGIN:
             if has_word:
                 found.append((start, end))

@@ -35,9 +35,9 @@ def masks(
 
 
 def interactions(
-    values: Float[Tensor, "first second"],
-    first: Bool[Tensor, "first one"],
-    second: Bool[Tensor, "second other"],
+    values: Float[Tensor, "row column"],
+    first: Bool[Tensor, "coalition one"],
+    second: Bool[Tensor, "opposite other"],
 ) -> Estimate:
     """Weighted Banzhaf interaction of each player of one side with each of the other.
 

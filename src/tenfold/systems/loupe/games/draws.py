@@ -123,7 +123,7 @@ def draw(
     chance = _size_chances(players, p, plan.stratified).to(device)
     ends = chance.new_zeros(*allowed.shape[:-1], 2)
     if plan.stratified:
-        low = 1 / (count + 1.0) if p is None else (1 - p) ** count.double()
+        low = 1 / (count.double() + 1) if p is None else (1 - p) ** count.double()
         high = low if p is None else p ** count.double()
         ends = torch.cat([low, torch.where(count == 0, 0, high)], -1).double()
     cumulative = chance[count[..., 0]]  # *group size
