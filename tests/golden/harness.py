@@ -80,7 +80,7 @@ class Case:
         listed = self.spec.get("outputs")
         if isinstance(listed, list):
             listed = {name: shape for name, shape, *_ in listed}
-        if isinstance(listed, dict):
+        if isinstance(listed, dict) and listed:  # an empty one lists nothing
             of = listed.items()  # a shape, or [shape, type]
             listed = {k: v[0] if v and isinstance(v[0], list) else v for k, v in of}
             have = {name: list(array.shape) for name, array in found.items()}

@@ -163,6 +163,20 @@ KINDS: dict[str, dict[str, Mark]] = {
         "part_pq": _gives("PartPQ"),
         "hpq": lambda spec: isinstance(_config(spec).get("images"), dict),
     },
+    "loupe": {
+        "shapley_exact": _has("n", "coalitions"),
+        "token_game": _has("n", "regions", "modes"),
+        "mc_estimator": _has("n", "region", "samples"),
+        "semantic_game": _has("M", "N", "tau_a"),
+        "losses": _has("logit_scale", "text_mask"),
+        "region_generation": _has("grid", "nms_iou"),
+        "unsil_forward": _has("region_masks", "hidden"),
+        "retrieval_recall": _has("captions_per_image", "K"),
+        "detection_ap": _has("gt", "detections", "thresholds"),
+        "grounding": _has("gt", "pred"),
+        "zero_shot": _has("tau"),
+        "phrase_chunker": _has("texts", "spans"),
+    },
 }  # fmt: skip
 """System -> kind of case -> whether a case is of it."""
 

@@ -183,3 +183,26 @@ def test_sizes_of_masks_are_those_of_masks(oracle: str) -> None:
     want = as_others_do(Known, Evaluator, truth, found)
     assert list(mine.values()) == pytest.approx(want, abs=1e-6)
     assert min(mine["small"], mine["medium"]) > 1  # there is something to be wrong about
+
+
+def test_precision_at_any_threshold() -> None:
+    truth, found = case(0)
+    rows = [[ap.coded(one) for one in some] for some in (truth, found)]
+    limits = [0.5, 0.3]
+    numbers = ap.at_thresholds(rows[0], rows[1], 3, "boxes", limits)
+    assert list(numbers) == limits
+    for limit, one in numbers.items():
+        assert set(one.interpolated) == set(one.all_points) == {0, 1}  # there is no third class
+        for label in (0, 1):
+            want = slow_ap(truth, found, label, limit)
+            assert one.interpolated[label] == pytest.approx(want, abs=0.5)
+            assert one.all_points[label] == pytest.approx(want, abs=2)
+    half = average_precision(truth, found, 3, "boxes")["AP50"]
+    assert numbers[0.5].mean_interpolated == pytest.approx(half)
+    empty = ap.at_thresholds(rows[0], [[]] * 4, 3, "boxes", limits)
+    assert empty[0.3].all_points == {0: 0.0, 1: 0.0} and empty[0.3].mean_all_points == 0
+    nothing = ap.at_thresholds([[]] * 4, rows[1], 3, "boxes", limits)
+    assert nothing[0.3].mean_interpolated == nothing[0.3].mean_all_points == 0
+    one_label = [[row for row in some if row["category_id"] == 1] for some in rows[1]]
+    missed = ap.at_thresholds(rows[0], one_label, 3, "boxes", limits)
+    assert missed[0.3].all_points[0] == 0 < missed[0.3].all_points[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -97,6 +98,65 @@ def per_class(
     return result
 
 
+@dataclass(frozen=True)
+class AtThreshold:
+    """Precision at one IoU, in percent; a class that does not occur has none."""
+
+    interpolated: dict[int, float]
+    """AP of each class over 101 recalls (COCO)."""
+    all_points: dict[int, float]
+    """AP of each class over every recall that is reached (VOC from 2010 on)."""
+
+    @property
+    def mean_interpolated(self) -> float:
+        """Mean over classes; 0 if none occurs."""
+        return float(np.mean([*self.interpolated.values()])) if self.interpolated else 0.0
+
+    @property
+    def mean_all_points(self) -> float:
+        """Mean over classes; 0 if none occurs."""
+        return float(np.mean([*self.all_points.values()])) if self.all_points else 0.0
+
+
+def at_thresholds(
+    truth: Sequence[list[Row]],
+    found: Sequence[list[Row]],
+    num_classes: int,
+    kind: Kind,
+    thresholds: Sequence[float],
+) -> dict[float, AtThreshold]:
+    """AP of each class that occurs, at each IoU; objects are matched as COCO does."""
+    evaluation = _evaluated(truth, found, num_classes, kind, thresholds)
+    present = sorted({r["category_id"] for rows in truth for r in rows if not r["iscrowd"]})
+    if evaluation is None:
+        return {t: AtThreshold(*2 * (dict.fromkeys(present, 0.0),)) for t in thresholds}
+    precision = evaluation.eval["precision"][..., 0, -1]  # IoU, recall, class
+    images = len(truth)
+    result = {}
+    for t, threshold in enumerate(thresholds):
+        interpolated, all_points = {}, {}
+        for label in present:
+            first = label * len(evaluation.params.areaRng) * images  # objects of all areas
+            of_class = [e for e in evaluation.evalImgs[first : first + images] if e is not None]
+            interpolated[label] = 100 * float(precision[t, :, label].mean())
+            all_points[label] = 100 * _all_points(of_class, t)
+        result[threshold] = AtThreshold(interpolated, all_points)
+    return result
+
+
+def _all_points(images: list[dict[str, Any]], threshold: int) -> float:
+    """Area below the best precision at each recall or beyond, from what pycocotools matched."""
+    scores = np.concatenate([e["dtScores"] for e in images])
+    right = np.concatenate([e["dtMatches"][threshold] > 0 for e in images])
+    ignored = np.concatenate([e["dtIgnore"][threshold] for e in images]).astype(bool)
+    total = sum(int((np.asarray(e["gtIgnore"]) == 0).sum()) for e in images)
+    order = np.argsort(-scores[~ignored], kind="mergesort")
+    hits = right[~ignored][order].cumsum()
+    precision = hits / np.arange(1, len(hits) + 1)
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    return float((np.diff(hits, prepend=0) * best).sum() / total)
+
+
 def _without_mask(row: Row) -> Row | None:
     """A true object that was annotated by its box alone, as a region that does not count."""
     from pycocotools import mask as codes
@@ -110,7 +170,11 @@ def _without_mask(row: Row) -> Row | None:
 
 
 def _evaluated(
-    truth: Sequence[list[Row]], found: Sequence[list[Row]], num_classes: int, kind: Kind
+    truth: Sequence[list[Row]],
+    found: Sequence[list[Row]],
+    num_classes: int,
+    kind: Kind,
+    thresholds: Sequence[float] | None = None,
 ) -> Any:
     """A pycocotools evaluation, or None where nothing was found at all."""
     from pycocotools.coco import COCO
@@ -137,6 +201,8 @@ def _evaluated(
         coco.createIndex()
         results = coco.loadRes(guesses)
         evaluation = COCOeval(coco, results, "bbox" if kind == "boxes" else "segm")
+        if thresholds is not None:
+            evaluation.params.iouThrs = np.array(thresholds)
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation
