@@ -1,78 +1,84 @@
-"""Outlines of masks along the borders of their pixels, as polygons that other tools draw."""
+"""Outlines of masks along the borders of their pixels, for tools that draw no masks."""
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 
-Polygon = list[tuple[int, int]]
-"""Corners x, y."""
+from .crops import Crop
+
+Corners = Int64[np.ndarray, "_ 2"]
+"""x y of corners, the last joined to the first."""
+STEPS = {(1, 0): 0, (0, 1): 1, (-1, 0): 2, (0, -1): 3}
+"""Directions, of which each is the last one turned right (y points down)."""
 
 
-def polygons_of(mask: Bool[np.ndarray, "height width"]) -> list[Polygon]:
-    """A polygon for each piece of a mask; filled by even and odd, they give it back.
+def outlines(mask: Crop) -> list[Corners]:
+    """A polygon for each part of a mask whose pixels share sides, in pixels of the picture.
 
-    Pieces that touch at a corner are two. A hole is joined to the outline by a seam that is gone
-    there and back, as such tools have no polygons with holes.
+    Corners are corners of pixels, so that pycocotools draws exactly the mask again. A hole is
+    joined to the outline around it by a cut without width, walked there and back.
     """
-    from scipy import ndimage
+    from scipy.ndimage import find_objects, label
 
-    labels, _ = ndimage.label(mask)
+    numbers, _ = label(mask.decode())
     found = []
-    for number, place in enumerate(ndimage.find_objects(labels), 1):
-        down, right = place
-        loops = [_corners(loop) for loop in _loops(labels[place] == number)]
-        outer = min(range(len(loops)), key=lambda i: min(loops[i]))
-        outline = loops[outer]
-        for hole in (loop for i, loop in enumerate(loops) if i != outer):
-            outline = _seamed(outline, hole)
-        found.append([(x + right.start, y + down.start) for x, y in outline])
+    for number, place in enumerate(find_objects(numbers), 1):
+        loops = _loops(numbers[place] == number)
+        corner = (mask.x + place[1].start, mask.y + place[0].start)
+        found.append(_joined(loops) + np.array(corner))
     return found
 
 
-def _loops(piece: Bool[np.ndarray, "height width"]) -> list[Polygon]:
-    """Closed walks along the borders of a piece, its pixels to the right."""
-    padded = np.pad(piece, 1)
+def _loops(part: Bool[np.ndarray, "height width"]) -> list[Corners]:
+    """Borders of one part: the outer one clockwise and first, then those of holes, the other way.
+
+    Each step has the part on its right; where two pixels touch in a corner, the right turn stays
+    with the same pixel.
+    """
+    padded = np.pad(part, 1)
     inner = padded[1:-1, 1:-1]
-    # border -> the steps that start at a corner: a pixel's upper border is gone from left to right
-    steps: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    leaving: dict[tuple[int, int], list[tuple[int, int]]] = {}
     sides = (
-        (inner & ~padded[:-2, 1:-1], (0, 0), (1, 0)), (inner & ~padded[1:-1, 2:], (1, 0), (0, 1)),
-        (inner & ~padded[2:, 1:-1], (1, 1), (-1, 0)), (inner & ~padded[1:-1, :-2], (0, 1), (0, -1)),
+        (padded[:-2, 1:-1], (0, 0), (1, 0)), (padded[1:-1, 2:], (1, 0), (0, 1)),
+        (padded[2:, 1:-1], (1, 1), (-1, 0)), (padded[1:-1, :-2], (0, 1), (0, -1)),
     )  # fmt: skip
-    for border, (x, y), step in sides:
-        for row, column in np.argwhere(border).tolist():
-            steps.setdefault((column + x, row + y), []).append(step)
-    loops = []
-    while steps:
-        start = next(iter(steps))
-        at, heading, loop = start, (0, 0), []
-        while at in steps:
-            ways = steps[at]
-            # where two pixels touch at a corner, turn right and stay at the same pixel
-            right = (-heading[1], heading[0])
-            way = right if right in ways else ways[0]
-            ways.remove(way)
-            if not ways:
-                del steps[at]
-            loop.append(at)
-            at, heading = (at[0] + way[0], at[1] + way[1]), way
-            if at == start:
-                break
-        loops.append(loop)
+    for beside, (right, down), step in sides:
+        for y, x in np.argwhere(inner & ~beside).tolist():
+            leaving.setdefault((x + right, y + down), []).append(step)
+    loops = [_walked(leaving, min(leaving, key=lambda place: (place[1], place[0])))]
+    while leaving:
+        loops.append(_walked(leaving, next(iter(leaving))))
     return loops
 
 
-def _corners(loop: Polygon) -> Polygon:
-    """A closed walk without the points that lie within a straight stretch."""
-    points = np.array(loop)
-    before, after = points - np.roll(points, 1, 0), np.roll(points, -1, 0) - points
-    turns = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
-    return [(int(x), int(y)) for x, y in points[turns]]
+def _walked(
+    leaving: dict[tuple[int, int], list[tuple[int, int]]], start: tuple[int, int]
+) -> Corners:
+    """Walk a border once round, taking its steps out of those that are left."""
+    corners: list[tuple[int, int]] = []
+    place, last = start, (0, 0)
+    while True:
+        steps = leaving[place]
+        step = steps[0]
+        if len(steps) > 1 and last in STEPS:
+            step = next(s for s in steps if STEPS[s] == (STEPS[last] + 1) % 4)
+        steps.remove(step)
+        if not steps:
+            del leaving[place]
+        if step != last:
+            corners.append(place)
+        place, last = (place[0] + step[0], place[1] + step[1]), step
+        if place == start:
+            return np.array(corners, dtype=np.int64)
 
 
-def _seamed(outline: Polygon, hole: Polygon) -> Polygon:
-    """An outline with a hole, joined from the corner that is nearest to the hole's first."""
-    x, y = hole[0]
-    near = min(range(len(outline)), key=lambda i: abs(outline[i][0] - x) + abs(outline[i][1] - y))
-    return [*outline[: near + 1], *hole, hole[0], *outline[near:]]
+def _joined(loops: list[Corners]) -> Corners:
+    """One outline of a border and of those of its holes."""
+    whole = loops[0]
+    for hole in loops[1:]:
+        away = ((whole[:, None] - hole[None]) ** 2).sum(2)
+        i, j = divmod(int(away.argmin()), len(hole))
+        around = np.concatenate([hole[j:], hole[: j + 1]])
+        whole = np.concatenate([whole[: i + 1], around, whole[i:]])
+    return whole

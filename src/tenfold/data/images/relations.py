@@ -18,8 +18,9 @@ from tenfold.structures import MOST_UNITS, Tree, Unit
 
 from . import runs
 from .coco_masks import Entry, filled
+from .crops import crop_of
 from .decode import MAX_PIXELS
-from .outlines import polygons_of
+from .outlines import outlines
 
 POINTS = {"rectangle": (2, 4), "polygon": (3, 10_000_000), "rotation": (4, 4), "circle": (2, 2)}
 """Kind of shape that has an area -> least and most points."""
@@ -139,12 +140,14 @@ def write(file: Path, tree: Tree) -> None:
     stand in the shapes' attributes.
     """
     tree = tree.told_apart()
-    outlines = {unit.id: polygons_of(runs.mask_of(unit.mask)) for unit in tree.units}
+    polygons = {
+        unit.id: outlines(crop_of(runs.mask_of(unit.mask))) for unit in tree.units
+    }
     shapes = [
         {
             "label": unit.name,
             "score": unit.score,
-            "points": [[float(x), float(y)] for x, y in polygon],
+            "points": polygon.astype(float).tolist(),
             "group_id": unit.id,
             "description": "",
             "difficult": False,
@@ -152,12 +155,12 @@ def write(file: Path, tree: Tree) -> None:
             "flags": {},
             "attributes": {"state": unit.state},
             "kie_linking": [
-                [unit.id, part.id] for part in tree.parts(unit.id) if not i and outlines[part.id]
+                [unit.id, part.id] for part in tree.parts(unit.id) if not i and polygons[part.id]
             ],
         }
         for unit in tree.walk()
         if unit.parent is not None
-        for i, polygon in enumerate(outlines[unit.id])
+        for i, polygon in enumerate(polygons[unit.id])
     ]
     height, width = tree.size
     write_json(
