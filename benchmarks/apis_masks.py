@@ -114,8 +114,9 @@ def page(found: list[dict[str, Any]]) -> list[str]:
     for one in found:
         times = [f"{1000 * statistics.median(each):.1f} ms" for each in one["seconds"].values()]
         low, middle, high = one["ratio"]
-        rows.append([one["what"], *times, f"**{middle:.2f}** ({low:.2f}-{high:.2f})",
-                     f"{one['largest difference of a mask']:.0e} of {one['largest mask']}"])  # fmt: skip
+        ratio = f"**{middle:.2f}** ({low:.2f}-{high:.2f})"
+        differ = f"{one['largest difference of a mask']:.0e} of {one['largest mask']}"
+        rows.append([one["what"], *times, ratio, differ])
     heads = ["masks", "grouped convolution", "ours", "ratio", "logits differ by"]
     return [
         "Masks: a network of 169 numbers for each, over features at stride 8, enlarged to stride "

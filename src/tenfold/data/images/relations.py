@@ -140,9 +140,7 @@ def write(file: Path, tree: Tree) -> None:
     stand in the shapes' attributes.
     """
     tree = tree.told_apart()
-    polygons = {
-        unit.id: outlines(crop_of(runs.mask_of(unit.mask))) for unit in tree.units
-    }
+    polygons = {unit.id: outlines(crop_of(runs.mask_of(unit.mask))) for unit in tree.units}
     shapes = [
         {
             "label": unit.name,

@@ -203,7 +203,9 @@ def tree_of_labels(
     return Tree((height, width), tuple(units), image)
 
 
-def label_map(tree: Tree, kb: KnowledgeBase, codes: Mapping[int, int]) -> Int64[np.ndarray, "height width"]:
+def label_map(
+    tree: Tree, kb: KnowledgeBase, codes: Mapping[int, int]
+) -> Int64[np.ndarray, "height width"]:
     """A label map of units whose node has a number in `codes` (node's id -> number); 0 elsewhere.
 
     Deeper units lie over those that they are parts of.
