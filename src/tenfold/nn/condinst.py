@@ -315,8 +315,8 @@ class CondInst(nn.Module):
         """Those whose masks are trained."""
         settings, count = self.settings, len(queries.image)
         if settings.proposals and count > settings.proposals:
-            order = torch.randperm(count, device=queries.image.device)
-            return queries.at(order[: settings.proposals])
+            some = torch.randperm(count, device=queries.image.device)[: settings.proposals]
+            return queries.at(some.sort().values)
         if not settings.per_picture or not count:
             return queries
         image, places = queries.image, queries.places
