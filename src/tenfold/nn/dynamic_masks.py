@@ -220,7 +220,7 @@ class _Network(torch.autograd.Function):
                 for layer in range(len(weights) - 1, 0, -1):
                     of_weights[layer][rows] = slope @ values[layer - 1].mT
                     of_biases[layer][rows] = slope.sum(-1)
-                    slope = (part[layer].mT @ slope).mul_(values[layer - 1] > 0)
+                    slope = (part[layer].mT @ slope).masked_fill_(values[layer - 1] == 0, 0)
                 of_biases[0][rows] = slope.sum(-1)
                 slope = slope.flatten(0, 1)
                 of_weights[0][rows] = (slope @ shared[image].mT).view(part[0].shape)
