@@ -55,7 +55,7 @@ def enlarged(masks: Tensor) -> Tensor:
     found = F.pad(masks, (0, 1, 0, 1), mode="replicate")
     size = (2 * height + 1, 2 * width + 1)
     found = F.interpolate(found, size, mode="bilinear", align_corners=True)
-    return F.pad(found, (1, 0, 1, 0), mode="replicate")[..., :-1, :-1]
+    return F.pad(found, (1, 0, 1, 0), mode="replicate")[..., : 2 * height, : 2 * width]
 
 
 def inputs(masks: int, pictures: int, rows: int, columns: int) -> tuple[Tensor, ...]:
@@ -122,8 +122,9 @@ def page(found: list[dict[str, Any]]) -> list[str]:
     for one in found:
         times = [f"{1000 * statistics.median(each):.1f} ms" for each in one["seconds"].values()]
         low, middle, high = one["ratio"]
-        rows.append([one["what"], *times, f"**{middle:.2f}** ({low:.2f}-{high:.2f})",
-                     f"{one['largest difference of a mask']:.0e} of {one['largest mask']}"])  # fmt: skip
+        apart = f"{one['largest difference of a mask']:.0e} of {one['largest mask']}"
+        ratio = f"**{middle:.2f}** ({low:.2f}-{high:.2f})"
+        rows.append([one["what"], *times, ratio, apart])
     heads = ["masks", "grouped convolution", "ours", "ratio", "logits differ by"]
     return [
         "Masks: a network of 169 numbers for each, over features at stride 8, enlarged to stride "
