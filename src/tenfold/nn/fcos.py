@@ -21,8 +21,8 @@ ALPHA, GAMMA = 0.25, 2.0
 """Of the focal loss (Lin et al. 2017, arXiv 1708.02002)."""
 PRIOR = 0.01
 """Probability of each class before training."""
-FAR = 1e8
-"""Upper end of the last level's range, and area of no object."""
+FAR = math.inf
+"""Upper end of the last level's range, and area of no object (official code: 1e8 pixels)."""
 SMOOTH = 1.0
 """Added to intersection and union of boxes in units of their level's stride (compute_ious)."""
 
