@@ -254,16 +254,25 @@ class CondInst(nn.Module):
         height, width = images.shape[2:]
         if sizes is None:
             sizes = torch.tensor([[height, width]] * len(images), device=images.device)
-        divisor = self.settings.strides[STAGES - 1]
+        sizes, divisor = sizes.to(images.device), self.settings.strides[STAGES - 1]
         images = F.pad(images, (0, -width % divisor, 0, -height % divisor))
         outside = ~valid(images, sizes)[:, None]
         images = images.masked_fill(outside, 0)
+        levels = self.levels(self.normalised(images).masked_fill(outside, 0))
+        return Encoded(levels, self.branch(levels), images, sizes)
+
+    def normalised(
+        self, images: Float[Tensor, "image 3 height width"]
+    ) -> Float[Tensor, "image 3 height width"]:
+        """Colours as the backbone takes them."""
         mean, std = (
             images.new_tensor(x).view(3, 1, 1) for x in (self.settings.mean, self.settings.std)
         )
-        x = ((images - mean) / std).masked_fill(outside, 0)
-        levels = self.pyramid(self.backbone.maps(x)[-STAGES:])
-        return Encoded(levels, self.branch(levels), images, sizes)
+        return (images - mean) / std
+
+    def levels(self, x: Float[Tensor, "image 3 height width"]) -> list[Tensor]:
+        """Levels of the pyramid, of normalised pictures whose sides the strides divide."""
+        return self.pyramid(self.backbone.maps(x)[-STAGES:])
 
     def head(self, encoded: Encoded) -> HeadOutputs:
         """Classes, boxes and masks' parameters at every place."""
