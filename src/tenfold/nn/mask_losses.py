@@ -95,7 +95,7 @@ def colour_similarity(
         valid: Pixels that count; a cell whose middle does not is like no neighbour.
     """
     colours = lab(F.avg_pool2d(images.float(), STRIDE).trunc())
-    distance = (colours[:, :, None] - neighbours(colours)).norm(dim=1)
+    distance = (colours[:, :, None] - neighbours(colours)).square_().sum(1).sqrt()
     middle = valid[:, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
     return (-distance / 2).exp() * neighbours(middle.float())
 
@@ -125,7 +125,7 @@ def pairwise_loss(
     one = flat.take((mask * height + row) * width + column)
     other = flat.take((mask * height + other_row) * width + other_column)
     total = disagreement(one, other).sum()
-    return total / (edges.sum() if count is None else count).clamp(min=1)
+    return total / (total.new_tensor(len(mask)) if count is None else count).clamp(min=1)
 
 
 def point_loss(

@@ -145,9 +145,9 @@ def mask_losses(
     xy, labels = _points(targets)
     labels = labels[objects[has_points]]
 
-    numbers = [has_mask.numel(), has_box.sum(), has_points.sum(), edges.sum(), (labels >= 0).sum()]
+    counted = (torch.ones_like(kinds), has_box, has_points, edges, labels >= 0)
     all_masks, boxed, pointed, compared, known = world_mean(
-        torch.stack([torch.as_tensor(n, device=logits.device) for n in numbers]).float()
+        torch.stack([torch.count_nonzero(x) for x in counted]).float()
     )
     all_masks = all_masks.clamp(min=1)
     scores = logits.sigmoid()
