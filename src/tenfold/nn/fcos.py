@@ -254,7 +254,7 @@ def focal_loss(
 
 
 def detection_losses(
-    outputs: HeadOutputs, assigned: Sequence[Assigned], labels: Sequence[Int64[Tensor, " object"]]
+    outputs: HeadOutputs, assigned: Sequence[Assigned], labels: Sequence[Int64[Tensor, " _"]]
 ) -> dict[str, Float[Tensor, ""]]:
     """Losses of classes (focal), boxes (GIoU, weighted by centreness) and centreness.
 
