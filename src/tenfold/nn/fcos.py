@@ -173,8 +173,10 @@ class FCOSHead(nn.Module):
         counts = torch.tensor([len(part) for part in places], device=logits.device)
         return HeadOutputs(
             logits, distances, centreness[..., 0], parameters, torch.cat(places),
-            torch.arange(len(places), device=logits.device).repeat_interleave(counts), sizes,
-            self.strides,
+            torch.arange(len(places), device=logits.device).repeat_interleave(
+                counts, output_size=sum(map(len, places))  # export needs to know it
+            ),
+            sizes, self.strides,
         )  # fmt: skip
 
 
