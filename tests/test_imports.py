@@ -19,11 +19,12 @@ MODULES = {
     for path in sorted(SOURCE.rglob("*.py"))
 }
 PACKAGES = {name for name, path in MODULES.items() if path.name == "__init__.py"}
-LEAVES = {"structures", "files", "printable", "extras", "tenfold.__version__"}
+LEAVES = {"structures", "files", "journal", "printable", "extras", "tenfold.__version__"}
 """What every room may import."""
 MAY_IMPORT = {
     "structures": set(),
     "files": set(),
+    "journal": set(),
     "printable": set(),
     "extras": set(),
     "core": {"core"},

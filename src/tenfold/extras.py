@@ -6,6 +6,7 @@ EXTRAS = {
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "text": ("tokenizers",),
     "video": ("imageio_ffmpeg",),
+    "web": ("starlette", "uvicorn"),
     "weather": ("h5py", "h5netcdf", "xarray", "zarr", "landcheck"),
 }
 """Extra of the package -> the modules that it installs."""
