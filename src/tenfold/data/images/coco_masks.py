@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from .crops import Crop, crop_of
 from .decode import MAX_BYTES
 
 Item = dict[str, Any]
@@ -63,6 +64,15 @@ def masks_of(
                 raise
             unread[f"mask of annotation {item.get('id')} of {entry.file.name}"] = str(error)
     return found
+
+
+def crop_of_item(item: Item, entry: Entry) -> Crop | None:
+    """The mask of one object as the code of its crop; None for an object without one.
+
+    Raises:
+        ValueError: It cannot be read; the error names picture and annotation.
+    """
+    return crop_of(_mask(item, entry)) if item.get("segmentation") else None
 
 
 def _mask(item: Item, entry: Entry) -> Bool[np.ndarray, "height width"]:
