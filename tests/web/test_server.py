@@ -276,7 +276,6 @@ def test_it_listens_on_this_machine_only_and_says_if_a_port_is_taken() -> None:
     with server.listening(0) as listener:
         host, port = listener.getsockname()
         assert host == "127.0.0.1"
-        listener.listen()
         with pytest.raises(ValueError, match=f"port {port} cannot be had .*--port"):
             with server.listening(port):
                 pass

@@ -98,6 +98,7 @@ def listening(port: int) -> Iterator[socket.socket]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((HOST, port))
+            listener.listen()  # from now on a browser waits for the server
         except OSError as error:
             raise ValueError(
                 f"port {port} cannot be had ({error.strerror}); give another --port, or 0 for any"

@@ -17,7 +17,7 @@ from tenfold.journal import Event, Journal
 
 UNDO = "undo"
 """Kind of the events that take another one back."""
-LEASE = 120.0
+LEASE = 60.0
 """Seconds for which a subject that was handed to one tab is not handed to another."""
 IDENTITY = re.compile(r"[A-Za-z0-9_-]{8,64}")
 """What clients call their events and their tabs: long enough to be drawn at random."""

@@ -254,12 +254,12 @@ class Labelling:
         session = self.labels.session
         session.hear(tab)
         order = self._in_turn(image)
-        if wanted:
-            order.sort(key=lambda one: one.id != wanted)
+
+        def is_held(one: Known) -> bool:  # by another tab; asked about if there is nothing else
+            return one.id != wanted and not session.is_free(subject(one.id), tab)
+
         question, why = None, "Draw a box around an object; then there is something to ask."
-        for one in order:
-            if one.id != wanted and not session.is_free(subject(one.id), tab):
-                continue
+        for one in sorted(order, key=lambda one: (one.id != wanted, is_held(one))):
             seen = self._look(one)
             if seen.point is None:
                 why = seen.problem or "Every pixel of every box has been asked about."

@@ -20,7 +20,7 @@ const view = new View(byId("picture"), byId("ring"), {
   moved: (x, y) => say(`column ${x}, row ${y}`),
 });
 
-globalThis.tenfold = { timing, page, view };
+globalThis.tenfold = { timing, page, view, numbers: null };
 
 // --- what is said --------------------------------------------------------------------------------
 
@@ -84,7 +84,7 @@ function redraw() {
     id: object.id,
     box: object.box,
     colour: colourOf(Math.max(0, classes.indexOf(object.class))),
-    name: object.class,
+    name: `${object.class} ${object.id}`,
     points: object.points,
     mask: (object.drawn ??= { now: prepared(object.mask) }).now,
     current: object.id === page.current,
@@ -113,6 +113,7 @@ async function show(answer) {
   showQuestion(answer);
   showNext(answer.strip, page.state.classes, page.current, (one) => next(one.id));
   showProgress(answer.progress);
+  globalThis.tenfold.numbers = answer.progress;
   watch(answer.progress.job);
 }
 
@@ -156,10 +157,10 @@ async function next(object = 0) {
   await show(await post("next", asked)).catch(failed);
 }
 
-let busy = false;
+let busy = 0;
 async function act(name, body, words) {
-  if (busy) return;
-  busy = true;
+  if (busy && name === "answer") return; // it would be to a question that nobody has seen
+  busy += 1;
   try {
     const began = performance.now();
     const answer = await post(name, { image: page.image, ...body });
@@ -173,7 +174,7 @@ async function act(name, body, words) {
       await next();
     }
   } finally {
-    busy = false;
+    busy -= 1;
   }
 }
 
