@@ -29,6 +29,8 @@ class Media:
     """MIME type."""
     name: str = ""
     """File name of a download."""
+    notes: tuple[str, ...] = ()
+    """Words about a download: what its form cannot hold."""
 
 
 class Labelling(Protocol):

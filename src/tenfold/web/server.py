@@ -38,6 +38,8 @@ KINDS = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=u
 """Endings of the static files."""
 DEEPEST = 32
 """Lists and objects within one another in what is sent."""
+NOTES = "x-tenfold-notes"
+"""Header of words about a download."""
 MOST_REQUESTS = 64
 """Requests at once."""
 
@@ -268,6 +270,8 @@ def _media(media: Media) -> Response:
     from starlette.responses import Response
 
     headers = {}
+    if media.notes:
+        headers[NOTES] = quote("; ".join(media.notes)[:2000])
     if media.name:
         headers["content-disposition"] = f"attachment; filename*=UTF-8''{quote(media.name)}"
     return Response(media.content, media_type=media.kind, headers=headers)

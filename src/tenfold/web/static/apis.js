@@ -302,11 +302,11 @@ async function download() {
   const { value } = byId("form");
   say("Writing…");
   try {
-    const { blob, name } = await bytes(`export/${value}`);
+    const { blob, name, notes } = await bytes(`export/${value}`);
     const link = element("a", { href: URL.createObjectURL(blob), download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-    say(`${name} written.`);
+    say(`${name} written.${notes ? ` Note: ${notes}.` : ""}`);
   } catch (error) {
     failed(error);
   }

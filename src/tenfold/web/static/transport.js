@@ -94,12 +94,16 @@ export async function get(path) {
   return parsed(await send(`/api/${path}`, {}));
 }
 
-/** Bytes of a picture or a download, with the name of its file. */
+/** Bytes of a picture or a download, with the name of its file and words about it. */
 export async function bytes(path) {
   const answer = await send(`/api/${path}`, {});
   if (!answer.ok) throw new Refused(answer.status, await answer.json());
   const name = /filename\*=UTF-8''([^;]+)/.exec(answer.headers.get("content-disposition") || "");
-  return { blob: await answer.blob(), name: name ? decodeURIComponent(name[1]) : "" };
+  return {
+    blob: await answer.blob(),
+    name: name ? decodeURIComponent(name[1]) : "",
+    notes: decodeURIComponent(answer.headers.get("x-tenfold-notes") || ""),
+  };
 }
 
 function pending() {
