@@ -156,18 +156,19 @@ def open_coco(annotations: Path, images: Path, reading: Reading = USUAL) -> Scen
     left out instead, with one warning. Masks are decoded, and refused, later.
     """
     content = read_json(annotations)
-    names, ids = _categories(content, annotations)
+    names, ids = categories_of(content, annotations)
     broken: list[str] = []
     kept = partial(_kept, broken=broken if reading.skip_broken else None)
-    listed = _listed(content, "images", annotations)
-    entries = {e.image_id: e for e in kept(partial(_entry, annotations, images, reading), listed)}
+    every_image = listed(content, "images", annotations)
+    found = kept(partial(_entry, annotations, images, reading), every_image)
+    entries = {entry.image_id: entry for entry in found}
     if not entries:
         raise ValueError(f"{annotations} lists no image" + (f": {some(broken)}" if broken else ""))
-    every = _listed(content, "annotations", annotations)
-    lost = {item["id"] for item in listed if isinstance(item.get("id"), int)} - set(entries)
+    every = listed(content, "annotations", annotations)
+    lost = {item["id"] for item in every_image if isinstance(item.get("id"), int)} - set(entries)
     if lost:  # a picture that is left out takes its objects along
         every = [o for o in every if not isinstance(n := o.get("image_id"), int) or n not in lost]
-    every = kept(partial(_object, annotations, entries, set(ids)), every)
+    every = kept(partial(checked_object, annotations, entries, set(ids)), every)
     return assembled(annotations, names, ids, entries, every, broken, reading)
 
 
@@ -291,7 +292,8 @@ def read_json(file: Path) -> Item:
     return found
 
 
-def _listed(content: Item, key: str, file: Path) -> list[Item]:
+def listed(content: Item, key: str, file: Path) -> list[Item]:
+    """A list of a file's objects, whole numbers made whole; ids there twice are a ValueError."""
     found = content.get(key)
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise ValueError(f"{file} has no list of {key}; it is not of COCO's instance form")
@@ -306,8 +308,9 @@ def _listed(content: Item, key: str, file: Path) -> list[Item]:
     return found
 
 
-def _categories(content: Item, file: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    found = _listed(content, "categories", file)
+def categories_of(content: Item, file: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Names and numbers of a file's categories, in the order of the numbers."""
+    found = listed(content, "categories", file)
     for item in found:
         if not isinstance(item.get("id"), int) or not isinstance(item.get("name"), str):
             raise ValueError(f"{file}: category {item} needs a whole id and a name")
@@ -343,7 +346,7 @@ def _entry(file: Path, images: Path, reading: Reading, item: Item) -> Entry:
     return Entry(path, height, width, number, [])
 
 
-def _object(file: Path, entries: dict[int, Entry], ids: set[int], item: Item) -> Item:
+def checked_object(file: Path, entries: dict[int, Entry], ids: set[int], item: Item) -> Item:
     """The annotation, if it fits."""
     where = f"{file}: annotation {item.get('id')}"
     if not isinstance(item.get("id"), int):

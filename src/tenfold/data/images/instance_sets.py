@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int64
 from PIL import Image
 
-from tenfold.files import NUMBER, misfit
+from tenfold.files import misfit
 
 from ..io.problems import some
 from . import coco_files
@@ -20,15 +20,14 @@ from .coco_masks import Entry, Item, crop_of_item, is_number
 from .crops import Crop, crop_of
 from .decode import ENDINGS, FORMATS, USUAL, Reading, read_header
 from .folders import photos_below, visible
-from .instances import Objects, ObjectSet, Point, Shape, cut
+from .instances import Objects, ObjectSet, Shape, cut
 from .own import kinds_of, open_objects
+from .points import points_of
 from .segmentation import read_labels, read_names
 
 SETS = ("clothing_parsing", "car_parts", "nuclei_dsb2018", "coco_tiny", "coco2017", "folder")
 LEAST_PIXELS = 150
 """A tag region of clothing_parsing that has fewer is no object."""
-MOST_POINTS = 10_000
-"""Points of one object."""
 
 
 def open_instances(
@@ -137,33 +136,10 @@ def _shape(item: Item, entry: Entry, label: dict[int, int], notes: list[str]) ->
         label=label[item["category_id"]],
         box=box,
         mask=crop_of_item(item, entry),
-        points=_points(item, entry),
+        points=points_of(item, entry),
         is_crowd=item["iscrowd"] == 1,
         area=float(area) if is_number(area) and area > 0 else float(wide * tall),
     )
-
-
-def _points(item: Item, entry: Entry) -> tuple[Point, ...]:
-    """Points as PointSup writes them: `point_coords` x y, `point_labels`."""
-    given = {key: item[key] for key in ("point_coords", "point_labels") if key in item}
-    if not given:
-        return ()
-    where = f"annotation {item['id']} of {entry.file}"
-    problem = misfit(given, {"point_coords": [[NUMBER]], "point_labels": [int]}, "")
-    if problem or len(given) < 2:
-        raise ValueError(f"{where}: {problem or 'point_coords or point_labels is missing'}")
-    places, labels = given["point_coords"], given["point_labels"]
-    if len(places) != len(labels) or any(len(place) != 2 for place in places):
-        raise ValueError(f"{where} needs point_coords of x, y and as many point_labels")
-    if len(places) > MOST_POINTS:
-        raise ValueError(f"{where} has {len(places)} points, more than {MOST_POINTS}")
-    for (x, y), value in zip(places, labels, strict=True):
-        if not (0 <= x < entry.width and 0 <= y < entry.height) or value not in (0, 1, -1):
-            raise ValueError(
-                f"{where} has the point {x}, {y} of label {value}; a point lies within "
-                f"{entry.width} x {entry.height} pixels, its label is 0, 1 or -1"
-            )
-    return tuple(Point(int(x), int(y), v) for (x, y), v in zip(places, labels, strict=True))
 
 
 # --- sets of label maps --------------------------------------------------------------------------

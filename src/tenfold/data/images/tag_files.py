@@ -38,7 +38,7 @@ def read_tags(files: Sequence[Path], names: PictureNames, skip_broken: bool = Fa
     broken: list[str] = []
     for file in files:
         try:
-            content = _content(file)
+            content = labelme_content(file)
             if content is None:
                 continue
             picture = _picture(file, content, names)
@@ -59,12 +59,12 @@ def read_tags(files: Sequence[Path], names: PictureNames, skip_broken: bool = Fa
 def is_tag_file(file: Path) -> bool:
     """Return True for a JSON file that is, or was meant to be, of LabelMe's form."""
     try:
-        return _content(file) is not None
+        return labelme_content(file) is not None
     except ValueError as error:
         return LABELME in str(error)
 
 
-def _content(file: Path) -> dict[str, Any] | None:
+def labelme_content(file: Path) -> dict[str, Any] | None:
     """The object of a file; None if it is of another form."""
     size = file.stat().st_size
     if size > MOST_BYTES:
