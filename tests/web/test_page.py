@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pycocotools.coco import COCO
 from web.browser import Served, chromium, free_port, until
 from web.discs import DISCS, Discs, box_of, draw
 
 from tenfold.journal import events
 from tenfold.systems.apis.answers import standing
 from tenfold.systems.apis.labelling import Labelling, Options, Trained
-
 
 CALM = {"viewport": {"width": 900, "height": 600}, "reduced_motion": "reduce"}
 """Little to draw, for quick tests."""
@@ -123,6 +123,13 @@ def test_the_whole_loop(browser: Any, servers: list[Served], tmp_path: Path) -> 
     wait(page, "tenfold.numbers.model === 'model 1'")
     assert page.text_content("#job") == "model 1 answers now"
     assert page.get_attribute("#curve svg", "aria-label") == "Mask AP 40.0 after 20 answers"
+    with page.expect_download() as coming:
+        page.click("#export")
+    assert coming.value.suggested_filename == "coco.json"
+    read = COCO(coming.value.path())
+    assert len(read.imgs) == 1 and len(read.anns) == 3
+    for one, (x, y, r) in zip(read.anns.values(), DISCS["a.png"], strict=True):
+        assert read.annToMask(one)[y, x] and one["area"] > 2 * r * r
     assert servers[1].end() == 0
     assert not (tmp_path / "out" / "token").exists()
 

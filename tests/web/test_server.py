@@ -52,7 +52,7 @@ class Page:
     def export(self, form: str) -> Media:
         return Media(b"{}", "application/json", 'a "b"\r\nx: y.json')
 
-    def predict(self, tasks: list[Any], context: Any) -> list[dict[str, Any]]:
+    def predict(self, tasks: list[Any], context: Any, config: str) -> list[dict[str, Any]]:
         return [{"result": [], "score": 0.0} for _ in tasks]
 
     def version(self) -> str:

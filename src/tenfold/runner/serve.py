@@ -68,7 +68,7 @@ def serve(
             made.model.to(world.device)
             return made
 
-        page = system.labelling(images, folder, options or cls.page_options, train)
+        page = system.labelling(images, folder, options or system.page_options, train)
         try:
             serve_page(page, port, folder, say)
         finally:

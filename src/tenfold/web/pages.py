@@ -53,8 +53,10 @@ class Labelling(Protocol):
     def export(self, form: str) -> Media:
         """Return the labels in another tool's form."""
 
-    def predict(self, tasks: list[Any], context: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Answer for Label Studio: a prediction for each of its tasks."""
+    def predict(
+        self, tasks: list[Any], context: Mapping[str, Any], config: str
+    ) -> list[dict[str, Any]]:
+        """Return a prediction for each task of Label Studio, whose interface is `config`."""
 
     def version(self) -> str:
         """Name the model that answers now."""

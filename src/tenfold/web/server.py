@@ -183,7 +183,9 @@ def application(labelling: Labelling, token: str, port: int) -> App:
 
     def predict(tasks: list[Any], **more: Any) -> dict[str, Any]:
         context = (more.get("params") or {}).get("context") or {}
-        found = labelling.predict(tasks, context)
+        if not isinstance(context, dict):
+            raise ValueError("params.context must be an object")
+        found = labelling.predict(tasks, context, more.get("label_config") or "")
         return {"results": found, "model_version": labelling.version()}
 
     handlers: dict[Any, Any] = {kind: partial(_problem, status) for kind, status in STATUS.items()}

@@ -67,7 +67,7 @@ class Session:
         """Keep an event: it is on disk when this returns.
 
         Args:
-            event: With `id`, `kind`, `subject`; the time is added.
+            event: With `id`, `kind`, `subject`; the time is added if it has none.
             expects: Revision of the subject that the event answers to.
 
         Returns:
@@ -83,7 +83,7 @@ class Session:
             now = self._revisions.get(event["subject"], 0)
             if expects is not None and expects != now:
                 raise Stale(f"{event['subject']} was changed meanwhile; nothing was kept twice")
-            dated = event | {"time": datetime.now(UTC).isoformat(timespec="milliseconds")}
+            dated = {"time": datetime.now(UTC).isoformat(timespec="milliseconds")} | event
             self.journal.append(dated)
             self._take(dated)
             return True
@@ -107,6 +107,10 @@ class Session:
                 {"id": identity, "kind": UNDO, "subject": last["subject"], "of": last["id"]}
             )
             return last
+
+    def event(self, identity: str) -> Event:
+        """Return the event of an id that is there."""
+        return self._by_id[identity]
 
     def __contains__(self, identity: str) -> bool:
         return identity in self._by_id

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
 import warnings
@@ -13,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from web.discs import DISCS, Discs, box_of, draw
+from systems.apis.pages import OTHER, TAB, boxes, fresh, pages
+from web.discs import DISCS, Discs, box_of
 
 from tenfold.journal import events
 from tenfold.systems.apis.answers import standing
@@ -21,40 +21,11 @@ from tenfold.systems.apis.labelling import LABELS, Labelling, Options, Trained
 from tenfold.systems.apis.labels import Labels
 from tenfold.web.session import Stale
 
-TAB, OTHER = "tab-00001", "tab-00002"
-_names = itertools.count()
-
-
-def fresh() -> str:
-    return f"event-{next(_names):06}"
-
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Callable[..., Labelling]]:
-    """A function that opens the page on three photos, as often as it is called."""
-    draw(tmp_path / "photos")
-    every: list[Labelling] = []
-
-    def open_page(**more: Any) -> Labelling:
-        for page in every:
-            page.close()
-        segmenter = more.pop("segmenter", None) or Discs()
-        train = more.pop("train", None)
-        options = Options(ahead=False, **more)
-        every.append(Labelling(segmenter, tmp_path / "photos", tmp_path / "out", options, train))
-        return every[-1]
-
-    yield open_page
-    for page in every:
-        page.close()
-
-
-def boxes(page: Labelling, image: int = 0) -> dict[str, Any]:
-    """Draw the boxes of a photo; what the page answered to the last."""
-    said: dict[str, Any] = {}
-    for disc in DISCS[page.album.names[image]]:
-        said = page.draw(fresh(), TAB, image, box_of(disc), **{"class": "disc"})
-    return said
+    with pages(tmp_path) as open_page:
+        yield open_page
 
 
 def truth(page: Labelling, question: dict[str, Any]) -> str:

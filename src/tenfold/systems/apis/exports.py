@@ -1,14 +1,14 @@
-"""What was labelled on a page, in the forms of other tools, and as Label Studio's predictions."""
+"""What was labelled on a page, in the forms of other tools."""
 
 from __future__ import annotations
 
 import io
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Any, get_args
-from urllib.parse import parse_qs, unquote, urlsplit
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
 
 from tenfold.data.images import exchange
 from tenfold.data.images.album import Album
@@ -39,11 +39,9 @@ def shapes_of(
     for one, mask in known:
         shape = one.shape(classes)
         if one.mask is None and mask is not None and mask.area:
-            said = Said("model", "", model)
-            shape = Shape(
-                shape.id, shape.label, shape.box, mask, shape.points, area=float(mask.area),
-                said=shape.said, mask_said=said,
-            )  # fmt: skip
+            shape = replace(
+                shape, mask=mask, area=float(mask.area), mask_said=Said("model", "", model)
+            )
         found.append(shape)
     return found
 
@@ -100,27 +98,3 @@ def exported(objects: ObjectSet, form: str) -> Media:
             for file in files:
                 archive.write(file, file.relative_to(folder).as_posix())
         return Media(packed.getvalue(), "application/zip", f"{wanted}.zip", made.notes)
-
-
-def picture_of(task: Mapping[str, Any], album: Album) -> int | None:
-    """The photo of a task of Label Studio, by its name alone: no address is ever opened.
-
-    A path that ends as a photo's does, below the folder, is preferred to the same name elsewhere.
-    Label Studio puts eight letters and a hyphen before the names of uploaded files.
-    """
-    for value in task.values():
-        if not isinstance(value, str) or len(value) > 4000:
-            continue
-        address = urlsplit(value)
-        local = parse_qs(address.query).get("d")
-        path = PurePosixPath(unquote(local[0] if local else address.path).replace("\\", "/"))
-        parts = [part for part in path.parts if part not in ("/", "..", ".")]
-        for start in range(len(parts)):
-            number = album.number("/".join(parts[start:]))
-            if number is not None:
-                return number
-        uploaded = parts[-1].partition("-")[2] if parts else ""
-        number = album.number(uploaded) if uploaded else None
-        if number is not None:
-            return number
-    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -37,6 +37,8 @@ class Known:
     """A person's own, which no model changes."""
     mask_said: Said = Said()
     answers: tuple[Answer, ...] = ()
+    is_crowd: bool = False
+    """Not asked about."""
     is_removed: bool = False
 
     @property
@@ -64,6 +66,7 @@ class Known:
         area = (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
         return Shape(
             self.id, classes.index(self.name), self.box, self.mask, points,
+            is_crowd=self.is_crowd,
             area=float(self.mask.area if self.mask is not None else area),
             said=self.said, mask_said=self.mask_said,
         )  # fmt: skip
@@ -90,35 +93,42 @@ def known(events: Sequence[Event]) -> Known | None:
 def _after(found: Known | None, event: Event) -> Known | None:
     kind = event["kind"]
     if kind == OBJECT:
-        said = Said("human", event.get("who", ""), "", event.get("time", ""))
         height, width = event["size"]
         x0, y0, x1, y1 = (float(value) for value in event["box"])
-        mask = event.get("mask")
+        own = event.get("mask")
         return Known(
             event["annotation"], event["image"], (height, width), event["class"], (x0, y0, x1, y1),
-            said, None if mask is None else mask_of(mask), said,
+            _said(event), None if own is None else mask_of(own), _said(own or {}),
+            is_crowd=event.get("crowd", False),
         )  # fmt: skip
     if found is None:  # its making was taken back
         return None
     if kind == CHANGE:
-        return replace(
-            found,
-            name=event["class"],
-            said=Said("human", event.get("who", ""), "", event.get("time", "")),
-        )
+        return replace(found, name=event["class"], said=_said(event))
     if kind == REMOVE:
         return replace(found, is_removed=True)
     answer = of_event(event)
     return replace(found, answers=(*found.answers, answer)) if isinstance(answer, Answer) else found
 
 
-def mask_event(mask: Crop) -> dict[str, Any]:
+def _said(event: Mapping[str, Any]) -> Said:
+    """Who said it; a person, if the event does not tell."""
+    source: Literal["human", "model"] = "model" if event.get("by") == "model" else "human"
+    return Said(source, event.get("who", ""), event.get("model", ""), event.get("time", ""))
+
+
+def said_event(said: Said) -> dict[str, str]:
+    """Who said something, as an event has it."""
+    return {"by": said.source, "who": said.who, "model": said.model, "time": said.time}
+
+
+def mask_event(mask: Crop, said: Said) -> dict[str, Any]:
     """A mask as an event has it."""
-    return {"x": mask.x, "y": mask.y, "height": mask.height, "width": mask.width,
-            "counts": mask.counts.decode("ascii")}  # fmt: skip
+    place = {"x": mask.x, "y": mask.y, "height": mask.height, "width": mask.width}
+    return {**place, "counts": mask.counts.decode("ascii"), **said_event(said)}
 
 
-def mask_of(event: dict[str, Any]) -> Crop:
+def mask_of(event: Mapping[str, Any]) -> Crop:
     """The mask of an event."""
     x, y, height, width = (int(event[name]) for name in ("x", "y", "height", "width"))
     return Crop(x, y, height, width, event["counts"].encode("ascii"))

@@ -11,20 +11,24 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-import numpy as np
-
 from tenfold.data.images.album import Album
 from tenfold.data.images.crops import Crop
+from tenfold.data.images.exchange import Format
+from tenfold.data.images.instances import ObjectSet
 from tenfold.files import NUMBER
 from tenfold.web.jobs import Job, Report
 from tenfold.web.pages import Call, Media
 from tenfold.web.session import identity
 
 from .answers import FREE_CLICK, Label
-from .labelled import MARKS, Known
+from .exports import TITLES, exported, object_set
+from .imports import take
+from .labelled import Known
 from .labels import Labels, subject
 from .looking import Looking, Seen, Segmenter
+from .shown import chip, shown
 from .strategies import Strategy
+from .studio import Studio
 
 LABELS: dict[str, Label] = {"yes": 1, "no": 0, "unsure": None, "skip": "skip"}
 """Words of the page -> labels of answers."""
@@ -53,6 +57,10 @@ class Options:
     """How a pixel is chosen; diverse keeps away from what was asked before."""
     visit: int = 3
     """Questions about an object before the next one has its turn."""
+    boxes: str = ""
+    """File with objects to begin with, of COCO's form (masks, points, or boxes alone)."""
+    form: Format = "coco"
+    """Tool that wrote `boxes`, if it is of another form (labelme, x_anylabeling: a folder)."""
     who: str = ""
     """Name that answers are kept under."""
     opened: int = 6
@@ -85,6 +93,12 @@ class Labelling:
         self.album = Album(images, aside=folder)
         self.folder, self.options = folder, options
         self.labels = Labels(folder / "answers.jsonl", self.album, segmenter.classes, options.who)
+        try:
+            if options.boxes:
+                take(self.labels, images, Path(options.boxes), options.form, _grows(segmenter))
+        except BaseException:
+            self.labels.close()
+            raise
         self.job = Job()
         self._looking = Looking(segmenter, self.album, options.strategy, options.opened)
         self._train = train
@@ -136,12 +150,12 @@ class Labelling:
             "classes": self.labels.classes,
             "can_add": self._can_add,
             "can_train": self._train is not None,
-            "forms": [],
+            "forms": [{"name": form, "title": title} for form, title in TITLES.items()],
         }
 
     @property
     def _can_add(self) -> bool:
-        return bool(getattr(self._looking.segmenter, "grows", False))
+        return _grows(self._looking.segmenter)
 
     def objects_of(self, image: int) -> dict[str, Any]:
         """The objects of a picture, with the masks that are known."""
@@ -152,6 +166,30 @@ class Labelling:
         """Return a picture for a browser."""
         content, kind = self.album.encoded(index)
         return Media(content, kind)
+
+    def objects(self) -> ObjectSet:
+        """All objects, with the masks of people, and for the others those of the network."""
+        return object_set(self._masked(), self.labels.classes, self.album, self.version())
+
+    def export(self, form: str) -> Media:
+        """Return all objects in another tool's form."""
+        return exported(self.objects(), form)
+
+    def predict(
+        self, tasks: list[Any], context: Mapping[str, Any], config: str
+    ) -> list[dict[str, Any]]:
+        """Return a prediction for each task of Label Studio."""
+        studio = Studio(
+            self.album, self._looking, self.labels.classes, self._masked, self.version()
+        )
+        return studio.predictions(tasks, context, config)
+
+    def _masked(self, image: str = "") -> list[tuple[Known, Crop | None]]:
+        every = (one for one in self.labels.objects if image in ("", one.image))
+        return [
+            (one, None if one.mask is not None or one.is_crowd else self._look(one).mask)
+            for one in every
+        ]
 
     def progress(self) -> dict[str, Any]:
         """What was done so far, and the curve of AP where it was measured."""
@@ -274,7 +312,7 @@ class Labelling:
             }
             break
         self._asked = time.monotonic()
-        strip = [self._chip(one) for one in order[:STRIP]]
+        strip = [chip(one, self._looking.known(one.id)) for one in order[:STRIP]]
         return {"question": question, "why": why, "strip": strip, "progress": self.progress()}
 
     def _in_turn(self, image: int | None) -> list[Known]:
@@ -291,7 +329,8 @@ class Labelling:
             seen = self._looking.known(one.id)
             return visits, one.image != here, not begun, -(1.0 if seen is None else seen.unsure)
 
-        asked = (one for one in self.labels.objects if one.mask is None)
+        every = self.labels.objects
+        asked = (one for one in every if one.mask is None and not one.is_crowd)
         return sorted((o for o in asked if self.album.number(o.image) is not None), key=turn)
 
     def _asked_about(self, one: Known) -> int:
@@ -340,33 +379,12 @@ class Labelling:
         self.job.stop()
         return {"job": self.job.progress}
 
-    # --- as JSON -------------------------------------------------------------------------------
-
     def _shown(self, one: Known, seen: Seen | None = None) -> dict[str, Any]:
-        """An object as the page has it; a mask that is not known yet is null."""
-        seen = seen or self._looking.known(one.id)
-        mask = one.mask if one.mask is not None else seen.mask if seen is not None else None
-        return {
-            "id": one.id,
-            "image": self.album.number(one.image),
-            "class": one.name,
-            "box": list(one.box),
-            "points": [[a.x, a.y, MARKS[a.label]] for a in one.answers if a.label in MARKS],
-            "mask": None if mask is None else _runs(mask),
-            "own_mask": one.mask is not None,
-            "unsure": None if seen is None else round(seen.unsure, 4),
-            "problem": "" if seen is None else seen.problem,
-        }
+        return shown(one, seen or self._looking.known(one.id), self.album.number(one.image))
 
-    def _chip(self, one: Known) -> dict[str, Any]:
-        seen = self._looking.known(one.id)
-        return {
-            "id": one.id,
-            "class": one.name,
-            "name": one.image,
-            "answers": len(one.answers),
-            "unsure": None if seen is None else round(seen.unsure, 4),
-        }
+
+def _grows(segmenter: Segmenter) -> bool:
+    return bool(getattr(segmenter, "grows", False))
 
 
 def _label(word: str) -> Label:
@@ -382,11 +400,3 @@ def _parsed(question: str) -> tuple[int, int, int, int]:
         raise ValueError(f"{question[:60]!r} is no question of this page")
     number, revision, x, y = (int(part) for part in parts)
     return number, revision, x, y
-
-
-def _runs(mask: Crop) -> dict[str, Any]:
-    """Run lengths along the rows of a crop, first of pixels off the object."""
-    pixels = mask.decode().ravel()
-    edges = np.flatnonzero(np.diff(pixels, prepend=False, append=False))
-    counts = np.diff(edges, prepend=0, append=pixels.size).tolist()
-    return {"x": mask.x, "y": mask.y, "w": mask.width, "h": mask.height, "counts": counts}

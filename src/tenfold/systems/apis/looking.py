@@ -110,6 +110,13 @@ class Looking:
         with self._guard:
             return self._features(name, None)
 
+    def mask(self, one: Known, label: int) -> Crop:
+        """The mask of an object that is not of the page; nothing of it is kept."""
+        with self._guard:
+            found = self._features(one.image, one).committee(one.box, label, one.points)
+        mean = found.mean(0) if len(found) else np.zeros(found.shape[1:])
+        return crop_of(mean > 0.5, *one.pixels[:2])
+
     def _computed(self, one: Known, revision: int, label: int) -> Seen:
         box = one.pixels
         found = self._features(one.image, one).committee(one.box, label, one.points)
