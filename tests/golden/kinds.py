@@ -103,7 +103,10 @@ KINDS: dict[str, dict[str, Mark]] = {
         "teacher": _has("output_dim", "width"),
         "visible": _has("n_keep"),
         "levels": _gives(r"in\d+x\d+_level\d+"),
-        "classifier": _gives("logits|pooled|features|ce_loss|pos_embed_resized"),
+        "classifier": lambda spec: (
+            _gives("logits|pooled|features|ce_loss|pos_embed_resized")(spec)
+            and not _has("text_divisor")(spec)
+        ),
     },
     "dts": {
         "mit_forward": _gives(r"stage\d+"),
@@ -136,6 +139,18 @@ KINDS: dict[str, dict[str, Mark]] = {
         "irn_cam_argmax": _has("bg_threshold"),
         "seam_ops": _gives("max_norm|max_onehot|pcm|adaptive_min_pooling_loss"),
         "poly_optimizer": _has("max_step", "power"),
+    },
+    "apis": {
+        "aligned_bilinear": _has("factors"),
+        "box_losses": _has("color_thresh", "bottom_rows_masked"),
+        "detector": _has("center_sample", "pre_nms_topk"),
+        "mask_head": _has("weight_nums", "bias_nums"),
+        "mask_losses": _has("gt_inds", "im_inds", "boxinst"),
+        "condinst": _gives("det_masks"),
+    },
+    "virreq": {
+        "text_classifier": _has("text_divisor"),
+        "mask_sampling": _has("masks", "strides"),
     },
 }  # fmt: skip
 """System -> kind of case -> whether a case is of it."""

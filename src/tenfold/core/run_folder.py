@@ -33,6 +33,7 @@ OURS = re.compile(
     rf"|checkpoints/[^/]+/(final|best|step-\d{{9}})(\.tmp)?/(state\.pt|[^/]+\.(safetensors|json)){SUM}"
     r"|learned/(current\.json|lock|\d{4,9}\.safetensors|\d{4,9}/[^/]+\.(png|jpg|gif|html|json))"
     r"|work/(seeds|confident|masks)/(.+/)?([^/]+\.(npz|png)|made\.json)"
+    rf"|work/rounds/(answers\.jsonl|[a-z0-9]+\.json|[a-z0-9]+\.safetensors{SUM})"
     rf"|predictions/(.+/)?{re.escape(JOURNAL)}"
 )
 """Files of a run by their paths in it; those that a run names itself are found by `_named`."""

@@ -1,0 +1,72 @@
+"""Weights that training starts from: a run, a published checkpoint, an ImageNet backbone."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+from tenfold.core import checkpoint
+from tenfold.core.errors import require_file_or_folder
+from tenfold.nn.condinst import CondInst
+from tenfold.printable import Lines
+from tenfold.weights.containers import find_weights, is_run
+from tenfold.weights.keymap import Converted, KeyMap, Rule
+
+from . import official
+from .config import Config, Model
+from .recipes import RECIPES
+
+SAME = KeyMap([Rule(r"(.*)", r"\1")])
+
+
+def begin(network: CondInst, cfg: Config) -> str:
+    """Fill the network by `cfg.start`; returns a sentence for the report, empty without a start.
+
+    Raises:
+        FileNotFoundError: There are no such weights.
+        ValueError: They do not fit; every key is listed. With `allow_missing` that is a warning.
+    """
+    if not cfg.start:
+        return ""
+    source = Path(cfg.start)
+    require_file_or_folder(source, "--start")
+    file = find_weights(source, "--start")
+    require_file_or_folder(file, "--start")
+    shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    if is_run(file):
+        name, _ = checkpoint.read_header(file)
+        if name != "apis":
+            raise ValueError(f"--start {file} has weights of {name}, not of apis")
+        account = SAME.convert(checkpoint.read_tensors(file), shapes)
+    else:
+        account = official.load(network, file)
+    if not account.is_complete:
+        said = Lines(
+            f"{cfg.start} does not fit this configuration (--config takes over that of a run; "
+            f"--allow-missing starts anew what does not fit):\n{account.report()}"
+        )
+        if not cfg.allow_missing or not account.state:
+            raise ValueError(said)
+        warnings.warn(said, stacklevel=3)
+    network.load_state_dict(account.state, strict=False)
+    return f"training started from {source}: {len(account.state)} tensors"
+
+
+def configuration_of(source: Path) -> tuple[Config, Converted]:
+    """The configuration of a published checkpoint, by its shapes, and its tensors.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It holds something else; what does not fit is listed.
+    """
+    network, account = official.opened(source)
+    own = network.settings
+    model = Model(
+        widths=own.widths, depths=own.depths, channels=own.channels, groups=own.groups,
+        convs=own.convs, bounds=own.bounds, branch=own.branch_channels,
+        branch_convs=own.branch_convs, mask_channels=own.mask.features,
+    )  # fmt: skip
+    count = network.fcos.cls_logits.out_channels
+    names = tuple(f"class {number}" for number in range(1, int(count) + 1))
+    return replace(RECIPES["paper"], model=model, classes=names), account
