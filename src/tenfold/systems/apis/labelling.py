@@ -26,7 +26,7 @@ from .imports import take
 from .labelled import Known
 from .labels import Labels, subject
 from .looking import Looking, Seen, Segmenter
-from .shown import chip, shown
+from .shown import chip, curve, shown
 from .strategies import Strategy
 from .studio import Studio
 
@@ -43,6 +43,8 @@ class Trained:
     segmenter: Segmenter
     ap: float | None = None
     """Mask AP of a validation set, 0 to 100, where there is one."""
+    before: float | None = None
+    """That of the network before its first training."""
 
 
 Trainer = Callable[["Labelling", Report], Trained]
@@ -61,6 +63,10 @@ class Options:
     """File with objects to begin with, of COCO's form (masks, points, or boxes alone)."""
     form: Format = "coco"
     """Tool that wrote `boxes`, if it is of another form (labelme, x_anylabeling: a folder)."""
+    encoder: str = ""
+    """ONNX encoder of a promptable segmenter that makes the masks in place of the run's network."""
+    decoder: str = ""
+    """Its decoder."""
     who: str = ""
     """Name that answers are kept under."""
     opened: int = 6
@@ -136,6 +142,11 @@ class Labelling:
 
     # --- what there is -------------------------------------------------------------------------
 
+    @property
+    def segmenter(self) -> Segmenter:
+        """The network that makes the masks now."""
+        return self._looking.segmenter
+
     def version(self) -> str:
         """Name of the model that answers now."""
         return self.labels.version()
@@ -155,7 +166,7 @@ class Labelling:
 
     @property
     def _can_add(self) -> bool:
-        return _grows(self._looking.segmenter)
+        return _grows(self.segmenter)
 
     def objects_of(self, image: int) -> dict[str, Any]:
         """The objects of a picture, with the masks that are known."""
@@ -193,13 +204,12 @@ class Labelling:
 
     def progress(self) -> dict[str, Any]:
         """What was done so far, and the curve of AP where it was measured."""
-        curve = [
-            {"answers": model["answers"], "ap": model["ap"]}
-            for model in self.labels.models
-            if model["ap"] is not None
-        ]
-        return {**self.labels.counts(), "model": self.version(), "curve": curve,
-                "job": self.job.progress}  # fmt: skip
+        return {
+            **self.labels.counts(),
+            "model": self.version(),
+            "curve": curve(self.labels.models),
+            "job": self.job.progress,
+        }
 
     def _name(self, image: int) -> str:
         if not 0 <= image < len(self.album):
@@ -368,7 +378,7 @@ class Labelling:
         def work(report: Report) -> str:
             trained = train(self, report)
             self._looking.change(trained.segmenter)
-            self.labels.add_model(token_hex(16), trained.ap)
+            self.labels.add_model(token_hex(16), trained.ap, trained.before)
             return f"{self.version()} answers now"
 
         self.job.start(work)

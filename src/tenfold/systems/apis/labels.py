@@ -186,10 +186,10 @@ class Labels:
                 event = {"id": identity(id, "id"), "kind": CLASS, "subject": CLASSES, "name": name}
                 self.session.record(event)
 
-    def add_model(self, id: str, ap: float | None) -> None:
-        """Note that a model was trained on the answers so far."""
+    def add_model(self, id: str, ap: float | None, before: float | None = None) -> None:
+        """Note that a model was trained on the answers so far, its AP, and that of the first."""
         self.session.record({
-            "id": id, "kind": MODEL, "subject": MODELS, "ap": ap,
+            "id": id, "kind": MODEL, "subject": MODELS, "ap": ap, "before": before,
             "answers": self.counts()["answers"],
         })  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,13 @@ def chip(one: Known, seen: Seen | None) -> dict[str, Any]:
         "answers": len(one.answers),
         "unsure": None if seen is None else round(seen.unsure, 4),
     }
+
+
+def curve(models: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """AP after so many answers, of the models of which it was measured."""
+    found = [{"answers": 0, "ap": one.get("before")} for one in models[:1]]
+    found += [{"answers": one["answers"], "ap": one["ap"]} for one in models]
+    return [one for one in found if one["ap"] is not None]
 
 
 def runs(mask: Crop) -> dict[str, Any]:
