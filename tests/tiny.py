@@ -37,6 +37,9 @@ TINY: dict[str, list[str]] = {
     "usage": ["--model.width", "8", "--model.depths", "1", "1", "1", "1", "--steps", "6"]
     + ["--data.generated", "16", "6", "--data.batch-size", "4", "--segment.batch-size", "4"]
     + ["--segment.width", "8", "--segment.steps", "4"],
+    "apis": ["--model.widths", "8", "8", "16", "16", "--model.channels", "16", "--steps", "6"]
+    + ["--data.generated", "8", "3", "--data.batch-size", "2", "--points.rounds", "1"]
+    + ["--round-steps", "2"],
 }
 """Options that make the demo recipe a matter of seconds."""
 PLAIN: dict[str, list[str]] = {
@@ -56,6 +59,8 @@ PLAIN: dict[str, list[str]] = {
     + ["--model.dropout", "0", "--steps", "3", "--host.threshold", "0.1"],
     "usage": ["--steps", "3", "--optim.name", "sgd", "--optim.lr", "1e-3", "--segment.steps", "2"]
     + ["--segment-optim.name", "sgd", "--segment-optim.lr", "1e-3", "--threshold.how", "fixed"],
+    "apis": ["--steps", "3", "--optim.name", "sgd", "--optim.lr", "1e-2", "--points.strategy"]
+    + ["random", "--round-optim.name", "sgd", "--round-optim.lr", "1e-2"],
 }
 """Options without noise that depends on the number of processes. SGD, because Adam makes steps of
 full size out of rounding errors where a gradient is zero (a bias before a BatchNorm)."""
@@ -71,6 +76,8 @@ IMPROVING: dict[str, list[str]] = {
     "dts": ["--source-steps", "40", "--steps", "2", "--source-optim.lr", "1e-2"],
     "usage": ["--steps", "100", "--segment.steps", "40", "--data.batch-size", "12"]
     + ["--data.generated", "36", "8", "--segment.batch-size", "8"],
+    "apis": ["--steps", "60", "--round-steps", "20", "--data.batch-size", "4"]
+    + ["--data.generated", "24", "6", "--model.widths", "16", "16", "32", "32"],
 }
 """Options with which the tiny system learns something; added to TINY."""
 
@@ -159,6 +166,17 @@ def things(folder: Path) -> Path:
     return path
 
 
+def hollow(folder: Path) -> Path:
+    """A generated picture of concave objects."""
+    from PIL import Image
+
+    from tenfold.generated import hollows
+
+    path = folder / "hollow.png"
+    Image.fromarray(hollows.picture("a split of its own", 0).picture).save(path)
+    return path
+
+
 SAMPLES: dict[str, Callable[[Path], Path]] = {
     "spgsn": walker_npz,
     "ppmoe": prompt,
@@ -167,6 +185,7 @@ SAMPLES: dict[str, Callable[[Path], Path]] = {
     "itpn": scene,
     "dts": street,
     "usage": things,
+    "apis": hollow,
 }
 """Writes an input of `tenfold predict`."""
 

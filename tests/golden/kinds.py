@@ -94,7 +94,10 @@ KINDS: dict[str, dict[str, Mark]] = {
         "schedules": lambda spec: any(_is_schedule(*item) for item in _config(spec).items()),
         "groups": lambda spec: any(isinstance(v, dict) and "groups" in v for v in spec.values()),
         "dense_groups": lambda spec: "groups" in spec and _has("layer_decay_rate")(spec),
-        "sincos": lambda spec: isinstance(_config(spec).get("cases"), list),
+        "sincos": lambda spec: (
+            isinstance(cases := _config(spec).get("cases"), list)
+            and not any(isinstance(case, dict) for case in cases)
+        ),
         "table": _has("grid_from", "grid_to"),
         "pixel_pretrain": _has("mask_ratio"),
         "clip_pretrain": lambda spec: (
@@ -154,6 +157,17 @@ KINDS: dict[str, dict[str, Mark]] = {
     },
 }  # fmt: skip
 """System -> kind of case -> whether a case is of it."""
+KINDS["apis"] = KINDS.get("apis", {}) | {
+    "entropy_selection": lambda spec: (
+        isinstance(_config(spec).get("cases"), list) and _gives(r"entropy\d+")(spec)
+        and "definition" not in _config(spec)
+    ),
+    "entropy_pipeline": _has("resized_hw", "gt_inds", "boxes_resized_xyxy"),
+    "strategies": _has("cases", "definition", "eps"),
+    "drawn_points": _has("numpy_seed", "points"),
+    "step_merge": _has("previous", "selected_row_col"),
+    "mask_ap": _has("coco", "detections"),
+}  # fmt: skip
 
 
 def _fitting(spec: dict, system: str) -> list[str]:

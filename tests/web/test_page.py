@@ -14,7 +14,8 @@ from web.discs import DISCS, Discs, box_of, draw
 
 from tenfold.journal import events
 from tenfold.systems.apis.answers import standing
-from tenfold.systems.apis.labelling import Labelling, Options, Trained
+from tenfold.systems.apis.config import PageOptions
+from tenfold.systems.apis.labelling import Labelling, Trained
 
 CALM = {"viewport": {"width": 900, "height": 600}, "reduced_motion": "reduce"}
 """Little to draw, for quick tests."""
@@ -40,7 +41,7 @@ def servers(tmp_path: Path) -> Iterator[list[Served]]:
     port, out = free_port(), tmp_path / "out"
 
     def make() -> Labelling:
-        return Labelling(Discs(), tmp_path / "photos", out, Options(ahead=False), train)
+        return Labelling(Discs(), tmp_path / "photos", out, PageOptions(ahead=False), train)
 
     every = [Served(make, out, port) for _ in range(2)]
     yield every

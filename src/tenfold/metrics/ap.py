@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float64
 
 from tenfold.structures import Instances
 
 Kind = Literal["boxes", "masks"]
 NAMES = ("AP", "AP50", "AP75", "small", "medium", "large")
 """Of COCO's first six numbers: over IoU 0.5 to 0.95, at 0.5, at 0.75, and of objects by area."""
-
+RECALLS = ("AR1", "AR10", "AR", "AR small", "AR medium", "AR large")
+"""Of COCO's other six: average recall with 1, 10 and 100 objects of an image, and by area."""
 
 Row = dict[str, Any]
 """An object in COCO's form: numbers, and a run-length code as mask, which is small."""
@@ -71,13 +72,31 @@ def average_precision(
     Returns:
         AP, AP50, AP75, small, medium, large in percent; -100 where there is no such object.
     """
+    numbers, _ = statistics(truth, found, num_classes, kind)
+    return {name: numbers[name] for name in NAMES}
+
+
+def statistics(
+    truth: Sequence[list[Row]], found: Sequence[list[Row]], num_classes: int, kind: Kind
+) -> tuple[dict[str, float], Float64[np.ndarray, "iou recall class"]]:
+    """Measure COCO's twelve numbers and the precision behind them.
+
+    Returns:
+        NAMES and RECALLS in percent, -100 where there is no such object; and precision from 0 to 1
+        at IoU 0.5 to 0.95 and recall 0 to 1 in 101 steps, of objects of all areas, -1 for classes
+        without an object. Nothing found is 0 for those that have one.
+    """
     evaluation = _evaluated(truth, found, num_classes, kind)
     if evaluation is None:
-        return dict.fromkeys(NAMES, 0.0)
+        present = {r["category_id"] for rows in truth for r in rows if not r["iscrowd"]}
+        precision = np.full((10, 101, num_classes), -1.0)
+        precision[:, :, sorted(present)] = 0.0
+        return dict.fromkeys((*NAMES, *RECALLS), 0.0), precision
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.summarize()
-    numbers = zip(NAMES, evaluation.stats[:6], strict=True)
-    return {name: 100 * float(value) for name, value in numbers}
+    numbers = zip((*NAMES, *RECALLS), evaluation.stats, strict=True)
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    return {name: 100 * float(value) for name, value in numbers}, precision
 
 
 def per_class(

@@ -78,6 +78,13 @@ SYSTEMS = {
         0.4,
         ("export", "export a part", "convert"),
     ),
+    "apis": Entry(
+        "tenfold.systems.apis.system:Apis",
+        "instance segmentation from boxes and answers about pixels that the machine chooses",
+        "clothing_parsing",
+        0.5,
+        ("export", "convert", "serve"),
+    ),
 }
 """Name -> where its class is; nothing is imported until it is asked for."""
 

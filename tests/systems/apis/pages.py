@@ -10,7 +10,8 @@ from typing import Any
 
 from web.discs import DISCS, Discs, box_of, draw
 
-from tenfold.systems.apis.labelling import Labelling, Options
+from tenfold.systems.apis.config import PageOptions
+from tenfold.systems.apis.labelling import Labelling
 
 TAB, OTHER = "tab-00001", "tab-00002"
 _names = itertools.count()
@@ -32,7 +33,7 @@ def pages(folder: Path) -> Iterator[Callable[..., Labelling]]:
             page.close()
         segmenter = more.pop("segmenter", None) or Discs()
         train = more.pop("train", None)
-        options = Options(**{"ahead": False, **more})
+        options = PageOptions(**{"ahead": False, **more})
         every.append(Labelling(segmenter, folder / "photos", folder / "out", options, train))
         return every[-1]
 

@@ -17,7 +17,8 @@ from web.discs import DISCS, Discs, box_of
 
 from tenfold.journal import events
 from tenfold.systems.apis.answers import standing
-from tenfold.systems.apis.labelling import LABELS, Labelling, Options, Trained
+from tenfold.systems.apis.config import PageOptions
+from tenfold.systems.apis.labelling import LABELS, Labelling, Trained
 from tenfold.systems.apis.labels import Labels
 from tenfold.web.session import Stale
 
@@ -294,7 +295,7 @@ def test_objects_are_looked_at_while_nobody_asks(opened: Any, tmp_path: Path) ->
     page = opened()
     boxes(page)
     page.close()
-    ahead = Labelling(Discs(), tmp_path / "photos", tmp_path / "out", Options())
+    ahead = Labelling(Discs(), tmp_path / "photos", tmp_path / "out", PageOptions())
     ahead._asked -= 10
     deadline = time.monotonic() + 5
     while not all(map(ahead._is_seen, ahead.labels.objects)) and time.monotonic() < deadline:

@@ -13,7 +13,6 @@ from typing import Any
 
 from tenfold.data.images.album import Album
 from tenfold.data.images.crops import Crop
-from tenfold.data.images.exchange import Format
 from tenfold.data.images.instances import ObjectSet
 from tenfold.files import NUMBER
 from tenfold.web.jobs import Job, Report
@@ -21,13 +20,13 @@ from tenfold.web.pages import Call, Media
 from tenfold.web.session import identity
 
 from .answers import FREE_CLICK, Label
+from .config import PageOptions
 from .exports import TITLES, exported, object_set
 from .imports import take
 from .labelled import Known
 from .labels import Labels, subject
 from .looking import Looking, Seen, Segmenter
 from .shown import chip, curve, shown
-from .strategies import Strategy
 from .studio import Studio
 
 LABELS: dict[str, Label] = {"yes": 1, "no": 0, "unsure": None, "skip": "skip"}
@@ -51,30 +50,6 @@ Trainer = Callable[["Labelling", Report], Trained]
 """Trains on the objects of a page."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """Choices for a labelling page."""
-
-    strategy: Strategy = "diverse"
-    """How a pixel is chosen; diverse keeps away from what was asked before."""
-    visit: int = 3
-    """Questions about an object before the next one has its turn."""
-    boxes: str = ""
-    """File with objects to begin with, of COCO's form (masks, points, or boxes alone)."""
-    form: Format = "coco"
-    """Tool that wrote `boxes`, if it is of another form (labelme, x_anylabeling: a folder)."""
-    encoder: str = ""
-    """ONNX encoder of a promptable segmenter that makes the masks in place of the run's network."""
-    decoder: str = ""
-    """Its decoder."""
-    who: str = ""
-    """Name that answers are kept under."""
-    opened: int = 6
-    """Pictures whose features are kept in memory."""
-    ahead: bool = True
-    """Look at objects that nobody has asked for while nothing else is to be done."""
-
-
 class Labelling:
     """Questions about the objects of a folder of photos.
 
@@ -93,7 +68,7 @@ class Labelling:
     page = "apis"
 
     def __init__(
-        self, segmenter: Segmenter, images: Path, folder: Path, options: Options,
+        self, segmenter: Segmenter, images: Path, folder: Path, options: PageOptions,
         train: Trainer | None = None,
     ) -> None:  # fmt: skip
         self.album = Album(images, aside=folder)

@@ -39,6 +39,7 @@ def begin(network: CondInst, cfg: Config) -> str:
         if name != "apis":
             raise ValueError(f"--start {file} has weights of {name}, not of apis")
         account = SAME.convert(checkpoint.read_tensors(file), shapes)
+        _leave_other_classes(account)
     else:
         account = official.load(network, file)
     if not account.is_complete:
@@ -51,6 +52,15 @@ def begin(network: CondInst, cfg: Config) -> str:
         warnings.warn(said, stacklevel=3)
     network.load_state_dict(account.state, strict=False)
     return f"training started from {source}: {len(account.state)} tensors"
+
+
+def _leave_other_classes(account: Converted) -> None:
+    """Start the classifier anew where a run was of another number of classes."""
+    other = [entry for entry in account.mismatched if entry[0].startswith(official.CLASSIFIER)]
+    if other:
+        warnings.warn("the run has other classes: the classifier starts anew", stacklevel=3)
+        account.mismatched = [entry for entry in account.mismatched if entry not in other]
+        account.ignored += [(key, official.ANEW) for key, *_ in other]
 
 
 def configuration_of(source: Path) -> tuple[Config, Converted]:

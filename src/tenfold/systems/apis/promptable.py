@@ -52,6 +52,9 @@ class Promptable:
         ModuleNotFoundError: onnxruntime is not installed.
     """
 
+    grows = True
+    """It knows no classes, so that any are taken."""
+
     def __init__(
         self, encoder: Path, decoder: Path, classes: Sequence[str], threads: int = 0
     ) -> None:

@@ -24,19 +24,18 @@ from .answers import Answer
 
 
 def stage_points(answers: Iterable[Answer], stage: int) -> dict[int, Labelled]:
-    """Points of a stage, by annotation id, in the order of the answers; a pixel counts once.
+    """Points of a stage, by annotation id, in the order of the answers.
 
-    "Not sure" and skipped questions are no points. Of two answers about one pixel the later one
-    counts, in the place of the first.
+    "Not sure" and skipped questions are no points. A pixel that was drawn twice counts twice, as
+    published.
     """
-    found: dict[int, dict[tuple[int, int], int]] = {}
+    found: dict[int, Labelled] = {}
     for one in answers:
-        if one.round < stage and one.label in (0, 1):
-            found.setdefault(one.annotation, {})[one.x, one.y] = int(one.label)  # type: ignore[arg-type]
-    return {
-        number: ([list(xy) for xy in points], list(points.values()))
-        for number, points in found.items()
-    }
+        if one.round < stage and one.is_point:
+            places, labels = found.setdefault(one.annotation, ([], []))
+            places.append([one.x, one.y])
+            labels.append(int(one.label))  # type: ignore[arg-type]
+    return found
 
 
 def stage_text(

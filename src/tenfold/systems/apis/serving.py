@@ -18,8 +18,8 @@ from tenfold.files import write_json
 from tenfold.web.jobs import Report
 
 from . import data, evaluation
-from .config import Config
-from .labelling import Labelling, Options, Trained
+from .config import Config, PageOptions
+from .labelling import Labelling, Trained
 from .promptable import Promptable
 from .segmenters import NetworkSegmenter
 
@@ -35,7 +35,7 @@ Train = Callable[[list[str], Report], Any]
 
 
 def open_page(
-    system: Apis, images: Path, folder: Path, options: Options, train: Train
+    system: Apis, images: Path, folder: Path, options: PageOptions, train: Train
 ) -> Labelling:
     """Open the page of a run.
 
@@ -47,12 +47,9 @@ def open_page(
         train: Trains in the way of `tenfold train`.
 
     Raises:
-        ValueError: Only one of encoder and decoder is given; or photos, answers or files do not
-            fit.
+        ValueError: Photos, answers or files do not fit.
         FileNotFoundError: One of them is not there.
     """
-    if bool(options.encoder) != bool(options.decoder):
-        raise ValueError("give both --encoder and --decoder, or neither")
     if options.encoder:
         own = Promptable(Path(options.encoder), Path(options.decoder), system.cfg.classes)
         return Labelling(own, images, folder, options)

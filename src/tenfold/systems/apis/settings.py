@@ -29,7 +29,7 @@ def headline(is_masked: bool) -> list[str]:
     """The metrics that a page shows first; sets without masks have agreement with answers."""
     if is_masked:
         return ["masks/final/AP", "given/final/IoU"]
-    return ["boxes/final/AP", "agreement/final/points"]
+    return ["agreement/final/points"]
 
 
 def titles() -> dict[str, str]:

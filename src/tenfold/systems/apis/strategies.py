@@ -84,7 +84,7 @@ class Request:
     """x y of pixels that were asked about before, or clicked."""
 
 
-def pixel_box(box: Sequence[float], height: int, width: int) -> Pixels:
+def pixel_box(box: Sequence[int | float], height: int, width: int) -> Pixels:
     """The whole pixels of a box: both corners rounded down, inside the picture, one pixel at least.
 
     The released code rounds so as well, but an empty box makes its scores zero everywhere, and any

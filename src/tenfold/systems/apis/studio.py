@@ -93,9 +93,7 @@ class Studio:
         seen = [self.looking.known(one.id) for one, _ in mine]
         return mine, fmean(1.0 if one is None else 1.0 - one.unsure for one in seen)
 
-    def _drawn(
-        self, number: int, regions: Any, mine: Sequence[Masked]
-    ) -> list[Masked]:
+    def _drawn(self, number: int, regions: Any, mine: Sequence[Masked]) -> list[Masked]:
         if problem := misfit(regions, [REGION], "context.result"):
             raise ValueError(problem)
         height, width = self.album.picture(number).shape[:2]
@@ -166,9 +164,7 @@ def tags_of(config: str) -> dict[str, tuple[str, str]]:
     return found
 
 
-def tagged(
-    region: dict[str, Any], tags: Mapping[str, tuple[str, str]]
-) -> dict[str, Any] | None:
+def tagged(region: dict[str, Any], tags: Mapping[str, tuple[str, str]]) -> dict[str, Any] | None:
     """A region under the names of an interface; None if that has no tag for it."""
     if not tags:
         return region

@@ -1,0 +1,146 @@
+"""A run's network as what the labelling page asks, which follows every answer at once.
+
+It makes several predictions of an object from its box and the answers so far, as `promptable` does
+of a segmenter of the user's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from tenfold.nn.condinst import CondInst, Queries
+from tenfold.nn.mask_losses import cells_of_boxes, point_loss, projection_loss
+
+from . import inference
+from .config import Config
+from .enlarge import enlarged
+from .inference import Box, Seen
+from .strategies import pixel_box
+
+STEPS = 8
+"""Gradient steps of an object's quick update."""
+RATE = 0.05
+"""Its learning rate (Adam)."""
+MOST = 12
+"""Predictions of an object, at most: those of the places of the highest scores."""
+SCORE = 0.3
+"""Least score of a proposed box."""
+Point = tuple[int, int, int]
+"""x, y of a pixel, and 1 on the object, 0 off it."""
+Probabilities = Float[np.ndarray, "k height width"]
+
+
+class NetworkSegmenter:
+    """The network of a run, whose predictions of an object follow the answers at once.
+
+    The numbers that a place of the pyramid gives to the mask head (169) are an object's own: a few
+    gradient steps on them alone, of the losses of points and of the box's projection, redraw its
+    mask. The network itself learns in the next round.
+    """
+
+    grows = True
+    """Classes beyond its own are taken: its masks follow from boxes and answers."""
+
+    def __init__(self, network: CondInst, cfg: Config) -> None:
+        self.network, self.cfg = network.eval(), cfg
+        self.classes = list(cfg.classes)
+
+    def open(self, image: UInt8[np.ndarray, "height width 3"]) -> OpenedPicture:
+        """Encode a picture."""
+        return OpenedPicture(self, inference.see(self.network, self.cfg, image))
+
+
+@dataclass(frozen=True)
+class OpenedPicture:
+    """A picture that the network has encoded."""
+
+    segmenter: NetworkSegmenter
+    seen: Seen
+
+    def committee(self, box: tuple[float, ...], label: int, points: list[Point]) -> Probabilities:
+        """Predict the pixels of a box by the places that find its object, heeding the answers.
+
+        Args:
+            box: x0 y0 x1 y1 in pixels of the picture; the result is of `strategies.pixel_box`'s.
+            label: Class of the object, which plays no part.
+            points: Answers about it so far.
+
+        Returns:
+            Probabilities; k = 0 if nothing predicts the object.
+        """
+        network, seen = self.segmenter.network, self.seen
+        x0, y0, x1, y1 = box
+        given = scaled((x0, y0, x1, y1), seen)
+        device = seen.encoded.features.device
+        with torch.no_grad():
+            queries = network.positives(seen.outputs, [given[None].to(device)])
+            queries = best(queries, seen)
+        if points and len(queries.image):
+            queries = updated(network, seen, queries, given, points)
+        pixels = pixel_box((x0, y0, x1, y1), *seen.size)
+        with torch.no_grad():
+            maps = network.masks(seen.encoded, queries).sigmoid().cpu()
+        found: np.ndarray = enlarged(maps, seen.resized, seen.size, pixels).clamp(0, 1).numpy()
+        return found
+
+    def propose_boxes(self) -> list[tuple[Box, int, float]]:
+        """Boxes of score 0.3 and more."""
+        found = inference.objects_of(self.segmenter.network, self.seen, SCORE)
+        return [(one.box, one.label, one.score) for one in found]
+
+
+def scaled(box: Box, seen: Seen) -> Float[Tensor, "4"]:
+    """A box in pixels that the network saw."""
+    across, down = seen.factors
+    return torch.tensor(box) * torch.tensor([across, down, across, down])
+
+
+def best(queries: Queries, seen: Seen) -> Queries:
+    """Those of the places with the highest scores, at most MOST."""
+    if len(queries.image) <= MOST:
+        return queries
+    scores = seen.outputs.scores[queries.image, queries.places].amax(1)
+    return queries.at(scores.topk(MOST).indices.sort().values)
+
+
+def updated(
+    network: CondInst, seen: Seen, queries: Queries, box: Float[Tensor, "4"],
+    points: Sequence[Point],
+) -> Queries:  # fmt: skip
+    """Queries whose numbers were changed so that their masks fit the answers.
+
+    The places learn for themselves, as the losses are sums over them.
+
+    Args:
+        network: The network, which does not change.
+        seen: The picture.
+        queries: Places that find the object, with the numbers of their masks.
+        box: In pixels that the network saw.
+        points: Answers.
+    """
+    across, down = seen.factors
+    count = len(queries.image)
+    device = queries.parameters.device
+    xy = torch.tensor([[(x + 0.5) * across, (y + 0.5) * down] for x, y, _ in points])
+    labels = torch.tensor([label for *_, label in points])
+    xy, labels = (x[None].expand(count, *x.shape).to(device) for x in (xy, labels))
+    numbers = queries.parameters.detach().clone().requires_grad_()
+    optimiser = torch.optim.Adam([numbers], lr=RATE)
+    inside: Tensor | None = None
+    with torch.enable_grad():
+        for _ in range(STEPS):
+            logits = network.masks(seen.encoded, replace(queries, parameters=numbers))
+            if inside is None:
+                cells = cells_of_boxes(box[None].to(device), *logits.shape[1:])
+                inside = cells.float().expand(count, -1, -1)
+            loss = count * point_loss(logits, xy, labels)
+            loss = loss + projection_loss(logits.sigmoid(), inside).sum()
+            (numbers.grad,) = torch.autograd.grad(loss, [numbers])
+            optimiser.step()
+    return replace(queries, parameters=numbers.detach())
