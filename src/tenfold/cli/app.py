@@ -27,6 +27,7 @@ from . import (
     overview,
     plan,
     predict,
+    serve,
     train,
 )
 from .arguments import say
@@ -44,6 +45,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": evaluate.evaluate,
     "predict": predict.predict,
     "learn": learn.learn,
+    "serve": serve.serve,
     "export": exchange.export,
     "convert": exchange.convert,
     "claim": compare.claim,

@@ -86,6 +86,31 @@ class Learns(Protocol):
         """Take a version back, with the names of all its classes."""
 
 
+@runtime_checkable
+class Serves(Protocol):
+    """Has a page on which people label."""
+
+    page_options: Any
+    """Defaults of the options that the page takes, a dataclass."""
+
+    def labelling(
+        self,
+        images: Path,
+        folder: Path,
+        options: Any,
+        train: Callable[[list[str], Callable[[float, str], None]], System[Any]],
+    ) -> Any:
+        """Return what the page is about, a `web.pages.Labelling`.
+
+        Args:
+            images: Folder of photos.
+            folder: Where answers, and what is made of them, are kept.
+            options: Of the class of `page_options`.
+            train: Does what `tenfold train` with these words does, telling how far it is, and
+                returns the system.
+        """
+
+
 CAPABILITIES: dict[str, type] = {
     "export": Exports,
     "export a part": ExportsParts,
@@ -93,5 +118,6 @@ CAPABILITIES: dict[str, type] = {
     "convert": Converts,
     "run official files": RunsOfficial,
     "learn": Learns,
+    "serve": Serves,
 }
 """Verb -> what a system must have for it."""

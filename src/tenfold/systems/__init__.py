@@ -83,7 +83,7 @@ SYSTEMS = {
         "instance segmentation from boxes and answers about pixels that the machine chooses",
         "clothing_parsing",
         0.5,
-        ("export", "convert"),
+        ("export", "convert", "serve"),
     ),
 }
 """Name -> where its class is; nothing is imported until it is asked for."""

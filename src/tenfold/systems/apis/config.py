@@ -12,6 +12,7 @@ from typing import Literal
 from tenfold.core.config import require
 from tenfold.core.loop import Loop
 from tenfold.core.optim import Optim
+from tenfold.data.images.exchange import Format
 
 from .strategies import Measure, Strategy
 
@@ -304,3 +305,34 @@ class PredictOptions:
         require(self, "", "[0, 1]", "score")
         require(self, "", "[1, 2000]", "most")
         require(self, "", "[1, 200]", "shown")
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """Options of `tenfold serve` for a run of APIS."""
+
+    strategy: Strategy = "diverse"
+    """How a pixel is chosen; diverse keeps away from what was asked before."""
+    visit: int = 3
+    """Questions about an object before the next one has its turn."""
+    boxes: str = ""
+    """File with objects to begin with, of COCO's form (masks, points, or boxes alone)."""
+    form: Format = "coco"
+    """Tool that wrote `boxes`, if it is of another form (labelme, x_anylabeling: a folder)."""
+    encoder: str = ""
+    """ONNX encoder of a promptable segmenter that makes the masks in place of the run's network."""
+    decoder: str = ""
+    """Its decoder."""
+    who: str = ""
+    """Name that answers are kept under."""
+    opened: int = 6
+    """Pictures whose features are kept in memory."""
+    ahead: bool = True
+    """Look at objects that nobody has asked for while nothing else is to be done."""
+
+    def __post_init__(self) -> None:
+        require(self, "", "[1, 1000]", "visit", "opened")
+        if bool(self.encoder) != bool(self.decoder):
+            raise ValueError("give both --encoder and --decoder, or neither")
+        if len(self.who) > 60:
+            raise ValueError(f"--who is of {len(self.who)} characters, at most 60")

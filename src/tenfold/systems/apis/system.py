@@ -23,9 +23,10 @@ from tenfold.nn.condinst import CondInst
 from tenfold.viz.predictions import Trained
 from tenfold.weights.keymap import Converted
 
-from . import claims, data, evaluation, figures, model, predict, pretrained, settings
-from .config import Config, PredictOptions
+from . import claims, data, evaluation, figures, model, predict, pretrained, serving, settings
+from .config import Config, PageOptions, PredictOptions
 from .evaluation import Details
+from .labelling import Labelling
 from .recipes import RECIPES
 from .rounds_of_run import RunRounds
 from .training import Training, groups
@@ -61,6 +62,7 @@ class Apis(System[Config]):
     paths: ClassVar[tuple[str, ...]] = ("data.path", "data.points_path", "start")
     starts_itself = True
     options: ClassVar[PredictOptions] = PredictOptions()
+    page_options: ClassVar[PageOptions] = PageOptions()
     model: CondInst
     _folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -171,6 +173,19 @@ class Apis(System[Config]):
         system = cls(cfg)
         system.model.load_state_dict(account.state, strict=False)
         return system, account
+
+    def labelling(
+        self, images: Path, folder: Path, options: PageOptions, train: serving.Train
+    ) -> Labelling:
+        """Return the page on which people label photos with the help of this run.
+
+        Args:
+            images: Folder of photos.
+            folder: Where answers, and what is trained on them, are kept.
+            options: Choices.
+            train: Trains in the way of `tenfold train`.
+        """
+        return serving.open_page(self, images, folder, options, train)
 
     def export(self) -> Export:
         """The network up to its heads, from pictures of 0 to 255: masks are made of both."""

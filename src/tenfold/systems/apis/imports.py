@@ -1,0 +1,97 @@
+"""Objects of another tool's file, with which a labelling page begins."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from tenfold.data.images import exchange
+from tenfold.data.images.exchange import Format
+from tenfold.data.images.instance_sets import open_photos
+from tenfold.data.images.instances import Point, Shape
+
+from .answers import Answer, Label
+from .labelled import OBJECT, mask_event, said_event
+from .labels import CLASS, CLASSES, Labels, subject
+
+LABELS: dict[int, Label] = {1: 1, 0: 0, -1: None}
+"""Labels of points -> of answers."""
+
+
+def take(labels: Labels, images: Path, file: Path, form: Format, grows: bool) -> int:
+    """Take a file's objects up; those that were taken before stay as they are by now.
+
+    A person's mask is kept and not asked about. A model's mask is made anew. Objects are known by
+    the file's name and their ids in it; an id that is taken already is given anew.
+
+    Args:
+        labels: What they are added to.
+        images: Folder of the photos.
+        file: The file, or folder of files.
+        form: Tool that wrote it.
+        grows: Add classes that are not known, instead of refusing them.
+
+    Returns:
+        Number of objects that are new.
+
+    Raises:
+        ValueError: Something in the file does not fit; nothing was added.
+        FileNotFoundError: The file, or a picture of it, is not there.
+    """
+    objects = exchange.read(file, form, open_photos(images))
+    used = {objects.classes[s.label] for p in objects.pictures for s in p.shapes}
+    strange = sorted(used - set(labels.classes))
+    if strange and not grows:
+        raise ValueError(
+            f"{file} has classes that the model does not know: {', '.join(strange[:5])}; it knows "
+            f"{', '.join(labels.classes)}. Rename them."
+        )
+    origin = hashlib.sha256(file.resolve().name.encode()).hexdigest()[:10]
+    session = labels.session
+    count = 0
+    with session.lock:
+        for name in strange:
+            session.record({
+                "id": f"import-{hashlib.sha256(name.encode()).hexdigest()[:20]}", "kind": CLASS,
+                "subject": CLASSES, "name": name,
+            })  # fmt: skip
+        taken = set(labels.numbers)
+        for picture in objects.pictures:
+            for shape in picture.shapes:
+                identity = f"import-{origin}-{shape.id}"
+                if identity in session:
+                    number = session.event(identity)["annotation"]
+                else:
+                    number = shape.id if shape.id > 0 and shape.id not in taken else 0
+                    number = number or max(taken, default=0) + 1
+                    taken.add(number)
+                    size = [picture.height, picture.width]
+                    session.record(
+                        {"id": identity, "kind": OBJECT, "subject": subject(number),
+                         "annotation": number, "image": picture.name, "size": size,
+                         "class": objects.classes[shape.label], **_drawn(shape)}
+                    )  # fmt: skip
+                    count += 1
+                for place, point in enumerate(shape.points):
+                    session.record(_said(f"{identity}-{place}", number, point))
+    return count
+
+
+def _drawn(shape: Shape) -> dict[str, Any]:
+    """Box, and a person's mask."""
+    found: dict[str, Any] = {"box": list(shape.box), **said_event(shape.said)}
+    if shape.mask is not None and shape.mask.area and shape.mask_said.source == "human":
+        found["mask"] = mask_event(shape.mask, shape.mask_said)
+    return found | {"crowd": True} if shape.is_crowd else found
+
+
+def _said(identity: str, number: int, point: Point) -> dict[str, Any]:
+    """The answer that a point is."""
+    said = point.said
+    source = point.chosen or "import"
+    made = Answer(
+        identity, number, point.x, point.y, LABELS[point.label], source, point.seconds,
+        said.who, said.model, said.time,
+    )  # fmt: skip
+    return made.event() | {"subject": subject(number)}

@@ -1,0 +1,1 @@
+"""Labelling pages: a server for one person on this machine, what it keeps, and its static files."""

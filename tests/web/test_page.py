@@ -1,0 +1,243 @@
+"""The whole loop in a real browser: boxes, answers, a reload, a kill, training, an export."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pycocotools.coco import COCO
+from web.browser import Served, chromium, free_port, until
+from web.discs import DISCS, Discs, box_of, draw
+
+from tenfold.journal import events
+from tenfold.systems.apis.answers import standing
+from tenfold.systems.apis.config import PageOptions
+from tenfold.systems.apis.labelling import Labelling, Trained
+
+CALM = {"viewport": {"width": 900, "height": 600}, "reduced_motion": "reduce"}
+"""Little to draw, for quick tests."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+def train(page: Labelling, report: Callable[[float, str], None]) -> Trained:
+    for step in range(4):
+        report(step / 4, f"step {step} of 4")
+        time.sleep(0.02)
+    return Trained(Discs(), 40.0)
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[list[Served]]:
+    """Two servers of the same page, one to begin when the other was killed."""
+    draw(tmp_path / "photos")
+    port, out = free_port(), tmp_path / "out"
+
+    def make() -> Labelling:
+        return Labelling(Discs(), tmp_path / "photos", out, PageOptions(ahead=False), train)
+
+    every = [Served(make, out, port) for _ in range(2)]
+    yield every
+    for one in every:
+        one.close()
+
+
+def place(page: Any, x: float, y: float) -> tuple[float, float]:
+    """Where a pixel of the picture is on the screen."""
+    return tuple(page.evaluate(
+        "([x, y]) => { const { view } = tenfold; const r = view.canvas.getBoundingClientRect();"
+        " return [r.left + view.left + x * view.scale, r.top + view.top + y * view.scale]; }",
+        [x, y],
+    ))  # fmt: skip
+
+
+def drag(page: Any, box: list[float]) -> None:
+    page.mouse.move(*place(page, *box[:2]))
+    page.mouse.down()
+    page.mouse.move(*place(page, *box[2:]), steps=2)
+    page.mouse.up()
+
+
+def wait(page: Any, script: str) -> None:
+    """Wait until something is true in the page, whose policy forbids playwright's own way."""
+    until(lambda: page.evaluate(script))
+
+
+def answered(page: Any, count: int) -> None:
+    """Wait until the page has drawn what follows so many answers."""
+    wait(page, f"tenfold.numbers?.answers === {count}")
+
+
+def opened(page: Any, address: str) -> list[str]:
+    """Open the page; returns the list that its errors will be in."""
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    page.goto(address)
+    wait(page, "tenfold.numbers")
+    return errors
+
+
+def test_the_whole_loop(browser: Any, servers: list[Served], tmp_path: Path) -> None:
+    page = browser.new_page(**CALM)
+    errors = opened(page, servers[0].begin())
+    assert "#" not in page.url  # the token is not kept where it can be seen
+    for number, disc in enumerate(DISCS["a.png"], 1):
+        drag(page, box_of(disc))
+        wait(page, f"tenfold.numbers.objects === {number}")
+    page.keyboard.press("a")
+    assert page.text_content("#question") == "Is the marked pixel part of this disc?"
+    for number in range(12):
+        page.keyboard.press("yn"[number % 2])
+        answered(page, number + 1)
+    page.reload()
+    answered(page, 12)
+    assert page.locator("#objects li").count() == 3 and not errors
+    assert page.evaluate("document.activeElement.id") == "picture"
+
+    servers[0].kill()
+    page.keyboard.press("y")  # nobody hears it yet
+    page.wait_for_selector("#connection:not([hidden])")
+    assert "kept here and sent" in page.text_content("#connection")
+    servers[1].begin()
+    answered(page, 13)
+    assert page.locator("#connection").is_hidden()
+    for number, key in enumerate(["n", "Space", "s", "y", "n", "y", "n"], 14):
+        page.keyboard.press(key)
+        answered(page, number)
+    page.keyboard.press("u")
+    answered(page, 19)
+    page.keyboard.press("y")
+    answered(page, 20)
+    kept = standing(events(tmp_path / "out" / "answers.jsonl"))
+    assert len(kept) == 20 and len({a.id for a in kept}) == 20
+    assert [a.label for a in kept[12:16]] == [1, 0, None, "skip"]
+
+    page.click("#train")
+    wait(page, "tenfold.numbers.model === 'model 1'")
+    assert page.text_content("#job") == "model 1 answers now"
+    assert page.get_attribute("#curve svg", "aria-label") == "Mask AP 40.0 after 20 answers"
+    with page.expect_download() as coming:
+        page.click("#export")
+    assert coming.value.suggested_filename == "coco.json"
+    read = COCO(coming.value.path())
+    assert len(read.imgs) == 1 and len(read.anns) == 3
+    for one, (x, y, r) in zip(read.anns.values(), DISCS["a.png"], strict=True):
+        assert read.annToMask(one)[y, x] and one["area"] > 2 * r * r
+    assert servers[1].end() == 0
+    assert not (tmp_path / "out" / "token").exists()
+
+
+@pytest.mark.parametrize("way", ["pointer", "touch"])
+def test_without_keys(browser: Any, servers: list[Served], tmp_path: Path, way: str) -> None:
+    """Boxes, answers, free clicks on and off the object, undo: by a mouse alone, or a finger."""
+    context = browser.new_context(
+        viewport={"width": 390, "height": 844}, has_touch=way == "touch", reduced_motion="reduce"
+    )
+    page = context.new_page()
+    errors = opened(page, servers[0].begin())
+    x, y, r = disc = DISCS["a.png"][0]
+    press = page.tap if way == "touch" else page.click
+    if way == "pointer":
+        drag(page, box_of(disc))
+    else:
+        x0, y0, x1, y1 = box_of(disc)
+        _touches(page, (x0, y0), (x, y), (x1, y1))
+    wait(page, "tenfold.numbers.objects === 1")
+    press("#answering")
+    for number, button in enumerate(["yes", "no", "unsure", "skip"], 1):
+        press(f"#{button}")
+        answered(page, number)
+    press("#undo")
+    answered(page, 3)
+    if way == "pointer":
+        page.mouse.click(*place(page, x + 0.5, y + 0.5))
+        answered(page, 4)
+        page.mouse.click(*place(page, x - r - 0.5, y - r - 0.5), button="right")
+    else:
+        page.touchscreen.tap(*place(page, x + 0.5, y + 0.5))
+        answered(page, 4)
+        _touches(page, (x - r - 0.5, y - r - 0.5), hold=600)
+    answered(page, 5)
+    clicks = standing(events(tmp_path / "out" / "answers.jsonl"))[3:]
+    assert [(a.x, a.y, a.label, a.source) for a in clicks] == [
+        (x, y, 1, "human"), (x - r - 1, y - r - 1, 0, "human"),
+    ]  # fmt: skip
+    assert page.evaluate("document.documentElement.scrollWidth") == 390 and not errors
+    context.close()
+
+
+def _touches(page: Any, *points: tuple[float, float], hold: float = 0.0) -> None:
+    """A finger put down at the first pixel, moved along the others, held, and lifted."""
+    session = page.context.new_cdp_session(page)
+    for number, (x, y) in enumerate(points):
+        left, top = place(page, x, y)
+        kind = "touchMove" if number else "touchStart"
+        sent = {"type": kind, "touchPoints": [{"x": left, "y": top}]}
+        session.send("Input.dispatchTouchEvent", sent)
+    page.wait_for_timeout(hold)
+    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+def test_boxes_and_clicks_by_keys_alone(
+    browser: Any, servers: list[Served], tmp_path: Path
+) -> None:
+    page = browser.new_page(**CALM)
+    errors = opened(page, servers[0].begin())
+    page.evaluate("tenfold.view.cursor = [18, 18]")  # as many arrows would
+    for keys in (
+        ["Shift+ArrowLeft", "Enter"],
+        ["Shift+ArrowRight", *["ArrowRight", "ArrowDown"] * 20],
+    ):
+        for key in keys:
+            page.keyboard.press(key)
+    page.keyboard.press("Enter")
+    wait(page, "tenfold.numbers.objects === 1")
+    page.keyboard.press("a")
+    page.evaluate("tenfold.view.cursor = [40, 40]")
+    page.keyboard.press("Shift+ArrowDown")
+    assert page.text_content("#said") == "column 40, row 41"
+    page.keyboard.press("Shift+Enter")
+    answered(page, 1)
+    (click,) = standing(events(tmp_path / "out" / "answers.jsonl"))
+    assert (click.x, click.y, click.label) == (40, 41, 0)
+    page.focus("#yes")
+    page.keyboard.press("Space")  # presses the button that has the focus
+    answered(page, 2)
+    assert standing(events(tmp_path / "out" / "answers.jsonl"))[1].label == 1 and not errors
+
+
+def test_two_tabs_and_a_stranger(browser: Any, servers: list[Served], tmp_path: Path) -> None:
+    address = servers[0].begin()
+    one, other = (browser.new_page(**CALM) for _ in range(2))
+    opened(one, address)
+    for disc in DISCS["a.png"][:2]:
+        drag(one, box_of(disc))
+        one.wait_for_timeout(50)
+    wait(one, "tenfold.numbers.objects === 2")
+    opened(other, address)
+    names = [page.evaluate("tenfold.page.question.object.id") for page in (one, other)]
+    assert sorted(names) == [1, 2]
+    other.evaluate("id => { tenfold.page.question = { ...tenfold.page.question, id }; }",
+                   one.evaluate("tenfold.page.question.id"))  # fmt: skip
+    one.keyboard.press("a")
+    one.keyboard.press("y")
+    answered(one, 1)
+    other.keyboard.press("a")
+    other.keyboard.press("n")
+    wait(other, "document.querySelector('#said').textContent.includes('meanwhile')")
+    assert len(standing(events(tmp_path / "out" / "answers.jsonl"))) == 1
+
+    stranger = browser.new_page(**CALM)
+    stranger.goto(address.partition("#")[0])
+    stranger.wait_for_selector("#connection:not([hidden])")
+    assert "Open the address that the server printed" in stranger.text_content("#connection")
+    stranger.evaluate("hash => { location.hash = hash; }", address.partition("#")[2])
+    wait(stranger, "tenfold.numbers?.answers === 1")  # pasted into the same tab
