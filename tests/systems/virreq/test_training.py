@@ -118,7 +118,7 @@ def test_every_loss_has_gradients(how: str, parts: str, outside: str) -> None:
 
 
 def test_training_learns_and_its_weights_are_opened_again(tmp_path: Path) -> None:
-    cfg = completed(replace(SMALL, steps=60, data=replace(SMALL.data, generated=(32, 8))))
+    cfg = completed(replace(SMALL, steps=40, data=replace(SMALL.data, generated=(32, 6))))
     system = construct(Virreq, cfg)
     before = system.evaluate().metrics
     loop.train(system.stages(), cfg.loop, HERE, tmp_path, cfg.seed)
@@ -143,7 +143,8 @@ def test_texts_fall_back_with_a_warning() -> None:
         pytest.warns(UserWarning, match="has no weights"),
         pytest.warns(UserWarning, match="a vector a concept is learned"),
     ):
-        found = sources.complete(data.complete(cfg))
+        cfg = data.complete(cfg)
+        found = sources.complete(cfg, data.knowledge_of(cfg))
     assert (found.text.source, found.text.space) == ("learned", "learned with the network")
 
 

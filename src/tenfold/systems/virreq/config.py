@@ -67,7 +67,8 @@ class Text:
     centred: bool = False
     """Without the mean of many words, which all vectors of texts share."""
     draw: bool = False
-    """A concept of which a table has no word gets a direction of its own, instead of a refusal."""
+    """A concept of which a table has no word gets the mean of its parts or, without any, a
+    direction of its own, instead of a refusal."""
     clip: str = ""
     """Weights of CLIP with its text encoder: OpenAI's .pt, or a file of transformers."""
     merges: str = ""
@@ -78,6 +79,8 @@ class Text:
     """Numbers of a vector (CLIP ViT-B/32: 512); of files it is filled in."""
     space: str = ""
     """Name of what made the vectors; filled in. Those of two spaces are never mixed."""
+    drawn: tuple[str, ...] = ()
+    """Concepts that got a direction of their own; filled in."""
 
     def __post_init__(self) -> None:
         require(self, "text.", "[1, inf)", "dim")

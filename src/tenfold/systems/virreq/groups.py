@@ -53,7 +53,8 @@ def concepts(kb: KnowledgeBase) -> list[Concept]:
     for number, key in keys(kb).items():
         node = kb.node(number)
         wholes = [kb.node(p).name for p in kb.parents(number) if p != kb.root.id]
-        found.append(Concept(key, node.name, node.synonyms, tuple(wholes)))
+        parts = tuple(text for child in kb.children(number) for text in child.texts)
+        found.append(Concept(key, node.name, node.synonyms, tuple(wholes), parts))
     return found
 
 

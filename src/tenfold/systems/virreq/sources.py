@@ -18,7 +18,7 @@ from .text import STORED, ClipTexts, Encoder, StoredTexts, space_of, vectors_of
 LEARNED = "learned with the network"
 
 
-def complete(cfg: Config) -> Config:
+def complete(cfg: Config, kb: KnowledgeBase) -> Config:
     """Choose texts that are there: a stored table without CLIP's weights, else learned ones."""
     text = cfg.text
     if text.source == "clip" and not text.clip:
@@ -37,8 +37,10 @@ def complete(cfg: Config) -> Config:
     if text.source == "learned":
         return replace(cfg, text=replace(text, space=LEARNED))
     source = encoder(text)
+    _, drawn = vectors_of(concepts(kb), source, text.prompt, text.centred, text.draw)
     space = space_of(source, text.prompt, text.centred)
-    return replace(cfg, text=replace(text, dim=source.dim, space=space))
+    text = replace(text, dim=source.dim, space=space, drawn=tuple(drawn))
+    return replace(cfg, text=text)
 
 
 def _found(name: str, given: str) -> Path | None:
@@ -66,14 +68,14 @@ def encoder(text: Text) -> Encoder:
     return ClipTexts.read(Path(text.clip), merges, stored)
 
 
-def fill(table: TextTable, kb: KnowledgeBase, text: Text) -> list[str]:
-    """Give every concept its vector; returns the names of those that had to be drawn.
+def fill(table: TextTable, kb: KnowledgeBase, text: Text) -> None:
+    """Give every concept its vector.
 
     Raises:
         ValueError: The files are of another text space than the run's.
     """
     if text.source == "learned":
-        return []
+        return
     source = encoder(text)
     space = space_of(source, text.prompt, text.centred)
     if space != table.space:
@@ -81,6 +83,5 @@ def fill(table: TextTable, kb: KnowledgeBase, text: Text) -> list[str]:
             f"the run's texts are of the space {table.space!r}, the files that are there of "
             f"{space!r}; take those that the run began with"
         )
-    vectors, drawn = vectors_of(concepts(kb), source, text.prompt, text.centred, text.draw)
+    vectors, _ = vectors_of(concepts(kb), source, text.prompt, text.centred, text.draw)
     table.fill(vectors)
-    return drawn

@@ -57,12 +57,13 @@ class Virreq(System[Config]):
     @classmethod
     def complete(cls, cfg: Config) -> Config:
         """Choose data and texts that are there, and take the knowledge base from the data."""
-        return sources.complete(data.complete(cfg))
+        cfg = data.complete(cfg)
+        return sources.complete(cfg, data.knowledge_of(cfg))
 
     def stages(self) -> Iterator[Stage]:
         """One: division of regions (Type-I requests)."""
         cfg, kb = self.cfg, data.knowledge_of(self.cfg)
-        self.drawn = sources.fill(self.model.texts, kb, cfg.text)
+        sources.fill(self.model.texts, kb, cfg.text)
         self.origin = pretrained.begin(self.model, cfg)
         own = groups(kb, data.codes_of(cfg), cfg.loss.groups, frozenset(cfg.data.hidden))
         yield Stage(
@@ -102,6 +103,8 @@ class Virreq(System[Config]):
         """Texts, and what of the labels was taken away."""
         cfg = self.cfg
         lines = [f"texts: {cfg.text.space}"]
+        if cfg.text.drawn:
+            lines.append(f"without a text, a direction of their own: {', '.join(cfg.text.drawn)}")
         if cfg.data.labelled < 1:
             lines.append(f"{cfg.data.labelled:.0%} of the training pictures have labels of parts")
         if cfg.data.hidden:
