@@ -142,6 +142,14 @@ KINDS: dict[str, dict[str, Mark]] = {
         "seam_ops": _gives("max_norm|max_onehot|pcm|adaptive_min_pooling_loss"),
         "poly_optimizer": _has("max_step", "power"),
     },
+    "apis": {
+        "aligned_bilinear": _has("factors"),
+        "box_losses": _has("color_thresh", "bottom_rows_masked"),
+        "detector": _has("center_sample", "pre_nms_topk"),
+        "mask_head": _has("weight_nums", "bias_nums"),
+        "mask_losses": _has("gt_inds", "im_inds", "boxinst"),
+        "condinst": _gives("det_masks"),
+    },
     "virreq": {
         "mit": _has("embed_dims", "num_layers", "sr_ratios"),
         "head": _has("in_channels", "text_dim"),
@@ -152,6 +160,8 @@ KINDS: dict[str, dict[str, Mark]] = {
         "panoptic_parts_uids": _gives("sids_pids|sids_iids"),
         "part_pq": _gives("PartPQ"),
         "hpq": lambda spec: isinstance(_config(spec).get("images"), dict),
+        "text_classifier": _has("text_divisor"),
+        "mask_sampling": _has("masks", "strides"),
     },
 }  # fmt: skip
 """System -> kind of case -> whether a case is of it."""

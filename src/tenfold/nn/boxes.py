@@ -40,9 +40,12 @@ def covered(a: Float[Tensor, "one 4"], b: Float[Tensor, "other 4"]) -> Float[Ten
 
 
 def giou_loss(
-    predicted: Float[Tensor, "box 4"], target: Float[Tensor, "box 4"]
+    predicted: Float[Tensor, "box 4"], target: Float[Tensor, "box 4"], smooth: float = 0.0
 ) -> Float[Tensor, " box"]:
-    """1 - generalised IoU (Rezatofighi et al. 2019), 0 to 2."""
+    """1 - generalised IoU (Rezatofighi et al. 2019), 0 to 2.
+
+    smooth: is added to intersection and union, in square units of the boxes (FCOS's code has 1).
+    """
     low = torch.maximum(predicted[:, :2], target[:, :2])
     high = torch.minimum(predicted[:, 2:], target[:, 2:])
     shared = (high - low).clamp(min=0).prod(-1)
@@ -51,7 +54,8 @@ def giou_loss(
     outer_high = torch.maximum(predicted[:, 2:], target[:, 2:])
     outer = (outer_high - outer_low).clamp(min=0).prod(-1)
     eps = 1e-7
-    return 1 - shared / (union + eps) + (outer - union) / (outer + eps)
+    overlap = (shared + smooth) / (union + smooth + eps)
+    return 1 - overlap + (outer - union) / (outer + eps)
 
 
 def _centre_size(boxes: Tensor) -> tuple[Tensor, Tensor]:

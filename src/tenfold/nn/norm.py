@@ -81,11 +81,17 @@ def _several_processes() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def _world_sum(x: Tensor) -> Tensor:
+def world_sum(x: Tensor) -> Tensor:
     """Sum over the processes, where there are several."""
     if _several_processes():
         dist.all_reduce(x)
     return x
+
+
+def world_mean(x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """Mean over the processes, without gradient: a normaliser of losses that are of them all."""
+    count = dist.get_world_size() if _several_processes() else 1
+    return world_sum(x.detach().clone()) / count
 
 
 def _feature_sum(x: Tensor) -> Tensor:
@@ -100,10 +106,10 @@ class _Standardise(torch.autograd.Function):
     def forward(ctx, x, weight, bias, eps):
         wide = x.to(weight.dtype)  # statistics of bfloat16 in float32
         samples = x.numel() / weight.numel()
-        count = _world_sum(torch.tensor(samples, dtype=weight.dtype, device=x.device))
-        mean = _world_sum(_feature_sum(wide)) / count
+        count = world_sum(torch.tensor(samples, dtype=weight.dtype, device=x.device))
+        mean = world_sum(_feature_sum(wide)) / count
         centred = wide - mean
-        var = _world_sum(_feature_sum(centred.square())) / count
+        var = world_sum(_feature_sum(centred.square())) / count
         inverse_std = (var + eps).rsqrt()
         scale = weight * inverse_std
         ctx.save_for_backward(centred, inverse_std, scale, count)
@@ -118,7 +124,7 @@ class _Standardise(torch.autograd.Function):
         grad_bias = _feature_sum(wide)
         grad_weight = _feature_sum(wide * centred) * inverse_std
         # The gradient of x needs the sums of all processes; those of the parameters DDP averages.
-        sums = _world_sum(torch.stack([grad_bias, grad_weight])) / count
+        sums = world_sum(torch.stack([grad_bias, grad_weight])) / count
         grad_x = torch.addcmul(sums[0], centred, sums[1] * inverse_std)
         torch.sub(wide, grad_x, out=grad_x).mul_(scale)
         return grad_x.to(grad.dtype), grad_weight, grad_bias, None

@@ -6,6 +6,7 @@ Names of layers are torchvision's (He et al. 2016), which the official checkpoin
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -51,16 +52,25 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions and a shortcut; the 3x3 has the stride, as torchvision's."""
+    """1x1, 3x3 and 1x1 convolutions and a shortcut.
+
+    The 3x3 has the stride, as torchvision's; or, if `early`, the first (He et al. 2016).
+    """
 
     def __init__(
-        self, channels: int, planes: int, stride: int, dilations: tuple[int, int] = (1, 1)
+        self,
+        channels: int,
+        planes: int,
+        stride: int,
+        dilations: tuple[int, int] = (1, 1),
+        early: bool = False,
     ) -> None:
         super().__init__()
         dilation, wide = dilations[0], 4 * planes
-        self.conv1 = nn.Conv2d(channels, planes, 1, bias=False)
+        first, second = (stride, 1) if early else (1, stride)
+        self.conv1 = nn.Conv2d(channels, planes, 1, first, bias=False)
         self.bn1 = BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, stride, dilation, dilation, bias=False)
+        self.conv2 = nn.Conv2d(planes, planes, 3, second, dilation, dilation, bias=False)
         self.bn2 = BatchNorm2d(planes)
         self.conv3 = nn.Conv2d(planes, wide, 1, bias=False)
         self.bn3 = BatchNorm2d(wide)
@@ -90,18 +100,22 @@ class ResNet(nn.Module):
         output_stride: int = 0,
         dilate: bool = True,
         depths: tuple[int, ...] = (),
+        early_stride: bool = False,
     ) -> None:
         """`width` is the channels of the stem; 0 is the published 16 or 64.
 
         No map is smaller than 1 / `output_stride` of the picture, 0 for no limit: later stages are
         dilated instead, as DeepLab has it (arXiv 1606.00915, sec. 3.1), unless `dilate` is False.
-        `depths`: blocks of each stage, if not the published.
+        `depths`: blocks of each stage, if not the published. `early_stride`: the strides of
+        ResNet-50 are in the first convolutions of blocks, as in the weights of He et al.
         """
         super().__init__()
         small = kind == "resnet20"
         width = width or (16 if small else 64)
         depths = depths or DEPTHS[kind]
-        Block = Bottleneck if kind == "resnet50" else BasicBlock
+        Block: Callable[..., nn.Module] = BasicBlock
+        if kind == "resnet50":
+            Block = partial(Bottleneck, early=early_stride)
         expansion = 4 if kind == "resnet50" else 1
         self.small = small
         self.conv1 = nn.Conv2d(3, width, 3 if small else 7, 1 if small else 2, 1 if small else 3,

@@ -1,0 +1,458 @@
+"""CondInst (Tian, Shen and Chen 2020, arXiv 2003.05664), each object under its own supervision.
+
+Pictures are RGB in 0 to 255. All that follows `CondInst.encode` costs only heads, so what it gives
+can be kept while one picture is worked on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from tenfold.structures import Instances
+
+from .boxes import clip_to
+from .dynamic_masks import DynamicHead, aligned_bilinear, dynamic_masks
+from .fcos import (
+    Assigned,
+    Candidates,
+    DetectSettings,
+    FCOSHead,
+    HeadOutputs,
+    assign,
+    detect,
+    detection_losses,
+)
+from .fpn import FPN
+from .mask_losses import STRIDE
+from .mask_supervision import Supervision, Targets, WithPoints, mask_losses, valid
+from .norm import BatchNorm2d
+from .resnet import ResNet
+from .small_backbone import SmallBackbone
+
+__all__ = [
+    "CondInst", "Encoded", "MaskBranch", "Queries", "Settings", "Supervision", "Targets",
+    "aligned_bilinear", "dynamic_masks", "in_picture",
+]  # fmt: skip
+
+STAGES = 3
+"""Last stages of the backbone that the pyramid takes; the finest has stride 8."""
+MEAN, STD = (123.675, 116.28, 103.53), (1.0, 1.0, 1.0)
+"""Of RGB, as the weights of He et al. expect it."""
+PIXELS = 20_000_000
+"""Mask pixels that are made at once."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Network, supervision and detection; the defaults are AdelaiDet's of CondInst, R-50."""
+
+    backbone: Literal["resnet50", "small"] = "resnet50"
+    widths: tuple[int, ...] = ()
+    """Channels of the small backbone's maps, or of a ResNet's stem; the usual ones if empty."""
+    depths: tuple[int, ...] = ()
+    """Blocks of a ResNet's stages; the published ones if empty."""
+    frozen: bool = True
+    """A ResNet's statistics stay, and so do its stem and first stage (detectron2)."""
+    channels: int = 256
+    """Of the pyramid and of the towers."""
+    groups: int = 32
+    """Of group norms."""
+    convs: int = 4
+    """Convolutions of each tower."""
+    extra: int = 2
+    """Levels coarser than the backbone's."""
+    bounds: tuple[int, ...] = (64, 128, 256, 512)
+    """Ends of the levels' ranges of object sizes, in pixels; one fewer than levels."""
+    branch_channels: int = 128
+    """Of the mask branch."""
+    branch_convs: int = 4
+    branch_norm: Literal["batch", "group"] = "batch"
+    mask: DynamicHead = field(default_factory=DynamicHead)
+    """Networks that make masks; its extents follow from `bounds`."""
+    sampling: Literal["centre", "mask"] = "centre"
+    """Places that find an object: around its centre, or all on its mask (ViRReq)."""
+    radius: float = 1.5
+    """Of centre sampling, in strides."""
+    with_points: WithPoints = "box+point"
+    """Losses of objects with points (APIS's code trains with "point")."""
+    point_weight: float = 1.0
+    warmup: int = 10_000
+    """Steps in which the weight of the pairwise loss rises to 1 (BoxInst)."""
+    proposals: int = 500
+    """Places whose masks are trained in a batch, drawn at random; 0 for all."""
+    per_picture: int = 0
+    """The same in a picture, the best of each object (BoxInst has 64); 0 for all."""
+    cut: bool = True
+    """Detected masks end at their boxes (PointSup)."""
+    detection: DetectSettings = field(default_factory=DetectSettings)
+    mean: tuple[float, float, float] = MEAN
+    std: tuple[float, float, float] = STD
+
+    def __post_init__(self) -> None:
+        levels = STAGES + self.extra
+        if len(self.bounds) != levels - 1 or list(self.bounds) != sorted(set(self.bounds)):
+            raise ValueError(
+                f"bounds {self.bounds} must be {levels - 1} rising numbers for {levels} levels"
+            )
+        extents = (*self.bounds, 2 * self.bounds[-1])
+        object.__setattr__(self, "mask", replace(self.mask, extents=extents))
+        if self.channels % self.groups or self.branch_norm == "group" and (
+            self.branch_channels % self.groups
+        ):  # fmt: skip
+            raise ValueError(
+                f"groups {self.groups} must divide channels {self.channels} and "
+                f"branch_channels {self.branch_channels}"
+            )
+        if self.proposals and self.per_picture:
+            raise ValueError(
+                f"proposals {self.proposals} and per_picture {self.per_picture}: one must be 0"
+            )
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of a cell of each level."""
+        return tuple(8 * 2**level for level in range(STAGES + self.extra))
+
+
+SMALL = Settings(
+    backbone="small", frozen=False, channels=64, groups=8, convs=2, extra=1,
+    bounds=(64, 128, 256), branch_channels=32, branch_convs=2, branch_norm="group",
+    std=(58.395, 57.12, 57.375),
+)  # fmt: skip
+"""A network to be trained from nothing on pictures of 160 to 256 pixels."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Pictures after all that costs much."""
+
+    levels: list[Tensor]
+    """Of the pyramid, finest first."""
+    features: Float[Tensor, "image channel height width"]
+    """Of masks."""
+    images: Float[Tensor, "image 3 padded_height padded_width"]
+    """RGB in 0 to 255, 0 outside."""
+    sizes: Int64[Tensor, "image 2"]
+    """True height and width of each picture."""
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Networks of masks, and where they were found."""
+
+    image: Int64[Tensor, " query"]
+    rows: Int64[Tensor, " query"]
+    """Row of the object in its picture."""
+    places: Int64[Tensor, " query"]
+    centres: Float[Tensor, "query 2"]
+    levels: Int64[Tensor, " query"]
+    parameters: Float[Tensor, "query number"]
+
+    @classmethod
+    def of(cls, outputs: HeadOutputs, image: Tensor, rows: Tensor, places: Tensor) -> Queries:
+        """What the head says at places."""
+        return cls(
+            image, rows, places, outputs.locations[places], outputs.levels[places],
+            outputs.parameters[image, places],
+        )  # fmt: skip
+
+    def at(self, some: Tensor) -> Queries:
+        """Some of them."""
+        return Queries(**{name: value[some] for name, value in vars(self).items()})
+
+
+class MaskBranch(nn.Module):
+    """Features that all masks are made of, at the finest level's stride (CondInst, sec. 3.2)."""
+
+    def __init__(self, channels: int, settings: Settings) -> None:
+        super().__init__()
+        wide = settings.branch_channels
+
+        def block(width: int) -> nn.Sequential:
+            by_batch = settings.branch_norm == "batch"
+            norm = BatchNorm2d(wide) if by_batch else nn.GroupNorm(settings.groups, wide)
+            conv = nn.Conv2d(width, wide, 3, padding=1, bias=False)
+            nn.init.kaiming_uniform_(conv.weight, a=1)
+            return nn.Sequential(conv, norm, nn.ReLU())
+
+        self.refine = nn.ModuleList([block(channels) for _ in range(STAGES)])
+        self.tower = nn.Sequential(
+            *[block(wide) for _ in range(settings.branch_convs)],
+            nn.Conv2d(wide, settings.mask.features, 1),
+        )
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """Features from the finest levels, one for each part of `refine`."""
+        found = [layer(x) for layer, x in zip(self.refine, levels, strict=False)]
+        x = found[0]
+        for number, part in enumerate(found[1:], start=1):
+            x = x + aligned_bilinear(part, 2**number)
+        return self.tower(x)
+
+
+class CondInst(nn.Module):
+    """FCOS with a network for the mask of each object, over a feature pyramid."""
+
+    def __init__(
+        self, classes: int, settings: Settings | None = None, classifier: nn.Module | None = None
+    ) -> None:
+        """classifier: Of a tower's features, in place of a convolution (`fcos.TextClassifier`)."""
+        super().__init__()
+        self.settings = settings = settings or Settings()
+        self.backbone: ResNet | SmallBackbone
+        if settings.backbone == "resnet50":
+            width = settings.widths[0] if settings.widths else 0
+            self.backbone = ResNet("resnet50", width, depths=settings.depths, early_stride=True)
+        elif settings.widths:
+            self.backbone = SmallBackbone(settings.widths, settings.groups)
+        else:
+            self.backbone = SmallBackbone(groups=settings.groups)
+        self.pyramid = FPN(self.backbone.widths[-STAGES:], settings.channels, settings.extra)
+        self.fcos = FCOSHead(
+            settings.channels, classes, settings.strides, settings.convs, settings.mask.numbers,
+            settings.groups, classifier,
+        )  # fmt: skip
+        self.branch = MaskBranch(settings.channels, settings)
+        if self._is_frozen:
+            for module in self.backbone.modules():
+                if isinstance(module, BatchNorm2d):
+                    module.requires_grad_(False)
+            for name in ("conv1", "layer1"):
+                self.backbone.get_submodule(name).requires_grad_(False)
+        self.train()
+
+    @property
+    def _is_frozen(self) -> bool:
+        return self.settings.frozen and isinstance(self.backbone, ResNet)
+
+    def train(self, mode: bool = True) -> CondInst:
+        """Train or not; frozen statistics stay as they are."""
+        super().train(mode)
+        if self._is_frozen:
+            self.backbone.eval()  # it has no other layers that differ in training
+        return self
+
+    # --- what can be kept -------------------------------------------------------------------------
+
+    def encode(
+        self,
+        images: Float[Tensor, "image 3 height width"],
+        sizes: Int64[Tensor, "image 2"] | None = None,
+    ) -> Encoded:
+        """Levels and mask features of pictures.
+
+        sizes: true heights and widths, if pictures do not fill the batch. What lies outside is not
+        looked at. Sides of the batch need not be multiples of anything.
+        """
+        height, width = images.shape[2:]
+        if sizes is None:
+            sizes = torch.tensor([[height, width]] * len(images), device=images.device)
+        divisor = self.settings.strides[STAGES - 1]
+        images = F.pad(images, (0, -width % divisor, 0, -height % divisor))
+        outside = ~valid(images, sizes)[:, None]
+        images = images.masked_fill(outside, 0)
+        mean, std = (
+            images.new_tensor(x).view(3, 1, 1) for x in (self.settings.mean, self.settings.std)
+        )
+        x = ((images - mean) / std).masked_fill(outside, 0)
+        levels = self.pyramid(self.backbone.maps(x)[-STAGES:])
+        return Encoded(levels, self.branch(levels), images, sizes)
+
+    def head(self, encoded: Encoded) -> HeadOutputs:
+        """Classes, boxes and masks' parameters at every place."""
+        return self.fcos(encoded.levels)
+
+    # --- training ---------------------------------------------------------------------------------
+
+    def losses(
+        self,
+        encoded: Encoded,
+        targets: Sequence[Targets],
+        iteration: int,
+        outputs: HeadOutputs | None = None,
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Weighted losses, whose sum is to be minimised.
+
+        Each object's mask is trained by what is known of it; the masks' losses are means over all
+        places that make masks, whatever their kind, so every such place weighs the same.
+
+        Args:
+            encoded: Pictures.
+            targets: Objects of each.
+            iteration: Steps done before, for the warm-up of the pairwise loss.
+            outputs: Of the head, if there already.
+        """
+        settings = self.settings
+        outputs = self.head(encoded) if outputs is None else outputs
+        assigned = [self._assigned(outputs, one) for one in targets]
+        found = detection_losses(outputs, assigned, [one.labels for one in targets])
+        queries = self._chosen(outputs, _positive(outputs, assigned))
+        weight = min((iteration + 1) / settings.warmup, 1.0) if settings.warmup else 1.0
+        of_masks = mask_losses(
+            self.masks(encoded, queries), queries.image, queries.rows, targets, encoded.images,
+            valid(encoded.images, encoded.sizes, [one.bottom for one in targets]),
+            settings.with_points, settings.point_weight, weight,
+        )  # fmt: skip
+        # connected to every output even where no place finds an object
+        of_masks["mask"] += encoded.features.sum() * 0 + outputs.parameters.sum() * 0
+        return found | of_masks
+
+    def _assigned(self, outputs: HeadOutputs, targets: Targets) -> Assigned:
+        settings, boxes = self.settings, targets.boxes.float()
+        if settings.sampling == "mask":
+            assert targets.masks is not None, "mask sampling needs masks"
+            return assign(outputs, settings.bounds, boxes, masks=targets.masks)
+        return assign(outputs, settings.bounds, boxes, targets.centres, radius=settings.radius)
+
+    def _chosen(self, outputs: HeadOutputs, queries: Queries) -> Queries:
+        """Those whose masks are trained."""
+        settings, count = self.settings, len(queries.image)
+        if settings.proposals and count > settings.proposals:
+            some = torch.randperm(count, device=queries.image.device)[: settings.proposals]
+            return queries.at(some.sort().values)
+        if not settings.per_picture or not count:
+            return queries
+        image, places = queries.image, queries.places
+        score = outputs.logits[image, places].sigmoid().amax(1)
+        score = score * outputs.centreness[image, places].sigmoid()
+        kept = []
+        for i in image.unique():
+            mine = (image == i).nonzero()[:, 0]
+            objects = queries.rows[mine].unique()
+            most = max(settings.per_picture // len(objects), 1)
+            for one in objects:
+                own = mine[queries.rows[mine] == one]
+                kept.append(own[score[own].topk(min(most, len(own))).indices])
+        return queries.at(torch.cat(kept))
+
+    # --- masks ------------------------------------------------------------------------------------
+
+    def masks(self, encoded: Encoded, queries: Queries) -> Float[Tensor, "query rows columns"]:
+        """Logits of masks, a cell for 4 x 4 pixels of the batch's pictures."""
+        return dynamic_masks(
+            encoded.features, queries.parameters, queries.centres, queries.levels, queries.image,
+            self.settings.mask,
+        )  # fmt: skip
+
+    def positives(self, outputs: HeadOutputs, boxes: Sequence[Float[Tensor, "_ 4"]]) -> Queries:
+        """All places that find objects of these boxes, in the order of pictures and places."""
+        assigned = [
+            assign(outputs, self.settings.bounds, own.float(), radius=self.settings.radius)
+            for own in boxes
+        ]
+        return _positive(outputs, assigned)
+
+    @torch.no_grad()
+    def predictions_of(
+        self,
+        encoded: Encoded,
+        boxes: Sequence[Float[Tensor, "_ 4"]],
+        outputs: HeadOutputs | None = None,
+    ) -> list[list[Float[Tensor, "prediction rows columns"]]]:
+        """Mask logits, at stride 4, of all places that find each object.
+
+        No statistics change: they are those of inference, where official code has them drift
+        (APIS, src/condinst/Entropy). Labels play no part. An object that no place finds has none.
+
+        Args:
+            encoded: Pictures, encoded in eval mode.
+            boxes: Of the objects of each picture, in its pixels.
+            outputs: Of the head, if there already.
+        """
+        assert not self.training, "statistics of batches would be used, and changed"
+        queries = self.positives(self.head(encoded) if outputs is None else outputs, boxes)
+        logits = self.masks(encoded, queries)
+        return [
+            [logits[(queries.image == i) & (queries.rows == row)] for row in range(len(own))]
+            for i, own in enumerate(boxes)
+        ]
+
+    def at_locations(
+        self,
+        encoded: Encoded,
+        index: Int64[Tensor, "query 4"],
+        outputs: HeadOutputs | None = None,
+    ) -> Float[Tensor, "query rows columns"]:
+        """Mask logits of places, given as picture, level, row and column."""
+        outputs = self.head(encoded) if outputs is None else outputs
+        places = torch.tensor([outputs.place(*own) for own in index[:, 1:].tolist()])
+        places = places.long().to(index.device)
+        none = torch.full_like(places, -1)
+        return self.masks(encoded, Queries.of(outputs, index[:, 0], none, places))
+
+    # --- detection --------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def detect(
+        self,
+        encoded: Encoded,
+        sizes: Sequence[tuple[int, int]] | None = None,
+        outputs: HeadOutputs | None = None,
+    ) -> list[Instances]:
+        """Objects of each picture, best first, with masks.
+
+        sizes: heights and widths to which the pictures are brought back; None for their own.
+        """
+        outputs = self.head(encoded) if outputs is None else outputs
+        own = [(height, width) for height, width in encoded.sizes.tolist()]
+        found = detect(outputs, self.settings.detection)
+        return [
+            self._detected(encoded, outputs, i, one, own[i], size)
+            for i, (one, size) in enumerate(zip(found, sizes or own, strict=True))
+        ]
+
+    def _detected(
+        self,
+        encoded: Encoded,
+        outputs: HeadOutputs,
+        image: int,
+        found: Candidates,
+        own: tuple[int, int],
+        size: tuple[int, int],
+    ) -> Instances:
+        scale = found.boxes.new_tensor([size[1] / own[1], size[0] / own[0]] * 2)
+        boxes = clip_to(found.boxes * scale, *size)
+        kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
+        boxes, places = boxes[kept], found.places[kept]
+        of_image = torch.full_like(places, image)
+        scores = self.masks(encoded, Queries.of(outputs, of_image, of_image, places)).sigmoid()
+        masks = torch.zeros(len(boxes), *size, dtype=torch.bool, device=boxes.device)
+        chunk = max(1, PIXELS // (size[0] * size[1]))
+        for start in range(0, len(boxes), chunk):
+            part = slice(start, start + chunk)
+            masks[part] = in_picture(scores[part], own, size) > 0.5
+        if self.settings.cut:
+            for mask, (x0, y0, x1, y1) in zip(masks, boxes.long().tolist(), strict=True):
+                inside = torch.zeros_like(mask)
+                inside[y0:y1, x0:x1] = True
+                mask &= inside
+        arrays = (boxes, found.labels[kept], found.scores[kept], masks)
+        return Instances(*(x.cpu().numpy() for x in arrays))
+
+
+def in_picture(
+    scores: Float[Tensor, "mask rows columns"], own: tuple[int, int], size: tuple[int, int]
+) -> Float[Tensor, "mask height width"]:
+    """Scores at stride 4 as maps of the picture's own size.
+
+    Args:
+        scores: Of masks, over the batch's pictures.
+        own: Height and width of the picture in the batch.
+        size: Height and width to which it is brought back.
+    """
+    found = aligned_bilinear(scores[:, None], STRIDE)[..., : own[0], : own[1]]
+    return F.interpolate(found, size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def _positive(outputs: HeadOutputs, assigned: Sequence[Assigned]) -> Queries:
+    """All places that have an object."""
+    rows = torch.stack([one.rows for one in assigned])
+    image, places = (rows >= 0).nonzero(as_tuple=True)
+    return Queries.of(outputs, image, rows[image, places], places)
