@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,12 +18,16 @@ from tenfold.systems.virreq import data, sources
 from tenfold.systems.virreq.config import Config
 from tenfold.systems.virreq.groups import concepts, groups, keys, paths
 from tenfold.systems.virreq.knowledge import KnowledgeBase, Node
-from tenfold.systems.virreq.model import RequestTraining, build
+from tenfold.systems.virreq.model import RequestTraining, divider
 from tenfold.systems.virreq.recipes import DEMO
 from tenfold.systems.virreq.system import Virreq
 
 SMALL = replace(
-    DEMO, data=replace(DEMO.data, generated=(16, 4), batch_size=4), loop=Loop(workers=0), steps=20
+    DEMO,
+    separate=replace(DEMO.separate, network="none"),
+    data=replace(DEMO.data, generated=(16, 4), batch_size=4),
+    loop=Loop(workers=0),
+    steps=20,
 )
 
 
@@ -83,12 +88,12 @@ def test_words_of_two_nodes_have_two_rows() -> None:
 def test_incomplete_labels() -> None:
     """Pictures without parts: their loss of parts does not look at the parts' labels."""
     cfg = completed(replace(SMALL, data=replace(SMALL.data, labelled=0.25)))
-    batches = data.Batches(cfg)
+    batches = data.Batches(cfg, "divide", 4)
     assert len(batches.bare) == 12
     batch = batches(0)
     assert batch["divided"].sum() < 4 and batch["codes"].shape == (4, 64, 64)
     kb = data.knowledge_of(cfg)
-    training = RequestTraining(cfg, build(cfg, kb), groups(kb, data.codes_of(cfg), "parent"))
+    training = RequestTraining(cfg, divider(cfg, kb), groups(kb, data.codes_of(cfg), "parent"))
     training.eval()
     batch["divided"][:] = False
     swapped = batch["codes"].clone()
@@ -110,8 +115,8 @@ def test_every_loss_has_gradients(how: str, parts: str, outside: str) -> None:
     cfg = completed(replace(SMALL, loss=loss))
     kb = data.knowledge_of(cfg)
     own = groups(kb, data.codes_of(cfg), cfg.loss.groups)
-    training = RequestTraining(cfg, build(cfg, kb), own)
-    found = training(data.Batches(cfg)(0))
+    training = RequestTraining(cfg, divider(cfg, kb), own)
+    found = training(data.Batches(cfg, "divide", 4)(0))
     found["loss"].backward()
     assert {"loss", "loss/level 1", "loss/level 2", "temperature"} == found.keys()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in training.parameters())
@@ -132,9 +137,43 @@ def test_training_learns_and_its_weights_are_opened_again(tmp_path: Path) -> Non
     assert other.evaluate().metrics == after.metrics
     started = Virreq(replace(cfg, start=str(tmp_path), seed=1))
     next(iter(started.stages()))
-    own = dict(system.model.named_parameters())
-    kept = [k for k, p in started.model.named_parameters() if torch.equal(p, own[k])]
+    own = dict(system.model.divide.named_parameters())
+    kept = [k for k, p in started.model.divide.named_parameters() if torch.equal(p, own[k])]
     assert set(own) - set(kept) == {"texts.vectors"}
+
+
+def test_objects_of_a_label_map() -> None:
+    cfg = completed(replace(SMALL, separate=DEMO.separate))
+    kb = data.knowledge_of(cfg)
+    things = data.things_of(kb, data.codes_of(cfg))
+    assert [kb.node(number).name for number in things.ids] == ["doll", "cart", "shoe", "wheel"]
+    codes = np.zeros((20, 30), dtype=np.uint8)
+    codes[2:10, 2:8] = 3  # a doll's shirt
+    codes[10:14, 2:4] = codes[10:14, 6:8] = 5  # and its shoes
+    codes[12:18, 20:26] = 8
+    codes[0, 29] = 8  # too small
+    found = data.objects_of(codes, things, 8)
+    assert found["labels"].tolist() == [0, 1, 2, 2, 3]
+    assert found["boxes"][0].tolist() == [2, 2, 8, 14]
+    assert found["masks"].sum((1, 2)).tolist() == [64, 36, 8, 8, 36]
+    assert data.objects_of(codes, things, 8, divided=False)["labels"].tolist() == [0, 1]
+    assert data.objects_of(codes * 0, things, 8)["masks"].shape == (0, 20, 30)
+
+
+def test_both_stages(tmp_path: Path) -> None:
+    """Objects are classified by the same texts; a run's weights hold both networks."""
+    own = replace(DEMO.separate, steps=2, batch_size=2, proposals=8)
+    cfg = completed(replace(SMALL, separate=own, steps=1))
+    system = construct(Virreq, cfg)
+    loop.train(system.stages(), cfg.loop, HERE, tmp_path, cfg.seed)
+    separate = system.model.separate
+    assert separate is not None
+    names = system.model.divide.texts.rows_of(["doll", "cart", "shoe", "wheel"])
+    assert torch.equal(separate.fcos.cls_logits.get_buffer("text"), names)
+    save_weights(tmp_path / "weights.safetensors", "virreq", system)
+    other = Virreq(cfg)
+    other.model.load_state_dict(checkpoint.read_tensors(tmp_path / "weights.safetensors"))
+    assert system.notes() == ["texts: learned with the network"]
 
 
 def test_texts_fall_back_with_a_warning() -> None:

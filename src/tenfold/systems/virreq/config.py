@@ -145,6 +145,25 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class Separate:
+    """The network of Type-II requests: CondInst with texts for classes."""
+
+    network: Literal["resnet50", "small", "none"] = "resnet50"
+    """Backbone (official: resnet50); none: regions of things are not separated into objects."""
+    steps: int = 24_000
+    """Steps of training (official: 24,000 on Cityscapes Panoptic Parts, 40,000 on ADE20K)."""
+    batch_size: int = 8
+    """Pictures of one optimiser step (official: 8, on ADE20K 16)."""
+    proposals: int = 500
+    """Places whose masks are trained in a batch (official: 500, on ADE20K 1000)."""
+    least: int = 16
+    """Pixels of an object that counts (ours)."""
+
+    def __post_init__(self) -> None:
+        require(self, "separate.", "[1, inf)", "steps", "batch_size", "proposals", "least")
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything a run depends on."""
 
@@ -152,8 +171,13 @@ class Config:
     text: Text = Text()
     data: Data = Data()
     loss: Loss = Loss()
+    separate: Separate = Separate()
+    separate_optim: Optim = Optim(
+        name="sgd", lr=0.01, weight_decay=1e-4, schedule="step", milestones=(0.75,), warmup=1000
+    )
+    """Optimiser of the network of objects (official: SGD, 0.01, a tenth after three quarters)."""
     steps: int = 160_000
-    """Steps of training (official: 160,000)."""
+    """Steps of training of the division into concepts (official: 160,000)."""
     optim: Optim = Optim(
         lr=6e-5, weight_decay=0.01, schedule="linear", warmup=1500, ramp="product", ramp_floor=1e-6
     )

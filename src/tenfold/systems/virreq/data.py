@@ -6,11 +6,12 @@ import warnings
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
+from scipy import ndimage
 from torch import Tensor
 
 from tenfold.core import dist
@@ -118,8 +119,11 @@ def _of_dolls() -> KnowledgeBase:
     wholes: list[Node] = []
     for whole, parts in dolls.PARTS.items():
         number = 1 + len(wholes)
-        own = [Node(10 + dolls.NAMES.index(part), part, codes=(dolls.NAMES.index(part) + 1,))
-               for part in parts]  # fmt: skip
+        own = [
+            Node(10 + dolls.NAMES.index(part), part, (), part in ("shoe", "wheel"), (),
+                 (dolls.NAMES.index(part) + 1,))
+            for part in parts
+        ]  # fmt: skip
         wholes.append(Node(number, whole, thing=True, children=tuple(node.id for node in own)))
         nodes += own
     root = Node(0, knowledge_sets.ROOT, children=tuple(node.id for node in wholes))
@@ -199,26 +203,27 @@ def used(data: Data) -> DataUsed:
 class Batches:
     """Crops of pictures and label maps, a function of (seed, index) and the process's share."""
 
-    def __init__(self, cfg: Config) -> None:
-        self.cfg, self.found = cfg, open_pictures(cfg.data, "train")
+    def __init__(self, cfg: Config, stage: str, batch_size: int) -> None:
+        self.cfg, self.stage, self.batch_size = cfg, stage, batch_size
+        self.found = open_pictures(cfg.data, "train")
         self.bare = without_parts(cfg.data, self.found)
         if len(self.bare) == len(self.found) and cfg.data.labelled > 0:
             warnings.warn(
                 f"data.labelled {cfg.data.labelled} of {len(self.found)} pictures is none",
                 stacklevel=2,
             )
-        self.order = Epochs(len(self.found), cfg.data.batch_size, cfg.seed, repeats=True)
+        self.order = Epochs(len(self.found), batch_size, cfg.seed, stage, repeats=True)
 
-    def __call__(self, index: int) -> dict[str, Tensor]:
-        """Pictures of bytes, their label maps (255 outside of a picture), and whether the wholes
-        of a picture are divided into parts."""
+    def __call__(self, index: int) -> dict[str, Any]:
+        """Pictures of bytes, their label maps (255 outside of a picture), whether the wholes of a
+        picture are divided into parts, and the number of the optimiser step."""
         data = self.cfg.data
-        places = range(data.batch_size)[dist.current().share(data.batch_size)]
+        places = range(self.batch_size)[dist.current().share(self.batch_size)]
         rows = self.order.rows(index)
         images, codes, divided = [], [], []
         for place in places:
             item = self.found.items[rows[place]]
-            draw = generator(self.cfg.seed, "view", index, place)
+            draw = generator(self.cfg.seed, self.stage, "view", index, place)
             picture, labels = item.read()
             image, code = segmentation_view(picture, labels, data.crop, draw, data.scales, ENTIRE)
             images.append(image)
@@ -228,4 +233,70 @@ class Batches:
             "images": torch.stack(images),
             "codes": torch.stack(codes),
             "divided": torch.tensor(divided),
+            "step": index // self.cfg.loop.accumulate,
         }
+
+
+class ObjectBatches(Batches):
+    """The same, with the objects of each picture: pixels of a thing that touch are one."""
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__(cfg, "separate", cfg.separate.batch_size)
+        self.things = things_of(knowledge_of(cfg), codes_of(cfg))
+
+    def __call__(self, index: int) -> dict[str, Any]:
+        """Also a list, for each picture, of boxes, labels and masks of its objects."""
+        batch = super().__call__(index)
+        batch["objects"] = [
+            objects_of(code.numpy(), self.things, self.cfg.separate.least, bool(divided))
+            for code, divided in zip(batch["codes"], batch["divided"], strict=True)
+        ]
+        return batch
+
+
+@dataclass(frozen=True)
+class Things:
+    """Countable concepts of a knowledge base."""
+
+    ids: tuple[int, ...]
+    """Nodes; their places are the labels of objects."""
+    levels: tuple[int, ...]
+    inside: Bool[np.ndarray, "thing 256"]
+    """Whether a number in a label map is of the thing."""
+
+
+def things_of(kb: KnowledgeBase, of_codes: dict[int, tuple[int, ...]]) -> Things:
+    """The countable concepts, in the knowledge base's order."""
+    ids = [node.id for node in kb.nodes if node.thing and node.id != kb.root.id]
+    inside = np.zeros((len(ids), 256), dtype=bool)
+    levels = [1] * len(ids)
+    for code, path in of_codes.items():
+        for level, number in enumerate(path, 1):
+            if number in ids:
+                inside[ids.index(number), code] = True
+                levels[ids.index(number)] = level
+    return Things(tuple(ids), tuple(levels), inside)
+
+
+def objects_of(
+    codes: LabelMap, things: Things, least: int, divided: bool = True
+) -> dict[str, Tensor]:
+    """Boxes, labels and masks of a picture's objects; without parts, those of the first level."""
+    boxes, labels, masks = [], [], []
+    for label, (level, inside) in enumerate(zip(things.levels, things.inside, strict=True)):
+        if level > 1 and not divided:
+            continue
+        numbers, count = ndimage.label(inside[codes], np.ones((3, 3)))
+        for number, place in enumerate(ndimage.find_objects(numbers), 1):
+            mask = numbers == number
+            if place is None or mask.sum() < least:
+                continue
+            boxes.append([place[1].start, place[0].start, place[1].stop, place[0].stop])
+            labels.append(label)
+            masks.append(torch.from_numpy(mask))
+    shape = (0, *codes.shape)
+    return {
+        "boxes": torch.tensor(boxes, dtype=torch.float32).view(-1, 4),
+        "labels": torch.tensor(labels, dtype=torch.int64),
+        "masks": torch.stack(masks) if masks else torch.zeros(shape, dtype=torch.bool),
+    }

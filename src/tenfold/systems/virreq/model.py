@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from tenfold.core.optim import Groups, groups_by_name
+from tenfold.nn import fcos
+from tenfold.nn.condinst import SMALL, CondInst, Settings, Supervision, Targets
 from tenfold.nn.mit import MitSize
 
 from .config import Config
@@ -23,8 +27,39 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's, which encoders expect."""
 
 
-def build(cfg: Config, kb: KnowledgeBase) -> Network:
-    """The network of a configuration; its table of texts has names and no vectors yet."""
+class Networks(nn.Module):
+    """Both networks: one divides regions into concepts, one separates them into objects."""
+
+    def __init__(self, cfg: Config, kb: KnowledgeBase) -> None:
+        super().__init__()
+        self.divide = divider(cfg, kb)
+        self.things = tuple(n.id for n in kb.nodes if n.thing and n.id != kb.root.id)
+        """Ids of the countable concepts, in the order of the labels of objects."""
+        self.separate: CondInst | None = None
+        if cfg.separate.network != "none" and self.things:
+            self.separate = separator(cfg, len(self.things))
+
+    def name_things(self, kb: KnowledgeBase) -> None:
+        """Give the network of objects the texts of its classes, from the table."""
+        if self.separate is not None:
+            names = keys(kb)
+            rows = self.divide.texts.rows_of([names[number] for number in self.things])
+            text: Tensor = self.separate.fcos.cls_logits.get_buffer("text")
+            text.copy_(rows.detach())
+
+
+def separator(cfg: Config, classes: int) -> CondInst:
+    """CondInst with texts for classes, all places on an object's mask trained to find it."""
+    own = cfg.separate
+    start = SMALL if own.network == "small" else Settings(frozen=bool(cfg.start))
+    settings = replace(start, sampling="mask", proposals=own.proposals, warmup=0)
+    text = torch.ones(classes, cfg.text.dim)
+    classifier = fcos.TextClassifier(settings.channels, text)
+    return CondInst(classes, settings, classifier)
+
+
+def divider(cfg: Config, kb: KnowledgeBase) -> Network:
+    """The network of Type-I requests; its table of texts has names and no vectors yet."""
     model = cfg.model
     learned = cfg.text.source == "learned"
     table = TextTable(tuple(keys(kb).values()), cfg.text.dim, cfg.text.space, learned)
@@ -63,7 +98,7 @@ class RequestTraining(nn.Module):
         super().__init__()
         self.cfg, self.network, self.groups = cfg, network, list(groups)
 
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Losses of {"images", "codes", "divided"}, as `data.Batches` has them."""
         logits = self.network(normalised(batch["images"]))
         found: dict[str, Tensor] = {}
@@ -77,7 +112,7 @@ class RequestTraining(nn.Module):
         temperature = self.network.classifier.temperature().detach()
         return {"loss": total, **found, "temperature": temperature}
 
-    def _loss(self, logits: Tensor, group: Group, batch: dict[str, Tensor]) -> Tensor:
+    def _loss(self, logits: Tensor, group: Group, batch: dict[str, Any]) -> Tensor:
         cfg, codes = self.cfg.loss, batch["codes"].long()
         wanted = group.wanted.to(codes.device)[codes]
         inside = group.inside.to(codes.device)[codes]
@@ -105,3 +140,25 @@ class RequestTraining(nn.Module):
         if self.cfg.loss.parts == "complete":
             table[:batch] |= table[:batch].any(1, keepdim=True)
         return Allowed(torch.where(inside, place, batch), table)
+
+
+class ObjectTraining(nn.Module):
+    """The network of objects with its losses."""
+
+    def __init__(self, network: CondInst) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Losses of {"images", "objects", "step"}, as `data.ObjectBatches` has them."""
+        encoded = self.network.encode(batch["images"].float())
+        targets = [
+            Targets(
+                one["boxes"], one["labels"],
+                torch.full_like(one["labels"], Supervision.MASK), one["masks"],
+            )
+            for one in batch["objects"]
+        ]  # fmt: skip
+        losses = self.network.losses(encoded, targets, batch["step"])
+        total = torch.stack(list(losses.values())).sum()
+        return {"loss": total, **{f"loss/{name}": value for name, value in losses.items()}}

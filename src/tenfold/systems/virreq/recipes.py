@@ -6,7 +6,7 @@ from dataclasses import replace
 from tenfold.core.loop import Loop
 from tenfold.core.optim import Optim
 
-from .config import Config, Data, Loss, Model, Text
+from .config import Config, Data, Loss, Model, Separate, Text
 
 PAPER = Config()
 
@@ -20,6 +20,8 @@ SMALL = replace(
     text=Text(source="table", prompt="a-name", centred=True, draw=True),
     data=Data(batch_size=8, crop=144, scales=(0.6, 1.2)),
     loss=Loss(groups="parent", outside="ignore"),
+    separate=Separate(network="small", steps=800, batch_size=4, proposals=64),
+    separate_optim=Optim(lr=1e-3, weight_decay=1e-4, schedule="linear", warmup=50, clip=5.0),
     steps=3000,
     optim=Optim(lr=1e-3, weight_decay=0.01, schedule="linear", warmup=100),
     head_lr=1.0,
@@ -31,6 +33,8 @@ DEMO = replace(
     model=replace(TINY, head_dim=32),
     data=replace(SMALL.data, name="dolls", crop=64, scales=(0.8, 1.2), batch_size=8),
     text=replace(SMALL.text, source="learned", dim=32),
+    separate=replace(SMALL.separate, steps=80),
+    separate_optim=replace(SMALL.separate_optim, lr=2e-3, warmup=10),
     steps=150,
     optim=replace(SMALL.optim, lr=2e-3, warmup=10),
     loop=Loop(log_every=5),

@@ -11,9 +11,8 @@ from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from . import data, evaluation, pretrained, sources
 from .config import Config
 from .groups import groups
-from .model import RequestTraining, build, parameter_groups
+from .model import Networks, ObjectTraining, RequestTraining, parameter_groups
 from .recipes import RECIPES
-from .segmentation import Network
 
 
 class Virreq(System[Config]):
@@ -46,13 +45,13 @@ class Virreq(System[Config]):
         "data.path", "data.knowledge", "text.clip", "text.merges", "text.table", "start",
     )  # fmt: skip
     starts_itself = True
-    model: Network
+    model: Networks
 
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
         if not cfg.knowledge:
             raise ValueError("the configuration has no knowledge base; use Virreq.complete(cfg)")
-        self.model = build(cfg, data.knowledge_of(cfg))
+        self.model = Networks(cfg, data.knowledge_of(cfg))
 
     @classmethod
     def complete(cls, cfg: Config) -> Config:
@@ -61,19 +60,28 @@ class Virreq(System[Config]):
         return sources.complete(cfg, data.knowledge_of(cfg))
 
     def stages(self) -> Iterator[Stage]:
-        """One: division of regions (Type-I requests)."""
-        cfg, kb = self.cfg, data.knowledge_of(self.cfg)
-        sources.fill(self.model.texts, kb, cfg.text)
-        self.origin = pretrained.begin(self.model, cfg)
+        """Division of regions into concepts (Type-I), then into objects (Type-II)."""
+        cfg, kb, networks = self.cfg, data.knowledge_of(self.cfg), self.model
+        sources.fill(networks.divide.texts, kb, cfg.text)
+        self.origin = pretrained.begin(networks, cfg)
         own = groups(kb, data.codes_of(cfg), cfg.loss.groups, frozenset(cfg.data.hidden))
         yield Stage(
             "divide",
-            RequestTraining(cfg, self.model, own),
-            data.Batches(cfg),
+            RequestTraining(cfg, networks.divide, own),
+            data.Batches(cfg, "divide", cfg.data.batch_size),
             cfg.steps,
             cfg.optim.within(cfg.steps),
             parameter_groups(cfg.head_lr),
         )
+        if networks.separate is not None:
+            networks.name_things(kb)
+            yield Stage(
+                "separate",
+                ObjectTraining(networks.separate),
+                data.ObjectBatches(cfg),
+                cfg.separate.steps,
+                cfg.separate_optim.within(cfg.separate.steps),
+            )
 
     def evaluate(self, split: str = "test") -> Evaluation:
         """Measure the division of every whole of the truth into its parts.
@@ -93,7 +101,7 @@ class Virreq(System[Config]):
         """
         if split not in ("test", "validation"):
             raise ValueError(f"unknown split {split!r}; known: test, validation")
-        return evaluation.evaluate(self.model, self.cfg, split)
+        return evaluation.evaluate(self.model.divide, self.cfg, split)
 
     def data_used(self) -> DataUsed:
         """The set, and the share of it whose parts are labelled."""
