@@ -70,10 +70,10 @@ def test_centring_takes_the_mean_of_all_words_away() -> None:
 
 def test_a_word_of_a_table_is_found_as_people_write_it() -> None:
     table = stored()
-    for word, name in (("Traffic light", 1), ("suit", 2), ("suit_(clothing)", 2), ("HEAD", 3)):
+    for word, name in (("Traffic light", 1), ("suit", 2), ("suit_(clothing)", 2), ("HEADS", 3)):
         assert table.find(word) == name, word
-    with pytest.raises(ValueError, match=r"no text 'jeans' or 'slacks': the nearest are jean;"):
-        vectors_of([Concept("j", "jeans", ("slacks",))], table, "a-name")
+    with pytest.raises(ValueError, match=r"no text 'jeanz' or 'slacks': the nearest are jean;"):
+        vectors_of([Concept("j", "jeanz", ("slacks",))], table, "a-name")
     with pytest.raises(ValueError, match="made with the prompt a-name, not raw"):
         vectors_of([Concept("r", "road")], table, "raw")
 
@@ -85,6 +85,10 @@ def test_words_that_no_table_has_can_be_drawn() -> None:
     found, drawn = vectors_of(concepts, table, "a-name", draw=True)
     again, _ = vectors_of(concepts[1:], table, "a-name", draw=True)
     assert drawn == ["skin", "hair"] and torch.equal(found[1:], again)
+    legs = Concept("limbs", "limbs", parts=("jeans", "shins"))
+    found_of_parts, drawn = vectors_of([legs], table, "a-name", draw=True)
+    assert not drawn, "it has the mean of those of its parts that are known"
+    torch.testing.assert_close(found_of_parts[0], table.rows[4])
     floor = (table.rows @ table.rows.T).fill_diagonal_(0).sum() / 20
     assert abs((found[1] @ found[2]) - floor) < 0.3
 

@@ -28,6 +28,12 @@ CLOTHES = {
     "carried": "bag purse wallet watch bracelet ring gloves",
 }
 """Groups of the tags of clothing_parsing; accessories and tags that no group has are others."""
+CLOTHES_SYNONYMS = {
+    "pants": ("trousers",), "shorts": ("short pants",), "bag": ("handbag",),
+    "glasses": ("spectacles",), "swimwear": ("swimsuit",), "bra": ("brassiere",),
+    "t-shirt": ("tee shirt", "jersey"),
+}  # fmt: skip
+"""Words of the same thing under which lists of texts have it."""
 SIDES = ("back", "front", "left", "right")
 """Words that say where a part of car_parts is, left out of the short ones."""
 
@@ -138,7 +144,7 @@ def of_clothing(labels: Sequence[str]) -> KnowledgeBase:
         if missing:
             raise ValueError(f"the labels of clothing_parsing lack {missing[0]!r}")
         here = [
-            Node(first + len(tags) + i, word, codes=(number[word],))
+            Node(first + len(tags) + i, word, CLOTHES_SYNONYMS.get(word, ()), codes=(number[word],))
             for i, word in enumerate(words.split())
         ]
         groups.append(Node(2 + len(groups), group, children=tuple(node.id for node in here)))

@@ -59,6 +59,8 @@ class Concept:
     synonyms: tuple[str, ...] = ()
     wholes: tuple[str, ...] = ()
     """Names of the concepts that it is a part of; none for what a scene has."""
+    parts: tuple[str, ...] = ()
+    """Names of its parts, whose mean says something of it where no word of its own is known."""
 
 
 class UnknownWordsError(ValueError):
@@ -104,8 +106,9 @@ def vectors_of(
         encoder: What knows the texts.
         prompt: Sentences in which words are put.
         centred: Whether the mean of many words is subtracted from each text's vector first.
-        draw: Whether a concept of which the encoder knows no word has a direction drawn by its
-            key, which says that it is no other and nothing more; the keys of those are returned.
+        draw: Whether a concept of which the encoder knows no word has the mean of its parts, or
+            without any a direction drawn by its key, which says that it is no other and nothing
+            more; the keys of the latter are returned.
 
     Raises:
         ValueError: The encoder knows none of a concept's words, or has no such prompt.
@@ -118,12 +121,25 @@ def vectors_of(
         except UnknownWordsError:
             if not draw:
                 raise
-            drawn.append(concept.key)
-            texts = _drawn(concept.key, middle)[None]
+            texts = _of_parts(concept, encoder, prompt)
+            if not len(texts):
+                drawn.append(concept.key)
+                texts = _drawn(concept.key, middle)[None]
         if centred:
             texts = F.normalize(texts - middle, dim=-1)
         found.append(F.normalize(texts.mean(0), dim=0))
     return torch.stack(found) if found else torch.zeros(0, encoder.dim), drawn
+
+
+def _of_parts(concept: Concept, encoder: Encoder, prompt: Prompt) -> Vectors:
+    """Vectors of length 1 of those parts that the encoder knows."""
+    found = [torch.zeros(0, encoder.dim)]
+    for part in concept.parts:
+        try:
+            found.append(encoder.vectors(Concept(part, part), prompt).float())
+        except UnknownWordsError:
+            continue
+    return F.normalize(torch.cat(found), dim=-1)
 
 
 def _drawn(key: str, middle: Float[Tensor, " dim"]) -> Float[Tensor, " dim"]:
@@ -195,9 +211,11 @@ class StoredTexts:
         return cls(words, rows, space, prompt, path.name)
 
     def find(self, word: str) -> int | None:
-        """The row of a word: as it stands, else without case, underscores and brackets."""
-        row = self._exact.get(word)
-        return self._folded.get(folded(word)) if row is None else row
+        """The row of a word: as it stands, else without case, underscores, brackets, plural."""
+        row, plain = self._exact.get(word), folded(word)
+        for near in (plain, plain.removesuffix("s")):
+            row = self._folded.get(near) if row is None else row
+        return row
 
     def vectors(self, concept: Concept, prompt: Prompt) -> Vectors:
         """Those of the concept's name and synonyms that the table has."""

@@ -1,0 +1,164 @@
+"""Pictures of bytes to logits, and the loss of a batch of incomplete labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from tenfold.core.optim import Groups, groups_by_name
+from tenfold.nn import fcos
+from tenfold.nn.condinst import SMALL, CondInst, Settings, Supervision, Targets
+from tenfold.nn.mit import MitSize
+
+from .config import Config
+from .groups import Group, keys
+from .knowledge import KnowledgeBase
+from .loss import UNLABELLED, Allowed, request_loss
+from .segmentation import Network, TextClassifier
+from .table import TextTable
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""ImageNet's, which encoders expect."""
+
+
+class Networks(nn.Module):
+    """Both networks: one divides regions into concepts, one separates them into objects."""
+
+    def __init__(self, cfg: Config, kb: KnowledgeBase) -> None:
+        super().__init__()
+        self.divide = divider(cfg, kb)
+        self.things = tuple(n.id for n in kb.nodes if n.thing and n.id != kb.root.id)
+        """Ids of the countable concepts, in the order of the labels of objects."""
+        self.separate: CondInst | None = None
+        if cfg.separate.network != "none" and self.things:
+            self.separate = separator(cfg, len(self.things))
+
+    def name_things(self, kb: KnowledgeBase) -> None:
+        """Give the network of objects the texts of its classes, from the table."""
+        if self.separate is not None:
+            names = keys(kb)
+            rows = self.divide.texts.rows_of([names[number] for number in self.things])
+            text: Tensor = self.separate.fcos.cls_logits.get_buffer("text")
+            text.copy_(rows.detach())
+
+
+def separator(cfg: Config, classes: int) -> CondInst:
+    """CondInst with texts for classes, all places on an object's mask trained to find it."""
+    own = cfg.separate
+    start = SMALL if own.network == "small" else Settings(frozen=bool(cfg.start))
+    settings = replace(start, sampling="mask", proposals=own.proposals, warmup=0)
+    text = torch.ones(classes, cfg.text.dim)
+    classifier = fcos.TextClassifier(settings.channels, text)
+    return CondInst(classes, settings, classifier)
+
+
+def divider(cfg: Config, kb: KnowledgeBase) -> Network:
+    """The network of Type-I requests; its table of texts has names and no vectors yet."""
+    model = cfg.model
+    learned = cfg.text.source == "learned"
+    table = TextTable(tuple(keys(kb).values()), cfg.text.dim, cfg.text.space, learned)
+    classifier = TextClassifier(
+        model.head_dim, cfg.text.dim, model.dropout, model.most_temperature, model.half
+    )
+    sizes = MitSize(model.dims, model.heads, model.depths, model.reductions)
+    return Network(sizes, model.head_dim, classifier, table, model.drop_path)
+
+
+def normalised(
+    images: UInt8[Tensor, "*batch 3 height width"],
+) -> Float[Tensor, "*batch 3 height width"]:
+    """Pictures of bytes as the encoder expects them."""
+    mean, deviation = (
+        torch.tensor(values, device=images.device).view(3, 1, 1) for values in (MEAN, DEVIATION)
+    )
+    return (images / 255 - mean) / deviation
+
+
+def parameter_groups(factor: float) -> partial[Groups]:
+    """Head and classifier learn faster; norms and the temperature do not decay (official)."""
+    return partial(_groups, factor=factor)
+
+
+def _groups(model: nn.Module, factor: float) -> Groups:
+    # official: mmcv's custom_keys "norm" and "head"; batch norms of the head are called bn
+    rules = {"norm": (1.0, False), "decode_head": (factor, True), "classifier": (factor, True)}
+    return groups_by_name(model, {**rules, "logit_scale": (factor, False)})
+
+
+class RequestTraining(nn.Module):
+    """The network with the losses of all groups."""
+
+    def __init__(self, cfg: Config, network: Network, groups: Sequence[Group]) -> None:
+        super().__init__()
+        self.cfg, self.network, self.groups = cfg, network, list(groups)
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Losses of {"images", "codes", "divided"}, as `data.Batches` has them."""
+        logits = self.network(normalised(batch["images"]))
+        found: dict[str, Tensor] = {}
+        total = logits.new_zeros((), dtype=torch.float32)
+        for group in self.groups:
+            rows = torch.tensor(group.rows, device=logits.device)
+            part = self._loss(logits.index_select(1, rows), group, batch)
+            total = total + (1.0 if group.level == 1 else self.cfg.loss.part_weight) * part
+            name = f"loss/level {group.level}"
+            found[name] = found[name] + part if name in found else part
+        temperature = self.network.classifier.temperature().detach()
+        return {"loss": total, **found, "temperature": temperature}
+
+    def _loss(self, logits: Tensor, group: Group, batch: dict[str, Any]) -> Tensor:
+        cfg, codes = self.cfg.loss, batch["codes"].long()
+        wanted = group.wanted.to(codes.device)[codes]
+        inside = group.inside.to(codes.device)[codes]
+        is_first = group.level == 1
+        divided = batch["divided"][:, None, None]
+        if not is_first:
+            wanted = torch.where(divided, wanted, UNLABELLED)
+        allowed = None
+        if not is_first and cfg.parts != "all":
+            allowed = self._allowed(group, wanted, inside)
+        counted = None if cfg.outside == "others" else inside
+        weight = cfg.others_weight if is_first else cfg.part_others_weight
+        return request_loss(logits, wanted, weight, counted, allowed)
+
+    def _allowed(self, group: Group, wanted: Tensor, inside: Tensor) -> Allowed:
+        """Parts of this whole that are labelled anywhere in the picture; none outside.
+
+        Where a picture is known to be labelled completely, that is all of the group.
+        """
+        batch, names = len(wanted), len(group.rows)
+        table = torch.zeros(batch + 1, names, dtype=torch.bool, device=wanted.device)
+        named = inside & (wanted != UNLABELLED)
+        place = torch.arange(batch, device=wanted.device)[:, None, None].expand_as(wanted)
+        table[place[named], wanted[named].long()] = True
+        if self.cfg.loss.parts == "complete":
+            table[:batch] |= table[:batch].any(1, keepdim=True)
+        return Allowed(torch.where(inside, place, batch), table)
+
+
+class ObjectTraining(nn.Module):
+    """The network of objects with its losses."""
+
+    def __init__(self, network: CondInst) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Losses of {"images", "objects", "step"}, as `data.ObjectBatches` has them."""
+        encoded = self.network.encode(batch["images"].float())
+        targets = [
+            Targets(
+                one["boxes"], one["labels"],
+                torch.full_like(one["labels"], Supervision.MASK), one["masks"],
+            )
+            for one in batch["objects"]
+        ]  # fmt: skip
+        losses = self.network.losses(encoded, targets, batch["step"])
+        total = torch.stack(list(losses.values())).sum()
+        return {"loss": total, **{f"loss/{name}": value for name, value in losses.items()}}

@@ -1,0 +1,120 @@
+"""The contract for ViRReq."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from tenfold.core.stage import Stage
+from tenfold.core.system import DataUsed, Evaluation, Paper, System
+
+from . import data, evaluation, pretrained, sources
+from .config import Config
+from .groups import groups
+from .model import Networks, ObjectTraining, RequestTraining, parameter_groups
+from .recipes import RECIPES
+
+
+class Virreq(System[Config]):
+    """A network that divides a region into the concepts that it is asked for, down a hierarchy."""
+
+    paper = Paper(
+        arxiv="2207.14227",
+        title="Visual Recognition by Request",
+        says="Recognition is asked for step by step down a hierarchy of concepts given as text, so "
+        "that no picture need be labelled whole, and what nobody labelled is not read as absent.",
+        cite="@inproceedings{tang2023visual,\n"
+        "  title={Visual Recognition by Request},\n"
+        "  author={Tang, Chufeng and Xie, Lingxi and Zhang, Xiaopeng and Hu, Xiaolin and Tian, "
+        "Qi},\n"
+        "  booktitle={CVPR},\n  year={2023}\n}",
+        code="chufengt/ViRReq: networks and losses; no preparation, evaluation or weights",
+        weights_licence="none were published",
+    )
+    recipes: ClassVar[dict[str, Config]] = RECIPES
+    better: ClassVar[dict[str, str]] = {"iou": "higher", "concept": "higher"}
+    units: ClassVar[dict[str, str]] = {"iou": "%", "concept": "%"}
+    headline: list[str] = ["iou/parts/mIoU"]
+    task = "recognition by request: a picture into wholes, wholes into parts, as far as asked"
+    accepts = "a picture (JPEG, PNG, WebP, ...), or a folder of pictures"
+    intended = (
+        "Division of pictures into wholes and parts whose labels may be incomplete. Trained from "
+        "scratch it knows its own concepts; a new word is answered by what is near it among them."
+    )
+    paths: ClassVar[tuple[str, ...]] = (
+        "data.path", "data.knowledge", "text.clip", "text.merges", "text.table", "start",
+    )  # fmt: skip
+    starts_itself = True
+    model: Networks
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__(cfg)
+        if not cfg.knowledge:
+            raise ValueError("the configuration has no knowledge base; use Virreq.complete(cfg)")
+        self.model = Networks(cfg, data.knowledge_of(cfg))
+
+    @classmethod
+    def complete(cls, cfg: Config) -> Config:
+        """Choose data and texts that are there, and take the knowledge base from the data."""
+        cfg = data.complete(cfg)
+        return sources.complete(cfg, data.knowledge_of(cfg))
+
+    def stages(self) -> Iterator[Stage]:
+        """Division of regions into concepts (Type-I), then into objects (Type-II)."""
+        cfg, kb, networks = self.cfg, data.knowledge_of(self.cfg), self.model
+        sources.fill(networks.divide.texts, kb, cfg.text)
+        self.origin = pretrained.begin(networks, cfg)
+        own = groups(kb, data.codes_of(cfg), cfg.loss.groups, frozenset(cfg.data.hidden))
+        yield Stage(
+            "divide",
+            RequestTraining(cfg, networks.divide, own),
+            data.Batches(cfg, "divide", cfg.data.batch_size),
+            cfg.steps,
+            cfg.optim.within(cfg.steps),
+            parameter_groups(cfg.head_lr),
+        )
+        if networks.separate is not None:
+            networks.name_things(kb)
+            yield Stage(
+                "separate",
+                ObjectTraining(networks.separate),
+                data.ObjectBatches(cfg),
+                cfg.separate.steps,
+                cfg.separate_optim.within(cfg.separate.steps),
+            )
+
+    def evaluate(self, split: str = "test") -> Evaluation:
+        """Measure the division of every whole of the truth into its parts.
+
+        Args:
+            split: "test" or "validation".
+
+        Returns:
+            "iou/<whole>/mIoU", "iou/parts/mIoU" over the parts of all wholes, and
+            "concept/<whole>/<part>", in percent.
+
+        Raises:
+            ValueError: Another split is asked for.
+
+        Example:
+            miou = system.evaluate().metrics["iou/parts/mIoU"]
+        """
+        if split not in ("test", "validation"):
+            raise ValueError(f"unknown split {split!r}; known: test, validation")
+        return evaluation.evaluate(self.model.divide, self.cfg, split)
+
+    def data_used(self) -> DataUsed:
+        """The set, and the share of it whose parts are labelled."""
+        return data.used(self.cfg.data)
+
+    def notes(self) -> list[str]:
+        """Texts, and what of the labels was taken away."""
+        cfg = self.cfg
+        lines = [f"texts: {cfg.text.space}"]
+        if cfg.text.drawn:
+            lines.append(f"without a text, a direction of their own: {', '.join(cfg.text.drawn)}")
+        if cfg.data.labelled < 1:
+            lines.append(f"{cfg.data.labelled:.0%} of the training pictures have labels of parts")
+        if cfg.data.hidden:
+            lines.append(f"never labelled in training: {', '.join(cfg.data.hidden)}")
+        return lines
