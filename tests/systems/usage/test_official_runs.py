@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from tiny import config, options
 
 from tenfold.runner.weights import construct
-from tenfold.systems.usage import Usage, seeds
+from tenfold.systems.usage import Usage, seam, seeds
 from tenfold.systems.usage.backbones import Model
 from tenfold.systems.usage.networks import build, for_inference
 
@@ -78,7 +78,7 @@ def test_both_networks_are_exported() -> None:
     assert alone.export().output_names == ("maps", "scores")
 
 
-def test_the_maps_of_seam(tmp_path: Path) -> None:
+def test_the_maps_of_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of SEAM's becomes a run whose seeds are those of its branch (infer_SEAM.py)."""
     network = build(Model(name="resnet38", width=2, correlation=True), 4).eval()
     state = {
@@ -94,6 +94,7 @@ def test_the_maps_of_seam(tmp_path: Path) -> None:
     assert not account.ignored and system.cfg.seeds.rule == "seam"
     assert system.cfg.model.correlation and len(system.cfg.classes) == 3
     image, labels = torch.randn(3, 40, 48), torch.tensor([True, False, True])
+    monkeypatch.setattr(seam, "PIECE", 200)
     own = for_inference(system.model.seed.eval())
     found = seeds.activation_maps(own, image, labels, (1.0, 0.5), True, "seam")
     branch = system.model.seed.correlation

@@ -112,8 +112,8 @@ class Loss:
     contrast_weight: float = 1.0
     """Weight of the contrast between class tokens (MCTformer+: 1; others have none)."""
     reg_weight: float = 0.0
-    """Weight of the regularisation loss; off, as it cost seeds wherever it was tried (ours; start
-    with 0.05)."""
+    """Weight of the regularisation loss; off, as it cost seeds with a frozen backbone and is not
+    shown to help where the last stage is trained (ours: claims/usage.md; start with 0.05)."""
     reg_form: Form = "kl"
     """Distance of student and teacher: divergence of the distributions, their squared difference,
     or the difference of maps by their largest value (the paper's could not be read)."""

@@ -50,7 +50,7 @@ SMALL = Config(
     loop=Loop(log_every=20),
 )  # fmt: skip
 """A frozen backbone, whose features are kept: start it from ImageNet's weights of
-EfficientNet-Lite0 (--start FILE). Ten minutes of one core, by its parts."""
+EfficientNet-Lite0 (--start FILE). Under five minutes of one core, evaluation included."""
 DEMO = replace(
     SMALL,
     model=Model(

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from tenfold.nn.cam import EPS
 
 Maps = Float[Tensor, "batch class rows columns"]
+PIECE = 2**22
+"""Pairs of places whose likeness is in memory at once."""
 
 
 def max_norm(maps: Maps) -> Maps:
@@ -54,9 +56,11 @@ class PixelCorrelation(nn.Module):
         maps = F.interpolate(maps, features.shape[2:], mode="bilinear", align_corners=True)
         f = self.f9(features).flatten(2)
         f = f / (f.norm(dim=1, keepdim=True) + EPS)
-        alike = (f.mT @ f).relu()
-        alike = alike / (alike.sum(1, keepdim=True) + EPS)
-        return (maps.flatten(2) @ alike).unflatten(2, features.shape[2:])
+        maps, found = maps.flatten(2), []
+        for some in f.split(max(1, PIECE // f[:, 0].numel()), 2):  # pairs of all places need GiB
+            alike = (f.mT @ some).relu()
+            found.append(maps @ alike / (alike.sum(1, keepdim=True) + EPS))
+        return torch.cat(found, 2).unflatten(2, features.shape[2:])
 
 
 class Correlated(nn.Module):

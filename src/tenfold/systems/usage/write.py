@@ -122,7 +122,7 @@ def write_folder(
     ]
     last = []
     if entries:
-        files.append(_slider(entries, names, threshold, inputs, out, trained))
+        files.append(_slider(entries, len(good), names, threshold, inputs, out, trained))
         last.append(
             Section("Threshold", href=relative(files[-1], out / "predictions.html"),
                     href_text="picture, activation map and mask, with a slider")
@@ -141,7 +141,9 @@ def write_folder(
 
 
 def _columns(entries: Sequence[slider.Shown]) -> str:
-    return "Picture, heat map, its mask, mask." if entries else "Picture, mask."
+    if not entries:
+        return "Picture, mask."
+    return "Picture, heat map, mask of the heat map, mask of the last stage."
 
 
 def _figures(good: Sequence[Record], names: Sequence[str]) -> list[Figure]:
@@ -161,9 +163,11 @@ def _figures(good: Sequence[Record], names: Sequence[str]) -> list[Figure]:
 
 
 def _slider(
-    entries: Sequence[slider.Shown], names: Sequence[str], threshold: float, inputs: Path,
-    out: Path, trained: Trained,
+    entries: Sequence[slider.Shown], count: int, names: Sequence[str], threshold: float,
+    inputs: Path, out: Path, trained: Trained,
 ) -> Path:  # fmt: skip
+    """The page of some of `count` pictures."""
+    many = f"{len(entries)} of {count}" if count > len(entries) else f"{count}"
     return slider.write_slider(
         out / SLIDER,
         entries,
@@ -171,7 +175,7 @@ def _slider(
         threshold,
         {"of the run": threshold},
         title=f"Threshold of {inputs.resolve().name}",
-        lead=f"{len(entries)} pictures: picture, activation map, mask",
+        lead=f"{many} pictures: picture, activation map, mask",
         badges=[Badge(f"trained on {trained.kind} data", trained.kind)],
         meaning=[
             "The mask is where the largest activation map of the picture's classes exceeds the "
