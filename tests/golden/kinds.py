@@ -103,7 +103,10 @@ KINDS: dict[str, dict[str, Mark]] = {
         "teacher": _has("output_dim", "width"),
         "visible": _has("n_keep"),
         "levels": _gives(r"in\d+x\d+_level\d+"),
-        "classifier": _gives("logits|pooled|features|ce_loss|pos_embed_resized"),
+        "classifier": lambda spec: (
+            _gives("logits|pooled|features|ce_loss|pos_embed_resized")(spec)
+            and _has("norm_eps")(spec)
+        ),
     },
     "dts": {
         "mit_forward": _gives(r"stage\d+"),
@@ -150,6 +153,8 @@ KINDS: dict[str, dict[str, Mark]] = {
         "grounding": _has("gt", "pred"),
         "zero_shot": _has("tau"),
         "phrase_chunker": _has("texts", "spans"),
+        "swin": _has("window_size", "depths", "num_heads"),
+        "bert": _has("vocab_size", "input_ids"),
     },
 }  # fmt: skip
 """System -> kind of case -> whether a case is of it."""
