@@ -179,6 +179,8 @@ KINDS: dict[str, dict[str, Mark]] = {
         "grounding": _has("gt", "pred"),
         "zero_shot": _has("tau"),
         "phrase_chunker": _has("texts", "spans"),
+        "swin": _has("window_size", "depths", "num_heads"),
+        "bert": _has("vocab_size", "input_ids"),
     },
 }  # fmt: skip
 """System -> kind of case -> whether a case is of it."""

@@ -410,3 +410,149 @@ def test_phrases_of_other_captions(tmp_path: Path) -> None:
     passes(write(tmp_path, "twin", spec, counts))
     spec["config"]["spans"] = [[[0, 11]], *spans[1:]]
     fails(write(tmp_path, "wrong", spec, counts), "")
+
+
+# --- encoders ------------------------------------------------------------------------------------
+
+
+def layout(spec: dict, shapes: dict[str, list[int]]) -> dict[str, np.ndarray]:
+    """Weights of an encoder under another prefix, by their rule."""
+    spec["weights"] = [[key, shape] for key, shape in shapes.items()]
+    spec["config"]["key_prefix"] = "twin."
+    found = {}
+    for key, shape in shapes.items():
+        is_norm = key.endswith("weight") and "norm" in key.lower()
+        value = normals(f"twin.{key}", shape, 1.0 if is_norm else spec["weight_scale"])
+        found[key] = (1 + 0.1 * value if is_norm else value).astype(float)
+    return found
+
+
+def linear(w: dict[str, np.ndarray], key: str, x: np.ndarray) -> np.ndarray:
+    return x @ w[f"{key}.weight"].T + w.get(f"{key}.bias", 0)
+
+
+def norm(w: dict[str, np.ndarray], key: str, x: np.ndarray, eps: float) -> np.ndarray:
+    mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    return (x - mean) / np.sqrt(variance + eps) * w[f"{key}.weight"] + w[f"{key}.bias"]
+
+
+def both(key: str, rows: int, columns: int = 0) -> dict[str, list[int]]:
+    return {f"{key}.weight": [rows, columns] if columns else [rows], f"{key}.bias": [rows]}
+
+
+def test_a_text_encoder_of_another_depth(tmp_path: Path) -> None:
+    spec, _ = stored("loupe", "bert_small")
+    words, kept = [[3, 1, 4], [2, 5, 0]], [[1, 1, 1], [1, 1, 0]]
+    spec["config"] |= {
+        "vocab_size": 6, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 5, "max_position_embeddings": 7, "type_vocab_size": 1,
+        "input_ids": words, "attention_mask": kept,
+    }  # fmt: skip
+    tables = {"word": 6, "position": 7, "token_type": 1}
+    shapes = {f"embeddings.{k}_embeddings.weight": [n, 4] for k, n in tables.items()}
+    shapes |= both("embeddings.LayerNorm", 4)
+    for part in ("self.query", "self.key", "self.value", "output.dense"):
+        shapes |= both(f"encoder.layer.0.attention.{part}", 4, 4)
+    shapes |= both("encoder.layer.0.attention.output.LayerNorm", 4)
+    shapes |= both("encoder.layer.0.intermediate.dense", 5, 4)
+    shapes |= both("encoder.layer.0.output.dense", 4, 5) | both(
+        "encoder.layer.0.output.LayerNorm", 4
+    )
+    shapes |= both("pooler.dense", 4, 4)
+    w = layout(spec, shapes)
+    x = w["embeddings.word_embeddings.weight"][np.array(words)]
+    x = x + w["embeddings.position_embeddings.weight"][:3]
+    first = norm(w, "embeddings.LayerNorm", x + w["embeddings.token_type_embeddings.weight"], 1e-12)
+    layer, mixed = "encoder.layer.0.", np.zeros_like(first)
+    q, k, v = (
+        linear(w, f"{layer}attention.self.{part}", first) for part in ("query", "key", "value")
+    )
+    for text, head, token in np.ndindex(2, 2, 3):
+        own, there = slice(2 * head, 2 * head + 2), np.array(kept[text], bool)
+        scores = k[text, there, own] @ q[text, token, own] / np.sqrt(2)
+        mixed[text, token, own] = softmax(scores) @ v[text, there, own]
+    x = linear(w, f"{layer}attention.output.dense", mixed) + first
+    x = norm(w, f"{layer}attention.output.LayerNorm", x, 1e-12)
+    hidden = gelu(linear(w, f"{layer}intermediate.dense", x))
+    last = linear(w, f"{layer}output.dense", hidden) + x
+    last = norm(w, f"{layer}output.LayerNorm", last, 1e-12)
+    arrays = {
+        "last": last, "hidden0": first, "hidden1": last,
+        "pooled": np.tanh(linear(w, "pooler.dense", last[:, 0])),
+    }  # fmt: skip
+    passes(write(tmp_path, "twin", spec, arrays))
+    spec["config"]["attention_mask"] = [[1, 1, 1], [1, 1, 1]]
+    fails(write(tmp_path, "with its padding", spec, some(arrays, "last")), "last")
+
+
+def test_an_image_encoder_of_another_window(tmp_path: Path) -> None:
+    """A stage of two blocks whose windows of 3 do not fill 8 columns, a merge, and one block."""
+    spec, _ = stored("loupe", "swin_tiny")
+    spec["config"] |= {
+        "image_size": 12, "patch_size": 2, "embed_dim": 4, "depths": [2, 1], "num_heads": [2, 4],
+        "window_size": 3, "mlp_ratio": 1.5,
+    }  # fmt: skip
+    image = renamed(spec, {"pix": [1, 3, 12, 16]})["pix"][0]
+    shapes = {"embeddings.patch_embeddings.projection.weight": [4, 3, 2, 2]}
+    shapes |= {"embeddings.patch_embeddings.projection.bias": [4]} | both("embeddings.norm", 4)
+    for stage, number, dim, heads in ((0, 0, 4, 2), (0, 1, 4, 2), (1, 0, 8, 4)):
+        block = f"encoder.layers.{stage}.blocks.{number}."
+        for part in "qkvo":
+            shapes |= both(f"{block}attention.{part}_proj", dim, dim)
+        table = f"{block}attention.relative_position_bias.relative_position_bias_table"
+        shapes |= {table: [25, heads]}
+        shapes |= both(f"{block}layernorm_before", dim) | both(f"{block}layernorm_after", dim)
+        shapes |= both(f"{block}mlp.fc1", 3 * dim // 2, dim)
+        shapes |= both(f"{block}mlp.fc2", dim, 3 * dim // 2)
+    shapes |= {"encoder.layers.0.downsample.reduction.weight": [8, 16]}
+    shapes |= both("encoder.layers.0.downsample.norm", 16) | both("layernorm", 8)
+    w = layout(spec, shapes)
+    patches = image.reshape(3, 6, 2, 8, 2).transpose(1, 3, 0, 2, 4).reshape(6, 8, 12)
+    kernel = "embeddings.patch_embeddings.projection"
+    x = patches @ w[f"{kernel}.weight"].reshape(4, 12).T + w[f"{kernel}.bias"]
+    first = norm(w, "embeddings.norm", x, 1e-5)
+    x = swin_block(w, "encoder.layers.0.blocks.0.", first, 2, shift=0)
+    x = swin_block(w, "encoder.layers.0.blocks.1.", x, 2, shift=1)
+    x = np.concatenate([x[i::2, j::2] for i, j in ((0, 0), (1, 0), (0, 1), (1, 1))], 2)
+    x = norm(w, "encoder.layers.0.downsample.norm", x, 1e-5)
+    second = linear(w, "encoder.layers.0.downsample.reduction", x)  # 3 x 4
+    third = swin_block(w, "encoder.layers.1.blocks.0.", second, 4, shift=0)
+    last = norm(w, "layernorm", third, 1e-5).reshape(1, 12, 8)
+    arrays = {
+        "last": last, "pooled": last.mean(1), "hidden0": first.reshape(1, 48, 4),
+        "hidden1": second.reshape(1, 12, 8), "hidden2": third.reshape(1, 12, 8),
+    }  # fmt: skip
+    passes(write(tmp_path, "twin", spec, arrays))
+    fails(write(tmp_path, "wrong", spec, {"hidden1": arrays["hidden2"]}), "hidden1")
+
+
+def swin_block(
+    w: dict[str, np.ndarray], block: str, x: np.ndarray, heads: int, shift: int
+) -> np.ndarray:
+    """A block by its definition, query by query; windows of 3, the map filled up with zeros."""
+    height, width, dim = x.shape
+    filled = np.zeros((-(-height // 3) * 3, -(-width // 3) * 3, dim))
+    filled[:height, :width] = norm(w, f"{block}layernorm_before", x, 1e-5)
+    q, k, v = (linear(w, f"{block}attention.{part}_proj", filled) for part in "qkv")
+    table = w[f"{block}attention.relative_position_bias.relative_position_bias_table"]
+    mixed = np.zeros_like(filled)
+    size = np.array(filled.shape[:2])
+    for query in np.ndindex(*filled.shape[:2]):
+        # places after the shift; the first rows and columns come last and are no neighbours
+        at = (np.array(query) - shift) % size
+        keys = [
+            key
+            for key in np.ndindex(*filled.shape[:2])
+            if ((np.array(key) - shift) % size // 3 == at // 3).all()
+            and ((np.array(key) < shift) == (np.array(query) < shift)).all()
+        ]
+        rows, columns = np.array(keys).T
+        away = at - (np.array(keys) - shift) % size + 2
+        for head in range(heads):
+            some = slice(head * dim // heads, (head + 1) * dim // heads)
+            scores = k[rows, columns, some] @ q[query][some] / np.sqrt(dim // heads)
+            weight = softmax(scores + table[away[:, 0] * 5 + away[:, 1], head])
+            mixed[query][some] = weight @ v[rows, columns, some]
+    x = x + linear(w, f"{block}attention.o_proj", mixed)[:height, :width]
+    hidden = gelu(linear(w, f"{block}mlp.fc1", norm(w, f"{block}layernorm_after", x, 1e-5)))
+    return x + linear(w, f"{block}mlp.fc2", hidden)
