@@ -152,6 +152,15 @@ KINDS: dict[str, dict[str, Mark]] = {
         "mask_head": _has("weight_nums", "bias_nums"),
         "mask_losses": _has("gt_inds", "im_inds", "boxinst"),
         "condinst": _gives("det_masks"),
+        "entropy_selection": lambda spec: (
+            isinstance(_config(spec).get("cases"), list) and _gives(r"entropy\d+")(spec)
+            and "definition" not in _config(spec)
+        ),
+        "entropy_pipeline": _has("resized_hw", "gt_inds", "boxes_resized_xyxy"),
+        "strategies": _has("cases", "definition", "eps"),
+        "drawn_points": _has("numpy_seed", "points"),
+        "step_merge": _has("previous", "selected_row_col"),
+        "mask_ap": _has("coco", "detections"),
     },
     "virreq": {
         "text_classifier": _has("text_divisor"),
@@ -184,17 +193,6 @@ KINDS: dict[str, dict[str, Mark]] = {
     },
 }  # fmt: skip
 """System -> kind of case -> whether a case is of it."""
-KINDS["apis"] = KINDS.get("apis", {}) | {
-    "entropy_selection": lambda spec: (
-        isinstance(_config(spec).get("cases"), list) and _gives(r"entropy\d+")(spec)
-        and "definition" not in _config(spec)
-    ),
-    "entropy_pipeline": _has("resized_hw", "gt_inds", "boxes_resized_xyxy"),
-    "strategies": _has("cases", "definition", "eps"),
-    "drawn_points": _has("numpy_seed", "points"),
-    "step_merge": _has("previous", "selected_row_col"),
-    "mask_ap": _has("coco", "detections"),
-}  # fmt: skip
 
 
 def _fitting(spec: dict, system: str) -> list[str]:

@@ -73,10 +73,11 @@ class Promptable:
         seen = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
         x = seen.astype(np.float32)
         if not self._is_flat:
-            x = (x - np.array(MEAN, np.float32)) / np.array(DEVIATION, np.float32)
             right, below = self._side - size[0], self._side - size[1]
-            x = np.pad(x, ((0, below), (0, right), (0, 0))).transpose(2, 0, 1)[None]
-        (embedding,) = self._encoder.run(None, {self._input: np.ascontiguousarray(x)})[:1]
+            normal = (x - np.array(MEAN)) / np.array(DEVIATION)
+            padded = np.pad(normal, ((0, below), (0, right), (0, 0)))
+            x = np.ascontiguousarray(padded.transpose(2, 0, 1)[None], dtype=np.float32)
+        (embedding,) = self._encoder.run(None, {self._input: x})[:1]
         return Prompted(self, embedding, (height, width), (size[0] / width, size[1] / height))
 
     def masks(self, opened: Prompted, prompts: list[tuple[float, float, float]]) -> np.ndarray:
