@@ -59,7 +59,8 @@ class HeadOutputs:
     hidden: tuple[Tensor, ...] = ()
     """Features of each level that boxes, and numbers of masks, are read off."""
     controller: nn.Conv2d | None = None
-    """Gives the numbers of the mask that a place stands for (CondInst)."""
+    """Gives the numbers of the mask that a place stands for (CondInst); made when asked for, so
+    outputs are of no use after the network's weights have changed."""
 
     @property
     def parameters(self) -> Float[Tensor, "image place number"]:
