@@ -66,8 +66,10 @@ def _masks(rounds: RunRounds, split: str, add: Add) -> None:
     for row in spread(range(len(some)), ROWS):
         picture, one = some.picture(row), some.pictures[row]
         found = inference.detect(rounds.network, cfg, picture, SCORE)
-        shown = write.draw(picture, found, cfg.classes)
-        true = write.draw(picture, truth(one), cfg.classes)
+        has_names = len(cfg.classes) > 1
+        shown, true = (
+            write.draw(picture, some, cfg.classes, has_names) for some in (found, truth(one))
+        )
         rows.append([overlays.enlarged(picture)[0], shown, true])
     if rows:
         sheet = overlays.sheet(rows, ("picture", "found", "truth"))
@@ -110,10 +112,10 @@ def _points(rounds: RunRounds, add: Add) -> None:
         heat = overlays.heat(picture, unsure.astype(np.float32))
         rows.append([marked(picture, points), marked(heat, points)])
     if rows:
-        titles = ("answers (ring: on it, cross: not)", "where it is unsure now")
+        titles = ("answers", "unsure")
         add("points.png", overlays.sheet(rows, titles, height=220),
-            "Training pictures: pixels that were asked about; yellow is where the network is least "
-            "sure of the masks in the boxes")  # fmt: skip
+            "Training pictures: pixels that were asked about (ring: on the object, cross: not); "
+            "yellow is where the network is least sure of the masks in the boxes")  # fmt: skip
 
 
 def marked(picture: Rgb, points: list[Point]) -> Rgb:
