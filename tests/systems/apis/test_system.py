@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import tenfold
 from tenfold.cli import main
 from tenfold.core import checkpoint
 from tenfold.core.claim import Claim
+from tenfold.core.stage import Stage
 from tenfold.data.images.crops import crop_of
 from tenfold.data.images.instances import Point, Shape
 from tenfold.generated import hollows
@@ -94,6 +95,30 @@ def test_rounds_are_kept_and_asked_again_where_weights_changed(made: Made, tmp_p
     rounds.ask(1)
     assert (rounds.folder / "made.json").read_bytes() != before["made.json"]
     assert len(log_of(run)) == before["answers.jsonl"].count(b"\n")
+
+
+def test_a_run_that_ended_in_a_round_goes_on_with_the_same_questions(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `tests/test_every_system.py` does in the first stage, here between the stages."""
+    words = ["train", "apis", "demo", *options("apis"), "--run.folder", str(tmp_path / "run")]
+    stages = Apis.stages
+
+    def broken(self: Apis) -> Iterator[Stage]:
+        for stage in stages(self):
+            if stage.name == "round1":
+                raise RuntimeError("killed")
+            yield stage
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Apis, "stages", broken)
+        main(words)
+    asked = (tmp_path / "run/work/rounds/made.json").read_bytes()
+    main(words)
+    assert (tmp_path / "run/work/rounds/made.json").read_bytes() == asked
+    whole, run = made("apis"), tmp_path / "run"
+    for name in ("weights.safetensors", "work/rounds/answers.jsonl", "work/rounds/round1.json"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_budgets_take_the_least_sure() -> None:

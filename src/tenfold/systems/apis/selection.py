@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from tenfold.core.divide import divided
+from tenfold.core.seed import seed_of
 from tenfold.data.images.instances import ObjectSet, Shape
 from tenfold.nn.condinst import CondInst
 
@@ -94,7 +95,7 @@ def _of_picture(
             continue
         box = pixel_box(shape.box, one.height, one.width)
         known = labelled.get(shape.id, np.zeros((0, 2), dtype=np.int64))
-        rng = np.random.default_rng([cfg.seed, number, shape.id])
+        rng = np.random.default_rng(seed_of(cfg.seed, "pixel", number, shape.id))
         for _ in places:
             chosen = propose(some, box, known, own.strategy, rng, options)  # type: ignore[arg-type]
             if chosen is None:
@@ -112,7 +113,7 @@ def within_budget(
     Those of the highest scores stay; of equal ones (all random ones) some are drawn.
     """
     own = cfg.points
-    rng = np.random.default_rng([cfg.seed, number])
+    rng = np.random.default_rng(seed_of(cfg.seed, "budget", number))
     kept = [_best(some, own.per_image, rng) for some in questions]
     every = [question for some in kept for question in some]
     return _best(every, own.total, rng)
@@ -134,7 +135,8 @@ def answered(
     count: dict[int, int] = {}
     for question in questions:
         place = count[question.annotation] = count.get(question.annotation, 0) + 1
-        rng = np.random.default_rng([cfg.seed, number, question.annotation, place])
+        seed = seed_of(cfg.seed, "oracle", number, question.annotation, place)
+        rng = np.random.default_rng(seed)
         mask = shapes[question.annotation].mask
         assert mask is not None  # data.complete has seen to it
         is_skipped = bool(own.skip) and rng.random() < own.skip
