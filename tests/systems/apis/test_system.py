@@ -139,6 +139,19 @@ def test_budgets_take_the_least_sure() -> None:
     assert drawn == sorted(drawn) and drawn != list(range(10))  # not the first of the file
 
 
+def test_nothing_is_asked_of_objects_whose_masks_are_known(tmp_path: Path) -> None:
+    system = construct(Apis, tiny("--loss.masked-share", "0.5"))
+    system.work = tmp_path
+    rounds = system.rounds()
+    rounds.ask(1)
+    asked = {one.annotation for one in rounds.answers("round1")}
+    known = {shape.id for one in rounds.train.pictures for shape in one.asked} - asked
+    assert asked and known and all(data.is_masked(system.cfg, number) for number in known)
+    cost = rounds.cost("round1")
+    assert cost.answers == 2 * len(asked)
+    assert cost.seconds == pytest.approx(79.2 * len(known) + (7 + 2 * 0.9) * len(asked))
+
+
 def test_an_oracle_may_err_doubt_and_skip() -> None:
     mask = np.zeros((20, 20), dtype=bool)
     mask[:, :10] = True

@@ -32,7 +32,7 @@ from . import data, inference, settings
 from .answers import Answer, standing
 from .config import Config
 from .rounds import stage_points, stage_text
-from .selection import LEAST_DRAWN, answered, ask, random_questions
+from .selection import LEAST_DRAWN, answered, ask, random_questions, unmasked
 from .strategies import pixel_box
 
 
@@ -80,7 +80,8 @@ class RunRounds:
         places = range(self.cfg.points.initial)
         if not places:
             return []
-        questions = random_questions(list(self._shapes.values()), self._drawn, places)
+        shapes = unmasked(list(self._shapes.values()), self.cfg)
+        questions = random_questions(shapes, self._drawn, places)
         return answered(questions, self._shapes, self.cfg, 0)
 
     @cached_property

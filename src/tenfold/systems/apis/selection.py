@@ -16,6 +16,7 @@ from tenfold.nn.condinst import CondInst
 from . import inference
 from .answers import FALLBACK, Answer, oracle
 from .config import Config
+from .data import is_masked
 from .strategies import Options, pixel_box, propose
 
 LEAST_DRAWN = 10
@@ -33,6 +34,11 @@ class Question:
     xy: tuple[int, int]
     source: str
     score: float
+
+
+def unmasked(shapes: Sequence[Shape], cfg: Config) -> list[Shape]:
+    """Those whose masks are not known anyway."""
+    return [shape for shape in shapes if not is_masked(cfg, shape.id)]
 
 
 def random_questions(
@@ -65,7 +71,9 @@ def ask(
     first = own.initial + (number - 1) * own.per_object
     places = range(first, first + own.per_object)
     if own.strategy == "random":
-        questions = [random_questions(one.asked, drawn, places) for one in train.pictures]
+        questions = [
+            random_questions(unmasked(one.asked, cfg), drawn, places) for one in train.pictures
+        ]
     else:
         network.eval()
 
@@ -82,7 +90,7 @@ def _of_picture(
 ) -> list[Question]:  # fmt: skip
     own, one = cfg.points, train.pictures[row]
     options = Options(own.measure, own.share, own.near, own.ties)
-    shapes = one.asked
+    shapes = unmasked(one.asked, cfg)
     boxes = [shape.box for shape in shapes]
     maps = inference.members(network, cfg, train.picture(row), boxes, number, row)
     found: list[Question] = []
