@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tenfold.nn.condinst import CondInst, Settings
 from tenfold.nn.dynamic_masks import DynamicHead
-from tenfold.systems.apis import official
+from tenfold.systems.apis import Apis, official, pretrained
 from tenfold.weights.condinst import LAYOUT
 
 TINY = replace(
@@ -136,3 +136,21 @@ def test_a_backbone_of_imagenet_is_taken(tmp_path: Path) -> None:
 def before(made: CondInst) -> Tensor:
     """A classifier's weights."""
     return torch.ones(1000, made.backbone.widths[-1])
+
+
+def test_a_published_file_is_a_system_and_a_start(tmp_path: Path) -> None:
+    """Converted, its sizes follow from its shapes; own classes start with a classifier anew."""
+    file = save(tmp_path, official_state(network()))
+    system, account = Apis.convert(file)
+    assert account.is_complete and system.cfg.classes == ("class 1", "class 2", "class 3")
+    assert isinstance(system, Apis) and system.cfg.model.widths == (4,)
+    images = torch.rand(1, 3, 64, 64) * 255
+    made = network()
+    for name in ("features", "levels"):
+        a, b = (getattr(n.eval().encode(images), name) for n in (system.model, made))
+        torch.testing.assert_close(a, b)
+    cfg = replace(system.cfg, classes=("one", "two"), start=str(file))
+    other = Apis(cfg)
+    assert "tensors" in pretrained.begin(other.model, cfg)
+    taken = other.model.state_dict()["fcos.bbox_pred.weight"]
+    assert torch.equal(taken, made.state_dict()["fcos.bbox_pred.weight"])
