@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tenfold.nn.condinst import SMALL, CondInst, Queries, Settings, Supervision, Targets
 from tenfold.nn.dynamic_masks import DynamicHead
-from tenfold.nn.fcos import DetectSettings
+from tenfold.nn.fcos import DetectSettings, TextClassifier
 from tenfold.nn.mask_supervision import mask_losses, valid
 
 TINY = replace(
@@ -135,6 +135,71 @@ def test_some_places_are_trained(chosen: dict) -> None:
     mine = (all_places.image == 1).nonzero()[:, 0]
     best = score[1, all_places.places[mine]].topk(4).values
     torch.testing.assert_close(score[1, kept.places[kept.image == 1]], best)
+
+
+def gradient_of(pictures_of: slice) -> dict[str, Tensor]:
+    """Gradients of some pictures' losses, of which only the first has masks and points."""
+    model = network(replace(TINY, proposals=0))
+    every = [targets(MIXED), replace(targets([1]), points=None, point_labels=None)]
+    encoded = model.encode(pictures()[pictures_of], SIZES[pictures_of])
+    found = model.losses(encoded, every[pictures_of], 2000)
+    torch.stack(list(found.values())).sum().backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_two_processes_learn_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers that losses are divided by are means over processes, as gradients are.
+
+    Every process asks for the same ones in the same order, whatever objects it has.
+    """
+    wanted, halves = gradient_of(slice(2)), (slice(1), slice(1, 2))
+    asked: list[list[Tensor]] = [[], []]
+
+    def counted(known: list[Tensor] | None, into: list[Tensor]):
+        def mean(x: Tensor) -> Tensor:
+            into.append(x.detach())
+            return x.detach() if known is None else known[len(into) - 1]
+
+        for file in ("fcos", "mask_supervision"):
+            monkeypatch.setattr(f"tenfold.nn.{file}.world_mean", mean)
+
+    for half, into in zip(halves, asked, strict=True):
+        counted(None, into)
+        gradient_of(half)
+    means = [(one + other) / 2 for one, other in zip(*asked, strict=True)]
+    found = []
+    for half in halves:
+        counted(means, [])
+        found.append(gradient_of(half))
+    for name, value in wanted.items():
+        mean = (found[0][name] + found[1][name]) / 2
+        torch.testing.assert_close(mean, value, rtol=1e-3, atol=1e-6)
+
+
+def test_texts_are_classes_and_any_pixel_of_an_object_finds_it() -> None:
+    """ViRReq's detector: a classifier of texts, and mask sampling."""
+    torch.manual_seed(0)
+    text = TextClassifier(8, torch.randn(3, 6))
+    model = CondInst(3, replace(TINY, sampling="mask"), text)
+    every = [targets([0, 0, 0]), targets([0], (100, 80))]
+    encoded = model.encode(pictures(), SIZES)
+    found = model.losses(encoded, every, 0)
+    torch.stack(list(found.values())).sum().backward()
+    assert text.project.weight.grad is not None and text.project.weight.grad.any()
+    text.text = torch.cat([text.text, torch.randn(1, 6)])
+    assert model.head(encoded).logits.shape[2] == 4  # a new class, at once
+
+
+@pytest.mark.parametrize("kind", MIXED)
+def test_one_class_in_half_precision_stays_finite(kind: int) -> None:
+    torch.manual_seed(0)
+    model = CondInst(1, TINY)
+    with torch.autocast("cpu", torch.bfloat16):
+        one = replace(targets([kind, kind]), labels=torch.zeros(2, dtype=torch.int64))
+        found = model.losses(model.encode(pictures()[:1], SIZES[:1]), [one], 9999)
+    torch.stack(list(found.values())).sum().backward()
+    assert all(value.dtype == torch.float32 for value in found.values())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
 def state_of(model: CondInst) -> dict[str, Tensor]:

@@ -87,10 +87,13 @@ def test_the_numbers_of_an_object() -> None:
         DynamicHead(layers=0)
 
 
-@pytest.mark.parametrize("factor", [1, 2, 4])
+@pytest.mark.parametrize("factor", [1, 2, 3, 4])
 def test_a_cell_stays_where_it_is(factor: int) -> None:
     x = torch.arange(12.0).view(1, 1, 3, 4)
     found = aligned_bilinear(x, factor)
     assert found.shape == (1, 1, 3 * factor, 4 * factor)
+    assert torch.autograd.gradcheck(
+        lambda y: aligned_bilinear(y, factor), x.double().requires_grad_()
+    )
     middle = factor // 2
     torch.testing.assert_close(found[..., middle::factor, middle::factor], x)

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BLOCK = 200_000
+BLOCK = 400_000
 """Numbers of a layer that are computed at once, about what a core's own cache holds."""
 
 
@@ -26,15 +26,51 @@ def aligned_bilinear(
     x: Float[Tensor, "n channel height width"], factor: int
 ) -> Float[Tensor, "n channel height2 width2"]:
     """Enlarge maps so that cell i stays at pixel factor * i + factor // 2 (CondInst's code)."""
-    if factor == 1:
-        return x
-    height, width = x.shape[2:]
-    size = (factor * height + 1, factor * width + 1)
-    x = F.pad(x, (0, 1, 0, 1), mode="replicate")
-    x = F.interpolate(x, size=size, mode="bilinear", align_corners=True)
-    before = factor // 2
-    x = F.pad(x, (before, 0, before, 0), mode="replicate")
-    return x[..., : factor * height, : factor * width]
+    return x if factor == 1 else _Enlarged.apply(x, factor)
+
+
+class _Enlarged(torch.autograd.Function):
+    """`aligned_bilinear`, whose gradient torch's own operator takes four times as long for."""
+
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.factor = factor
+        height, width = x.shape[2:]
+        # a cell more on each side, so that the ends are level and nothing has to be put before them
+        x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        size = (factor * (height + 1) + 1, factor * (width + 1) + 1)
+        x = F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+        start = factor - factor // 2
+        return x[..., start : start + factor * height, start : start + factor * width]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        for dim in (2, 3):
+            grad = _gathered(grad, dim, ctx.factor)
+        return grad, None
+
+
+def _gathered(grad: Tensor, dim: int, factor: int) -> Tensor:
+    """Gradient of cells along an axis: pixel factor * i + factor // 2 + r has r / factor of i + 1.
+
+    Pixels before the first cell have its value, and those behind the last that of the last.
+    """
+    count, before = grad.shape[dim] // factor, factor // 2
+    found = grad.narrow(dim, before, factor * (count - 1) + 1)
+    found = found.index_select(dim, torch.arange(0, found.shape[dim], factor, device=grad.device))
+    for r in range(1, factor):
+        # between cells i and i + 1, and behind the last, where both are the last
+        part = grad.narrow(dim, before, factor * (count - 1))
+        part = part.unflatten(dim, (count - 1, factor)).select(dim + 1, r)
+        found.narrow(dim, 0, count - 1).add_(part, alpha=1 - r / factor)
+        found.narrow(dim, 1, count - 1).add_(part, alpha=r / factor)
+    last = before + factor * (count - 1) + 1
+    found.narrow(dim, count - 1, 1).add_(
+        grad.narrow(dim, last, grad.shape[dim] - last).sum(dim, keepdim=True)
+    )
+    found.narrow(dim, 0, 1).add_(grad.narrow(dim, 0, before).sum(dim, keepdim=True))
+    return found
 
 
 @dataclass(frozen=True)
@@ -104,33 +140,65 @@ def dynamic_masks(
         head: Shape of the networks.
     """
     head = head or DynamicHead()
+    order = None
+    if (image_index.diff() < 0).any():  # objects of a picture are to stand together
+        order = image_index.argsort(stable=True)
+        parameters, centres, levels = parameters[order], centres[order], levels[order]
+    shared, weights, biases = _prepared(features, parameters, centres, levels, head)
+    counts = image_index.bincount(minlength=len(shared)).tolist()
+    logits = _Network.apply(shared, counts, *weights, *biases)
+    if order is not None:
+        logits = logits[order.argsort()]
+    return _at_out_stride(logits, features, head)
+
+
+def masks_of_picture(
+    features: Float[Tensor, "1 channel height width"],
+    parameters: Float[Tensor, "object number"],
+    centres: Float[Tensor, "object 2"],
+    levels: Int64[Tensor, " object"],
+    head: DynamicHead,
+) -> Float[Tensor, "object rows columns"]:
+    """`dynamic_masks` of one picture by plain operators, as graphs of exported networks need it."""
+    shared, weights, biases = _prepared(features, parameters, centres, levels, head)
+    logits = _activations(shared[0], weights, biases)[-1][:, 0]
+    return _at_out_stride(logits, features, head)
+
+
+def _prepared(
+    features: Tensor, parameters: Tensor, centres: Tensor, levels: Tensor, head: DynamicHead
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Shared channels [image, channel, cell] and, for each object, the layers on them."""
     weights, biases = head.split(parameters.float())
     shared = features.float()
-    height, width = shared.shape[2:]
-    if head.coordinates:
-        # (centre - cell) / extent: the cell is a channel, the rest a part of the bias
-        extent = centres.new_tensor(head.extents)[levels]
-        y, x = (
-            (torch.arange(n, device=shared.device) * head.stride + head.stride // 2).to(shared)
-            for n in (height, width)
-        )
-        cells = torch.stack(torch.meshgrid(x, y, indexing="xy"))
-        shared = torch.cat([cells.expand(len(shared), -1, -1, -1), shared], 1)
-        slope = weights[0][:, :, :2] / extent[:, None, None]
-        biases[0] = biases[0] + (slope * centres[:, None]).sum(-1)
-        weights[0] = torch.cat([-slope, weights[0][:, :, 2:]], 2)
-    logits = _Network.apply(shared.flatten(2), image_index, *weights, *biases)
-    logits = logits.unflatten(1, (height, width))
-    return aligned_bilinear(logits[:, None], head.stride // head.out_stride)[:, 0]
+    if not head.coordinates:
+        return shared.flatten(2), weights, biases
+    # (centre - cell) / extent: the cell is a channel, the rest a part of the bias
+    extent = centres.new_tensor(head.extents)[levels]
+    y, x = (
+        (torch.arange(n, device=shared.device) * head.stride + head.stride // 2).to(shared)
+        for n in shared.shape[2:]
+    )
+    cells = torch.stack(torch.meshgrid(x, y, indexing="xy"))
+    shared = torch.cat([cells.expand(len(shared), -1, -1, -1), shared], 1)
+    slope = weights[0][:, :, :2] / extent[:, None, None]
+    biases[0] = biases[0] + (slope * centres[:, None]).sum(-1)
+    weights[0] = torch.cat([-slope, weights[0][:, :, 2:]], 2)
+    return shared.flatten(2), weights, biases
 
 
-def _blocks(image_index: Tensor, images: int, numbers: int) -> list[tuple[int, Tensor]]:
+def _at_out_stride(logits: Tensor, features: Tensor, head: DynamicHead) -> Tensor:
+    maps = logits.unflatten(1, features.shape[2:])[:, None]
+    return aligned_bilinear(maps, head.stride // head.out_stride)[:, 0]
+
+
+def _blocks(counts: Sequence[int], numbers: int) -> list[tuple[int, slice]]:
     """Pictures, and rows of a few objects of each, together covering all objects."""
-    each = max(1, BLOCK // numbers)
-    found = []
-    for image in range(images):
-        rows = (image_index == image).nonzero()[:, 0]
-        found += [(image, part) for part in rows.split(each) if len(part)]
+    each, found, start = max(1, BLOCK // numbers), [], 0
+    for image, count in enumerate(counts):
+        stop = start + count
+        found += [(image, slice(i, min(i + each, stop))) for i in range(start, stop, each)]
+        start = stop
     return found
 
 
@@ -149,13 +217,14 @@ class _Network(torch.autograd.Function):
     """Layers of 1 x 1 convolutions with weights of each object, rectified between."""
 
     @staticmethod
-    def forward(ctx, shared, image_index, *numbers):
-        ctx.save_for_backward(shared, image_index, *numbers)
+    def forward(ctx, shared, counts, *numbers):
+        ctx.save_for_backward(shared, *numbers)
+        ctx.counts = counts
         weights, biases = numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]
         cells = shared.shape[2]
-        found = shared.new_empty(len(image_index), cells)
+        found = shared.new_empty(len(weights[0]), cells)
         with torch.autocast(shared.device.type, enabled=False):
-            for image, rows in _blocks(image_index, len(shared), weights[0].shape[1] * cells):
+            for image, rows in _blocks(counts, weights[0].shape[1] * cells):
                 part = ([w[rows] for w in weights], [b[rows] for b in biases])
                 found[rows] = _activations(shared[image], *part)[-1][:, 0]
         return found
@@ -163,21 +232,20 @@ class _Network(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        shared, image_index, *numbers = ctx.saved_tensors
+        shared, *numbers = ctx.saved_tensors
         weights, biases = numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]
         of_shared = torch.zeros_like(shared)
         of_numbers = [torch.empty_like(x) for x in numbers]
         of_weights, of_biases = of_numbers[: len(weights)], of_numbers[len(weights) :]
         with torch.autocast(shared.device.type, enabled=False):
-            blocks = _blocks(image_index, len(shared), weights[0].shape[1] * shared.shape[2])
-            for image, rows in blocks:
+            for image, rows in _blocks(ctx.counts, weights[0].shape[1] * shared.shape[2]):
                 part = [w[rows] for w in weights]
                 values = _activations(shared[image], part, [b[rows] for b in biases])
                 slope = grad[rows, None]
                 for layer in range(len(weights) - 1, 0, -1):
                     of_weights[layer][rows] = slope @ values[layer - 1].mT
                     of_biases[layer][rows] = slope.sum(-1)
-                    slope = (part[layer].mT @ slope).mul_(values[layer - 1] > 0)
+                    slope = (part[layer].mT @ slope).masked_fill_(values[layer - 1] == 0, 0)
                 of_biases[0][rows] = slope.sum(-1)
                 slope = slope.flatten(0, 1)
                 of_weights[0][rows] = (slope @ shared[image].mT).view(part[0].shape)

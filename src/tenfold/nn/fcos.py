@@ -21,8 +21,8 @@ ALPHA, GAMMA = 0.25, 2.0
 """Of the focal loss (Lin et al. 2017, arXiv 1708.02002)."""
 PRIOR = 0.01
 """Probability of each class before training."""
-FAR = 1e8
-"""Upper end of the last level's range, and area of no object."""
+FAR = math.inf
+"""Upper end of the last level's range, and area of no object (official code: 1e8 pixels)."""
 SMOOTH = 1.0
 """Added to intersection and union of boxes in units of their level's stride (compute_ious)."""
 
@@ -170,13 +170,10 @@ class FCOSHead(nn.Module):
         logits, distances, centreness, parameters = (torch.cat(parts, 1) for parts in found)
         sizes = tuple((x.shape[2], x.shape[3]) for x in levels)
         places = locations(sizes, self.strides, logits.device)
-        counts = torch.tensor([len(part) for part in places], device=logits.device)
+        number = [torch.full_like(part[:, 0], i).long() for i, part in enumerate(places)]
         return HeadOutputs(
             logits, distances, centreness[..., 0], parameters, torch.cat(places),
-            torch.arange(len(places), device=logits.device).repeat_interleave(
-                counts, output_size=sum(map(len, places))  # export needs to know it
-            ),
-            sizes, self.strides,
+            torch.cat(number), sizes, self.strides,
         )  # fmt: skip
 
 

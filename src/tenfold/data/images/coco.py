@@ -59,6 +59,8 @@ class SceneSet:
     reading: Reading = USUAL
     replaced: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
     """Name -> reason, of pictures in whose place another was put so far, and of lost masks."""
+    notes: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """What was left out when the set was opened, as it was warned of."""
 
     def __len__(self) -> int:
         return len(self.entries) or len(self.held)
@@ -200,18 +202,21 @@ def assembled(
     bare = sum(not shape for shape in shapes)
     is_mixed = 0 < bare < len(shapes)
     short = sum(isinstance(s, list) and len(polygons_of(s)) < len(s) for s in shapes)
+    is_whole, bad = {id(item) for item in whole}, len(items) - len(whole)
+    lost = some([item["id"] for item in items if id(item) not in is_whole])
     notes = {
         f"pictures and annotations left out: {some(broken)}": len(broken),
-        "boxes without area left out, or without any in the picture": len(items) - len(whole),
+        f"boxes without area left out, or without any in the picture: annotations {lost}": bad,
         "objects have polygons of too few corners, of which only the others are read": short,
         f"of {len(shapes)} objects have no segmentation: their boxes count, masks do not": bare
         * is_mixed,
     }
-    for note, count in notes.items():
-        if count:
-            warnings.warn(f"{source}: {count} {note}", stacklevel=3)
+    said = tuple(f"{source}: {count} {note}" for note, count in notes.items() if count)
+    for text in said:
+        warnings.warn(text, stacklevel=3)
     has_masks = bare < len(shapes)
-    return SceneSet(names, ids, has_masks, tuple(kept.values()), file=source, reading=reading)
+    every = tuple(kept.values())
+    return SceneSet(names, ids, has_masks, every, file=source, reading=reading, notes=said)
 
 
 def _looked_at(

@@ -88,7 +88,7 @@ def write_cvat(objects: ObjectSet, out: Path) -> Exported:
 
 def _write(image: Element, shape: Shape, label: str) -> None:
     common = {"label": label, "occluded": "0", "z_order": "0", "group_id": str(shape.id)}
-    x0, y0, x1, y1 = (f"{value:.2f}" for value in shape.box)
+    x0, y0, x1, y1 = (str(round(value, 4)) for value in shape.box)
     source = SOURCES[shape.said.source]
     box = SubElement(image, "box", common | {"source": source}, xtl=x0, ytl=y0, xbr=x1, ybr=y1)
     _attributes(box, record_of(shape, shape.said))

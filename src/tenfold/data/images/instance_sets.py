@@ -69,8 +69,8 @@ def open_instances(
 def open_boxes(annotations: Path, images: Path, reading: Reading = USUAL) -> ObjectSet:
     """Open a file of COCO's form, with masks, points, or boxes alone, and its folder of pictures.
 
-    Boxes that leave the picture are cut at its borders, with a note; empty ones, and those outside
-    of it, are a ValueError, or left out and named with `reading.skip_broken`.
+    Boxes that leave the picture are cut at its borders; empty ones, and those outside of it, are
+    left out. Both are named in a warning, and in the set's notes.
     """
     return of_scenes(open_coco(annotations, images, reading), images)
 
@@ -120,7 +120,8 @@ def of_scenes(scenes: SceneSet, folder: Path) -> ObjectSet:
             )
         )  # fmt: skip
     found = ObjectSet(scenes.classes, scenes.category_ids, tuple(pictures), scenes.reading)
-    return _noted(found, str(scenes.file), notes)
+    found = _noted(found, str(scenes.file), notes)
+    return replace(found, notes=(*scenes.notes, *found.notes))
 
 
 def _shape(item: Item, entry: Entry, label: dict[int, int], notes: list[str]) -> Shape:

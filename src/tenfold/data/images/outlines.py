@@ -21,6 +21,8 @@ def outlines(mask: Crop) -> list[Corners]:
     """
     from scipy.ndimage import find_objects, label
 
+    if not mask.counts:
+        return []
     numbers, _ = label(mask.decode())
     found = []
     for number, place in enumerate(find_objects(numbers), 1):

@@ -55,10 +55,7 @@ class Answer:
         where = f"answer {self.id[:40]!r} about annotation {self.annotation}"
         if not self.id:
             raise ValueError(f"{where} needs an id")
-        if self.label not in (0, 1, None, "skip") or isinstance(self.label, bool):
-            raise ValueError(
-                f"{where} has label {str(self.label)[:40]!r}, expected 0, 1, null or 'skip'"
-            )
+        _check_label(self.label, where)
         if min(self.x, self.y) < 0:
             raise ValueError(f"{where} is of pixel {self.x}, {self.y}, left of or above a picture")
         if self.round < 0 or not (math.isfinite(self.seconds) and self.seconds >= 0):
@@ -112,7 +109,14 @@ def of_event(event: Mapping[str, Any]) -> Answer | Undo | None:
         raise ValueError(f"event {str(event.get('id'))[:40]!r} of the log: {said}")
     if "seconds" in known:
         known["seconds"] = float(known["seconds"])
+    if kind is Answer:
+        _check_label(known["label"], f"answer {str(known['id'])[:40]!r}")
     return kind(**known)
+
+
+def _check_label(label: object, where: str) -> None:
+    if label not in (0, 1, None, "skip") or isinstance(label, bool | float):
+        raise ValueError(f"{where} has label {str(label)[:40]}, expected 0, 1, null or 'skip'")
 
 
 def standing(events: Iterable[Mapping[str, Any]]) -> list[Answer]:

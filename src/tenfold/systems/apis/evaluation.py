@@ -16,6 +16,7 @@ from tenfold.core.divide import divided
 from tenfold.core.system import Evaluation
 from tenfold.data.images.instances import Objects, ObjectSet
 from tenfold.metrics import ap
+from tenfold.metrics.curves import area_under
 from tenfold.nn.condinst import CondInst
 
 from . import data, inference
@@ -167,20 +168,15 @@ def costs(cost: Cost, name: str) -> Metrics:
 
 
 def areas(curve: Sequence[tuple[str, Cost, float, float]]) -> Metrics:
-    """Mean heights of the curves over answers and over seconds: their areas by their widths."""
+    """Mean heights of the curves over answers and over seconds; nothing where these do not rise."""
     found: Metrics = {}
     for over in ("answers", "seconds"):
-        x = [float(getattr(cost, over)) for _, cost, _, _ in curve]
-        for column, place in (("AP", 2), ("IoU", 3)):
-            y = [float(row[place]) for row in curve]  # type: ignore[arg-type]
-            found[f"area/{over}/{column}"] = _height(x, y)
+        x = np.array([float(getattr(cost, over)) for _, cost, _, _ in curve])
+        if len(x) > 1 and (np.diff(x) > 0).all():
+            for column, place in (("AP", 2), ("IoU", 3)):
+                y = np.array([row[place] for row in curve], dtype=np.float64)
+                found[f"area/{over}/{column}"] = area_under(x, y)
     return found
-
-
-def _height(x: Sequence[float], y: Sequence[float]) -> float:
-    """Area under a curve of straight lines by its width; without a width, its last value."""
-    wide = x[-1] - x[0]
-    return float(np.trapezoid(y, x)) / wide if wide else y[-1]
 
 
 # --- truth and baselines -------------------------------------------------------------------------

@@ -25,6 +25,8 @@ LARGE = 320
 """Pixels of the longer side to which pictures are enlarged before pixels are marked on them."""
 YES, NO = (60, 220, 90), (255, 70, 60)
 """Colours of pixels on and off the object; their shapes differ, too."""
+CLASSES = 20
+"""Classes of the bars, at most, evenly from the least filled to the most."""
 SCORE = 0.3
 """Least score of the objects that are drawn."""
 Add = Callable[[str, bytes, str], None]
@@ -64,12 +66,15 @@ def _masks(rounds: RunRounds, split: str, add: Add) -> None:
     for row in spread(range(len(some)), ROWS):
         picture, one = some.picture(row), some.pictures[row]
         found = inference.detect(rounds.network, cfg, picture, SCORE)
-        shown = write.draw(picture, found, cfg.classes)
-        true = write.draw(picture, truth(one), cfg.classes)
+        has_names = len(cfg.classes) > 1
+        shown, true = (
+            write.draw(picture, some, cfg.classes, has_names) for some in (found, truth(one))
+        )
         rows.append([overlays.enlarged(picture)[0], shown, true])
     if rows:
-        sheet = overlays.sheet(rows, ("picture", f"found (score {SCORE:g} and more)", "truth"))
-        add("masks.png", sheet, "Test pictures: objects that were found, and the true ones")
+        sheet = overlays.sheet(rows, ("picture", "found", "truth"))
+        caption = f"Test pictures: objects of score {SCORE:g} and more, and the true ones"
+        add("masks.png", sheet, caption)
 
 
 def truth(one: Objects) -> Instances:
@@ -107,10 +112,10 @@ def _points(rounds: RunRounds, add: Add) -> None:
         heat = overlays.heat(picture, unsure.astype(np.float32))
         rows.append([marked(picture, points), marked(heat, points)])
     if rows:
-        titles = ("answers (ring: on it, cross: not)", "where it is unsure now")
+        titles = ("answers", "unsure")
         add("points.png", overlays.sheet(rows, titles, height=220),
-            "Training pictures: pixels that were asked about; yellow is where the network is least "
-            "sure of the masks in the boxes")  # fmt: skip
+            "Training pictures: pixels that were asked about (ring: on the object, cross: not); "
+            "yellow is where the network is least sure of the masks in the boxes")  # fmt: skip
 
 
 def marked(picture: Rgb, points: list[Point]) -> Rgb:
@@ -118,18 +123,17 @@ def marked(picture: Rgb, points: list[Point]) -> Rgb:
     large, factor = overlays.enlarged(picture, LARGE)
     image = Image.fromarray(large)
     draw = ImageDraw.Draw(image)
-    size = max(3, min(large.shape[:2]) // 60)
+    size = max(4, min(large.shape[:2]) // 45)
     for point in points:
-        x, y = (factor * (point.x + 0.5), factor * (point.y + 0.5))
-        box = (x - size, y - size, x + size, y + size)
-        lines = [(0, 0, 0, 3), (*(YES if point.label == 1 else NO), 1)]
-        for *colour, wide in lines:
-            tint = (colour[0], colour[1], colour[2])
+        x, y = factor * (point.x + 0.5), factor * (point.y + 0.5)
+        for tint, wide in (((0, 0, 0), 4), (YES if point.label == 1 else NO, 2)):
             if point.label == 1:
+                reach = size + wide // 2
+                box = (x - reach, y - reach, x + reach, y + reach)
                 draw.ellipse(box, outline=tint, width=wide)
             else:
-                draw.line((box[0], box[1], box[2], box[3]), fill=tint, width=wide)
-                draw.line((box[0], box[3], box[2], box[1]), fill=tint, width=wide)
+                for slope in (size, -size):
+                    draw.line((x - size, y - slope, x + size, y + slope), fill=tint, width=wide)
     return np.asarray(image)
 
 
@@ -141,21 +145,20 @@ def _curves(details: Details, add: Add) -> None:
             continue
         lines = {
             "mask AP": (x, [ap for _, _, ap, _ in details.curve]),
-            "mean IoU, true boxes given": (x, [iou for *_, iou in details.curve]),
-            **{
-                f"mean IoU, {name}": (x, [value] * len(x))
-                for name, value in details.baselines.items()
-            },
+            "mean IoU": (x, [iou for *_, iou in details.curve]),
+            **{f"IoU, {name}": (x, [value] * len(x)) for name, value in details.baselines.items()},
         }
-        picture = plots.curves(lines, xlabel=label, ylabel="%", log=False)
-        add(f"{over}.png", picture, f"Test masks against {label}, a dot a round")
+        picture = plots.curves(lines, xlabel=label, ylabel="%", log=False, size=(6.4, 3.6))
+        caption = f"Test masks against {label}, a dot a round; IoU is of masks in the true boxes"
+        add(f"{over}.png", picture, caption)
 
 
 def _classes(details: Details, add: Add) -> None:
     """IoU of the classes beside that of the whole box, the least filled first."""
+    some = spread(details.classes, CLASSES)
     values = {
-        "network": {name: iou for name, _, iou, _ in details.classes},
-        "whole box": {name: iou for name, _, _, iou in details.classes},
+        "network": {name: iou for name, _, iou, _ in some},
+        "whole box": {name: iou for name, _, _, iou in some},
     }
     picture = plots.bars(values, ylabel="mean IoU (%)", size=(7.0, 3.6))
     add("classes.png", picture, "Masks in the true boxes by class; the class that fills its boxes "

@@ -77,6 +77,6 @@ def configuration_of(source: Path) -> tuple[Config, Converted]:
         convs=own.convs, bounds=own.bounds, branch=own.branch_channels,
         branch_convs=own.branch_convs, mask_channels=own.mask.features,
     )  # fmt: skip
-    count = network.fcos.cls_logits.out_channels
-    names = tuple(f"class {number}" for number in range(1, int(count) + 1))
+    count = len(account.state[f"{official.CLASSIFIER}bias"])
+    names = tuple(f"class {number}" for number in range(1, count + 1))
     return replace(RECIPES["paper"], model=model, classes=names), account

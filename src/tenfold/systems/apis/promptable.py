@@ -71,7 +71,7 @@ class Promptable:
         scale = self._side / max(height, width)
         size = round(width * scale), round(height * scale)
         seen = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
-        x = seen.astype(np.float32)
+        x: np.ndarray = seen.astype(np.float32)
         if not self._is_flat:
             x = (x - np.array(MEAN, np.float32)) / np.array(DEVIATION, np.float32)
             right, below = self._side - size[0], self._side - size[1]

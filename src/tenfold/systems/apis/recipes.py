@@ -5,21 +5,22 @@ from dataclasses import replace
 from tenfold.core.loop import Loop
 from tenfold.core.optim import Optim
 
-from .config import Config, Data, Loss, Model, Points
+from .config import Config, Data, Detection, Loss, Model, Points
 
 PAPER = Config()
 SMALL = Config(
     model=Model(
         backbone="small", channels=64, groups=8, convs=2, bounds=(32, 64, 128), branch=32,
-        branch_convs=2,
+        branch_convs=2, proposals=128,
     ),
     data=Data(
-        name="clothing_parsing", batch_size=8, short_sides=(144, 160), test_side=160, longest=288,
+        name="clothing_parsing", batch_size=8, short_sides=(112, 128), test_side=128, longest=224,
         one_class=True, least=150,
     ),
     loss=Loss(warmup=600, bottom=0),
     points=Points(rounds=5),
-    steps=1200,
+    detection=Detection(most=50),
+    steps=2000,
     round_steps=200,
     optim=Optim(name="adam", lr=1e-3, schedule="cosine", warmup=50, clip=5.0, floor=0.1),
     round_optim=Optim(name="adam", lr=5e-4, schedule="cosine", warmup=10, clip=5.0, floor=0.1),
@@ -34,12 +35,12 @@ DEMO = replace(
     ),
     data=replace(
         SMALL.data, name="hollows", short_sides=(64,), test_side=64, longest=64, least=1,
-        one_class=False, generated=(64, 24),
+        one_class=False, batch_size=4, generated=(64, 24),
     ),
     loss=replace(SMALL.loss, warmup=60),
     points=replace(SMALL.points, rounds=2),
-    steps=120,
-    round_steps=30,
+    steps=220,
+    round_steps=40,
     optim=replace(SMALL.optim, lr=3e-3, warmup=10),
     round_optim=replace(SMALL.round_optim, lr=2e-3),
     loop=Loop(log_every=10),

@@ -72,11 +72,11 @@ def write_picture(
     )
 
 
-def draw(picture: Rgb, found: Instances, classes: Sequence[str]) -> Rgb:
+def draw(picture: Rgb, found: Instances, classes: Sequence[str], has_captions: bool = True) -> Rgb:
     """Masks, boxes and captions on a picture; a colour an object where there is one class."""
     names = fonts.captions(tuple(classes))
-    captions = [names[label] for label in found.labels]
-    if found.scores is not None:
+    captions = [names[label] if has_captions else "" for label in found.labels]
+    if found.scores is not None and has_captions:
         scores = [f" {100 * score:.0f} %" for score in found.scores]
         captions = [name + score for name, score in zip(captions, scores, strict=True)]
     labels = np.arange(len(found)) if len(classes) == 1 else found.labels

@@ -1,0 +1,78 @@
+"""Parts of APIS against the straightforward computation.
+
+python benchmarks/apis.py                # writes benchmarks/results/apis.json and .md
+
+One process, one thread, for each part; what is compared stands at the top of its file. `--only`
+measures some parts anew and keeps the others' committed results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+import apis_masks  # noqa: E402
+
+from tenfold.core import dist, log  # noqa: E402
+
+RESULTS = Path(__file__).parent / "results"
+PARTS = {"masks": apis_masks}
+"""Name -> module with `measure(rounds)` and `page(found)`."""
+
+
+def page(result: dict[str, Any]) -> str:
+    lines = ["# APIS: ours against the straightforward computation", ""]
+    for name, part in result.items():
+        seen = part["environment"]
+        lines += [
+            f"{seen['date']}, commit {seen['commit']}, `{part['command']}`; {seen['cpu']}, "
+            f"{seen['cores']} cores, {seen['threads']} thread, torch {seen['torch']}, load "
+            f"{part['load']:.2f} before the run.",
+            "",
+            *PARTS[name].page(part["found"]),
+        ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--part", choices=PARTS, help="measure one and print it (used within)")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.part:
+        print(json.dumps(PARTS[args.part].measure(args.rounds)))
+        return
+    file = args.out / "apis.json"
+    kept: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    for name in args.only:
+        load = os.getloadavg()[0]
+        command = [sys.executable, __file__, "--rounds", str(args.rounds), "--part", name]
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+        with dist.started("cpu") as world:
+            environment = log.environment(world)
+        kept[name] = {
+            "found": json.loads(done.stdout.splitlines()[-1]),
+            "environment": environment,
+            "load": load,
+            "command": f"python benchmarks/apis.py --rounds {args.rounds} --only {name}",
+        }
+    result = {name: kept[name] for name in PARTS if name in kept}
+    args.out.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(result, indent=1) + "\n")
+    (args.out / "apis.md").write_text(page(result))
+    print(page(result))
+
+
+if __name__ == "__main__":
+    main()
