@@ -137,6 +137,8 @@ def _progress(run: Path) -> tuple[float, str]:
         lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         last = json.loads(lines[-1])
         planned = json.loads((run / "config.json").read_text(encoding="utf-8"))["config"]["steps"]
-        return min(1.0, last["step"] / max(1, planned)), f"step {last['step']} of {planned}"
+        if last["step"] >= planned:
+            return 1.0, "measuring and writing"
+        return last["step"] / max(1, planned), f"step {last['step']} of {planned}"
     except (OSError, ValueError, LookupError, TypeError):
         return 0.0, "opening the pictures"

@@ -332,6 +332,7 @@ class Labelling:
 
     def _look_ahead(self) -> None:
         """Look at objects in turn while nobody asks."""
+        self._looking.warm_up()
         while not self._closed.wait(0.2):
             if time.monotonic() - self._asked > 0.5:
                 fresh = (one for one in self._in_turn(None) if not self._is_seen(one))
