@@ -25,7 +25,7 @@ from tenfold.systems.virreq.system import Virreq
 SMALL = replace(
     DEMO,
     separate=replace(DEMO.separate, network="none"),
-    data=replace(DEMO.data, generated=(16, 4), batch_size=4),
+    data=replace(DEMO.data, generated=(16, 4), batch_size=4, labelled=1.0),
     loop=Loop(workers=0),
     steps=20,
 )

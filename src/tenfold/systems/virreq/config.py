@@ -195,3 +195,19 @@ class Config:
     def __post_init__(self) -> None:
         require(self, "", "[1, inf)", "steps")
         require(self, "", "(0, inf)", "head_lr")
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Options of `tenfold predict` for a run of ViRReq."""
+
+    depth: int = 2
+    """Levels of concepts that are asked for from the whole picture down; 64 is all."""
+    request: str = ""
+    """Requests of a file (JSON) in place of all: [{"unit", "kind", "names" | "probe"}, ...]."""
+    panoptic: bool = True
+    """Write COCO's panoptic format of the first level beside the trees."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.depth <= 64:
+            raise ValueError(f"--depth must be in [1, 64], got {self.depth}")

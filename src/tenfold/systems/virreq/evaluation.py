@@ -11,19 +11,25 @@ from torch import Tensor
 
 from tenfold.core.divide import divided
 from tenfold.core.system import Evaluation
-from tenfold.data.images.scene_views import channels_first
 from tenfold.metrics.iou import IGNORED, confusion, iou
+from tenfold.metrics.panoptic import TreeQuality, hpq
+from tenfold.structures import Tree
 
 from . import data
 from .config import Config
 from .groups import Group, groups, keys
-from .model import normalised
-from .segmentation import Network
+from .knowledge_sets import tree_of_labels
+from .model import Networks
+from .requests import Recogniser
+from .segmentation import Encoded, Network
 
 
 @dataclass(frozen=True)
 class Details:
     """What pictures and claims are made from."""
+
+    trees: TreeQuality
+    """HPQ of regions, all asked for from the picture down."""
 
     counts: dict[str, Int64[Tensor, "_ _"]]
     """Whole -> pixels by true part (row) and found part (column); 0 is others."""
@@ -31,51 +37,57 @@ class Details:
     """Whole -> its parts."""
 
 
-def evaluate(network: Network, cfg: Config, split: str) -> Evaluation:
-    """mIoU of the parts of every whole, inside the whole as the truth has it.
+def evaluate(networks: Networks, cfg: Config, split: str) -> Evaluation:
+    """Parts of every whole, inside the whole as the truth has it; and trees from the picture down.
 
     Returns:
-        "iou/<whole>/mIoU" over the parts that occur, in percent, and "iou/parts/mIoU" over the
-        parts of all wholes but the picture; others count as found, not as a class.
+        "iou/<whole>/mIoU" over the parts that occur, "iou/parts/mIoU" over the parts of all wholes
+        but the picture, "concept/<whole>/<part>", and "hpq/regions/all": hierarchical panoptic
+        quality of regions (as `metrics.panoptic.hpq` reconstructs it), in percent. Others count
+        where they were found, and are no class.
     """
     kb = data.knowledge_of(cfg)
     own = groups(kb, data.codes_of(cfg), "parent")
     found = data.open_pictures(cfg.data, split)
     rows = range(0, len(found), cfg.data.test_every if split == "test" else 1)
-    network.eval()
-    shares = divided(
-        len(rows),
-        lambda place: of_picture(network, own, *found.items[rows[place]].read()),
-        "measuring",
-    )
-    counts = {
-        group.name: sum((share[i] for share in shares), torch.zeros(()).long())
-        for i, group in enumerate(own)
-    }
+    recogniser = Recogniser(networks, kb)
+    whole = data.WHOLES.get(cfg.data.name, "")
+
+    def work(place: int) -> tuple[list[Int64[Tensor, "_ _"]], Tree, Tree]:
+        picture, labels = found.items[rows[place]].read()
+        opened = recogniser.open(picture)
+        truth = tree_of_labels(labels.astype(np.int64), kb, whole=whole)
+        counts = of_picture(networks.divide, own, opened.encoded, labels)
+        return counts, truth, opened.run(kb.depth, objects=False)
+
+    shares = divided(len(rows), work, "measuring")
+    counts = {g.name: torch.stack([one[0][i] for one in shares]).sum(0) for i, g in enumerate(own)}
     metrics, parts = {}, []
     named = list(keys(kb).values())
     names = {group.name: tuple(named[row] for row in group.rows) for group in own}
     for group in own:
         each = iou(counts[group.name])[1:]
         is_true = counts[group.name][1:].sum(1) > 0
-        values = each[is_true]
-        if len(values):
-            metrics[f"iou/{group.name}/mIoU"] = 100 * float(values.mean())
+        if is_true.any():
+            metrics[f"iou/{group.name}/mIoU"] = 100 * float(each[is_true].mean())
         if group.level > 1:
-            parts.append(values)
+            parts.append(each[is_true])
         for name, value, known in zip(names[group.name], each, is_true, strict=True):
             if known:
                 metrics[f"concept/{group.name}/{name.replace('/', '-')}"] = 100 * float(value)
     if parts and len(every := torch.cat(parts)):
         metrics["iou/parts/mIoU"] = 100 * float(every.mean())
-    return Evaluation(metrics, details=Details(counts, names))
+    quality = hpq([one[1] for one in shares], [one[2] for one in shares])
+    metrics["hpq/regions/all"] = 100 * quality.hpq
+    for level, measured in enumerate(quality.levels, 1):
+        metrics[f"hpq/regions/level {level}"] = 100 * measured.pq
+    return Evaluation(metrics, details=Details(quality, counts, names))
 
 
 def of_picture(
-    network: Network, own: list[Group], picture: np.ndarray, labels: np.ndarray
+    network: Network, own: list[Group], encoded: Encoded, labels: np.ndarray
 ) -> list[Int64[Tensor, "_ _"]]:
     """Counts of each group: pixels by true and found part inside the whole."""
-    encoded = network.encode(normalised(channels_first(picture)))
     codes = torch.from_numpy(labels.astype(np.int64))
     vectors = network.texts.rows_of()
     found = []

@@ -209,11 +209,12 @@ class Opened:
 
     # --- all of them -----------------------------------------------------------------------------
 
-    def run(self, depth: int) -> Tree:
+    def run(self, depth: int, objects: bool = True) -> Tree:
         """Ask from the whole picture down: concepts, objects of the countable ones, their parts.
 
         Args:
             depth: Levels of concepts.
+            objects: Whether regions of countable concepts are separated.
         """
         if depth < 1:
             raise ValueError(f"depth is {depth}; 1 at least asks what the picture is of")
@@ -225,9 +226,9 @@ class Opened:
                 self.tree = trees.with_state(self.tree, number, "done")
                 continue
             for part in self._divided(unit, None):
-                objects = self._separated(part)
+                separated = self._separated(part) if objects else []
                 if level < depth:
-                    waiting += [(one.id, level + 1) for one in objects or [part]]
+                    waiting += [(one.id, level + 1) for one in separated or [part]]
         return self.tree
 
     def _separated(self, region: Unit) -> list[Unit]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 from tenfold.core.stage import Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, System
+from tenfold.viz.predictions import Trained
 
-from . import data, evaluation, pretrained, sources
-from .config import Config
+from . import data, evaluation, figures, predict, pretrained, sources
+from .config import Config, PredictOptions
+from .evaluation import Details
 from .groups import groups
 from .model import Networks, ObjectTraining, RequestTraining, parameter_groups
 from .recipes import RECIPES
+from .requests import Recogniser
 
 
 class Virreq(System[Config]):
@@ -32,9 +36,9 @@ class Virreq(System[Config]):
         weights_licence="none were published",
     )
     recipes: ClassVar[dict[str, Config]] = RECIPES
-    better: ClassVar[dict[str, str]] = {"iou": "higher", "concept": "higher"}
-    units: ClassVar[dict[str, str]] = {"iou": "%", "concept": "%"}
-    headline: list[str] = ["iou/parts/mIoU"]
+    better: ClassVar[dict[str, str]] = {"iou": "higher", "concept": "higher", "hpq": "higher"}
+    units: ClassVar[dict[str, str]] = {"iou": "%", "concept": "%", "hpq": "%"}
+    headline: list[str] = ["iou/parts/mIoU", "hpq/regions/all"]
     task = "recognition by request: a picture into wholes, wholes into parts, as far as asked"
     accepts = "a picture (JPEG, PNG, WebP, ...), or a folder of pictures"
     intended = (
@@ -45,6 +49,7 @@ class Virreq(System[Config]):
         "data.path", "data.knowledge", "text.clip", "text.merges", "text.table", "start",
     )  # fmt: skip
     starts_itself = True
+    options: ClassVar[PredictOptions] = PredictOptions()
     model: Networks
 
     def __init__(self, cfg: Config) -> None:
@@ -90,8 +95,8 @@ class Virreq(System[Config]):
             split: "test" or "validation".
 
         Returns:
-            "iou/<whole>/mIoU", "iou/parts/mIoU" over the parts of all wholes, and
-            "concept/<whole>/<part>", in percent.
+            "iou/<whole>/mIoU", "iou/parts/mIoU" over the parts of all wholes,
+            "concept/<whole>/<part>", and "hpq/regions/..." of whole trees, in percent.
 
         Raises:
             ValueError: Another split is asked for.
@@ -101,7 +106,20 @@ class Virreq(System[Config]):
         """
         if split not in ("test", "validation"):
             raise ValueError(f"unknown split {split!r}; known: test, validation")
-        return evaluation.evaluate(self.model.divide, self.cfg, split)
+        return evaluation.evaluate(self.model, self.cfg, split)
+
+    def write_predictions(self, inputs: Path, out: Path, options: Any) -> list[Path]:
+        """Write tree and pictures of each level of a picture, or of each of a folder."""
+        used = self.data_used()
+        trained = Trained(type(self).__name__, used.name, used.kind, self.notes())
+        recogniser = Recogniser(self.model, data.knowledge_of(self.cfg), used.name)
+        return predict.predict_files(recogniser, inputs, out, options, trained)
+
+    def draw_pictures(self, evaluation: Evaluation, out: Path) -> dict[Path, str]:
+        """Draw test pictures level by level, and the IoU of every concept."""
+        if not isinstance(evaluation.details, Details):
+            raise ValueError("the evaluation is none of this system: its details are no Details")
+        return figures.draw_figures(self.model, self.cfg, evaluation.metrics, out)
 
     def data_used(self) -> DataUsed:
         """The set, and the share of it whose parts are labelled."""
