@@ -37,6 +37,10 @@ TINY: dict[str, list[str]] = {
     "usage": ["--model.width", "8", "--model.depths", "1", "1", "1", "1", "--steps", "6"]
     + ["--data.generated", "16", "6", "--data.batch-size", "4", "--segment.batch-size", "4"]
     + ["--segment.width", "8", "--segment.steps", "4"],
+    "virreq": ["--model.dims", "8", "8", "16", "16", "--model.depths", "1", "1", "1", "1"]
+    + ["--model.heads", "1", "1", "2", "2", "--model.head-dim", "8", "--text.dim", "16"]
+    + ["--data.generated", "8", "3", "--data.batch-size", "4", "--steps", "6"]
+    + ["--separate.steps", "4", "--separate.batch-size", "2", "--separate.proposals", "8"],
 }
 """Options that make the demo recipe a matter of seconds."""
 PLAIN: dict[str, list[str]] = {
@@ -56,6 +60,9 @@ PLAIN: dict[str, list[str]] = {
     + ["--model.dropout", "0", "--steps", "3", "--host.threshold", "0.1"],
     "usage": ["--steps", "3", "--optim.name", "sgd", "--optim.lr", "1e-3", "--segment.steps", "2"]
     + ["--segment-optim.name", "sgd", "--segment-optim.lr", "1e-3", "--threshold.how", "fixed"],
+    "virreq": ["--model.dropout", "0", "--steps", "3", "--optim.name", "sgd", "--optim.lr", "1e-2"]
+    + ["--loop.amp", "off", "--separate.steps", "2", "--separate.proposals", "0"]
+    + ["--separate-optim.name", "sgd", "--separate-optim.lr", "1e-4"],
 }
 """Options without noise that depends on the number of processes. SGD, because Adam makes steps of
 full size out of rounding errors where a gradient is zero (a bias before a BatchNorm)."""
@@ -71,6 +78,7 @@ IMPROVING: dict[str, list[str]] = {
     "dts": ["--source-steps", "40", "--steps", "2", "--source-optim.lr", "1e-2"],
     "usage": ["--steps", "100", "--segment.steps", "40", "--data.batch-size", "12"]
     + ["--data.generated", "36", "8", "--segment.batch-size", "8"],
+    "virreq": ["--steps", "40", "--optim.lr", "5e-3", "--model.dims", "16", "16", "32", "32"],
 }
 """Options with which the tiny system learns something; added to TINY."""
 
@@ -159,6 +167,17 @@ def things(folder: Path) -> Path:
     return path
 
 
+def dolls_picture(folder: Path) -> Path:
+    """A generated picture of dolls and carts."""
+    from PIL import Image
+
+    from tenfold.generated import dolls
+
+    path = folder / "dolls.png"
+    Image.fromarray(dolls.pair("a split of its own", 0)[0]).save(path)
+    return path
+
+
 SAMPLES: dict[str, Callable[[Path], Path]] = {
     "spgsn": walker_npz,
     "ppmoe": prompt,
@@ -167,6 +186,7 @@ SAMPLES: dict[str, Callable[[Path], Path]] = {
     "itpn": scene,
     "dts": street,
     "usage": things,
+    "virreq": dolls_picture,
 }
 """Writes an input of `tenfold predict`."""
 

@@ -155,12 +155,13 @@ class Separate:
     batch_size: int = 8
     """Pictures of one optimiser step (official: 8, on ADE20K 16)."""
     proposals: int = 500
-    """Places whose masks are trained in a batch (official: 500, on ADE20K 1000)."""
+    """Places whose masks are trained in a batch (official: 500, on ADE20K 1000); 0 for all."""
     least: int = 16
     """Pixels of an object that counts (ours)."""
 
     def __post_init__(self) -> None:
-        require(self, "separate.", "[1, inf)", "steps", "batch_size", "proposals", "least")
+        require(self, "separate.", "[1, inf)", "steps", "batch_size", "least")
+        require(self, "separate.", "[0, inf)", "proposals")
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,8 @@ class Config:
     """Seed of weights, order of pictures and crops."""
     start: str = ""
     """Weights that training starts from: a run, an official checkpoint, an ImageNet encoder."""
+    allow_missing: bool = False
+    """Start anew what the weights of `start` do not have, instead of refusing them."""
 
     def __post_init__(self) -> None:
         require(self, "", "[1, inf)", "steps")

@@ -42,7 +42,8 @@ def evaluate(networks: Networks, cfg: Config, split: str) -> Evaluation:
 
     Returns:
         "iou/<whole>/mIoU" over the parts that occur, "iou/parts/mIoU" over the parts of all wholes
-        but the picture, "concept/<whole>/<part>", and "hpq/regions/all": hierarchical panoptic
+        but the picture, "iou/hidden/mIoU" of concepts without labels in training,
+        "concept/<whole>/<part>", and "hpq/regions/all": hierarchical panoptic
         quality of regions (as `metrics.panoptic.hpq` reconstructs it), in percent. Others count
         where they were found, and are no class.
     """
@@ -62,7 +63,7 @@ def evaluate(networks: Networks, cfg: Config, split: str) -> Evaluation:
 
     shares = divided(len(rows), work, "measuring")
     counts = {g.name: torch.stack([one[0][i] for one in shares]).sum(0) for i, g in enumerate(own)}
-    metrics, parts = {}, []
+    metrics, parts, hidden = {}, [], []
     named = list(keys(kb).values())
     names = {group.name: tuple(named[row] for row in group.rows) for group in own}
     for group in own:
@@ -73,10 +74,14 @@ def evaluate(networks: Networks, cfg: Config, split: str) -> Evaluation:
         if group.level > 1:
             parts.append(each[is_true])
         for name, value, known in zip(names[group.name], each, is_true, strict=True):
+            if known and name in cfg.data.hidden:
+                hidden.append(value)
             if known:
                 metrics[f"concept/{group.name}/{name.replace('/', '-')}"] = 100 * float(value)
     if parts and len(every := torch.cat(parts)):
         metrics["iou/parts/mIoU"] = 100 * float(every.mean())
+    if hidden:
+        metrics["iou/hidden/mIoU"] = 100 * float(torch.stack(hidden).mean())
     quality = hpq([one[1] for one in shares], [one[2] for one in shares])
     metrics["hpq/regions/all"] = 100 * quality.hpq
     for level, measured in enumerate(quality.levels, 1):

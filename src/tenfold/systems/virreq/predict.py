@@ -142,6 +142,7 @@ def _write_folder(
         ]  # fmt: skip
         tops = kb.children(kb.root.id)
         coco_panoptic.write(out, named, [n.name for n in tops], {n.name for n in tops if n.thing})
+        files += [out / "panoptic" / f"{Path(tree.image).stem}.png" for tree in named]
         files.append(out / "panoptic.json")
     figures = [
         Figure(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from torch import nn
 
 from tenfold.core import checkpoint
 from tenfold.core.errors import require_file_or_folder
+from tenfold.printable import Lines
 from tenfold.weights.containers import find_weights, is_run
 from tenfold.weights.keymap import KeyMap, Rule
 
@@ -45,7 +47,15 @@ def begin(networks: Networks, cfg: Config) -> str:
     else:
         shapes = _shapes(networks.divide)
         account = official.convert(official.read_official(file), shapes).with_prefix("divide.")
-    networks.load_state_dict(account.require_complete(), strict=False)
+    if not account.is_complete:
+        said = Lines(
+            f"{cfg.start} does not fit this configuration (--config takes over that of a run; "
+            f"--allow-missing starts anew what does not fit):\n{account.report()}"
+        )
+        if not cfg.allow_missing or not account.state:
+            raise ValueError(said)
+        warnings.warn(said, stacklevel=2)
+    networks.load_state_dict(account.state, strict=False)
     return f"training started from {source}: {len(account.state)} tensors"
 
 

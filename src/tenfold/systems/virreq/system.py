@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
+
+from tenfold.core.capabilities import Export
+from tenfold.core.claim import Claim
+from tenfold.core.seed import generator
 from tenfold.core.stage import Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from tenfold.viz.predictions import Trained
 
-from . import data, evaluation, figures, predict, pretrained, sources
+from . import claims, data, evaluation, figures, predict, pretrained, sources
 from .config import Config, PredictOptions
 from .evaluation import Details
 from .groups import groups
@@ -120,6 +126,24 @@ class Virreq(System[Config]):
         if not isinstance(evaluation.details, Details):
             raise ValueError("the evaluation is none of this system: its details are no Details")
         return figures.draw_figures(self.model, self.cfg, evaluation.metrics, out)
+
+    def labels(self) -> dict[str, str]:
+        """Titles of metrics."""
+        return {
+            "iou/parts/mIoU": "mean IoU of parts, wholes given",
+            "hpq/regions/all": "HPQ of regions (our reconstruction)",
+        }
+
+    def claims(self) -> list[Claim[Config]]:
+        """Few labels of parts, texts as classes, new concepts."""
+        return claims.claims()
+
+    def export(self) -> Export:
+        """The network of concepts, from normalised pictures to logits of all at a quarter."""
+        side = self.cfg.data.crop
+        images = torch.randn(2, 3, side, side, generator=generator(0, "export"))
+        network = deepcopy(self.model.divide).cpu()
+        return Export(network, (images,), ("images",), ("logits",))
 
     def data_used(self) -> DataUsed:
         """The set, and the share of it whose parts are labelled."""
