@@ -17,13 +17,12 @@ from . import official
 from .config import Config
 from .model import Networks
 
-SAME = KeyMap(
-    [Rule(r"(.*)", r"\1")], [(r"divide\.texts\..*|.*\.cls_logits\.text", "the run's own texts")]
-)
+TEXTS = r"divide\.texts\..*|.*\.cls_logits\.text"
+"""Keys of texts: those of encoders are the run's own, learned ones are taken over."""
 
 
 def begin(networks: Networks, cfg: Config) -> str:
-    """Fill the networks by `cfg.start`, but for their texts; returns a sentence, or nothing.
+    """Fill the networks by `cfg.start`, but for an encoder's texts; returns a sentence, or nothing.
 
     An official file has the network that divides regions; a run has both.
 
@@ -41,7 +40,9 @@ def begin(networks: Networks, cfg: Config) -> str:
         if name != "virreq":
             raise ValueError(f"--start {file} has weights of {name}, not of virreq")
         shapes = _shapes(networks)
-        account = SAME.convert(checkpoint.read_tensors(file), shapes)
+        ignored = [] if cfg.text.source == "learned" else [(TEXTS, "the run's own texts")]
+        same = KeyMap([Rule(r"(.*)", r"\1")], ignored)
+        account = same.convert(checkpoint.read_tensors(file), shapes)
         own = dict(account.ignored)
         account.missing = [key for key in account.missing if key not in own]
     else:
