@@ -12,7 +12,8 @@ from tenfold.generated import dolls
 from tenfold.runner.train import train
 from tenfold.systems.virreq import data
 from tenfold.systems.virreq.config import PredictOptions
-from tenfold.systems.virreq.requests import Recogniser
+from tenfold.systems.virreq.recogniser import TrainedRecogniser
+from tenfold.systems.virreq.requests import Recognition
 from tenfold.systems.virreq.system import Virreq
 
 out = Path(sys.argv[1])
@@ -31,7 +32,8 @@ system = tenfold.load(out / "run")  # pictures in, trees and a page out
 files = system.predict(out / "photos", out / "predictions", PredictOptions(depth=2))
 print(*files[-2:], sep="\n")
 
-recogniser = Recogniser(system.model, data.knowledge_of(system.cfg))  # or request by request
-opened = recogniser.open(read_picture(out / "photos" / "0.png"))
-for unit in opened.ask(names=["doll", "cart"]):
-    print(unit.id, unit.name, [part.name for part in opened.ask(unit.id)])
+recogniser = TrainedRecogniser(system.model, data.knowledge_of(system.cfg))  # or one by one
+photo = read_picture(out / "photos" / "0.png")
+asked = Recognition(recogniser.open(photo), recogniser.kb)
+for unit in asked.recognise(names=["doll", "cart"]).units:
+    print(unit.id, unit.name, [part.name for part in asked.recognise(unit.id).units])

@@ -20,7 +20,8 @@ from .config import Config
 from .groups import Group, groups, keys
 from .knowledge_sets import tree_of_labels
 from .model import Networks
-from .requests import Recogniser
+from .recogniser import TrainedRecogniser
+from .requests import Recognition
 from .segmentation import Encoded, Network
 
 
@@ -51,7 +52,7 @@ def evaluate(networks: Networks, cfg: Config, split: str) -> Evaluation:
     own = groups(kb, data.codes_of(cfg), "parent")
     found = data.open_pictures(cfg.data, split)
     rows = range(0, len(found), cfg.data.test_every if split == "test" else 1)
-    recogniser = Recogniser(networks, kb)
+    recogniser = TrainedRecogniser(networks, kb, objects=False)
     whole = data.WHOLES.get(cfg.data.name, "")
 
     def work(place: int) -> tuple[list[Int64[Tensor, "_ _"]], Tree, Tree]:
@@ -59,7 +60,7 @@ def evaluate(networks: Networks, cfg: Config, split: str) -> Evaluation:
         opened = recogniser.open(picture)
         truth = tree_of_labels(labels.astype(np.int64), kb, whole=whole)
         counts = of_picture(networks.divide, own, opened.encoded, labels)
-        return counts, truth, opened.run(kb.depth, objects=False)
+        return counts, truth, Recognition(opened, kb).run(kb.depth)
 
     shares = divided(len(rows), work, "measuring")
     counts = {g.name: torch.stack([one[0][i] for one in shares]).sum(0) for i, g in enumerate(own)}

@@ -16,7 +16,8 @@ from .config import Config
 from .knowledge_sets import tree_of_labels
 from .levels import level_map, names_of
 from .model import Networks
-from .requests import Recogniser
+from .recogniser import TrainedRecogniser
+from .requests import Recognition
 
 ROWS = 6
 """Test pictures of the sheets."""
@@ -34,14 +35,14 @@ def draw_figures(
     """
     captions: dict[Path, str] = {}
     kb = data.knowledge_of(cfg)
-    recogniser, whole = Recogniser(networks, kb), data.WHOLES.get(cfg.data.name, "")
+    recogniser, whole = TrainedRecogniser(networks, kb), data.WHOLES.get(cfg.data.name, "")
     items = spread(list(data.open_pictures(cfg.data, "test").items), ROWS)
     pictures, truths, found = [], [], []
     for item in items:
         picture, labels = item.read()
         pictures.append(picture)
         truths.append(tree_of_labels(labels.astype(np.int64), kb, whole=whole))
-        found.append(recogniser.open(picture).run(kb.depth))
+        found.append(Recognition(recogniser.open(picture), kb).run(kb.depth))
     for level in range(1, kb.depth + 1):
         names = names_of(kb, level)
         content = overlays.segmentation_sheet(

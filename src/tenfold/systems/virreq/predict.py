@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tenfold.core import dist
 from tenfold.core.checkpoint import write_bytes
@@ -30,7 +29,8 @@ from . import trees
 from .config import PredictOptions
 from .knowledge import KnowledgeBase
 from .levels import level_map, names_of
-from .requests import Recogniser, follow, read_requests
+from .recogniser import TrainedRecogniser
+from .requests import Recognition, Request, read
 
 SHOWN = 24
 """Pictures on the page, at most; the table and single files have all."""
@@ -53,8 +53,12 @@ class Record:
 
 
 def predict_files(
-    recogniser: Recogniser, inputs: Path, out: Path, options: PredictOptions, trained: Trained
-) -> list[Path]:
+    recogniser: TrainedRecogniser,
+    inputs: Path,
+    out: Path,
+    options: PredictOptions,
+    trained: Trained,
+) -> list[Path]:  # fmt: skip
     """Ask for a picture, or for each of a folder and of the folders in it.
 
     The processes of a job share the pictures; each writes the results of its own, the first one
@@ -68,20 +72,24 @@ def predict_files(
             request does not fit a picture's tree.
     """
     pictures = sources(inputs, out, photos_below)
-    asked = read_requests(Path(options.request)) if options.request else None
+    asked = read(Path(options.request)) if options.request else None
     shown = set(spread(range(len(pictures)), SHOWN))
 
     def work(row: int) -> Record:
         source = pictures[row]
         try:
             picture = read_picture(source.file)
-            opened = recogniser.open(picture, source.name)
+            opened = recogniser.open(picture)
         except (ValueError, OSError) as error:  # OSError: it is gone, or may not be read
             if not inputs.is_dir():
                 raise
             return Record(source.name, problem=printable(str(error)))
-        tree = opened.run(options.depth) if asked is None else _followed(opened, asked, source)
-        return _written(picture, tree, recogniser.kb, source, out, row in shown)
+        recognition = Recognition(opened, recogniser.kb, source.name, "knowledge.json")
+        if asked is None:
+            recognition.run(options.depth)
+        else:
+            _follow(recognition, asked)
+        return _written(picture, recognition.tree, recogniser.kb, source, out, row in shown)
 
     records = divided(len(pictures), work, "pictures" if len(pictures) > 1 else "")
     if all(record.problem for record in records):
@@ -91,11 +99,13 @@ def predict_files(
     return _write_folder(records, recogniser.kb, inputs, out, options, trained)
 
 
-def _followed(opened: Any, asked: list[dict[str, Any]], source: Source) -> Tree:
-    try:
-        return follow(opened, asked)
-    except ValueError as error:
-        raise ValueError(f"{source.name}: {error}") from error
+def _follow(recognition: Recognition, asked: list[Request]) -> None:
+    """Answer requests in order; an error names picture and request."""
+    for row, request in enumerate(asked):
+        try:
+            recognition.answer(request)
+        except ValueError as error:
+            raise ValueError(f"{recognition.tree.image}: request {row}: {error}") from error
 
 
 def _written(

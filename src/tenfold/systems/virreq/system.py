@@ -22,7 +22,7 @@ from .evaluation import Details
 from .groups import groups
 from .model import Networks, ObjectTraining, RequestTraining, parameter_groups
 from .recipes import RECIPES
-from .requests import Recogniser
+from .recogniser import TrainedRecogniser
 
 
 class Virreq(System[Config]):
@@ -118,7 +118,7 @@ class Virreq(System[Config]):
         """Write tree and pictures of each level of a picture, or of each of a folder."""
         used = self.data_used()
         trained = Trained(type(self).__name__, used.name, used.kind, self.notes())
-        recogniser = Recogniser(self.model, data.knowledge_of(self.cfg), used.name)
+        recogniser = TrainedRecogniser(self.model, data.knowledge_of(self.cfg))
         return predict.predict_files(recogniser, inputs, out, options, trained)
 
     def draw_pictures(self, evaluation: Evaluation, out: Path) -> dict[Path, str]:
