@@ -89,6 +89,7 @@ def test_levels_of_a_tree(system: Virreq) -> None:
 
 def test_figures_and_numbers_of_a_run(system: Virreq, tmp_path: Path) -> None:
     found = system.evaluate()
+    assert found.metrics["probe/objects/agreement"] > 0
     assert {"hpq/regions/all", "hpq/regions/level 1", "iou/scene/mIoU"} <= found.metrics.keys()
     assert all(0 <= value <= 100 for value in found.metrics.values())
     drawn = system.pictures(found, tmp_path)

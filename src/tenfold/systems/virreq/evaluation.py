@@ -6,23 +6,29 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from tenfold.core.divide import divided
 from tenfold.core.system import Evaluation
+from tenfold.data.images import runs
 from tenfold.metrics.iou import IGNORED, confusion, iou
-from tenfold.metrics.panoptic import TreeQuality, hpq
-from tenfold.structures import Tree
+from tenfold.metrics.panoptic import TreeQuality, hpq, probe_quality
+from tenfold.structures import Code, Tree
 
 from . import data
 from .config import Config
 from .groups import Group, groups, keys
 from .knowledge_sets import tree_of_labels
 from .model import Networks
-from .recogniser import TrainedRecogniser
+from .recogniser import OpenedPicture, TrainedRecogniser
 from .requests import Recognition
 from .segmentation import Encoded, Network
+
+PROBES = 5
+"""Pixels of each true object that are probed."""
+Probed = list[tuple[Code, list[Code]]]
+"""True objects and the masks of their probes."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +50,10 @@ def evaluate(networks: Networks, cfg: Config, split: str) -> Evaluation:
     Returns:
         "iou/<whole>/mIoU" over the parts that occur, "iou/parts/mIoU" over the parts of all wholes
         but the picture, "iou/hidden/mIoU" of concepts without labels in training,
-        "concept/<whole>/<part>", and "hpq/regions/all": hierarchical panoptic
-        quality of regions (as `metrics.panoptic.hpq` reconstructs it), in percent. Others count
-        where they were found, and are no class.
+        "concept/<whole>/<part>", "probe/objects/..." of the objects that pixels of the truth
+        return (IoU, share of at least 0.5, IoU of two of one object), and "hpq/regions/all":
+        hierarchical panoptic quality of regions (as `metrics.panoptic.hpq` reconstructs it), in
+        percent. Others count where they were found, and are no class.
     """
     kb = data.knowledge_of(cfg)
     own = groups(kb, data.codes_of(cfg), "parent")
@@ -55,12 +62,17 @@ def evaluate(networks: Networks, cfg: Config, split: str) -> Evaluation:
     recogniser = TrainedRecogniser(networks, kb, objects=False)
     whole = data.WHOLES.get(cfg.data.name, "")
 
-    def work(place: int) -> tuple[list[Int64[Tensor, "_ _"]], Tree, Tree]:
+    things = data.things_of(kb, data.codes_of(cfg))
+
+    def work(place: int) -> tuple[list[Int64[Tensor, "_ _"]], Tree, Tree, Probed]:
         picture, labels = found.items[rows[place]].read()
         opened = recogniser.open(picture)
         truth = tree_of_labels(labels.astype(np.int64), kb, whole=whole)
         counts = of_picture(networks.divide, own, opened.encoded, labels)
-        return counts, truth, Recognition(opened, kb).run(kb.depth)
+        objects = data.objects_of(labels, things, cfg.separate.least)
+        regions = things.inside[:, labels]
+        asked = probes_of(opened, objects, regions, rows[place]) if networks.separate else []
+        return counts, truth, Recognition(opened, kb).run(kb.depth), asked
 
     shares = divided(len(rows), work, "measuring")
     counts = {g.name: torch.stack([one[0][i] for one in shares]).sum(0) for i, g in enumerate(own)}
@@ -87,7 +99,35 @@ def evaluate(networks: Networks, cfg: Config, split: str) -> Evaluation:
     metrics["hpq/regions/all"] = 100 * quality.hpq
     for level, measured in enumerate(quality.levels, 1):
         metrics[f"hpq/regions/level {level}"] = 100 * measured.pq
+    probed = [one for share in shares for one in share[3]]
+    if probed:
+        asked = probe_quality([true for true, _ in probed], [masks for _, masks in probed])
+        metrics["probe/objects/IoU"] = 100 * asked.iou
+        metrics["probe/objects/recall"] = 100 * asked.recall
+        metrics["probe/objects/agreement"] = 100 * asked.consistency
     return Evaluation(metrics, details=Details(quality, counts, names))
+
+
+def probes_of(
+    opened: OpenedPicture,
+    objects: dict[str, Tensor],
+    regions: Bool[np.ndarray, "thing height width"],
+    row: int,
+) -> Probed:
+    """Each true object of a picture, and what some of its pixels return inside its class's region.
+
+    The pixels follow from the picture's number.
+    """
+    draw = np.random.default_rng(row)
+    kb, networks = opened.recogniser.kb, opened.recogniser.networks
+    found = []
+    for label, mask in zip(objects["labels"].tolist(), objects["masks"].numpy(), strict=True):
+        places = np.argwhere(mask)
+        node, masks = kb.node(networks.things[label]), []
+        for y, x in places[draw.integers(len(places), size=PROBES)].tolist():
+            masks.append(runs.code_of(opened.probe(x, y, node).mask & regions[label]))
+        found.append((runs.code_of(mask), masks))
+    return found
 
 
 def of_picture(

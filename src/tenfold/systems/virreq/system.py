@@ -24,6 +24,9 @@ from .model import Networks, ObjectTraining, RequestTraining, parameter_groups
 from .recipes import RECIPES
 from .recogniser import TrainedRecogniser
 
+GROUPS = ("iou", "concept", "hpq", "probe")
+"""Of metrics."""
+
 
 class Virreq(System[Config]):
     """A network that divides a region into the concepts that it is asked for, down a hierarchy."""
@@ -42,8 +45,8 @@ class Virreq(System[Config]):
         weights_licence="none were published",
     )
     recipes: ClassVar[dict[str, Config]] = RECIPES
-    better: ClassVar[dict[str, str]] = {"iou": "higher", "concept": "higher", "hpq": "higher"}
-    units: ClassVar[dict[str, str]] = {"iou": "%", "concept": "%", "hpq": "%"}
+    better: ClassVar[dict[str, str]] = dict.fromkeys(GROUPS, "higher")
+    units: ClassVar[dict[str, str]] = dict.fromkeys(GROUPS, "%")
     headline: list[str] = ["iou/parts/mIoU", "hpq/regions/all"]
     task = "recognition by request: a picture into wholes, wholes into parts, as far as asked"
     accepts = "a picture (JPEG, PNG, WebP, ...), or a folder of pictures"
@@ -102,7 +105,8 @@ class Virreq(System[Config]):
 
         Returns:
             "iou/<whole>/mIoU", "iou/parts/mIoU" over the parts of all wholes,
-            "concept/<whole>/<part>", and "hpq/regions/..." of whole trees, in percent.
+            "concept/<whole>/<part>", "probe/objects/..." of objects at pixels of the truth, and
+            "hpq/regions/..." of whole trees, in percent.
 
         Raises:
             ValueError: Another split is asked for.
