@@ -40,6 +40,10 @@ TINY: dict[str, list[str]] = {
     "apis": ["--model.widths", "8", "8", "16", "16", "--model.channels", "16", "--steps", "6"]
     + ["--data.generated", "8", "3", "--data.batch-size", "2", "--points.rounds", "1"]
     + ["--round-steps", "2"],
+    "virreq": ["--model.dims", "8", "8", "16", "16", "--model.depths", "1", "1", "1", "1"]
+    + ["--model.heads", "1", "1", "2", "2", "--model.head-dim", "8", "--text.dim", "16"]
+    + ["--data.generated", "8", "3", "--data.batch-size", "4", "--steps", "6"]
+    + ["--separate.steps", "4", "--separate.batch-size", "2", "--separate.proposals", "8"],
 }
 """Options that make the demo recipe a matter of seconds."""
 PLAIN: dict[str, list[str]] = {
@@ -61,6 +65,9 @@ PLAIN: dict[str, list[str]] = {
     + ["--segment-optim.name", "sgd", "--segment-optim.lr", "1e-3", "--threshold.how", "fixed"],
     "apis": ["--steps", "3", "--optim.name", "sgd", "--optim.lr", "1e-2", "--points.strategy"]
     + ["random", "--round-optim.name", "sgd", "--round-optim.lr", "1e-2"],
+    "virreq": ["--model.dropout", "0", "--steps", "3", "--optim.name", "sgd", "--optim.lr", "1e-2"]
+    + ["--loop.amp", "off", "--separate.steps", "2", "--separate.proposals", "0"]
+    + ["--separate-optim.name", "sgd", "--separate-optim.lr", "1e-4"],
 }
 """Options without noise that depends on the number of processes. SGD, because Adam makes steps of
 full size out of rounding errors where a gradient is zero (a bias before a BatchNorm)."""
@@ -78,6 +85,7 @@ IMPROVING: dict[str, list[str]] = {
     + ["--data.generated", "36", "8", "--segment.batch-size", "8"],
     "apis": ["--steps", "60", "--round-steps", "20", "--data.batch-size", "4"]
     + ["--data.generated", "24", "6", "--model.widths", "16", "16", "32", "32"],
+    "virreq": ["--steps", "40", "--optim.lr", "5e-3", "--model.dims", "16", "16", "32", "32"],
 }
 """Options with which the tiny system learns something; added to TINY."""
 
@@ -174,6 +182,14 @@ def hollow(folder: Path) -> Path:
 
     path = folder / "hollow.png"
     Image.fromarray(hollows.picture("a split of its own", 0).picture).save(path)
+def dolls_picture(folder: Path) -> Path:
+    """A generated picture of dolls and carts."""
+    from PIL import Image
+
+    from tenfold.generated import dolls
+
+    path = folder / "dolls.png"
+    Image.fromarray(dolls.pair("a split of its own", 0)[0]).save(path)
     return path
 
 
@@ -186,6 +202,7 @@ SAMPLES: dict[str, Callable[[Path], Path]] = {
     "dts": street,
     "usage": things,
     "apis": hollow,
+    "virreq": dolls_picture,
 }
 """Writes an input of `tenfold predict`."""
 

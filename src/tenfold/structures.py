@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int64
+from jaxtyping import Bool, Float, Int, Int64, Integer
 
 Code = dict[str, Any]
 """A mask as COCO's run-length code: {"size": [height, width], "counts": text}."""
@@ -86,7 +86,7 @@ class Segments:
     A pixel of a number that is neither `void` nor in `names` is a ValueError where it is measured.
     """
 
-    ids: Int[np.ndarray, "height width"]
+    ids: Integer[np.ndarray, "height width"]
     """Number of the segment of each pixel."""
     names: Mapping[int, str]
     """Number -> class."""
@@ -102,23 +102,23 @@ class Segments:
 class PartMap:
     """A picture as class, instance and part of each pixel."""
 
-    sids: Int[np.ndarray, "*pixel"]
+    sids: Integer[np.ndarray, "*pixel"]
     """Class."""
-    iids: Int[np.ndarray, "*pixel"]
+    iids: Integer[np.ndarray, "*pixel"]
     """Instance in its class; -1 for pixels without one: a region of stuff, or in the truth of a
     thing a crowd."""
-    pids: Int[np.ndarray, "*pixel"]
+    pids: Integer[np.ndarray, "*pixel"]
     """Part of its class, from 1; 0 or -1 where there is none, in what was found 255 for unknown."""
     title: str = "the picture"
     """Name in errors."""
 
     @property
-    def sids_iids(self) -> Int[np.ndarray, "*pixel"]:
+    def sids_iids(self) -> Integer[np.ndarray, "*pixel"]:
         """Class and instance in one number, as in Cityscapes' instance maps."""
         return np.where(self.iids < 0, self.sids, self.sids * 1000 + self.iids).astype(np.int32)
 
     @property
-    def sids_pids(self) -> Int[np.ndarray, "*pixel"]:
+    def sids_pids(self) -> Integer[np.ndarray, "*pixel"]:
         """Class and part in one number."""
         return np.where(self.pids < 0, self.sids, self.sids * 100 + self.pids).astype(np.int32)
 

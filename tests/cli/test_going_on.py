@@ -113,6 +113,8 @@ def test_training_starts_from_a_run(
         still += ["--pretrain-optim.lr", "1e-30", "--pretrain-optim.weight-decay", "0"]
     if system == "usage":
         still += ["--segment-optim.lr", "1e-30", "--segment-optim.weight-decay", "0"]
+    if system == "virreq":
+        still += ["--separate-optim.lr", "1e-30", "--separate-optim.weight-decay", "0"]
     sources = [("a", start), ("b", start / "weights.safetensors")]
     for name, source in sources if system == "spgsn" else sources[:1]:
         code, err = call(capsys, *words(system, tmp_path / name, *still, "--start", source))

@@ -85,6 +85,13 @@ SYSTEMS = {
         0.5,
         ("export", "convert", "serve"),
     ),
+    "virreq": Entry(
+        "tenfold.systems.virreq.system:Virreq",
+        "recognition by request: a picture into wholes, wholes into parts, as far as asked",
+        "clothing_parsing",
+        1.0,
+        ("export",),
+    ),
 }
 """Name -> where its class is; nothing is imported until it is asked for."""
 

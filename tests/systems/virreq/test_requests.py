@@ -1,176 +1,221 @@
-"""Requests on an opened picture: trees, probes, new concepts, files, and what is refused."""
+"""Requests on a picture whose truth answers them."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from systems.virreq.test_knowledge import street
+from systems.virreq.test_trees import SIZE, box
 
-from tenfold.generated import dolls
-from tenfold.nn.condinst import in_picture
-from tenfold.nn.fcos import HeadOutputs
-from tenfold.systems.virreq import data, trees
-from tenfold.systems.virreq.model import Networks
-from tenfold.systems.virreq.probing import cells, probed
-from tenfold.systems.virreq.recipes import DEMO
-from tenfold.systems.virreq.requests import Opened, Recogniser, follow, read_requests
-from tenfold.systems.virreq.system import Virreq
-from tenfold.systems.virreq.text import StoredTexts, space_of
-
-PICTURE = dolls.pair("test", 1)[0]
-WORDS = ("doll", "cart", "head", "hat", "shirt", "trousers", "shoe", "box", "window", "wheel")
+from tenfold.data.images import runs
+from tenfold.metrics.panoptic import hpq
+from tenfold.structures import Tree, Unit
+from tenfold.systems.virreq import requests, trees
+from tenfold.systems.virreq.knowledge import KnowledgeBase, Node
+from tenfold.systems.virreq.requests import Divided, Object, Opened, Recognition
 
 
-@pytest.fixture(scope="module")
-def texts() -> StoredTexts:
-    rows = torch.randn(12, 32, generator=torch.Generator().manual_seed(0))
-    return StoredTexts((*WORDS, "pocket", "door"), rows, "drawn", "a-name", "table.npz")
-
-
-@pytest.fixture(scope="module")
-def recogniser(texts: StoredTexts, tmp_path_factory: pytest.TempPathFactory) -> Recogniser:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TENFOLD_DATA", str(tmp_path_factory.mktemp("none")))
-        cfg = Virreq.complete(DEMO)
-    space = space_of(texts, "a-name", False)
-    cfg = replace(cfg, text=replace(cfg.text, source="table", space=space))
-    torch.manual_seed(2)
-    kb = data.knowledge_of(cfg)
-    networks = Networks(cfg, kb)
-    networks.divide.texts.fill(texts.rows[:10])
-    networks.divide.classifier.logit_scale.data.fill_(4.0)
-    networks.name_things(kb)
-    return Recogniser(networks, kb, "dolls")
-
-
-@pytest.fixture
-def opened(recogniser: Recogniser) -> Opened:
-    return recogniser.open(PICTURE, "doll.png")
-
-
-def test_parts_never_leave_their_whole(opened: Opened) -> None:
-    tree = opened.run(2)
-    trees.check(tree, opened.recogniser.kb)
-    assert len(tree.units) > 3 and tree.root.state == "done"
-    for unit in tree.units[1:]:
-        whole = opened.mask(tree.by_id[unit.parent])
-        assert not (opened.mask(unit) & ~whole).any()
-        assert 0 <= unit.score <= 1
-    for whole in tree.units:
-        parts = [opened.mask(part) for part in tree.parts(whole.id)]
-        assert not parts or np.sum(parts, 0).max() <= 1, "no pixel is of two parts"
-    again = trees.of(json.loads(json.dumps(trees.item_of(tree))))
-    assert again.units == tuple(replace(u, score=round(u.score, 6)) for u in tree.units)
-    shallow = opened.recogniser.open(PICTURE).run(1)
-    assert {u.name for u in shallow.units} <= {"scene", "doll", "cart"}
-
-
-def test_a_request_for_some_names(opened: Opened) -> None:
-    (unit,) = opened.ask(names=["cart"])[:1]
-    assert unit.name == "cart" and opened.tree.root.state == "open"
-    first = opened.mask(unit)
-    again = opened.ask(names=["cart"])
-    assert len(opened.tree.units) == 2 and (opened.mask(again[0]) == first).all()
-    for wrong, says in (
-        ({"names": ["carts"]}, r"'scene' has no part 'carts' .* did you mean 'cart'"),
-        ({"unit": 9}, r"no unit 9; the tree has 0 \(scene\)"),
-        ({"kind": "instance", "unit": again[0].id}, "needs a probe"),
-        ({"kind": "instance", "probe": (-1, 3)}, r"the probe \(-1, 3\) is not in unit 0"),
-        ({"kind": "instance", "probe": (64, 3)}, r"the probe \(64, 3\) is not in unit 0"),
-        ({"kind": "instance", "probe": (3, 3)}, "'scene' is not countable; .* objects of doll"),
-    ):
-        with pytest.raises(ValueError, match=says):
-            opened.ask(**wrong)  # type: ignore[arg-type]
-    outside = np.argwhere(~opened.mask(again[0]))
-    if len(outside):
-        y, x = (int(v) for v in outside[0])
-        with pytest.raises(ValueError, match="is not in unit"):
-            opened.ask(again[0].id, "instance", probe=(x, y))
-    with pytest.raises(ValueError, match="depth is 0"):
-        opened.run(0)
-
-
-def test_a_probe_is_answered_by_the_rule(opened: Opened) -> None:
-    """The places of the cells that hold it, by class and mask at the probe, and nothing else."""
-    network, encoded, outputs = opened.objects
-    assert cells((63, 0), [(8, 8), (4, 4), (2, 2)], (8, 16, 32)).tolist() == [
-        [0, 0, 0, 7], [0, 1, 0, 3], [0, 2, 0, 1],
+def truth() -> Tree:
+    """A house with a door; two cars that touch, one with a window and a wheel with a rim."""
+    rows = [
+        ("scene", None, runs.full(*SIZE)), ("house", 0, box(9, 0, 16, 7)),
+        ("door", 1, box(11, 2, 13, 7)), ("car", 0, box(0, 6, 5, 12)), ("car", 0, box(5, 6, 9, 12)),
+        ("window", 3, box(0, 6, 5, 8)), ("wheel", 3, box(1, 9, 4, 12)),
+        ("rim", 6, box(2, 10, 3, 11)),
     ]  # fmt: skip
-    for probe in ((5, 40), (31, 20), (63, 63)):
-        index = cells(probe, outputs.sizes, outputs.strides)
-        with torch.no_grad():
-            shares = in_picture(network.at_locations(encoded, index, outputs).sigmoid(),
-                                (64, 64), (64, 64))  # fmt: skip
-        here = shares[:, probe[1], probe[0]]
-        places = [outputs.place(*own) for own in index[:, 1:].tolist()]
-        chances = outputs.logits[0, places, 1].sigmoid() * here
-        covering = [i for i in range(len(places)) if here[i] > 0.5]
-        best = max(covering or range(len(places)), key=lambda i: float(chances[i]))
-        found = probed(network, encoded, outputs, 1, probe)
-        assert found.score == pytest.approx(float(chances[best]))
-        assert found.confident == bool(covering)
-        assert not (found.mask & (shares[best] <= 0.5)).any()
-        again = probed(network, encoded, outputs, 1, probe)
-        assert torch.equal(found.mask, again.mask)
-        far = replace_centreness(outputs)
-        assert probed(network, encoded, far, 1, probe).score == found.score
+    whole = {parent for _, parent, _ in rows}
+    units = [
+        Unit(i, name, parent, mask, state="done" if i in whole else "not-annotated")
+        for i, (name, parent, mask) in enumerate(rows)
+    ]
+    return Tree(SIZE, tuple(units))
 
 
-def replace_centreness(outputs: HeadOutputs) -> HeadOutputs:
-    return replace(outputs, centreness=-outputs.centreness - 9)
+class Knows:
+    """Answers with a true tree; counts what it is asked."""
+
+    def __init__(self, tree: Tree, blur: int = 0) -> None:
+        self.tree, self.size, self.blur, self.asked = tree, tree.size, blur, 0
+
+    def _masks(self, name: str) -> list[np.ndarray]:
+        return [runs.mask_of(unit.mask) for unit in self.tree.units if unit.name == name]
+
+    def divide(self, whole: Node, parts: list[Node], unit: np.ndarray) -> Divided:
+        self.asked += 1
+        labels = np.zeros(self.size, dtype=np.int16)
+        for place, node in enumerate(parts, 1):
+            for mask in self._masks(node.name):
+                labels[mask] = place
+        return Divided(labels, np.full(len(parts), 0.8))
+
+    def probe(self, x: int, y: int, node: Node) -> Object:
+        hits = [mask for mask in self._masks(node.name) if mask[y, x]]
+        if not hits:
+            return Object(self._masks(node.name)[0], 0.2, confident=False)
+        return Object(hits[0], 0.9)
+
+    def objects(self, node: Node) -> list[Object]:
+        return [Object(mask, 0.9 - 0.1 * i) for i, mask in enumerate(self._masks(node.name))]
 
 
-def test_an_instance_is_a_part_of_its_region(opened: Opened) -> None:
-    region = max(opened.ask(), key=lambda unit: opened.mask(unit).sum())
-    y, x = (int(v) for v in np.argwhere(opened.mask(region))[0])
-    (found,) = opened.ask(region.id, "instance", probe=(x, y))
-    assert (found.name, found.parent, found.source) == (region.name, region.id, "type2")
-    assert not (opened.mask(found) & ~opened.mask(region)).any()
-    parts = opened.ask(found.id)
-    assert all(part.parent == found.id for part in parts)
+def opened(kb: KnowledgeBase | None = None) -> Recognition:
+    return Recognition(Knows(truth()), kb or street(), "a.jpg", "kb.json")
 
 
-def test_a_new_concept_is_answered_at_once(texts: StoredTexts, opened: Opened) -> None:
-    """And leaves what was known as it is."""
-    recogniser = opened.recogniser
-    space = space_of(texts, "a-name", False)
-    doll = recogniser.kb.at(("doll",))
-    before = recogniser.networks.divide.texts.rows_of().clone()
-    node = recogniser.add("pocket", doll.id, texts, "a-name", space=space)
-    assert recogniser.kb.children(doll.id)[-1] == node
-    assert torch.equal(recogniser.networks.divide.texts.rows_of()[:10], before[:10])
-    region = opened.ask(names=["doll"])
-    assert all(u.name == "pocket" for u in opened.ask(region[0].id, names=["pocket"]))
-    with pytest.raises(ValueError, match="are named 'pocket'"):
-        recogniser.add("pocket", doll.id, texts, "a-name", space=space)
-    with pytest.raises(ValueError, match="no text 'zip': .* give one as a synonym"):
-        recogniser.add("zip", doll.id, texts, "a-name", space=space)
-    with pytest.raises(ValueError, match="of the text space 'RN50'"):
-        recogniser.add("door", doll.id, texts, "a-name", space="RN50")
-    assert [n.name for n in recogniser.kb.children(doll.id)][-1] == "pocket", "nothing half done"
+def test_a_picture_is_divided_to_a_depth() -> None:
+    picture = opened()
+    assert isinstance(picture.opened, Opened)
+    assert hpq([truth()], [picture.run(3)]).hpq == 1
+    levels = [level.pq for level in hpq([truth()], [picture.tree]).levels]
+    assert levels == [1, 1, 1]
+    sources = {(unit.name, unit.source, unit.state) for unit in picture.tree.units}
+    assert ("car", "type1", "done") in sources and ("car", "type2", "done") in sources
+    trees.check(picture.tree, picture.kb)
+    first = opened()
+    assert {unit.name for unit in first.run(1).units} == {"scene", "house", "car"}
+    again = first.run(3)  # asked once more, the same is found
+    assert hpq([picture.tree], [again]).hpq == 1
+    with pytest.raises(ValueError, match="depth must be at least 1"):
+        first.run(0)
 
 
-def test_requests_in_files(tmp_path: Path, opened: Opened) -> None:
+def test_requests_one_by_one() -> None:
+    picture = opened()
+    (cars,) = picture.recognise(names=["automobile"]).units
+    assert picture.tree.root.state == "open" and cars.source == "type1" and cars.score == 0.8
+    assert runs.area(cars.mask) == 54
+    (left,) = picture.recognise(cars.id, "instance", probe=(2, 8)).units
+    assert runs.area(left.mask) == 30 and picture.tree.by_id[cars.id].state == "open"
+    assert picture.recognise(cars.id, "instance", probe=(4, 6)).units == (left,)  # the same one
+    parts = picture.recognise(left.id).units
+    assert [unit.name for unit in parts] == ["wheel", "window"]
+    assert picture.tree.by_id[left.id].state == "done"
+    both = picture.recognise(cars.id, "instance").units
+    assert len(both) == 2 and picture.tree.by_id[cars.id].state == "done"
+    assert len({unit.id for unit in (cars, left, *parts, *both)}) == 6  # numbers are not used again
+    more = picture.recognise().units
+    assert {unit.name for unit in more} == {"house", "car"} and picture.tree.root.state == "done"
+    new = picture.kb.add("door", picture.kb.at(("car",)).id)
+    picture.kb = new
+    trees.check(picture.tree, new)
+
+
+def test_a_new_concept_answers_at_once() -> None:
+    picture = opened()
+    house = next(unit for unit in picture.recognise().units if unit.name == "house")
+    picture.kb = picture.kb.add("wheel", picture.kb.at(("house",)).id)
+    assert picture.recognise(house.id, names=["wheel"]).units == ()
+    assert picture.tree.by_id[house.id].state == "open"
+    (door,) = picture.recognise(house.id, names=["door"]).units
+    assert picture.tree.by_id[door.id].parent == house.id
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ({"names": ["cra"]}, "'scene' has no part 'cra' .* did you mean 'car'"),
+        ({"names": ["rim"]}, "it is a part of wheel"),
+        ({"names": []}, "names is empty"),
+        ({"unit": 77}, "no unit 77; units are numbered 0"),
+        ({"unit": "screen"}, "no unit 'screen'; .* the whole is 'scene'"),
+        ({"kind": "parts"}, "kind is semantic or instance, got 'parts'"),
+        ({"probe": (1, 1)}, "a Type-I request has no probe"),
+        ({"kind": "instance", "probe": (1, 1)}, "'scene' is not countable"),
+        ({"unit": 2, "kind": "instance", "probe": (12, 9)}, "x 12, y 9 is outside of unit 2"),
+        ({"unit": 2, "kind": "instance", "probe": (2, 12)}, "outside of the 16 x 12 picture"),
+        ({"unit": 2, "kind": "instance", "names": ["car"]}, "the unit's own class, not for names"),
+        ({"unit": 3, "kind": "instance", "probe": (2, 8)}, "unit 3 is one car already"),
+        ({"unit": 4}, "'window' has no parts in the knowledge base"),
+    ],
+)
+def test_what_cannot_be_asked_is_named(request_: dict, words: str) -> None:
+    picture = opened()
+    picture.recognise(names=["house", "car"])
+    picture.recognise(2, "instance", probe=(2, 8))
+    picture.recognise(3, names=["window"])
+    names = [(u.id, u.name, u.parent) for u in picture.tree.units]
+    assert names == [
+        (0, "scene", None), (1, "house", 0), (2, "car", 0), (3, "car", 2), (4, "window", 3),
+    ]  # fmt: skip
+    before = picture.tree
+    with pytest.raises(ValueError, match=words):
+        picture.recognise(**request_)
+    assert picture.tree is before
+
+
+def test_a_probe_that_hits_nothing_says_so() -> None:
+    picture = opened()
+    picture.recognise(names=["car"])
+    picture.opened._masks = lambda name: [np.ones(SIZE, dtype=bool)] * (name == "car")  # type: ignore
+    region = picture.tree.by_id[1]
+    assert picture.recognise(region.id, "instance", probe=(2, 8)).confident
+    other = opened()
+    (region,) = other.recognise(names=["car"]).units
+    masks = [box(0, 6, 3, 12)]
+    other.opened._masks = lambda name: [runs.mask_of(m) for m in masks]  # type: ignore
+    assert not other.recognise(region.id, "instance", probe=(8, 8)).confident
+    with pytest.raises(ValueError, match="no car was found at x 8, y 8"):
+        other.recognise(region.id, "instance", probe=(8, 8))
+
+
+def test_the_panoptic_merge() -> None:
+    """The best object first; one that is mostly of another class is given up."""
+    picture = opened()
+    picture.recognise()
+    house, cars = (next(u for u in picture.tree.units if u.name == n) for n in ("house", "car"))
+    found = [
+        Object(runs.mask_of(box(0, 6, 6, 12)), 0.5), Object(runs.mask_of(box(5, 5, 10, 12)), 0.9),
+        Object(runs.mask_of(box(8, 0, 16, 8)), 0.99),
+    ]  # fmt: skip
+    picture.opened.objects = lambda node: found  # type: ignore[method-assign]
+    first, second = picture.recognise(cars.id, "instance").units
+    assert runs.area(first.mask) == 35 and runs.area(second.mask) == 30
+    region, other = (picture.tree.by_id[one.id] for one in (cars, house))
+    assert runs.area(region.mask) == 65  # with the row and column that the object took
+    assert runs.area(other.mask) == 49 - 2
+    assert not (runs.mask_of(region.mask) & runs.mask_of(other.mask)).any()
+
+
+def test_parts_never_leave_their_whole() -> None:
+    picture = opened()
+    (house,) = picture.recognise(names=["house"]).units
+    everywhere = Divided(np.ones(SIZE, dtype=np.int16), np.array([2.0]))
+    picture.opened.divide = lambda *of: everywhere  # type: ignore[method-assign]
+    (door,) = picture.recognise(house.id).units
+    assert door.mask == house.mask and door.score == 1
+
+
+def test_a_tree_is_gone_on_with(tmp_path: Path) -> None:
+    picture = opened()
+    picture.run(1)
+    trees.write(tmp_path / "a.json", picture.tree)
+    kept = trees.read(tmp_path / "a.json")
+    more = Recognition(picture.opened, street(), tree=kept)
+    assert more.recognise(1).units[0].id == len(kept.units)
+    small = Knows(Tree((2, 2), (Unit(0, "scene", None, runs.full(2, 2)),)))
+    with pytest.raises(ValueError, match="the tree is of a picture of 12 x 16"):
+        Recognition(small, street(), tree=kept)
+    less = street().remove(1)
+    with pytest.raises(ValueError, match="'scene' has no part 'car'"):
+        Recognition(picture.opened, less, tree=kept)
+
+
+def test_requests_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "requests.json"
-    file.write_text(json.dumps([{"unit": 0}, {"unit": 1, "names": ["head"]}]))
-    tree = follow(opened, read_requests(file))
-    assert tree.root.state == "done"
-    for content, says in (
-        ([{"unit": 0}, {"unit": 77}], "request 1: there is no unit 77"),
-        ([{"unit": 0, "kind": "instance", "probe": [900, 2]}], r"request 0: the probe \(900, 2\)"),
-    ):
-        file.write_text(json.dumps(content))
-        with pytest.raises(ValueError, match=says):
-            follow(opened, read_requests(file))
-    for text, says in (
-        ("{", "requests.json: "), ("{}", "must be a list"), ('[{"unit": "a"}]', r"\[0\]\.unit"),
-        ('[{"kind": "panoptic"}]', r"\[0\]\.kind is 'panoptic'; semantic or instance"),
-        ('[{"probe": [1]}]', r"\[0\]\.probe is x and y"),
+    asked = [{"names": ["car"]}, {"unit": 1, "kind": "instance", "probe": [2, 8]}, {"unit": 2}]
+    file.write_text(json.dumps(asked))
+    picture = opened()
+    replies = [picture.answer(one) for one in requests.read(file)]
+    assert [len(reply.units) for reply in replies] == [1, 1, 2]
+    for content, words in (
+        ({}, "requests must be a list"), ([{"unit": 1.5}], "unit must be a whole number or a text"),
+        ([{"kind": "x"}], r"requests\[0\].kind is 'x'"),
+        ([{"probe": [1]}], r"probe is not \[x, y\]"),
+        ([{"box": 1}], r"has the field 'box'"), ([{"names": [1]}], r"names\[0\] must be a text"),
     ):  # fmt: skip
-        file.write_text(text)
-        with pytest.raises(ValueError, match=says):
-            read_requests(file)
+        file.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=rf"requests.json: .*{words}"):
+            requests.read(file)

@@ -40,6 +40,16 @@ def test_a_logit_depends_on_its_own_name_alone() -> None:
     assert torch.equal(net(IMAGES, ["new 3", "leg"])[:, 1], every[:, -1])
 
 
+def test_all_names_can_be_asked_without_training_before() -> None:
+    """The official test path knows the names of wholes alone until `forward_train` was called,
+    needs a GPU for CLIP, and keeps CLIP in every checkpoint (decode_head_cpp_part.py)."""
+    net = network()
+    with torch.no_grad():
+        assert net(IMAGES, ["wheel", "head"]).shape == (2, 2, 10, 14)
+    names = {key.split(".")[0] for key in net.state_dict()}
+    assert names == {"backbone", "decode_head", "classifier", "texts"}
+
+
 def test_blocks_are_the_product() -> None:
     pixels, texts = torch.randn(5, 7, 12), torch.randn(33, 12)
     with torch.no_grad():

@@ -25,7 +25,7 @@ from tenfold.systems.virreq.system import Virreq
 SMALL = replace(
     DEMO,
     separate=replace(DEMO.separate, network="none"),
-    data=replace(DEMO.data, generated=(16, 4), batch_size=4),
+    data=replace(DEMO.data, generated=(16, 4), batch_size=4, labelled=1.0),
     loop=Loop(workers=0),
     steps=20,
 )
@@ -137,9 +137,11 @@ def test_training_learns_and_its_weights_are_opened_again(tmp_path: Path) -> Non
     assert other.evaluate().metrics == after.metrics
     started = Virreq(replace(cfg, start=str(tmp_path), seed=1))
     next(iter(started.stages()))
-    own = dict(system.model.divide.named_parameters())
-    kept = [k for k, p in started.model.divide.named_parameters() if torch.equal(p, own[k])]
-    assert set(own) - set(kept) == {"texts.vectors"}
+    own = dict(system.model.named_parameters())
+    assert all(torch.equal(p, own[k]) for k, p in started.model.named_parameters())
+    with pytest.raises(ValueError, match=r"shape: divide\.decode_head\.convs\.0\.conv\.weight"):
+        wide = replace(cfg, start=str(tmp_path), model=replace(cfg.model, head_dim=16))
+        next(iter(Virreq(wide).stages()))
 
 
 def test_objects_of_a_label_map() -> None:

@@ -34,7 +34,7 @@ CLASS = 100
 INSTANCE = 100_000
 """Numbers below it, from 1000 on, have an instance and no part."""
 LARGEST = 9_999_999
-MOST_SPEC = 2**20
+MOST_SPEC = 2**17
 """Bytes of a file of names."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int, Int64
+from jaxtyping import Bool, Int64, Integer
 
 from tenfold.structures import Code
 
@@ -105,7 +105,7 @@ def area(code: Code) -> int:
     return int(mask.area(code))
 
 
-def codes_of(labels: Int[np.ndarray, "height width"]) -> dict[int, Code]:
+def codes_of(labels: Integer[np.ndarray, "height width"]) -> dict[int, Code]:
     """Number -> code of its pixels, of all numbers that occur; in one pass over the map."""
     height, width = labels.shape
     flat = labels.T.ravel()

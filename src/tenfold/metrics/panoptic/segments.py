@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int, Int64
+from jaxtyping import Int64, Integer
 
 from tenfold.structures import Segments
 
@@ -90,7 +90,7 @@ def overlaps(
 
 
 def places(
-    picture: Segments, ids: Int[np.ndarray, " pixel"], at: Int64[np.ndarray, " run"]
+    picture: Segments, ids: Integer[np.ndarray, " pixel"], at: Int64[np.ndarray, " run"]
 ) -> tuple[Int64[np.ndarray, " run"], list[int]]:
     """Place of some pixels' numbers in a list that starts with void, and that list."""
     numbers = [picture.void, *(int(n) for n in picture.names if n != picture.void)]

@@ -155,12 +155,13 @@ class Separate:
     batch_size: int = 8
     """Pictures of one optimiser step (official: 8, on ADE20K 16)."""
     proposals: int = 500
-    """Places whose masks are trained in a batch (official: 500, on ADE20K 1000)."""
+    """Places whose masks are trained in a batch (official: 500, on ADE20K 1000); 0 for all."""
     least: int = 16
     """Pixels of an object that counts (ours)."""
 
     def __post_init__(self) -> None:
-        require(self, "separate.", "[1, inf)", "steps", "batch_size", "proposals", "least")
+        require(self, "separate.", "[1, inf)", "steps", "batch_size", "least")
+        require(self, "separate.", "[0, inf)", "proposals")
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,25 @@ class Config:
     """Seed of weights, order of pictures and crops."""
     start: str = ""
     """Weights that training starts from: a run, an official checkpoint, an ImageNet encoder."""
+    allow_missing: bool = False
+    """Start anew what the weights of `start` do not have, instead of refusing them."""
 
     def __post_init__(self) -> None:
         require(self, "", "[1, inf)", "steps")
         require(self, "", "(0, inf)", "head_lr")
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Options of `tenfold predict` for a run of ViRReq."""
+
+    depth: int = 2
+    """Levels of concepts that are asked for from the whole picture down; 64 is all."""
+    request: str = ""
+    """Requests of a file (JSON) in place of all: [{"unit", "kind", "names" | "probe"}, ...]."""
+    panoptic: bool = True
+    """Write COCO's panoptic format of the first level beside the trees."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.depth <= 64:
+            raise ValueError(f"--depth must be in [1, 64], got {self.depth}")

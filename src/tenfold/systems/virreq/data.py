@@ -193,8 +193,8 @@ def used(data: Data) -> DataUsed:
     if data.name == GENERATED:
         return DataUsed(data.name, "generated", "pictures of our own generator", "MIT")
     entry = catalog.entry(data.name)
-    share = f"parts of {data.labelled:.0%} of the training pictures" if data.labelled < 1 else ""
-    return DataUsed(data.name, entry.kind, share, entry.licence)
+    note = f"parts of {data.labelled:.0%} of the training pictures are labelled"
+    return DataUsed(data.name, entry.kind, note, entry.licence)
 
 
 # --- batches -------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, Int64
+from jaxtyping import Int64, Integer
 
 from tenfold.data.images import runs
 from tenfold.data.images.ade20k import Picture, class_of, part_of
@@ -172,7 +172,7 @@ def of_car_parts(labels: Sequence[str], short: bool = True) -> KnowledgeBase:
 
 
 def tree_of_labels(
-    labels: Int[np.ndarray, "height width"],
+    labels: Integer[np.ndarray, "height width"],
     kb: KnowledgeBase,
     image: str = "",
     whole: str = "",

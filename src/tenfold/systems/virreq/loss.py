@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tenfold.nn.bilinear import between
+from tenfold.nn.norm import world_mean
 
 UNLABELLED = 255
 """In label maps: no label."""
@@ -51,6 +52,8 @@ def request_loss(
 ) -> Float[Tensor, ""]:
     """Cross-entropy with others, at the labels' size: a weighted sum by the number of pixels.
 
+    Where several processes share a batch the number is the mean of theirs.
+
     Args:
         logits: Of the concepts of one group, at 1/4 of the labels' size or any other.
         labels: Number of the concept in the group; 255 has no label and counts as others.
@@ -71,7 +74,8 @@ def request_loss(
         weights = weights * some  # without a concept others is certain, and its loss 0
     with torch.autocast(logits.device.type, enabled=False):
         total = _Enlarged.apply(logits, wanted, weights, allowed)
-    return total / counted.sum().clamp(min=1)
+    number = world_mean(counted.sum().to(total.dtype))
+    return total / torch.where(number > 0, number, 1)
 
 
 def present_parts(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from torch import nn
 
 from tenfold.core import checkpoint
 from tenfold.core.errors import require_file_or_folder
+from tenfold.printable import Lines
 from tenfold.weights.containers import find_weights, is_run
 from tenfold.weights.keymap import KeyMap, Rule
 
@@ -15,13 +17,12 @@ from . import official
 from .config import Config
 from .model import Networks
 
-SAME = KeyMap(
-    [Rule(r"(.*)", r"\1")], [(r"divide\.texts\..*|.*\.cls_logits\.text", "the run's own texts")]
-)
+TEXTS = r"divide\.texts\..*|.*\.cls_logits\.text"
+"""Keys of texts: those of encoders are the run's own, learned ones are taken over."""
 
 
 def begin(networks: Networks, cfg: Config) -> str:
-    """Fill the networks by `cfg.start`, but for their texts; returns a sentence, or nothing.
+    """Fill the networks by `cfg.start`, but for an encoder's texts; returns a sentence, or nothing.
 
     An official file has the network that divides regions; a run has both.
 
@@ -39,13 +40,23 @@ def begin(networks: Networks, cfg: Config) -> str:
         if name != "virreq":
             raise ValueError(f"--start {file} has weights of {name}, not of virreq")
         shapes = _shapes(networks)
-        account = SAME.convert(checkpoint.read_tensors(file), shapes)
+        ignored = [] if cfg.text.source == "learned" else [(TEXTS, "the run's own texts")]
+        same = KeyMap([Rule(r"(.*)", r"\1")], ignored)
+        account = same.convert(checkpoint.read_tensors(file), shapes)
         own = dict(account.ignored)
         account.missing = [key for key in account.missing if key not in own]
     else:
         shapes = _shapes(networks.divide)
         account = official.convert(official.read_official(file), shapes).with_prefix("divide.")
-    networks.load_state_dict(account.require_complete(), strict=False)
+    if not account.is_complete:
+        said = Lines(
+            f"{cfg.start} does not fit this configuration (--config takes over that of a run; "
+            f"--allow-missing starts anew what does not fit):\n{account.report()}"
+        )
+        if not cfg.allow_missing or not account.state:
+            raise ValueError(said)
+        warnings.warn(said, stacklevel=2)
+    networks.load_state_dict(account.state, strict=False)
     return f"training started from {source}: {len(account.state)} tensors"
 
 

@@ -1,265 +1,339 @@
-"""Recognition by request (paper, sec. 3): a picture is opened once, and asked as long as one likes.
+"""Recognition by request (paper, sec. 3.2): a picture is divided as far as someone asks.
 
-A request of Type I divides a unit into the concepts that the knowledge base has below it, one of
-Type II takes the object at a probing pixel out of a region of a countable concept. What costs much
-is done when the picture is opened; a request costs a head.
+A Type-I request divides a unit by the concepts that the knowledge base has below its class; a
+Type-II request takes an object out of a region of its class, the one at a pixel or all. What
+answers them is an `Opened` picture, whose features are kept, so that a request costs only a head.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from tenfold.data.images import runs
-from tenfold.data.images.scene_views import channels_first
-from tenfold.files import misfit, parse_json
-from tenfold.nn.condinst import CondInst, Encoded
-from tenfold.nn.fcos import HeadOutputs
+from tenfold.files import misfit, read_json
 from tenfold.structures import Tree, Unit
 
 from . import trees
-from .groups import concepts, keys
 from .knowledge import KnowledgeBase, Node
-from .model import Networks, normalised
-from .probing import probed
-from .text import Encoder, Prompt, vectors_of
 
 Kind = Literal["semantic", "instance"]
-Picture = UInt8[np.ndarray, "height width 3"]
-REQUEST = {"unit": int, "kind": str, "names": [str], "probe": [int]}
-MOST_BYTES = 2**24
-"""Of a file of requests."""
 KEPT = 0.5
-"""Least share of an object that lies in the region of its class: regions decide otherwise."""
+"""Share of an object's pixels that must be of its class by the Type-I request; an object with less
+is given up, one with more takes the others from the regions of other classes."""
+MOST_REQUESTS = 10_000
+MOST_BYTES = 16 * 2**20
+SHAPE = [{"unit": (int, str), "kind": str, "names": [str], "probe": [int]}]
 
 
-class Recogniser:
-    """Networks with a knowledge base, to both of which concepts can be added.
+class Divided(NamedTuple):
+    """Answer to a Type-I request."""
+
+    labels: Int[np.ndarray, "height width"]
+    """Place of the concept from 1, in the order of the request; 0 is others, below it outside."""
+    scores: Float[np.ndarray, " concept"]
+    """Of each concept, 0 to 1."""
+
+
+class Object(NamedTuple):
+    """Answer to a Type-II request."""
+
+    mask: Bool[np.ndarray, "height width"]
+    score: float
+    """0 to 1."""
+    confident: bool = True
+    """False if no candidate covered the probing pixel."""
+
+
+@runtime_checkable
+class Opened(Protocol):
+    """A picture whose features are kept."""
+
+    size: tuple[int, int]
+    """Height and width."""
+
+    def divide(
+        self, whole: Node, parts: Sequence[Node], unit: Bool[np.ndarray, "height width"]
+    ) -> Divided:
+        """The pixels of a unit of class `whole` among these concepts and others."""
+
+    def probe(self, x: int, y: int, node: Node) -> Object:
+        """The object of a class at a pixel."""
+
+    def objects(self, node: Node) -> list[Object]:
+        """All objects of a class, every pixel being a probe."""
+
+
+@runtime_checkable
+class Recogniser(Protocol):
+    """What opens pictures: a trained network."""
+
+    def open(self, image: UInt8[np.ndarray, "height width 3"]) -> Opened:
+        """Compute what requests on a picture need of it."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request."""
+
+    unit: int | str = "scene"
+    """Number of the unit, or the name of the root for the whole picture."""
+    kind: Kind = "semantic"
+    names: tuple[str, ...] | None = None
+    """Concepts that are asked for; None: all below the unit's class."""
+    probe: tuple[int, int] | None = None
+    """Pixel x, y of the object that is asked for; None: all objects."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a request added to the tree."""
+
+    units: tuple[Unit, ...]
+    confident: bool = True
+    """False if no candidate covered the probing pixel, and the best was returned."""
+
+
+class Recognition:
+    """A picture on which requests are made; `tree` is what they found so far.
 
     Example:
-        opened = recogniser.open(picture)
-        opened.run(depth=2)
-        wheels = [unit for unit in opened.tree.units if unit.name == "wheel"]
+        picture = Recognition(network.open(image), kb)
+        (cars,) = picture.recognise(names=["car"]).units
+        picture.recognise(cars.id, "instance", probe=(40, 25))
     """
 
-    def __init__(self, networks: Networks, kb: KnowledgeBase, name: str = "") -> None:
-        """`name` is the file of the knowledge base, by which trees say of which they are."""
-        self.networks, self.kb, self.name = networks.eval(), kb, name
-        self._keys = keys(kb)
-
-    def add(
-        self, name: str, parent: int, encoder: Encoder, prompt: Prompt, centred: bool = False,
-        synonyms: Sequence[str] = (), space: str = "",
-    ) -> Node:  # fmt: skip
-        """A new concept below a node, which can be asked for at once.
-
-        Args:
-            name: As people say it.
-            parent: Id of the node.
-            encoder: Of the text space that the network has.
-            prompt: As the network's texts were made.
-            centred: As the network's texts were made.
-            synonyms: Other names.
-            space: Name of the space that these make.
+    def __init__(
+        self, opened: Opened, kb: KnowledgeBase, image: str = "", name: str = "",
+        tree: Tree | None = None,
+    ) -> None:  # fmt: skip
+        """`image` and `name` are the files of picture and knowledge base; `tree` is gone on with.
 
         Raises:
-            ValueError: The parent has such a child, the encoder does not know the name, or its
-                vectors are of another space.
+            ValueError: The tree is of another size, or has classes that are not in the base.
         """
-        grown = self.kb.add(name, parent, synonyms)
-        node = grown.nodes[-1]
-        concept = next(c for c, n in zip(concepts(grown), list(keys(grown)), strict=True)
-                       if n == node.id)  # fmt: skip
-        vectors, _ = vectors_of([concept], encoder, prompt, centred)
-        texts = self.networks.divide.texts
-        key = concept.key if concept.key not in texts.names else f"{name} ({node.id})"
-        texts.add(key, vectors[0], space)
-        self.kb, self._keys = grown, {**self._keys, node.id: key}
-        return node
-
-    def key(self, node: Node) -> str:
-        """A node's name in the table of texts."""
-        return self._keys[node.id]
-
-    def open(self, picture: Picture, name: str = "") -> Opened:
-        """Encode a picture once, for any number of requests."""
-        return Opened(self, picture, name)
-
-
-class Opened:
-    """A picture, what the networks made of it, and the tree of what was asked so far."""
-
-    def __init__(self, recogniser: Recogniser, picture: Picture, name: str = "") -> None:
-        self.recogniser, self.picture = recogniser, picture
-        size = (picture.shape[0], picture.shape[1])
-        self.tree = trees.begun(name, size, recogniser.kb, recogniser.name)
-        self.encoded = recogniser.networks.divide.encode(normalised(channels_first(picture)))
-
-    @cached_property
-    def objects(self) -> tuple[CondInst, Encoded, HeadOutputs]:
-        """The network of objects, with all of it that is alike for all probes.
-
-        Raises:
-            ValueError: The run has none.
-        """
-        separate = self.recogniser.networks.separate
-        if separate is None:
+        self.opened, self.kb = opened, kb
+        self.tree = trees.begun(image, opened.size, kb, name) if tree is None else tree
+        if self.tree.size != opened.size:
             raise ValueError(
-                "this run has no network of objects; train one (--separate.network small)"
+                f"the tree is of a picture of {self.tree.size[0]} x {self.tree.size[1]} pixels "
+                f"(height x width), this one has {opened.size[0]} x {opened.size[1]}"
             )
-        with torch.no_grad():
-            encoded = separate.encode(channels_first(self.picture)[None].float())
-            return separate, encoded, separate.head(encoded)
-
-    def unit(self, number: int) -> Unit:
-        """A unit of the tree; ValueError with those that are there."""
-        if number not in self.tree.by_id:
-            have = ", ".join(f"{u.id} ({u.name})" for u in self.tree.units[:8])
-            raise ValueError(f"there is no unit {number}; the tree has {have}")
-        return self.tree.by_id[number]
-
-    def node(self, unit: Unit) -> Node:
-        """The knowledge base's node of a unit."""
-        return self.recogniser.kb.node_of(self.tree, unit)
-
-    def mask(self, unit: Unit) -> Bool[np.ndarray, "height width"]:
-        """Pixels of a unit."""
-        return runs.mask_of(unit.mask)
+        trees.check(self.tree, kb)
 
     # --- requests --------------------------------------------------------------------------------
 
-    def ask(
-        self, unit: int = 0, kind: Kind = "semantic", names: Sequence[str] | None = None,
+    def recognise(
+        self,
+        unit: int | str = "scene",
+        kind: Kind = "semantic",
+        names: Sequence[str] | None = None,
         probe: tuple[int, int] | None = None,
-    ) -> list[Unit]:  # fmt: skip
-        """One request; returns the new units.
+    ) -> Reply:
+        """Answer one request, and put what was found into the tree.
 
         Args:
-            unit: Number of the unit in the tree; 0 is the whole picture.
-            kind: semantic: into concepts (Type I); instance: the object at the probe (Type II).
-            names: Concepts that are asked for, children of the unit's; by default all of them.
-            probe: x and y of a pixel of the unit.
+            unit: Number of a unit, or the root's name.
+            kind: `semantic`, the unit by concepts (Type-I); `instance`, an object of the unit's
+                class out of it (Type-II).
+            names: Concepts of a Type-I request; without, all below the unit's class. What an
+                earlier request found of them is replaced.
+            probe: Pixel x, y of a Type-II request; without, all objects of the unit.
 
         Raises:
-            ValueError: There is no such unit or concept, or the probe lies outside of the unit.
+            ValueError: There is no such unit or concept (with the nearest names), the class is not
+                countable, or the probe lies outside of the unit or the picture.
         """
+        at = self._unit(unit)
         if kind == "semantic":
-            return self._divided(self.unit(unit), names)
-        if probe is None:
-            raise ValueError(f"a request for an instance in unit {unit} needs a probe (x, y)")
-        return self._probed(self.unit(unit), probe)
-
-    def _divided(self, unit: Unit, names: Sequence[str] | None) -> list[Unit]:
-        recogniser, node = self.recogniser, self.node(unit)
-        children = recogniser.kb.children(node.id)
+            if probe is not None:
+                raise ValueError("a Type-I request has no probe; ask for kind='instance'")
+            return self._divide(at, names)
+        if kind != "instance":
+            raise ValueError(f"kind is semantic or instance, got {kind!r}")
         if names is not None:
-            children = [recogniser.kb.child(node.id, name) for name in names]
-        if not children:
-            raise ValueError(f"{node.name!r} has no parts in the knowledge base; add some")
-        divide = recogniser.networks.divide
-        vectors = divide.texts.rows_of([recogniser.key(child) for child in children])
-        found = divide.answer(self.encoded, vectors, torch.from_numpy(self.mask(unit)))
-        codes = runs.codes_of(found.labels.numpy().astype(np.int64))
-        parts = [
-            (child.name, codes[number], min(1.0, max(0.0, float(score))))
-            for number, (child, score) in enumerate(zip(children, found.scores, strict=True), 1)
-            if number in codes
-        ]
-        for part in self.tree.parts(unit.id):  # an answer replaces the one before
-            if part.source == "type1" and part.name in {child.name for child in children}:
-                self.tree = trees.without(self.tree, part.id)
-        return self._grown(unit, parts, "type1", "done" if names is None else "open")
+            raise ValueError("a Type-II request asks for the unit's own class, not for names")
+        node = self.kb.node_of(self.tree, at)
+        above = None if at.parent is None else self.tree.by_id[at.parent]
+        if not node.thing:
+            raise ValueError(f"{node.name!r} is not countable in the knowledge base")
+        if above is not None and above.name == at.name:
+            raise ValueError(f"unit {at.id} is one {node.name} already; probe unit {above.id}")
+        return self._all_objects(at, node) if probe is None else self._object_at(at, node, probe)
 
-    def _probed(self, unit: Unit, probe: tuple[int, int]) -> list[Unit]:
-        (x, y), (height, width), node = probe, self.tree.size, self.node(unit)
-        region = self.mask(unit)
-        if not (0 <= x < width and 0 <= y < height and region[y, x]):
-            raise ValueError(
-                f"the probe ({x}, {y}) is not in unit {unit.id} ({unit.name}); give x and y of one "
-                "of its pixels"
-            )
-        label = self._label(node)
-        separate, encoded, outputs = self.objects
-        found = probed(separate, encoded, outputs, label, probe)
-        mask = found.mask.numpy() & region
-        code = runs.code_of(mask)
-        return self._grown(unit, [(unit.name, code, found.score)], "type2", "open")
-
-    def _label(self, node: Node) -> int:
-        things = self.recogniser.networks.things
-        if node.id not in things:
-            known = ", ".join(self.recogniser.kb.node(number).name for number in things[:8])
-            raise ValueError(
-                f"{node.name!r} is not countable; the network knows objects of {known}"
-            )
-        return things.index(node.id)
-
-    def _grown(
-        self, unit: Unit, parts: list[tuple[str, Any, float]], source: Any, state: Any
-    ) -> list[Unit]:
-        before = set(self.tree.by_id)
-        self.tree = trees.with_parts(self.tree, unit.id, parts, source, state)
-        return [one for one in self.tree.units if one.id not in before]
-
-    # --- all of them -----------------------------------------------------------------------------
+    def answer(self, request: Request) -> Reply:
+        """Answer a request that was read from a file."""
+        return self.recognise(request.unit, request.kind, request.names, request.probe)
 
     def run(self, depth: int) -> Tree:
-        """Ask from the whole picture down: concepts, objects of the countable ones, their parts.
+        """Divide the picture and its units to a depth of the knowledge base.
+
+        Regions of countable classes are told apart at each level before they are divided.
 
         Args:
-            depth: Levels of concepts.
+            depth: Levels below the whole picture, 1 for its regions and objects.
         """
         if depth < 1:
-            raise ValueError(f"depth is {depth}; 1 at least asks what the picture is of")
-        waiting = [(self.tree.root.id, 1)]
-        while waiting:
-            number, level = waiting.pop(0)
-            unit = self.unit(number)
-            if not self.recogniser.kb.children(self.node(unit).id):
-                self.tree = trees.with_state(self.tree, number, "done")
-                continue
-            for part in self._divided(unit, None):
-                objects = self._separated(part)
-                if level < depth:
-                    waiting += [(one.id, level + 1) for one in objects or [part]]
+            raise ValueError(f"depth must be at least 1, got {depth}")
+        level = [self.tree.root.id]
+        for _ in range(depth):
+            below = []
+            for number in level:
+                unit = self.tree.by_id[number]
+                if self.kb.node_of(self.tree, unit).children:
+                    below += self._level(unit)
+            level = below
         return self.tree
 
-    def _separated(self, region: Unit) -> list[Unit]:
-        """The objects of a region, best first; no pixel is of two, and what is stuff has none."""
-        node, networks = self.node(region), self.recogniser.networks
-        if networks.separate is None or node.id not in networks.things:
-            return []
-        left, parts = self.mask(region).copy(), []
-        for mask, score in self._detected(networks.things.index(node.id)):
-            own = mask & left
-            if own.sum() >= KEPT * mask.sum() > 0:
-                parts.append((region.name, runs.code_of(own), score))
-                left &= ~own
-        return self._grown(region, parts, "type2", "done") if parts else []
+    def _level(self, unit: Unit) -> list[int]:
+        """Divide a unit, tell its regions apart; return the numbers of what is there to divide."""
+        regions = self._divide(unit, None).units
+        found: dict[int, list[Object]] = {}
+        for region in regions:
+            node = self.kb.node_of(self.tree, region)
+            found[region.id] = self.opened.objects(node) if node.thing else []
+        self._merge(unit, found)
+        return [
+            number
+            for region in self.tree.parts(unit.id)
+            for number in [part.id for part in self.tree.parts(region.id)] or [region.id]
+        ]
 
-    def _detected(self, label: int) -> list[tuple[Bool[np.ndarray, "height width"], float]]:
-        found = self._instances
-        rows = np.flatnonzero(found.labels == label)
-        assert found.masks is not None and found.scores is not None
-        return [(found.masks[row], float(found.scores[row])) for row in rows]
+    # --- Type-I ----------------------------------------------------------------------------------
 
-    @cached_property
-    def _instances(self) -> Any:
-        separate, encoded, outputs = self.objects
-        return separate.detect(encoded, outputs=outputs)[0]
+    def _divide(self, unit: Unit, names: Sequence[str] | None) -> Reply:
+        node = self.kb.node_of(self.tree, unit)
+        every = self.kb.children(node.id)
+        if not every:
+            raise ValueError(f"{node.name!r} has no parts in the knowledge base; add one")
+        asked = every if names is None else [self.kb.child(node.id, name) for name in names]
+        asked = list(dict.fromkeys(asked))
+        if not asked:
+            raise ValueError("names is empty: give concepts, or leave it out to ask for all")
+        whole = runs.mask_of(unit.mask)
+        found = self.opened.divide(node, asked, whole)
+        tree = self.tree
+        for part in self.tree.parts(unit.id):
+            if part.name in {one.name for one in asked}:
+                tree = trees.without(tree, part.id)
+        # parts never leave their whole, whatever the network says outside of it
+        codes = runs.codes_of(np.where(whole, found.labels, 0))
+        first = max(self.tree.by_id) + 1
+        new = [
+            (one.name, codes[place], _share(found.scores[place - 1]))
+            for place, one in enumerate(asked, 1)
+            if place in codes
+        ]
+        done = {one.name for one in every} <= {one.name for one in asked}
+        done = done or (unit.state == "done" and names is not None)
+        self.tree = trees.with_parts(
+            tree, unit.id, new, "type1", "done" if done else "open", first=first
+        )
+        return Reply(tuple(u for u in self.tree.parts(unit.id) if u.id >= first))
+
+    # --- Type-II ---------------------------------------------------------------------------------
+
+    def _object_at(self, region: Unit, node: Node, probe: tuple[int, int]) -> Reply:
+        x, y = probe
+        height, width = self.tree.size
+        if not (0 <= x < width and 0 <= y < height):
+            raise ValueError(f"the probe x {x}, y {y} is outside of the {width} x {height} picture")
+        inside = runs.mask_of(region.mask)
+        if not inside[y, x]:
+            raise ValueError(
+                f"the probe x {x}, y {y} is outside of unit {region.id} ({region.name}); give a "
+                "pixel of it"
+            )
+        for part in self.tree.parts(region.id):
+            mask = runs.mask_of(part.mask)
+            if mask[y, x] and part.name == region.name:
+                return Reply((part,))
+            inside &= ~mask
+        found = self.opened.probe(x, y, node)
+        mask = found.mask & inside
+        if not mask.any():
+            raise ValueError(f"no {node.name} was found at x {x}, y {y}")
+        state = "open" if region.state != "done" else region.state
+        first = max(self.tree.by_id) + 1
+        new = [(region.name, runs.code_of(mask), _share(found.score))]
+        self.tree = trees.with_parts(self.tree, region.id, new, "type2", state, first=first)
+        return Reply((self.tree.by_id[first],), found.confident)
+
+    def _all_objects(self, region: Unit, node: Node) -> Reply:
+        above = region if region.parent is None else self.tree.by_id[region.parent]
+        return Reply(tuple(self._merge(above, {region.id: self.opened.objects(node)})))
+
+    def _merge(self, unit: Unit, found: dict[int, list[Object]]) -> list[Unit]:
+        """Give the pixels of a unit to objects of its regions, the best first.
+
+        A pixel belongs to the first object that has it. An object of which less than half is of its
+        region is given up; one with more takes its other pixels from the other regions.
+        """
+        whole = runs.mask_of(unit.mask)
+        regions = {part.id: runs.mask_of(part.mask) for part in self.tree.parts(unit.id)}
+        taken = np.zeros_like(whole)
+        for part in self.tree.parts(unit.id):
+            if part.id not in found:  # its objects stay as they are
+                for other in self.tree.parts(part.id):
+                    taken |= runs.mask_of(other.mask)
+        every = [(one, number) for number, some in found.items() for one in some]
+        every.sort(key=lambda pair: -pair[0].score)
+        kept: dict[int, list[tuple[str, dict[str, Any], float]]] = {number: [] for number in found}
+        for one, number in every:
+            free = one.mask & whole & ~taken
+            if not free.any() or (free & regions[number]).sum() < KEPT * one.mask.sum():
+                continue
+            taken |= free
+            for region, mask in regions.items():
+                regions[region] = mask | free if region == number else mask & ~free
+            name = self.tree.by_id[number].name
+            kept[number].append((name, runs.code_of(free), _share(one.score)))
+        first = max(self.tree.by_id) + 1
+        start = first
+        tree = self.tree
+        for number, parts in kept.items():
+            for part in tree.parts(number):
+                tree = trees.without(tree, part.id)
+            if parts:
+                tree = trees.with_parts(tree, number, parts, "type2", "done", first=start)
+                start += len(parts)
+        self.tree = self._redrawn(tree, unit, regions)
+        return [one for one in self.tree.units if first <= one.id < start]
+
+    def _redrawn(self, tree: Tree, unit: Unit, regions: dict[int, np.ndarray]) -> Tree:
+        """The tree with other masks of regions; one without a pixel is gone."""
+        for number, mask in regions.items():
+            if not mask.any():
+                state = tree.by_id[unit.id].state
+                tree = trees.with_state(trees.without(tree, number), unit.id, state)
+            else:
+                change = partial(replace, mask=runs.code_of(mask))
+                tree = trees.changed(tree, number, change)
+        return tree
+
+    def _unit(self, unit: int | str) -> Unit:
+        if isinstance(unit, str) and unit == self.kb.root.name:
+            return self.tree.root
+        if unit not in self.tree.by_id:
+            raise ValueError(
+                f"the picture has no unit {unit!r}; units are numbered "
+                f"{', '.join(map(str, [*self.tree.by_id][:8]))}, the whole is {self.kb.root.name!r}"
+            )
+        return self.tree.by_id[int(unit)]
 
 
-# --- requests in files ---------------------------------------------------------------------------
+def _share(score: Any) -> float:
+    return float(min(max(float(score), 0.0), 1.0))
 
 
-def read_requests(file: Path) -> list[dict[str, Any]]:
-    """Requests of a JSON file: a list of {"unit", "kind", "names" | "probe"}, done in order.
+def read(file: Path) -> list[Request]:
+    """Requests of a JSON file: a list of {"unit", "kind", "names", "probe": [x, y]}.
 
     Raises:
         ValueError: It is no such list; the error names file and request.
@@ -268,30 +342,27 @@ def read_requests(file: Path) -> list[dict[str, Any]]:
         raise FileNotFoundError(f"{file} is not there, or is not a file")
     if file.stat().st_size > MOST_BYTES:
         raise ValueError(f"{file} has more than {MOST_BYTES} bytes")
-    try:
-        content = parse_json(file.read_text(encoding="utf-8"))
-        problem = misfit(content, [REQUEST], "")
-        for row, item in enumerate([] if problem else content):
-            if item.get("kind", "semantic") not in ("semantic", "instance"):
-                problem = f"[{row}].kind is {item['kind'][:40]!r}; semantic or instance"
-            elif "probe" in item and len(item["probe"]) != 2:
-                problem = f"[{row}].probe is x and y, got {item['probe'][:4]}"
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
+    content = read_json(file)
+    problem = misfit(content, SHAPE, "requests")
+    if not problem and len(content) > MOST_REQUESTS:
+        problem = f"there are {len(content)} requests, more than {MOST_REQUESTS}"
+    for i, item in enumerate(content if not problem else []):
+        unknown = item.keys() - SHAPE[0].keys()
+        if unknown:
+            problem = f"requests[{i}] has the field {min(unknown)!r}"
+        elif item.get("kind", "semantic") not in ("semantic", "instance"):
+            problem = f"requests[{i}].kind is {item['kind'][:40]!r}, not semantic or instance"
+        elif "probe" in item and len(item["probe"]) != 2:
+            problem = f"requests[{i}].probe is not [x, y]"
+        if problem:
+            break
     if problem:
-        raise ValueError(f"{file}: {problem}; a request is of {', '.join(REQUEST)}")
-    return list(content)
-
-
-def follow(opened: Opened, requests: Sequence[dict[str, Any]]) -> Tree:
-    """Do requests in order; an error names the request."""
-    for row, item in enumerate(requests):
-        probe = item.get("probe")
-        try:
-            opened.ask(
-                item.get("unit", 0), item.get("kind", "semantic"), item.get("names"),
-                None if probe is None else (probe[0], probe[1]),
-            )  # fmt: skip
-        except ValueError as error:
-            raise ValueError(f"request {row}: {error}") from error
-    return opened.tree
+        raise ValueError(f"{file}: {problem}; a request has {', '.join(SHAPE[0])}")
+    return [
+        Request(
+            item.get("unit", "scene"), item.get("kind", "semantic"),
+            tuple(item["names"]) if "names" in item else None,
+            (item["probe"][0], item["probe"][1]) if "probe" in item else None,
+        )
+        for item in content
+    ]  # fmt: skip

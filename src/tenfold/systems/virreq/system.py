@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, ClassVar
 
+import torch
+
+from tenfold.core.capabilities import Export
+from tenfold.core.claim import Claim
+from tenfold.core.seed import generator
 from tenfold.core.stage import Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, System
+from tenfold.viz.predictions import Trained
 
-from . import data, evaluation, pretrained, sources
-from .config import Config
+from . import claims, data, evaluation, figures, predict, pretrained, sources
+from .config import Config, PredictOptions
+from .evaluation import Details
 from .groups import groups
 from .model import Networks, ObjectTraining, RequestTraining, parameter_groups
 from .recipes import RECIPES
+from .recogniser import TrainedRecogniser
+
+GROUPS = ("iou", "concept", "hpq", "probe")
+"""Of metrics."""
 
 
 class Virreq(System[Config]):
@@ -32,9 +45,9 @@ class Virreq(System[Config]):
         weights_licence="none were published",
     )
     recipes: ClassVar[dict[str, Config]] = RECIPES
-    better: ClassVar[dict[str, str]] = {"iou": "higher", "concept": "higher"}
-    units: ClassVar[dict[str, str]] = {"iou": "%", "concept": "%"}
-    headline: list[str] = ["iou/parts/mIoU"]
+    better: ClassVar[dict[str, str]] = dict.fromkeys(GROUPS, "higher")
+    units: ClassVar[dict[str, str]] = dict.fromkeys(GROUPS, "%")
+    headline: list[str] = ["iou/parts/mIoU", "hpq/regions/all"]
     task = "recognition by request: a picture into wholes, wholes into parts, as far as asked"
     accepts = "a picture (JPEG, PNG, WebP, ...), or a folder of pictures"
     intended = (
@@ -45,6 +58,7 @@ class Virreq(System[Config]):
         "data.path", "data.knowledge", "text.clip", "text.merges", "text.table", "start",
     )  # fmt: skip
     starts_itself = True
+    options: ClassVar[PredictOptions] = PredictOptions()
     model: Networks
 
     def __init__(self, cfg: Config) -> None:
@@ -90,8 +104,9 @@ class Virreq(System[Config]):
             split: "test" or "validation".
 
         Returns:
-            "iou/<whole>/mIoU", "iou/parts/mIoU" over the parts of all wholes, and
-            "concept/<whole>/<part>", in percent.
+            "iou/<whole>/mIoU", "iou/parts/mIoU" over the parts of all wholes,
+            "concept/<whole>/<part>", "probe/objects/..." of objects at pixels of the truth, and
+            "hpq/regions/..." of whole trees, in percent.
 
         Raises:
             ValueError: Another split is asked for.
@@ -101,7 +116,38 @@ class Virreq(System[Config]):
         """
         if split not in ("test", "validation"):
             raise ValueError(f"unknown split {split!r}; known: test, validation")
-        return evaluation.evaluate(self.model.divide, self.cfg, split)
+        return evaluation.evaluate(self.model, self.cfg, split)
+
+    def write_predictions(self, inputs: Path, out: Path, options: Any) -> list[Path]:
+        """Write tree and pictures of each level of a picture, or of each of a folder."""
+        used = self.data_used()
+        trained = Trained(type(self).__name__, used.name, used.kind, self.notes())
+        recogniser = TrainedRecogniser(self.model, data.knowledge_of(self.cfg))
+        return predict.predict_files(recogniser, inputs, out, options, trained)
+
+    def draw_pictures(self, evaluation: Evaluation, out: Path) -> dict[Path, str]:
+        """Draw test pictures level by level, and the IoU of every concept."""
+        if not isinstance(evaluation.details, Details):
+            raise ValueError("the evaluation is none of this system: its details are no Details")
+        return figures.draw_figures(self.model, self.cfg, evaluation.metrics, out)
+
+    def labels(self) -> dict[str, str]:
+        """Titles of metrics."""
+        return {
+            "iou/parts/mIoU": "mean IoU of parts, wholes given",
+            "hpq/regions/all": "HPQ of regions (our reconstruction)",
+        }
+
+    def claims(self) -> list[Claim[Config]]:
+        """Few labels of parts, texts as classes, new concepts."""
+        return claims.claims()
+
+    def export(self) -> Export:
+        """The network of concepts, from normalised pictures to logits of all at a quarter."""
+        side = self.cfg.data.crop
+        images = torch.randn(2, 3, side, side, generator=generator(0, "export"))
+        network = deepcopy(self.model.divide).cpu()
+        return Export(network, (images,), ("images",), ("logits",))
 
     def data_used(self) -> DataUsed:
         """The set, and the share of it whose parts are labelled."""

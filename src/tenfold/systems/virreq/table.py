@@ -124,8 +124,8 @@ class TextTable(nn.Module):
             error_msgs.append(str(error))
             return
         with torch.no_grad():
-            if self.learned and vectors.shape == self.vectors.shape:
-                self.vectors.copy_(vectors)  # the optimiser knows this tensor
+            if vectors.shape == self.vectors.shape:
+                self.vectors.copy_(vectors)  # optimiser and processes know this tensor
             else:
                 found = vectors.to(self.vectors).clone()
                 self.vectors = nn.Parameter(found) if self.learned else found

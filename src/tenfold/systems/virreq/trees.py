@@ -184,10 +184,14 @@ def with_parts(
     parts: Sequence[tuple[str, Code, float]],
     source: Origin,
     state: State = "done",
+    first: int | None = None,
 ) -> Tree:
-    """A tree with parts (class, mask, score) put behind those of a unit, whose state changes."""
+    """A tree with parts (class, mask, score) put behind those of a unit, whose state changes.
+
+    first: number of the first of them; without, one more than the largest.
+    """
     _known(tree, number)
-    first = max(tree.by_id) + 1
+    first = max(tree.by_id) + 1 if first is None else first
     new = [
         Unit(first + i, name, number, mask, score, "not-annotated", source)
         for i, (name, mask, score) in enumerate(parts)

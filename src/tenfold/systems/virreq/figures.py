@@ -1,0 +1,65 @@
+"""Figures of a run's report: test pictures level by level, and the IoU of every concept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from tenfold.core.checkpoint import write_bytes
+from tenfold.viz import overlays, plots
+from tenfold.viz.predictions import spread
+
+from . import data
+from .config import Config
+from .knowledge_sets import tree_of_labels
+from .levels import level_map, names_of
+from .model import Networks
+from .recogniser import TrainedRecogniser
+from .requests import Recognition
+
+ROWS = 6
+"""Test pictures of the sheets."""
+MOST = 40
+"""Concepts of a plot."""
+
+
+def draw_figures(
+    networks: Networks, cfg: Config, metrics: Mapping[str, float], out: Path
+) -> dict[Path, str]:
+    """Write sheets and plots into the folder `out`.
+
+    Returns:
+        File -> caption.
+    """
+    captions: dict[Path, str] = {}
+    kb = data.knowledge_of(cfg)
+    recogniser, whole = TrainedRecogniser(networks, kb), data.WHOLES.get(cfg.data.name, "")
+    items = spread(list(data.open_pictures(cfg.data, "test").items), ROWS)
+    pictures, truths, found = [], [], []
+    for item in items:
+        picture, labels = item.read()
+        pictures.append(picture)
+        truths.append(tree_of_labels(labels.astype(np.int64), kb, whole=whole))
+        found.append(Recognition(recogniser.open(picture), kb).run(kb.depth))
+    for level in range(1, kb.depth + 1):
+        names = names_of(kb, level)
+        content = overlays.segmentation_sheet(
+            pictures,
+            [level_map(tree, names, level) for tree in truths],
+            [level_map(tree, names, level) for tree in found],
+            names,
+        )
+        file = out / f"level{level}.png"
+        write_bytes(file, content)
+        captions[file] = f"Test pictures: level {level}, as labelled and as found"
+    concepts = {
+        name.split("/")[-1]: value for name, value in metrics.items() if name.startswith("concept/")
+    }
+    best = dict(sorted(concepts.items(), key=lambda one: -one[1])[:MOST])
+    if best:
+        file = out / "concepts.png"
+        write_bytes(file, plots.bars({"IoU": best}, ylabel="%", size=(7.0, 3.3)))
+        captions[file] = "IoU of each concept, inside the whole as the truth has it"
+    return captions

@@ -1,0 +1,46 @@
+"""Trees as label maps, one a level, for pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import UInt8
+
+from tenfold.data.images import runs
+from tenfold.structures import Tree
+
+from .knowledge import KnowledgeBase
+
+OTHERS = 255
+"""In the maps: of no concept of the level."""
+
+
+def names_of(kb: KnowledgeBase, level: int) -> list[str]:
+    """The concepts of a level below the root, in order, each once; 254 at most."""
+    found = [kb.root.id]
+    for _ in range(level):
+        found = [child for number in found for child in kb.node(number).children]
+    return list(dict.fromkeys(kb.node(number).name for number in found))[:OTHERS]
+
+
+def level_map(tree: Tree, names: list[str], level: int) -> UInt8[np.ndarray, "height width"]:
+    """Place in `names` of the concept that each pixel has at a level; 255 where it has none.
+
+    Objects of a region count as the region that they are part of.
+    """
+    tree = tree.told_apart()
+    flat = np.full(tree.size[0] * tree.size[1], OTHERS, dtype=np.uint8)
+    place = {name: i for i, name in enumerate(names)}
+    for unit in tree.walk():
+        if _level(tree, unit.id) == level and unit.name in place:
+            flat[runs.pixels_of(unit.mask)] = place[unit.name]
+    return np.ascontiguousarray(flat.reshape(tree.size[::-1]).T)
+
+
+def _level(tree: Tree, number: int) -> int:
+    """Levels of concepts above a unit: one of its whole's own class is none of its own."""
+    unit, level = tree.by_id[number], 0
+    while unit.parent is not None:
+        above = tree.by_id[unit.parent]
+        level += unit.name != above.name
+        unit = above
+    return level

@@ -1,0 +1,135 @@
+"""Networks that answer requests: trees, the rule of probes, new concepts, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tenfold.data.images import runs
+from tenfold.generated import dolls
+from tenfold.nn.condinst import in_picture
+from tenfold.nn.fcos import HeadOutputs
+from tenfold.systems.virreq import data, trees
+from tenfold.systems.virreq.knowledge import Node
+from tenfold.systems.virreq.model import Networks
+from tenfold.systems.virreq.probing import cells, probed
+from tenfold.systems.virreq.recipes import DEMO
+from tenfold.systems.virreq.recogniser import OpenedPicture, TrainedRecogniser
+from tenfold.systems.virreq.requests import Opened, Recogniser, Recognition
+from tenfold.systems.virreq.system import Virreq
+from tenfold.systems.virreq.text import StoredTexts, space_of
+
+PICTURE = dolls.pair("test", 1)[0]
+WORDS = ("doll", "cart", "head", "hat", "shirt", "trousers", "shoe", "box", "window", "wheel")
+
+
+@pytest.fixture(scope="module")
+def texts() -> StoredTexts:
+    rows = torch.randn(12, 32, generator=torch.Generator().manual_seed(0))
+    return StoredTexts((*WORDS, "pocket", "door"), rows, "drawn", "a-name", "table.npz")
+
+
+@pytest.fixture(scope="module")
+def recogniser(texts: StoredTexts, tmp_path_factory: pytest.TempPathFactory) -> TrainedRecogniser:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TENFOLD_DATA", str(tmp_path_factory.mktemp("none")))
+        cfg = Virreq.complete(DEMO)
+    space = space_of(texts, "a-name", False)
+    cfg = replace(cfg, text=replace(cfg.text, source="table", space=space))
+    torch.manual_seed(2)
+    kb = data.knowledge_of(cfg)
+    networks = Networks(cfg, kb)
+    networks.divide.texts.fill(texts.rows[:10])
+    networks.divide.classifier.logit_scale.data.fill_(4.0)
+    networks.name_things(kb)
+    return TrainedRecogniser(networks, kb)
+
+
+@pytest.fixture
+def opened(recogniser: TrainedRecogniser) -> OpenedPicture:
+    return recogniser.open(PICTURE)
+
+
+def test_parts_never_leave_their_whole(
+    recogniser: TrainedRecogniser, opened: OpenedPicture
+) -> None:
+    assert isinstance(recogniser, Recogniser) and isinstance(opened, Opened)
+    tree = Recognition(opened, recogniser.kb, "a.png").run(2)
+    trees.check(tree, recogniser.kb)
+    assert len(tree.units) > 3 and tree.root.state == "done"
+    masks = {unit.id: runs.mask_of(unit.mask) for unit in tree.units}
+    for unit in tree.units[1:]:
+        assert not (masks[unit.id] & ~masks[unit.parent or 0]).any()
+        parts = [masks[part.id] for part in tree.parts(unit.id)]
+        assert not parts or np.sum(parts, 0).max() <= 1, "no pixel is of two parts"
+    whole = TrainedRecogniser(recogniser.networks, recogniser.kb, objects=False)
+    regions = Recognition(whole.open(PICTURE), whole.kb).run(2)
+    assert {unit.source for unit in regions.units[1:]} == {"type1"}
+
+
+def test_what_the_networks_do_not_know(
+    recogniser: TrainedRecogniser, opened: OpenedPicture
+) -> None:
+    asked = Recognition(opened, recogniser.kb)
+    with pytest.raises(ValueError, match=r"'scene' has no part 'carts' .* did you mean 'cart'"):
+        asked.recognise(names=["carts"])
+    node = recogniser.kb.at(("doll", "head"))
+    with pytest.raises(ValueError, match="knows no objects of 'head', but of doll, cart"):
+        opened.probe(3, 3, node)
+    assert opened.objects(node) == []
+    with pytest.raises(ValueError, match="'zip' .* has no text in this run"):
+        recogniser.key(Node(99, "zip"))
+
+
+def test_a_probe_is_answered_by_the_rule(opened: OpenedPicture) -> None:
+    """The places of the cells that hold it, by class and mask at the probe, and nothing else."""
+    network, encoded, outputs = opened._objects
+    assert cells((63, 0), [(8, 8), (4, 4), (2, 2)], (8, 16, 32)).tolist() == [
+        [0, 0, 0, 7], [0, 1, 0, 3], [0, 2, 0, 1],
+    ]  # fmt: skip
+    for probe in ((5, 40), (31, 20), (63, 63)):
+        index = cells(probe, outputs.sizes, outputs.strides)
+        with torch.no_grad():
+            shares = in_picture(network.at_locations(encoded, index, outputs).sigmoid(),
+                                (64, 64), (64, 64))  # fmt: skip
+        here = shares[:, probe[1], probe[0]]
+        places = [outputs.place(*own) for own in index[:, 1:].tolist()]
+        chances = outputs.logits[0, places, 1].sigmoid() * here
+        covering = [i for i in range(len(places)) if here[i] > 0.5]
+        best = max(covering or range(len(places)), key=lambda i: float(chances[i]))
+        found = probed(network, encoded, outputs, 1, probe)
+        assert found.score == pytest.approx(float(chances[best]))
+        assert found.confident == bool(covering)
+        assert not (found.mask & (shares[best] <= 0.5)).any()
+        again = probed(network, encoded, outputs, 1, probe)
+        assert torch.equal(found.mask, again.mask)
+        far = replace_centreness(outputs)
+        assert probed(network, encoded, far, 1, probe).score == found.score
+
+
+def replace_centreness(outputs: HeadOutputs) -> HeadOutputs:
+    return replace(outputs, centreness=-outputs.centreness - 9)
+
+
+def test_a_new_concept_is_answered_at_once(texts: StoredTexts, opened: OpenedPicture) -> None:
+    """And leaves what was known as it is."""
+    recogniser = opened.recogniser
+    doll = recogniser.kb.at(("doll",))
+    before = recogniser.networks.divide.texts.rows_of().clone()
+    node = recogniser.add("pocket", doll.id, texts, "a-name")
+    assert recogniser.kb.children(doll.id)[-1] == node
+    assert torch.equal(recogniser.networks.divide.texts.rows_of()[:10], before[:10])
+    asked = Recognition(opened, recogniser.kb)
+    (region,) = asked.recognise(names=["doll"]).units
+    found = asked.recognise(region.id, names=["pocket"]).units
+    assert all(unit.name == "pocket" for unit in found)
+    with pytest.raises(ValueError, match="are named 'pocket'"):
+        recogniser.add("pocket", doll.id, texts, "a-name")
+    with pytest.raises(ValueError, match="no text 'zip': .* give one as a synonym"):
+        recogniser.add("zip", doll.id, texts, "a-name")
+    with pytest.raises(ValueError, match="of the text space 'drawn, prompt a-name, centred'"):
+        recogniser.add("door", doll.id, texts, "a-name", centred=True)
+    assert [n.name for n in recogniser.kb.children(doll.id)][-1] == "pocket", "nothing half done"
