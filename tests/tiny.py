@@ -182,6 +182,9 @@ def hollow(folder: Path) -> Path:
 
     path = folder / "hollow.png"
     Image.fromarray(hollows.picture("a split of its own", 0).picture).save(path)
+    return path
+
+
 def dolls_picture(folder: Path) -> Path:
     """A generated picture of dolls and carts."""
     from PIL import Image
