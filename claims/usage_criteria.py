@@ -158,17 +158,12 @@ def main() -> None:
     """Train, look, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("runs/usage-criteria"))
-    parser.add_argument("--fresh", action="store_true", help="only networks of the second question")
     work = parser.parse_args().work
     file = os.environ.get(claims.WEIGHTS, "")
     if not file or not Path(file).is_file():
         raise SystemExit(f"set ${claims.WEIGHTS} to ImageNet's weights of EfficientNet-Lite0")
     torch.set_num_threads(1)
     work.mkdir(parents=True, exist_ok=True)
-    asked = parser.parse_args()
-    if asked.fresh:
-        of_set(configured(file, CHOSEN_ON), work, FRESH)
-        return
     found = [one for name in SETS for one in of_set(configured(file, name), work)]
     found += of_set(configured(file, CHOSEN_ON), work, FRESH)
     with dist.started("cpu") as world:
@@ -256,7 +251,8 @@ def verdict(found: Sequence[Network]) -> tuple[str, dict[str, object]]:
     second = "confirmed" if again <= GOAL else "not confirmed"
     text += (
         f"\n\nThe sets exchanged: chosen on {CONFIRMED_ON}: `{back}` ({of_back[back]:.2f}). On "
-        f"{CHOSEN_ON}, with fresh seeds, it loses {again:.2f} (most {max(fresh):.2f}): **{second}**."
+        f"{CHOSEN_ON}, with fresh seeds, it loses {again:.2f} (most {max(fresh):.2f}): "
+        f"**{second}**."
     )
     numbers = {
         "exchanged": {"chosen": back, "largest": of_back, "lost": again, "verdict": second},
