@@ -185,8 +185,8 @@ def configured(file: str, name: str) -> Config:
 def of_set(cfg: Config, work: Path, numbers: Sequence[int] = ()) -> list[Network]:
     """All networks of a set, or those of fresh seeds; whose file is in `work` is read."""
     bench, found = None, []
-    for number in numbers or SEEDS:
-        for tau in TAUS if numbers else (*TAUS, *SIGNS):
+    for tau in TAUS if numbers else (*TAUS, *SIGNS):  # the questions first, then the signs
+        for number in numbers or SEEDS:
             file = work / f"{cfg.data.name}-{tau:g}-{number}.json"
             if not file.is_file():
                 bench = bench or Bench(cfg)
