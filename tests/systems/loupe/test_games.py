@@ -298,6 +298,25 @@ def test_images_in_a_batch_under_several_texts() -> None:
     torch.testing.assert_close(half.value.double(), found.value, rtol=0, atol=0.1)
 
 
+def test_a_contrast_in_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, texts = vectors(3, 12, 5), vectors(3, 4, 5, seed=1)
+    some = (torch.rand(3, 6, 12, generator=seeded()) < 0.3) | regions([0], players=12)
+    some[0, 0] = True
+    drawn = games.draws.draw(~some, Sampling(samples=8), generator=seeded())
+    found = tokens.interactions(x, texts, some, draws=drawn, contrast=20.0)
+    for i in range(3):
+        one = games.Draws(drawn.masks[i], drawn.ends[i], True, True)
+        score = scores.contrast(x[i], texts[i], 20.0)
+        want = sampled.interactions(score, some[i], draws=one)
+        close(found.value[i, :, 0], want.value, 1e-10)
+        close(found.standard_error[i, :, 0], want.standard_error, 1e-10)
+    monkeypatch.setattr(tokens, "CACHED", 1)  # an image at once
+    close(tokens.interactions(x, texts, some, draws=drawn, contrast=20.0).value, found.value)
+    plain = tokens.interactions(x, texts, some, draws=drawn).value
+    monkeypatch.undo()
+    close(plain, tokens.interactions(x, texts, some, draws=drawn).value)
+
+
 def test_twenty_regions_within_four_errors() -> None:
     x, text = vectors(1, 9, 16), vectors(1, 1, 16, seed=1)
     some = torch.rand(1, 20, 9, generator=seeded()) < 0.4
