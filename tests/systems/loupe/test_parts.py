@@ -162,6 +162,12 @@ def test_boxes_of_a_head_that_has_not_learned() -> None:
     assert at[1].tolist() == [0.375, 0.125]  # row by row
 
 
+def test_any_box_has_a_patch() -> None:
+    boxes = torch.tensor([[0.1, 0.1, 0.6, 0.3], [0.3, 0.9, 0.3, 0.9], [-2.0, 1.5, -1.9, 3.0]])
+    found = regions.hard_members(boxes, 4)
+    assert [row.nonzero()[:, 0].tolist() for row in found] == [[0, 1], [13], [12]]
+
+
 def test_the_gradient_of_soft_regions_reaches_the_boxes() -> None:
     tokens = drawn(9, 5)
 
