@@ -40,8 +40,12 @@ from tenfold.systems.loupe.games import exact, sampled  # noqa: E402
 from tenfold.systems.loupe.unsil import Unsil  # noqa: E402
 
 IMAGES, GRID, REGIONS, DIM = 64, 7, 10, 256
-BUDGETS = (2048, 8192)
-"""Coalitions that shapiq may look at."""
+BUDGETS = {
+    "KernelSHAPIQ": (2048, 8192),
+    "SHAPIQ": (2048, 8192),
+    "PermutationSamplingSII": (2048, 20_000, 400_000),
+}
+"""Coalitions that shapiq's approximators may look at."""
 SAMPLES = (16, 64, 256)
 """Coalitions that we draw; each is looked at with every one and every two players changed."""
 SEEDS = 4
@@ -177,7 +181,10 @@ def by_samples(players: int = 49) -> list[dict[str, Any]]:
     reference = sampled.pairs(score, players, many, generator=torch.Generator().manual_seed(9))
     want = reference.value.numpy()[upper]
     error = float(reference.standard_error.numpy()[upper].mean())
-    rows = [{"side": "reference", "samples": reference.samples, "s": 0.0, "error": error}]
+    rows = [
+        {"side": "reference", "seen": 0, "s": 0.0, "error": error},
+        {"side": "no interaction", "seen": 0, "s": 0.0, "error": float(np.sqrt((want**2).mean()))},
+    ]
 
     def plain(masks: Tensor) -> Tensor:
         return torch.from_numpy(other(masks.numpy()))
@@ -191,29 +198,28 @@ def by_samples(players: int = 49) -> list[dict[str, Any]]:
                 return sampled.pairs(one, players, plan, generator=generator)
 
             found = np.stack([once(seed).value.numpy()[upper] for seed in range(SEEDS)])
-            rows.append(row(f"ours, {side}", samples, timed(once, 3), found, want))
+            seen = (samples + 2) * (1 + players + players * (players - 1) // 2)
+            rows.append(row(f"ours, {side}, {samples} draws", seen, timed(once, 3), found, want))
     if find_spec("shapiq"):
-        from shapiq import SHAPIQ, KernelSHAPIQ, PermutationSamplingSII
+        import shapiq
 
-        for kind in (KernelSHAPIQ, PermutationSamplingSII, SHAPIQ):
-            for budget in BUDGETS:
+        for name, budgets in BUDGETS.items():
+            for budget in budgets:
 
-                def other_once(seed: int = 1, kind: Any = kind, budget: int = budget) -> Any:
+                def other_once(seed: int = 1, name: str = name, budget: int = budget) -> Any:
+                    kind = getattr(shapiq, name)
                     one = kind(n=players, max_order=2, index="SII", random_state=seed)
                     return one.approximate(budget, other)
 
                 found = np.stack([by_pairs(other_once(s), players) for s in range(SEEDS)])
-                name = f"shapiq, {kind.__name__}"
-                rows.append(row(name, budget, timed(other_once, 1), found, want))
+                rows.append(row(f"shapiq, {name}", budget, timed(other_once, 1), found, want))
     return rows
 
 
-def row(
-    side: str, samples: int, done: Timed, found: np.ndarray, want: np.ndarray
-) -> dict[str, Any]:
+def row(side: str, seen: int, done: Timed, found: np.ndarray, want: np.ndarray) -> dict[str, Any]:
     """An estimate's line."""
     error = float(np.sqrt(np.square(found - want).mean()))
-    return {"side": side, "samples": samples, "s": done.seconds, "error": error}
+    return {"side": side, "seen": seen, "s": done.seconds, "error": error}
 
 
 def measure() -> dict[str, Any]:
@@ -224,7 +230,7 @@ def measure() -> dict[str, Any]:
 def page(result: dict[str, Any]) -> str:
     """The tables in Markdown."""
     numbers = [[k, f"{v:.3g}"] for part in ("batch", "exact") for k, v in result[part].items()]
-    rows = [[r["side"], str(r["samples"]), f"{r['s']:.4f}", f"{r['error']:.1e}"]
+    rows = [[r["side"], str(r["seen"]), f"{r['s']:.4f}", f"{r['error']:.1e}"]
             for r in result["sampled"]]  # fmt: skip
     head = ["side", "coalitions", "seconds", "error"]
     return "\n".join([*md_table(["what", "value"], numbers), "", *md_table(head, rows)])
