@@ -55,7 +55,7 @@ def check_region_generation(case: Case) -> None:
     with torch.no_grad():
         scores, boxes = head(tokens)
     everyone = torch.arange(len(tokens))
-    hard = regions.hard_members(boxes, everyone, grid)
+    hard = regions.hard_members(boxes, grid, everyone)
     soft = regions.soft_members(boxes, grid, config["soft_T"])
     index, there = regions.select(scores[None], boxes[None], count, config["nms_iou"])
     keep = index[0][there[0]]

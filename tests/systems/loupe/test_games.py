@@ -298,6 +298,25 @@ def test_images_in_a_batch_under_several_texts() -> None:
     torch.testing.assert_close(half.value.double(), found.value, rtol=0, atol=0.1)
 
 
+def test_a_contrast_in_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, texts = vectors(3, 12, 5), vectors(3, 4, 5, seed=1)
+    some = (torch.rand(3, 6, 12, generator=seeded()) < 0.3) | regions([0], players=12)
+    some[0, 0] = True
+    drawn = games.draws.draw(~some, Sampling(samples=8), generator=seeded())
+    found = tokens.interactions(x, texts, some, draws=drawn, contrast=20.0)
+    for i in range(3):
+        one = games.Draws(drawn.masks[i], drawn.ends[i], True, True)
+        score = scores.contrast(x[i], texts[i], 20.0)
+        want = sampled.interactions(score, some[i], draws=one)
+        close(found.value[i, :, 0], want.value, 1e-10)
+        close(found.standard_error[i, :, 0], want.standard_error, 1e-10)
+    monkeypatch.setattr(tokens, "CACHED", 1)  # an image at once
+    close(tokens.interactions(x, texts, some, draws=drawn, contrast=20.0).value, found.value)
+    plain = tokens.interactions(x, texts, some, draws=drawn).value
+    monkeypatch.undo()
+    close(plain, tokens.interactions(x, texts, some, draws=drawn).value)
+
+
 def test_twenty_regions_within_four_errors() -> None:
     x, text = vectors(1, 9, 16), vectors(1, 1, 16, seed=1)
     some = torch.rand(1, 20, 9, generator=seeded()) < 0.4
@@ -369,21 +388,28 @@ def test_all_coalitions_of_two_sides_give_the_index() -> None:
     values = exact.evaluate(score_of(table), both)
     found = crossed.interactions(values, first, second)
     close(found.value, exact.pairs(table, 0.5)[:3, 3:])
+    sides = crossed.values(values, first, second)
+    close(torch.cat([side.value for side in sides]), exact.values(table, 0.5))
 
 
 def test_errors_of_two_sides() -> None:
     table = random_table(8, 5) / 4
-    want = exact.pairs(table, 0.3)[:4, 4:]
-    found = []
+    want, values_wanted = exact.pairs(table, 0.3)[:4, 4:], exact.values(table, 0.3)
+    found, alone = [], []
     for seed in range(30):
         generator = seeded(seed)
         first, second = crossed.masks(4, 60, 0.3, generator), crossed.masks(4, 40, 0.3, generator)
         both = torch.cat([first[:, None].expand(-1, 40, -1), second.expand(60, -1, -1)], 2)
         values = exact.evaluate(score_of(table), both)
         found.append(crossed.interactions(values, first, second))
+        alone.append(crossed.values(values, first, second))
     value = torch.stack([one.value for one in found])
     error = torch.stack([one.standard_error for one in found])
     assert ((value.mean(0) - want).abs() < 4 * value.std(0) / 30**0.5 + 0.01).all()
+    assert 0.75 < float(error.mean() / value.std(0).mean()) < 1.5
+    value = torch.stack([torch.cat([side.value for side in one]) for one in alone])
+    error = torch.stack([torch.cat([side.standard_error for side in one]) for one in alone])
+    assert ((value.mean(0) - values_wanted).abs() < 4 * value.std(0) / 30**0.5 + 0.01).all()
     assert 0.75 < float(error.mean() / value.std(0).mean()) < 1.5
     with pytest.raises(ValueError, match="5 coalitions cannot tell 4 players apart"):
         crossed.masks(4, 5)

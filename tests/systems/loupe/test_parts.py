@@ -15,7 +15,7 @@ if __name__ != "__main__":
     import forked
 
 from tenfold.systems.loupe import loss, phrases, regions, semantics, unsil, zero_shot
-from tenfold.systems.loupe.games import exact
+from tenfold.systems.loupe.games import Estimate, exact
 
 
 def close(a: Tensor, b: Tensor, limit: float = 1e-12) -> None:
@@ -162,6 +162,12 @@ def test_boxes_of_a_head_that_has_not_learned() -> None:
     assert at[1].tolist() == [0.375, 0.125]  # row by row
 
 
+def test_any_box_has_a_patch() -> None:
+    boxes = torch.tensor([[0.1, 0.1, 0.6, 0.3], [0.3, 0.9, 0.3, 0.9], [-2.0, 1.5, -1.9, 3.0]])
+    found = regions.hard_members(boxes, 4)
+    assert [row.nonzero()[:, 0].tolist() for row in found] == [[0, 1], [13], [12]]
+
+
 def test_the_gradient_of_soft_regions_reaches_the_boxes() -> None:
     tokens = drawn(9, 5)
 
@@ -221,6 +227,39 @@ def test_running_units() -> None:
     standard.update(values[:0])
     assert all(torch.equal(v, before[k]) for k, v in standard.state_dict().items())
     assert int(standard.seen) == 4
+
+
+def test_only_unsure_predictions_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network, standard = unsil.Unsil(4), unsil.Standard()
+    standard.update(torch.tensor([0.1, 0.3]))
+    tokens, text = torch.randn(3, 5, 4, requires_grad=True), torch.randn(3, 4)
+    regions_of = torch.rand(3, 4, 5) < 0.4
+    regions_of[..., 0] = True
+    wanted = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]]).bool()
+    monkeypatch.setattr(unsil, "to_sample", lambda *_: wanted)
+    asked = []
+
+    def game(images: Tensor, some: Tensor) -> Estimate:
+        asked.append((images.tolist(), some))
+        size = some.sum(2) + 10.0 * images[:, None]
+        return Estimate(size, torch.full_like(size, 0.5), 64)
+
+    found = unsil.hybrid(network, standard, tokens, text, regions_of, game)
+    ((images, some),) = asked
+    assert images == [0, 2] and some.shape == (2, 2, 5)
+    size = regions_of.sum(2) + 10.0 * torch.arange(3)[:, None]
+    assert torch.equal(found.interaction[wanted], size[wanted])
+    guessed = standard.restored(found.predicted)[~wanted]
+    close(found.interaction[~wanted], guessed.detach())
+    assert (found.standard_error[wanted] == 0.5).all() and torch.equal(found.sampled, wanted)
+    loss.predictor_loss(
+        found.predicted, found.log_variance, standard.standardised(found.interaction), wanted
+    ).backward()
+    assert tokens.grad is None and network.out.weight.grad.abs().sum() > 0
+    wanted = torch.zeros(3, 4).bool()
+    unsil.hybrid(network, standard, tokens, text, regions_of, game)
+    assert len(asked) == 1
 
 
 def test_a_predictor_of_a_game_of_one() -> None:

@@ -54,11 +54,18 @@ def centres(grid: int, like: Tensor) -> Float[Tensor, "patch 2"]:
 
 
 def hard_members(
-    boxes: Boxes, own: Int64[Tensor, "*image box"], grid: int
+    boxes: Boxes, grid: int, own: Int64[Tensor, "*image box"] | None = None
 ) -> Bool[Tensor, "*image box patch"]:
-    """Patches whose centre lies in a box, and the patch that the box is of."""
+    """Patches whose centre lies in a box, and the patch that the box is of.
+
+    Without `own` that is the patch in which the box's centre lies, the nearest one if it is outside
+    of the image: any box has a patch.
+    """
     at = centres(grid, boxes)
     inside = (at >= boxes[..., None, :2]) & (at <= boxes[..., None, 2:])
+    if own is None:
+        cell = ((boxes[..., :2] + boxes[..., 2:]) / 2 * grid).long().clamp(0, grid - 1)
+        own = cell[..., 1] * grid + cell[..., 0]
     return inside.all(-1) | F.one_hot(own, grid**2).bool()
 
 

@@ -7,12 +7,16 @@ layers are ours, as are the details of when its prediction is trusted.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+from .games import Estimate
 
 
 class Unsil(nn.Module):
@@ -121,3 +125,68 @@ class Standard(nn.Module):
     def restored(self, values: Tensor) -> Tensor:
         """Interactions from the units of the predictor."""
         return values * self.deviation + self.mean
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """Interactions of which some were sampled; a row an image, a column a region."""
+
+    interaction: Float[Tensor, "image region"]
+    """The estimate where it was sampled, else the prediction."""
+    standard_error: Float[Tensor, "image region"]
+    """Of the estimate, else the predicted deviation."""
+    sampled: Bool[Tensor, "image region"]
+    predicted: Float[Tensor, "image region"]
+    """In the units of the predictor, with the logarithm of its variance: what it learns from."""
+    log_variance: Float[Tensor, "image region"]
+
+
+Game = Callable[[Tensor, Tensor], Estimate]
+"""Numbers of images, and masks of their regions (image, region, token), to their interactions
+(image, region): a game that is dear to play."""
+
+
+def hybrid(
+    network: Unsil,
+    standard: Standard,
+    tokens: Float[Tensor, "image token dim"],
+    text: Float[Tensor, "image dim"],
+    regions: Bool[Tensor, "image region token"],
+    game: Game,
+    always: bool = False,
+    limit: float = 0.5,
+    share: float = 0.05,
+    generator: torch.Generator | None = None,
+) -> Hybrid:
+    """Predict all interactions, and sample those of which the predictor is unsure.
+
+    The predictor's gradients stop at its inputs. Only the games of regions that are sampled are
+    played: of images without one none, of the others as many as of the one with most.
+
+    Args:
+        network: The predictor.
+        standard: Mean and deviation of interactions; the caller updates it.
+        tokens: Of each image.
+        text: Of each image.
+        regions: Of each image, each with a token.
+        game: Plays what is sampled.
+        always: Sample all.
+        limit: Deviation above which it is sampled (`to_sample`).
+        share: Part of the others that is sampled (`to_sample`).
+        generator: On the device of `tokens`.
+    """
+    predicted, log_variance = network(tokens.detach(), text.detach(), regions)
+    deviation = sigma(log_variance.detach().float())
+    sampled = to_sample(deviation, limit, share, always, generator)
+    value = standard.restored(predicted.detach().float())
+    error = deviation * standard.deviation
+    images = sampled.any(1).nonzero()[:, 0]
+    if len(images):
+        most = int(sampled.sum(1).max())
+        order = sampled[images].byte().sort(dim=1, descending=True, stable=True)
+        there, column = order.values[:, :most].bool(), order.indices[:, :most]
+        found = game(images, regions[images[:, None], column])
+        at = (images[:, None].expand_as(column)[there], column[there])
+        value[at] = found.value[there].to(value.dtype)
+        error[at] = found.standard_error[there].to(error.dtype)
+    return Hybrid(value, error, sampled, predicted, log_variance)

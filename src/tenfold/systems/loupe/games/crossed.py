@@ -35,7 +35,7 @@ def masks(
 
 
 def interactions(
-    values: Float[Tensor, "row column"],
+    found: Float[Tensor, "row column"],
     first: Bool[Tensor, "coalition one"],
     second: Bool[Tensor, "opposite other"],
 ) -> Estimate:
@@ -45,26 +45,53 @@ def interactions(
     allow for errors that are common to a row or to a column (Cameron, Gelbach and Miller 2011).
 
     Args:
-        values: Score of each coalition of one side with each of the other.
+        found: Score of each coalition of one side with each of the other.
         first: Players of the coalitions of rows, drawn by `masks`.
         second: Those of columns.
     """
-    if values.shape != (len(first), len(second)):
-        raise ValueError(
-            f"{len(first)} and {len(second)} coalitions need as many rows and columns of values, "
-            f"got {tuple(values.shape)}"
-        )
-    a, b = _Fit(first, values.dtype), _Fit(second, values.dtype)
-    centred = values - values.mean(0) - values.mean(1, keepdim=True) + values.mean()
-    found = a.inverse @ centred @ b.inverse.T
-    left = centred - a.design @ found @ b.design.T
+    _check(found, first, second)
+    a, b = _Fit(first, found.dtype), _Fit(second, found.dtype)
+    centred = found - found.mean(0) - found.mean(1, keepdim=True) + found.mean()
+    index = a.inverse @ centred @ b.inverse.T
+    left = centred - a.design @ index @ b.design.T
     # residuals of the rows that a fit follows most are too small (HC3)
     left = left / (a.free[:, None] * b.free)
     by_row = a.inverse.square() @ (left @ b.inverse.T).square()
     by_column = (a.inverse @ left).square() @ b.inverse.square().T
     by_cell = a.inverse.square() @ left.square() @ b.inverse.square().T
     variance = torch.maximum(by_row + by_column - by_cell, torch.maximum(by_row, by_column))
-    return Estimate(found, variance.sqrt(), values.numel())
+    return Estimate(index, variance.sqrt(), found.numel())
+
+
+def values(
+    found: Float[Tensor, "row column"],
+    first: Bool[Tensor, "coalition one"],
+    second: Bool[Tensor, "opposite other"],
+) -> tuple[Estimate, Estimate]:
+    """Weighted Banzhaf value of each player of both sides, in the game of both.
+
+    Arguments and errors are those of `interactions`; one of a few coalitions has a rough error.
+    """
+    _check(found, first, second)
+    return _of_side(found, first), _of_side(found.T, second)
+
+
+def _of_side(found: Tensor, chosen: Tensor) -> Estimate:
+    fit = _Fit(chosen, found.dtype)
+    each = fit.inverse @ found  # by every coalition of the other side
+    value = each.mean(1)
+    mean = found.mean(1)
+    left = (mean - mean.mean() - fit.design @ value) / fit.free
+    variance = fit.inverse.square() @ left.square() + each.var(1) / found.shape[1]
+    return Estimate(value, variance.sqrt(), found.numel())
+
+
+def _check(found: Tensor, first: Tensor, second: Tensor) -> None:
+    if found.shape != (len(first), len(second)):
+        raise ValueError(
+            f"{len(first)} and {len(second)} coalitions need as many rows and columns of values, "
+            f"got {tuple(found.shape)}"
+        )
 
 
 class _Fit:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -169,6 +170,7 @@ def until(once: Callable[[], Estimate], plan: Sampling) -> Estimate:
     return Estimate(mean, square.sqrt() / rounds, rounds * found.samples)
 
 
+@lru_cache(64)
 def _size_chances(players: int, p: float | None, without_ends: bool) -> Tensor:
     """Cumulative probability of each size, (players allowed, size): uniform or binomial."""
     rows = []

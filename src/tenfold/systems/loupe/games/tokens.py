@@ -8,6 +8,7 @@ is ever made.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,8 @@ from .exact import check_regions
 
 TINY = 1e-12
 """Least squared length of a sum of tokens, by the longest's: shorter ones have values near 0."""
+CACHED = 2**19
+"""Numbers of an intermediate result on a CPU."""
 DEFAULT = Sampling()
 
 
@@ -85,29 +88,80 @@ class _Joined:
     members: Float[Tensor, "image region draw text"]
 
 
+@dataclass(frozen=True)
+class _Sums:
+    """Of coalitions S: <z, t>, |z|^2 and <z, x_i>; and <z, t> and |z|^2 of S with its region."""
+
+    dot: Float[Tensor, "image region draw text"]
+    square: Float[Tensor, "image region draw"]
+    along: Float[Tensor, "image region draw token"]
+    whole_dot: Float[Tensor, "image region draw text"]
+    whole_square: Float[Tensor, "image region draw"]
+
+
+def _sums(
+    gram: Float[Tensor, "image token token"],
+    dots: Float[Tensor, "image token text"],
+    masks: Bool[Tensor, "image region draw token"],
+    regions: Bool[Tensor, "image region token"],
+) -> _Sums:
+    inside, region = masks.to(gram.dtype), regions.to(gram.dtype)
+    flat = inside.flatten(1, 2)
+    along = (flat @ gram).view_as(inside)
+    dot = (flat @ dots).view(*inside.shape[:3], -1)
+    square = (along * inside).sum(3)
+    of_region = region @ gram
+    whole = square + 2 * (inside @ of_region[..., None])[..., 0]
+    whole = whole + (of_region * region).sum(2)[..., None]
+    return _Sums(dot, square, along, dot + (region @ dots)[:, :, None], whole)
+
+
 def _joined(
     gram: Float[Tensor, "image token token"],
     dots: Float[Tensor, "image token text"],
     masks: Bool[Tensor, "image region draw token"],
     regions: Bool[Tensor, "image region token"],
 ) -> _Joined:
-    """What the brackets of regions are made of."""
-    inside, region = masks.to(gram.dtype), regions.to(gram.dtype)
-    flat = inside.flatten(1, 2)
-    along = (flat @ gram).view_as(inside)  # <z, x_i>
-    dot = (flat @ dots).view(*inside.shape[:3], -1)  # <z, t>
-    square = (along * inside).sum(3)  # |z|^2
-    of_region = region @ gram
-    with_region = square + 2 * (inside @ of_region[..., None])[..., 0]
-    with_region = with_region + (of_region * region).sum(2)[..., None]
-    whole = (dot + (region @ dots)[:, :, None]) * _rsqrt(with_region)[..., None]
+    """What the brackets of regions are made of, where the score is the cosine with each text."""
+    z = _sums(gram, dots, masks, regions)
     own = gram.diagonal(dim1=1, dim2=2)[:, None, None]
-    one = _rsqrt(along.mul_(2).add_(square[..., None]).add_(own))  # 1 / |z + x_i|
+    one = _rsqrt(z.along.mul_(2).add_(z.square[..., None]).add_(own))  # 1 / |z + x_i|
     # of the members alone: the sums of 1 / |z + x_i| and of <x_i, t> / |z + x_i|
-    read = torch.cat([dots, torch.ones_like(dots[..., :1])], 2)[:, None] * region[..., None]
+    read = torch.cat([dots, torch.ones_like(dots[..., :1])], 2)[:, None] * regions[..., None]
     sums = one @ read
-    members = dot * sums[..., -1:] + sums[..., :-1]
-    return _Joined(dot * _rsqrt(square)[..., None], whole, members)
+    return _Joined(
+        z.dot * _rsqrt(z.square)[..., None],
+        z.whole_dot * _rsqrt(z.whole_square)[..., None],
+        z.dot * sums[..., -1:] + sums[..., :-1],
+    )
+
+
+def _contrasted(
+    gram: Float[Tensor, "image token token"],
+    dots: Float[Tensor, "image token text"],
+    masks: Bool[Tensor, "image region draw token"],
+    regions: Bool[Tensor, "image region token"],
+    scale: float,
+) -> _Joined:
+    """The same where the score is the log-share of the first text, by softmax of scaled cosines."""
+    z = _sums(gram, dots, masks, regions)
+
+    def share(dot: Tensor, square: Tensor) -> Tensor:
+        cosines = dot * _rsqrt(square)[..., None]
+        return (scale * cosines).log_softmax(-1)[..., :1] + math.log(dots.shape[2])
+
+    most = int(regions.sum(2).max())
+    there, member = regions.byte().sort(dim=2, descending=True, stable=True)
+    there, member = there[..., :most], member[..., :most]  # image region member
+    along = z.along.gather(3, member[:, :, None].expand(-1, -1, masks.shape[2], -1))
+    own = gram.diagonal(dim1=1, dim2=2)[:, None].expand(regions.shape).gather(2, member)
+    image = torch.arange(len(dots), device=dots.device)[:, None, None]
+    one = share(
+        z.dot[..., None, :] + dots[image, member][:, :, None],
+        z.square[..., None] + 2 * along + own[:, :, None],
+    )
+    members = (one * there[:, :, None, :, None]).sum(3)
+    return _Joined(share(z.dot, z.square), share(z.whole_dot, z.whole_square), members)
 
 
 def interactions(
@@ -118,6 +172,7 @@ def interactions(
     p: float | None = None,
     generator: torch.Generator | None = None,
     draws: Draws | None = None,
+    contrast: float = 0.0,
 ) -> Estimate:
     """Multivariate interaction of each region of each image under each text; (image, region, text).
 
@@ -131,24 +186,50 @@ def interactions(
         p: Probability of Banzhaf's weights; None: Shapley's.
         generator: On the device of `tokens`.
         draws: Coalitions that are given, groups (image, region).
+        contrast: 0: the score is the cosine with each text. Else it is how far the logarithm of the
+            first text's share is above that of an equal share, by softmax of cosines times this,
+            and the result has one text.
     """
     check_regions(regions, tokens.shape[1])
     with torch.no_grad(), torch.autocast(tokens.device.type, enabled=False):
         gram, dots = _products(tokens, texts)
         outside = ~regions
         ends = torch.stack([torch.zeros_like(outside), outside], 2)
-        members = regions.sum(2)[..., None, None]
 
         def once() -> Estimate:
             drawn = draws or draw(outside, plan, p, generator)
-            found = _joined(gram, dots, torch.cat([drawn.masks, ends], 2), regions)
-            bracket = found.whole + (members - 1) * found.alone - found.members
-            bracket = bracket.movedim(3, 0)
+            masks = torch.cat([drawn.masks, ends], 2)
+            some = _images_at_once(masks, regions, texts.shape[1] if contrast else 0)
+            brackets = []
+            parts = (x.split(some) for x in (gram, dots, masks, regions))
+            for products, along, inside, region in zip(*parts, strict=True):
+                if contrast:
+                    found = _contrasted(products, along, inside, region, contrast)
+                else:
+                    found = _joined(products, along, inside, region)
+                factor = (region.sum(2) - 1)[..., None, None]
+                brackets.append(found.whole + factor * found.alone - found.members)
+            bracket = torch.cat(brackets).movedim(3, 0)
             mean = drawn.mean(bracket[..., :-2], bracket[..., -2:])
             error = mean.standard_error.movedim(0, 2)
             return Estimate(mean.value.movedim(0, 2), error, mean.samples)
 
         return once() if draws else until(once, plan)
+
+
+def _images_at_once(
+    masks: Bool[Tensor, "image region draw token"],
+    regions: Bool[Tensor, "image region token"],
+    texts: int,
+) -> int:
+    """Images whose intermediate results stay in a processor's cache; a GPU has more room.
+
+    Each is a number for every token of every coalition, or for every member and text.
+    """
+    wide = max(masks.shape[3], texts * int(regions.sum(2).max()) if texts else 0)
+    numbers = masks[0, ..., 0].numel() * wide
+    room = CACHED if masks.device.type == "cpu" else 256 * CACHED
+    return max(1, room // max(1, numbers))
 
 
 def _products(

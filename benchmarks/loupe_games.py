@@ -1,0 +1,244 @@
+"""LOUPE's games against one coalition at a time, and beside shapiq where that is installed.
+
+python benchmarks/loupe_games.py
+
+One process, one thread, made-up tokens. A part of LOUPE's benchmark, in three tables:
+
+- the interactions J(R) of a batch, 64 images of 49 patches with 10 regions of 9 patches and 64
+  coalitions each, against a loop over images, regions and coalitions in NumPy, and the predictor
+  of the same regions; the loop and the closed form are compared on the same coalitions;
+- all pairs of 14 players, solved exactly by both sides, their numbers compared;
+- all pairs of 49 players by samples: time and root mean square error, against an estimate of ours
+  from 40000 coalitions, whose own error is given. shapiq's approximators have the same game.
+
+Times are those of the processor, so that a busy machine changes them little. shapiq brings numba
+and scikit-learn along, and none of tenfold needs it: `pip install shapiq==1.4.1` in an environment
+of its own adds its rows.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parent))
+from rates import products, square_product  # noqa: E402
+
+from tenfold.report.claim import md_table  # noqa: E402
+from tenfold.systems.loupe import games  # noqa: E402
+from tenfold.systems.loupe.games import exact, sampled  # noqa: E402
+from tenfold.systems.loupe.unsil import Unsil  # noqa: E402
+
+IMAGES, GRID, REGIONS, DIM = 64, 7, 10, 256
+BUDGETS = {
+    "KernelSHAPIQ": (2048, 8192),
+    "SHAPIQ": (2048, 8192),
+    "PermutationSamplingSII": (2048, 20_000, 400_000),
+}
+"""Coalitions that shapiq's approximators may look at."""
+SAMPLES = (16, 64, 256)
+"""Coalitions that we draw; each is looked at with every one and every two players changed."""
+SEEDS = 4
+"""Estimates that an error is the mean of."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Seconds of the best of some rounds."""
+
+    seconds: float
+    result: Any
+
+
+def timed(work: Callable[[], Any], rounds: int = 5) -> Timed:
+    """Processor time of the fastest round."""
+    best, result = float("inf"), None
+    for _ in range(rounds):
+        start = time.process_time()
+        result = work()
+        best = min(best, time.process_time() - start)
+    return Timed(best, result)
+
+
+def plain_interactions(
+    tokens: np.ndarray, text: np.ndarray, regions: np.ndarray, masks: np.ndarray, ends: np.ndarray
+) -> np.ndarray:
+    """J(R) of one image's regions, one coalition at a time."""
+
+    def value(some: np.ndarray) -> float:
+        if not some.any():
+            return 0.0
+        z = tokens[some].sum(0)
+        return float(z @ text / np.sqrt(z @ z))
+
+    found = []
+    for region, drawn, weight in zip(regions, masks, ends, strict=True):
+        members = np.flatnonzero(region)
+
+        def bracket(some: np.ndarray, region=region, members=members) -> float:
+            total = value(some | region) + (len(members) - 1) * value(some)
+            for member in members:
+                with_it = some.copy()
+                with_it[member] = True
+                total -= value(with_it)
+            return total
+
+        at_ends = [bracket(np.zeros_like(region)), bracket(~region)]
+        mean = np.mean([bracket(some) for some in drawn])
+        found.append((1 - weight.sum()) * mean + float(weight @ at_ends))
+    return np.array(found)
+
+
+def batch() -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens, a text and square regions of each image."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(IMAGES, GRID**2, DIM, generator=generator) + 0.3
+    texts = torch.randn(IMAGES, 1, DIM, generator=generator) + 0.3
+    corner = torch.randint(0, GRID - 2, (IMAGES, REGIONS, 2, 1), generator=generator)
+    at = torch.arange(GRID)
+    rows, columns = ((at >= corner) & (at < corner + 3)).unbind(2)
+    return tokens, texts, (rows[..., None] & columns[..., None, :]).flatten(2)
+
+
+def of_a_batch() -> dict[str, float]:
+    """Milliseconds a pair of image and text; rates of the closed form."""
+    tokens, texts, regions = batch()
+    drawn = games.draws.draw(~regions, games.Sampling())
+    one, direction = tokens[0].numpy(), texts[0, 0] / texts[0, 0].norm()
+    sides = (regions[0].numpy(), drawn.masks[0].numpy(), drawn.ends[0].numpy())
+    plain = timed(lambda: plain_interactions(one, direction.numpy(), *sides), 3)
+    same = games.tokens.interactions(tokens, texts, regions, draws=drawn).value[0, :, 0]
+    ours = timed(lambda: games.tokens.interactions(tokens, texts, regions))
+    predictor = Unsil(DIM).eval()
+    with torch.no_grad():
+        guessed = timed(lambda: predictor(tokens, texts[:, 0], regions))
+    share, rate, _ = products(
+        lambda: games.tokens.interactions(tokens, texts, regions), {"aten::bmm"}, {"aten.bmm"}
+    )
+    return {
+        "loop_ms": 1e3 * plain.seconds,
+        "closed_form_ms": 1e3 * ours.seconds / IMAGES,
+        "predictor_ms": 1e3 * guessed.seconds / IMAGES,
+        "ratio": plain.seconds / ours.seconds * IMAGES,
+        "largest_difference": float(np.abs(same.numpy() - plain.result).max()),
+        "share_of_products": share,
+        "products_of_large_product": rate / square_product(torch.float32),
+    }
+
+
+def game(players: int) -> tuple[games.SummedTokens, Callable[[np.ndarray], np.ndarray]]:
+    """The cosine of summed tokens with a text, for us and as a function of arrays."""
+    generator = torch.Generator().manual_seed(players)
+    tokens = torch.randn(players, DIM, generator=generator).double() + 0.3
+    text = torch.randn(DIM, generator=generator).double() + 0.3
+    x, t = tokens.numpy(), (text / text.norm()).numpy()
+
+    def score(masks: np.ndarray) -> np.ndarray:
+        z = np.atleast_2d(np.asarray(masks, float)) @ x
+        length = np.linalg.norm(z, axis=1)
+        return z @ t / np.where(length > 0, length, 1)
+
+    return games.SummedTokens(tokens, text), score
+
+
+def by_pairs(values: Any, players: int) -> np.ndarray:
+    """Numbers of all pairs, of shapiq's results."""
+    rows, columns = np.triu_indices(players, 1)
+    return np.array([values[(int(i), int(j))] for i, j in zip(rows, columns, strict=True)])
+
+
+def exactly(players: int = 14) -> dict[str, float]:
+    """Seconds of an exact solution of all pairs."""
+    score, other = game(players)
+    ours = timed(lambda: exact.pairs(exact.table(score, players)))
+    found = {"ours_s": ours.seconds}
+    if find_spec("shapiq"):
+        from shapiq import ExactComputer
+
+        theirs = timed(lambda: ExactComputer(other, n_players=players)("SII", 2), 1)
+        want = by_pairs(theirs.result, players)
+        mine = ours.result.numpy()[np.triu_indices(players, 1)]
+        found |= {"shapiq_s": theirs.seconds, "ratio": theirs.seconds / ours.seconds}
+        found["largest_difference"] = float(np.abs(want - mine).max())
+    return found
+
+
+def by_samples(players: int = 49) -> list[dict[str, Any]]:
+    """Seconds and error of estimates of all pairs."""
+    score, other = game(players)
+    upper = np.triu_indices(players, 1)
+    many = games.Sampling(samples=512, standard_error=1e-12, most=40_000)
+    reference = sampled.pairs(score, players, many, generator=torch.Generator().manual_seed(9))
+    want = reference.value.numpy()[upper]
+    error = float(reference.standard_error.numpy()[upper].mean())
+    rows = [
+        {"side": "reference", "seen": 0, "s": 0.0, "error": error},
+        {"side": "no interaction", "seen": 0, "s": 0.0, "error": float(np.sqrt((want**2).mean()))},
+    ]
+
+    def plain(masks: Tensor) -> Tensor:
+        return torch.from_numpy(other(masks.numpy()))
+
+    for side, one in (("closed form", score), ("any score", plain)):
+        for samples in SAMPLES:
+            plan = games.Sampling(samples=samples)
+
+            def once(seed: int = 1, one: Any = one, plan: games.Sampling = plan) -> Any:
+                generator = torch.Generator().manual_seed(seed)
+                return sampled.pairs(one, players, plan, generator=generator)
+
+            found = np.stack([once(seed).value.numpy()[upper] for seed in range(SEEDS)])
+            seen = (samples + 2) * (1 + players + players * (players - 1) // 2)
+            rows.append(row(f"ours, {side}, {samples} draws", seen, timed(once, 3), found, want))
+    if find_spec("shapiq"):
+        import shapiq
+
+        for name, budgets in BUDGETS.items():
+            for budget in budgets:
+
+                def other_once(seed: int = 1, name: str = name, budget: int = budget) -> Any:
+                    kind = getattr(shapiq, name)
+                    one = kind(n=players, max_order=2, index="SII", random_state=seed)
+                    return one.approximate(budget, other)
+
+                found = np.stack([by_pairs(other_once(s), players) for s in range(SEEDS)])
+                rows.append(row(f"shapiq, {name}", budget, timed(other_once, 1), found, want))
+    return rows
+
+
+def row(side: str, seen: int, done: Timed, found: np.ndarray, want: np.ndarray) -> dict[str, Any]:
+    """An estimate's line."""
+    error = float(np.sqrt(np.square(found - want).mean()))
+    return {"side": side, "seen": seen, "s": done.seconds, "error": error}
+
+
+def measure() -> dict[str, Any]:
+    """All three tables."""
+    return {"batch": of_a_batch(), "exact": exactly(), "sampled": by_samples()}
+
+
+def page(result: dict[str, Any]) -> str:
+    """The tables in Markdown."""
+    numbers = [[k, f"{v:.3g}"] for part in ("batch", "exact") for k, v in result[part].items()]
+    rows = [[r["side"], str(r["seen"]), f"{r['s']:.4f}", f"{r['error']:.1e}"]
+            for r in result["sampled"]]  # fmt: skip
+    head = ["side", "coalitions", "seconds", "error"]
+    return "\n".join([*md_table(["what", "value"], numbers), "", *md_table(head, rows)])
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    if not find_spec("shapiq"):
+        print("shapiq is not installed: no rows of it. pip install shapiq==1.4.1 adds them.\n")
+    print(page(measure()))
