@@ -32,7 +32,7 @@ from .exchange_parts import (
     record_of,
     said_of,
 )  # fmt: skip
-from .instances import FROM_FILE, ObjectSet, Point, Shape
+from .instances import FROM_FILE, Objects, ObjectSet, Point, Shape
 
 FILE = "annotations.xml"
 SOURCES = {"human": "manual", "model": "auto"}
@@ -224,11 +224,11 @@ def _parts(element: Element, image: Element, where: str, picture: Objects | None
             part.polygons = [[value for corner in corners for value in corner]]
         else:
             values = {name: value for value, name in LABELS.items()}
-            for x, y in corners:
+            for across, down in corners:
                 yield Part(
                     part.picture, label, where, part.key, said=part.said, record=record,
                     point=Point(
-                        math.floor(x), math.floor(y), values.get(on_object, 1), part.said,  # type: ignore[arg-type]
+                        math.floor(across), math.floor(down), values.get(on_object, 1), part.said,  # type: ignore[arg-type]
                         float(record.get("seconds", 0.0)), record.get("chosen", "human"),
                     ),
                 )  # fmt: skip
