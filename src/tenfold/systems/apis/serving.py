@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tenfold import __version__
 from tenfold.core.checkpoint import write_tensors
@@ -15,6 +15,7 @@ from tenfold.core.config import to_json
 from tenfold.data.images import exchange
 from tenfold.data.images.instances import ObjectSet
 from tenfold.files import write_json
+from tenfold.nn.condinst import CondInst
 from tenfold.web.jobs import Report
 
 from . import data, evaluation
@@ -22,9 +23,6 @@ from .config import Config, PageOptions
 from .labelling import Labelling, Trained
 from .promptable import Promptable
 from .segmenters import NetworkSegmenter
-
-if TYPE_CHECKING:
-    from .system import Apis
 
 ROUNDS = "rounds"
 """Folder of what each training of a page learned from."""
@@ -35,12 +33,13 @@ Train = Callable[[list[str], Report], Any]
 
 
 def open_page(
-    system: Apis, images: Path, folder: Path, options: PageOptions, train: Train
+    network: CondInst, cfg: Config, images: Path, folder: Path, options: PageOptions, train: Train
 ) -> Labelling:
     """Open the page of a run.
 
     Args:
-        system: The run.
+        network: Of the run.
+        cfg: Its configuration.
         images: Folder of photos.
         folder: Where answers and rounds are kept.
         options: Choices; with `encoder` and `decoder` these make the masks, and nothing is trained.
@@ -51,20 +50,20 @@ def open_page(
         FileNotFoundError: One of them is not there.
     """
     if options.encoder:
-        own = Promptable(Path(options.encoder), Path(options.decoder), system.cfg.classes)
+        own = Promptable(Path(options.encoder), Path(options.decoder), cfg.classes)
         return Labelling(own, images, folder, options)
 
     def learn(page: Labelling, report: Report) -> Trained:
         now = page.segmenter
         assert isinstance(now, NetworkSegmenter)
         report(0.0, "writing the answers")
-        before = None if page.labels.models else precision(now, system.cfg)
+        before = None if page.labels.models else precision(now, cfg)
         made = train(training(page, now), report)
         report(1.0, "measuring")
         found = NetworkSegmenter(made.model, made.cfg)
-        return Trained(found, precision(found, system.cfg), before)
+        return Trained(found, precision(found, cfg), before)
 
-    first = NetworkSegmenter(system.model, system.cfg)
+    first = NetworkSegmenter(network, cfg)
     return Labelling(first, images, folder, options, learn)
 
 

@@ -185,7 +185,7 @@ class Apis(System[Config]):
             options: Choices.
             train: Trains in the way of `tenfold train`.
         """
-        return serving.open_page(self, images, folder, options, train)
+        return serving.open_page(self.model, self.cfg, images, folder, options, train)
 
     def export(self) -> Export:
         """The network up to its heads, from pictures of 0 to 255: masks are made of both."""
