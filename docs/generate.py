@@ -233,12 +233,25 @@ def further(name: str) -> list[tuple[str, str]]:
 def speed_rows(speed: dict[str, Any]) -> list[str]:
     """Rows of what was timed (named once), against which side, how many times as fast ours is."""
     rows = []
-    for timing in speed["timings"]:
+    for timing in timings(speed):
         what = timing["what"]
         for side, (_, median, _) in timing["ratio"].items():
             rows.append(f"{what} | {side.removesuffix(OF)} | {median:.2f} |")
             what = ""
     return rows
+
+
+def timings(speed: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was timed, of a file or of the parts of one; a part has one other side."""
+    if "timings" in speed:
+        return list(speed["timings"])
+    found = [one for part in speed.values() for one in part["found"] if "ratio" in one]
+    return [
+        one | {"ratio": {side: one["ratio"]}}
+        for one in found
+        for side in one["seconds"]
+        if side != "ours"
+    ]
 
 
 def read(folder: str, name: str) -> dict[str, Any]:

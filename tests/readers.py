@@ -657,6 +657,70 @@ def load_run(folder: Path) -> None:
     tenfold.load(folder / "run")
 
 
+def instances_in(form: str) -> Reader:
+    """Objects in the form of a tool: a box, a mask with a hole, points, a model's find."""
+
+    def make(folder: Path) -> None:
+        from dataclasses import replace
+
+        from tenfold.data.images.crops import crop_of
+        from tenfold.data.images.exchange import write
+        from tenfold.data.images.instance_sets import open_photos
+        from tenfold.data.images.instances import Point, Said, Shape
+
+        photo(folder / "photos" / "a.png")
+        mask = np.ones((5, 6), dtype=bool)
+        mask[2, 2:4] = False
+        said = Said("model", "", "m1", "2026-01-01T00:00:00Z")
+        points = (Point(3, 4, 1, Said(who="anna"), 1.5, "entropy"), Point(9, 9, 0))
+        shape = Shape(7, 0, (2.0, 3.5, 11.0, 10.0), crop_of(mask, 3, 4), points, mask_said=said)
+        found = open_photos(folder / "photos", classes=("cat", "dog"))
+        picture = replace(found.pictures[0], shapes=(shape, replace(shape, id=8, said=said)))
+        write(replace(found, pictures=(picture,)), folder / "out", form)
+
+    def read(folder: Path) -> None:
+        from tenfold.data.images import exchange
+        from tenfold.data.images.instance_sets import open_photos
+
+        known = open_photos(folder / "photos", classes=("cat", "dog"))
+        exchange.read(folder / "out", form, known)
+        exchange.read(folder / "out", form, known, skip=True)
+
+    return Reader(make, read, "out/*")
+
+
+def nuclei(folder: Path) -> None:
+    from PIL import Image
+
+    photo(folder / "images" / "a.webp")
+    (folder / "masks").mkdir()
+    numbers = np.zeros((24, 32), dtype=np.uint16)
+    numbers[2:5, 3:9], numbers[8, :] = 1, 2
+    Image.fromarray(numbers).save(folder / "masks" / "a.png")
+    (folder / "index.json").write_text(json.dumps([{"name": "a", "split": "train"}]))
+
+
+def read_nuclei(folder: Path) -> None:
+    from tenfold.data.images.instance_sets import open_instances
+
+    open_instances("nuclei_dsb2018", folder, "train")
+
+
+def answers(folder: Path) -> None:
+    from tenfold.systems.apis.answers import Answer, Undo
+
+    said = [Answer(f"0/{i}", i, 3, 4, (1, 0, None, "skip")[i], "entropy", 1.5) for i in range(4)]
+    lines = [json.dumps(one.event()) for one in (*said, Undo("u", "0/1"))]
+    (folder / "answers.jsonl").write_text("".join(f"{line}\n" for line in lines))
+
+
+def read_answers(folder: Path) -> None:
+    from tenfold.journal import events
+    from tenfold.systems.apis.answers import standing
+
+    standing(events(only(folder)))
+
+
 def readers() -> dict[str, Reader]:
     """All readers by name."""
     weights, text_kinds = "run/*.safetensors", "run/*.json*"
@@ -679,6 +743,14 @@ def readers() -> dict[str, Reader]:
         "maps of ours": Reader(cams("ours"), read_cams),
         "COCO": Reader(coco_file, read_coco, "*.json"),
         "YOLO": Reader(yolo, read_objects),
+        "instances, COCO": instances_in("coco"),
+        "instances, points": instances_in("coco_points"),
+        "instances, CVAT": instances_in("cvat"),
+        "instances, Label Studio": instances_in("label_studio"),
+        "instances, X-AnyLabeling": instances_in("x_anylabeling"),
+        "instances, LabelMe": instances_in("labelme"),
+        "instances, nuclei": Reader(nuclei, read_nuclei, "*/a.png"),
+        "answers": Reader(answers, read_answers),
         "COCO, found": Reader(coco_file, read_objects, "*.json"),
         "label maps": Reader(label_maps, read_label_maps),
         "class map": Reader(class_map, read_label_maps, "class_map.json"),

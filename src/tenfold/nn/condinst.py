@@ -75,7 +75,7 @@ class Queries:
         """What the head says at places."""
         return cls(
             image, rows, places, outputs.locations[places], outputs.levels[places],
-            outputs.parameters[image, places],
+            outputs.parameters_at(image, places),
         )  # fmt: skip
 
     def at(self, some: Tensor) -> Queries:
@@ -225,7 +225,7 @@ class CondInst(nn.Module):
             settings.with_points, settings.point_weight, weight,
         )  # fmt: skip
         # connected to every output even where no place finds an object
-        of_masks["mask"] += encoded.features.sum() * 0 + outputs.parameters.sum() * 0
+        of_masks["mask"] += encoded.features.sum() * 0 + queries.parameters.sum() * 0
         return found | of_masks
 
     def _assigned(self, outputs: HeadOutputs, targets: Targets) -> Assigned:

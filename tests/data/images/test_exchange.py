@@ -277,8 +277,9 @@ MASK = '<mask label="a" rle="{}" left="{}" top="0" width="{}" height="2"/>'
         (MASK.format("1, 2, 2", 3, 2), "do not add up to the 2 x 2"),
         (MASK.format("1, -2, 5", 3, 2), "do not add up"),
         (MASK.format("1, 99999999999999999999", 3, 2), "do not add up"),
-        (MASK.format("0, 18000000000", 3, 9000000000), "expected 1 to 100000000"),
-        (MASK.format("0, 4", 19, 2), "has a mask that leaves p.png"),
+        (MASK.format("0, 18000000000", 3, 9000000000), "leaves p.png"),
+        (MASK.format("0, 4", 19, 2), "leaves p.png"),
+        (MASK.format("0", 3, 0), "mask is 0 x 2 pixels"),
         (MASK.format("4", 3, 2), "mask without a pixel"),
         ('<polygon label="a" points="1,1;2,2;1e5,1e5;0,9e5"/>', "outline is"),
         ('<polygon label="a" points="1,1;2"/>', "not enough values"),
@@ -300,7 +301,9 @@ def test_what_does_not_fit_is_named(tmp_path: Path, elements: str, message: str)
 
 def test_pictures_that_vanished_and_files_that_are_none(tmp_path: Path) -> None:
     known = photo(tmp_path)
-    file = cvat(tmp_path, BOX.format(1, 3))
+    file = cvat(tmp_path, BOX.format(1, 3), 'width="20" height="11"')
+    with pytest.raises(ValueError, match="has 20 x 11 pixels, p.png has 20 x 10"):
+        read(file, "cvat", known)
     file.write_text(file.read_text().replace("p.png", "gone.png"))
     with pytest.raises(FileNotFoundError, match="not there: gone.png. Put them back"):
         read(file, "cvat", known)

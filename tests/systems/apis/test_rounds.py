@@ -19,6 +19,7 @@ from tenfold.systems.apis.answers import (
     standing,
 )  # fmt: skip
 from tenfold.systems.apis.rounds import random_answers, stage_points, stage_text
+from tenfold.systems.apis.strategies import propose_all
 
 
 def content() -> dict:
@@ -105,6 +106,18 @@ def test_points_belong_to_objects_and_not_to_places() -> None:
     items = {item["id"]: item for item in json.loads(text)["annotations"]}
     assert items[10]["point_coords"] == [[13, 12]] and items[10]["point_labels"] == [1]
     assert items[30]["point_coords"] == [] and "segmentation" not in text
+
+
+def test_pictures_without_objects() -> None:
+    coco = content()
+    coco["images"].append({"id": 5, "width": 9, "height": 9, "file_name": "empty.jpg"})
+    made = json.loads(stage_text(coco, random_answers(coco, 1), 1, even=True))
+    assert [image["id"] for image in made["images"]] == [4, 5] and len(made["annotations"]) == 3
+    coco["annotations"] = []
+    assert (
+        random_answers(coco, 2) == [] and json.loads(stage_text(coco, [], 1))["annotations"] == []
+    )
+    assert propose_all({}, "entropy") == {}
 
 
 def test_files_of_stages_are_made_again_byte_for_byte(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ import tenfold
 from tenfold.cli import main
 from tenfold.core import checkpoint
 from tenfold.core.claim import Claim
+from tenfold.core.stage import Stage
 from tenfold.data.images.crops import crop_of
 from tenfold.data.images.instances import Point, Shape
 from tenfold.generated import hollows
+from tenfold.runner import train
 from tenfold.runner.claim import jobs_of
 from tenfold.runner.weights import completed, construct
 from tenfold.systems.apis import (
@@ -55,8 +57,8 @@ def log_of(run: Path) -> list[Any]:
 
 def test_a_run_keeps_true_answers_and_points_of_every_stage(made: Made) -> None:
     run, found = made("apis"), log_of(made("apis"))
-    train = data.open_set(tenfold.load(run).cfg.data, "train")
-    shapes = {shape.id: shape for one in train.pictures for shape in one.asked}
+    some = data.open_set(tenfold.load(run).cfg.data, "train")
+    shapes = {shape.id: shape for one in some.pictures for shape in one.asked}
     assert {one.annotation for one in found} == set(shapes)
     assert [one.round for one in found] == [0] * len(shapes) + [1] * len(shapes)
     for one in found:
@@ -96,6 +98,31 @@ def test_rounds_are_kept_and_asked_again_where_weights_changed(made: Made, tmp_p
     assert len(log_of(run)) == before["answers.jsonl"].count(b"\n")
 
 
+def test_a_run_that_ended_in_a_round_goes_on_with_the_same_questions(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `tests/test_every_system.py` does in the first stage, here between the stages."""
+    words = ["train", "apis", "demo", *options("apis"), "--run.folder", str(tmp_path / "run")]
+    stages = Apis.stages
+
+    def broken(self: Apis) -> Iterator[Stage]:
+        for stage in stages(self):
+            if stage.name == "round1":
+                raise RuntimeError("killed")
+            yield stage
+
+    monkeypatch.setattr(train, "conclude", lambda *_: {})  # what is measured does not matter
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Apis, "stages", broken)
+        main(words)
+    asked = (tmp_path / "run/work/rounds/made.json").read_bytes()
+    main(words)
+    assert (tmp_path / "run/work/rounds/made.json").read_bytes() == asked
+    whole, run = made("apis"), tmp_path / "run"
+    for name in ("weights.safetensors", "work/rounds/answers.jsonl", "work/rounds/round1.json"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes()
+
+
 def test_budgets_take_the_least_sure() -> None:
     some = [[Question(1, (0, 0), "entropy", 0.1), Question(2, (1, 1), "entropy", 0.7)],
             [Question(3, (2, 2), "entropy", 0.5)], []]  # fmt: skip
@@ -112,6 +139,19 @@ def test_budgets_take_the_least_sure() -> None:
     own = replace(cfg, points=replace(cfg.points, total=10))
     drawn = [one.annotation for one in selection.within_budget(equal, own, 1)]
     assert drawn == sorted(drawn) and drawn != list(range(10))  # not the first of the file
+
+
+def test_nothing_is_asked_of_objects_whose_masks_are_known(tmp_path: Path) -> None:
+    system = construct(Apis, tiny("--loss.masked-share", "0.5"))
+    system.work = tmp_path
+    rounds = system.rounds()
+    rounds.ask(1)
+    asked = {one.annotation for one in rounds.answers("round1")}
+    known = {shape.id for one in rounds.train.pictures for shape in one.asked} - asked
+    assert asked and known and all(data.is_masked(system.cfg, number) for number in known)
+    cost = rounds.cost("round1")
+    assert cost.answers == 2 * len(asked)
+    assert cost.seconds == pytest.approx(79.2 * len(known) + (7 + 2 * 0.9) * len(asked))
 
 
 def test_an_oracle_may_err_doubt_and_skip() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
@@ -19,13 +19,13 @@ import numpy as np
 from tenfold.files import write_bytes
 
 from .crops import Crop, crop_of
-from .decode import MAX_PIXELS
 from .exchange_parts import (
     MOST_BYTES,
     MOST_SHAPES,
     RECORD,
     Exported,
     Part,
+    by_name,
     checked_record,
     joined,
     lacking,
@@ -125,8 +125,8 @@ def runs_of_rows(mask: Crop) -> list[int]:
 
 def of_runs(runs: list[int], x: int, y: int, height: int, width: int) -> Crop:
     """The crop of runs along rows; ValueError if they do not add up to its pixels."""
-    if min(height, width) < 1 or height * width > MAX_PIXELS:
-        raise ValueError(f"its mask is {width} x {height} pixels, expected 1 to {MAX_PIXELS}")
+    if min(height, width) < 1:
+        raise ValueError(f"its mask is {width} x {height} pixels")
     if min(runs) < 0 or max(runs) > height * width or sum(runs) != height * width:
         raise ValueError(f"its runs do not add up to the {width} x {height} pixels of its mask")
     values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
@@ -154,14 +154,16 @@ def read_cvat(file: Path, known: ObjectSet, skip: bool = False) -> ObjectSet:
     parts: list[Part] = []
     notes: list[str] = []
     others: dict[str, int] = {}
+    names = by_name(known.pictures)
     for image in root.iter("image"):
+        picture = _picture(image, names, known, file)
         for number, element in enumerate(image):
             where = f"image {image.get('name', '')[:80]!r}, {element.tag} {number + 1}"
             if element.tag not in SHAPES:
                 others[element.tag] = others.get(element.tag, 0) + 1
                 continue
             try:
-                parts += _parts(element, image, where)
+                parts += _parts(element, image, where, picture)
             except (ValueError, OverflowError) as error:
                 if not skip:
                     raise ValueError(f"{file}: {where}: {error}") from error
@@ -172,7 +174,24 @@ def read_cvat(file: Path, known: ObjectSet, skip: bool = False) -> ObjectSet:
     return joined(parts, known, file, skip, notes)
 
 
-def _parts(element: Element, image: Element, where: str) -> Iterator[Part]:
+def _picture(image: Element, names: dict[str, int], known: ObjectSet, file: Path) -> Objects | None:
+    """The picture of an element; ValueError if it is of another size."""
+    name = image.get("name", "")
+    row = names.get(name, names.get(PurePosixPath(name).name))
+    if row is None:
+        return None
+    one = known.pictures[row]
+    size = (str(one.width), str(one.height))
+    stated = (image.get("width", size[0]), image.get("height", size[1]))
+    if stated != size:
+        raise ValueError(
+            f"{file}: image {name[:80]!r} has {stated[0][:9]} x {stated[1][:9]} pixels, {one.name} "
+            f"has {size[0]} x {size[1]}. Use the pictures that were annotated."
+        )
+    return one
+
+
+def _parts(element: Element, image: Element, where: str, picture: Objects | None) -> Iterator[Part]:
     label, group = element.get("label", ""), element.get("group_id", "0")
     given = {a.get("name", ""): a.text or "" for a in element.iter("attribute")}
     on_object = given.get("on_object", "yes")
@@ -182,14 +201,20 @@ def _parts(element: Element, image: Element, where: str) -> Iterator[Part]:
         image.get("name", ""), label, where, "" if group == "0" else group,
         said=said_of(record, source), record=record,
     )  # fmt: skip
-    if element.tag == "box":
+    if picture is None:  # said of all together
+        part.box = (0.0, 0.0, 0.0, 0.0)
+    elif element.tag == "box":
         if float(element.get("rotation", "0")):
             raise ValueError("it is a turned box; only upright ones are read")
         part.box = tuple(_number(element, key) for key in ("xtl", "ytl", "xbr", "ybr"))  # type: ignore[assignment]
     elif element.tag == "mask":
         runs = [int(text) for text in element.get("rle", "").split(",")]
-        place = [int(element.get(key, "")) for key in ("left", "top", "height", "width")]
-        part.mask = of_runs(runs, *place)
+        x, y, height, width = (
+            int(element.get(key, "")) for key in ("left", "top", "height", "width")
+        )
+        if min(x, y) < 0 or x + width > picture.width or y + height > picture.height:
+            raise ValueError(f"its mask of {width} x {height} pixels leaves {picture.name}")
+        part.mask = of_runs(runs, x, y, height, width)
     else:
         pairs = [pair.split(",") for pair in element.get("points", "").split(";")]
         corners = [(float(x), float(y)) for x, y in pairs]

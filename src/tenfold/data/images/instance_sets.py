@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,12 @@ from PIL import Image
 
 from tenfold.files import misfit
 
-from ..io.problems import some
+from ..io.problems import BROKEN, some
 from . import coco_files
 from .coco import SceneSet, open_coco
 from .coco_masks import Entry, Item, crop_of_item, is_number
 from .crops import Crop, crop_of
-from .decode import ENDINGS, FORMATS, USUAL, Reading, read_header
+from .decode import ENDINGS, FORMATS, MAX_PIXELS, USUAL, Reading, read_header
 from .folders import photos_below, visible
 from .instances import Objects, ObjectSet, Shape, cut
 from .own import kinds_of, open_objects
@@ -219,9 +220,14 @@ def _nuclei(folder: Path, split: str, reading: Reading) -> ObjectSet:
 
 def _numbers(file: Path) -> Int64[np.ndarray, "height width"]:
     """A map of whole numbers up to 65535."""
-    read_header(file)
-    with Image.open(file, formats=FORMATS) as image:
-        found = np.asarray(image).astype(np.int64)
+    height, width, _ = read_header(file)
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"{file} has {width} x {height} pixels, more than {MAX_PIXELS}")
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            found = np.asarray(image).astype(np.int64)
+    except (*BROKEN, struct.error, TypeError, IndexError, ArithmeticError, MemoryError) as error:
+        raise ValueError(f"{file} cannot be read: {error}. Copy the set again.") from error
     if found.ndim != 2 or found.min() < 0 or found.max() > 65535:
         raise ValueError(f"{file} is no map of one whole number a pixel up to 65535")
     return found

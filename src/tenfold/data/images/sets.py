@@ -261,7 +261,7 @@ SETS = (
     ),
     DataSet(
         "coco2017",
-        ("itpn", "usage"),
+        ("apis", "itpn", "usage"),
         "COCO 2017: 123,287 photos with boxes and masks of 80 classes",
         "real",
         "CC BY 4.0 for annotations; each photo keeps its Flickr licence",

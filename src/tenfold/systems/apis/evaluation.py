@@ -108,7 +108,7 @@ def measure(network: CondInst, cfg: Config, some: ObjectSet, title: str) -> Meas
     def one(row: int) -> tuple[list[ap.Row], list[float]]:
         picture, objects = some.picture(row), some.pictures[row]
         seen = inference.see(network, cfg, picture)
-        found = inference.found_rows(network, cfg, seen)
+        found = inference.found_rows(network, seen)
         asked = [shape for shape in objects.asked if shape.mask is not None]
         boxes = [shape.box for shape in asked]
         masks = inference.committee(network, seen, boxes)

@@ -106,7 +106,7 @@ def objects_of(network: CondInst, seen: Seen, score: float = 0.0, most: int = 0)
     return result
 
 
-def found_rows(network: CondInst, cfg: Config, seen: Seen) -> list[ap.Row]:
+def found_rows(network: CondInst, seen: Seen) -> list[ap.Row]:
     """Objects of a picture in COCO's form."""
     rows = []
     for one in objects_of(network, seen):

@@ -8,6 +8,8 @@ from tenfold.core.optim import Optim
 from .config import Config, Data, Detection, Loss, Model, Points
 
 PAPER = Config()
+POINTS = replace(PAPER, loss=replace(PAPER.loss, supervision="points"))
+"""As the published configurations are, which turn the losses of boxes off."""
 SMALL = Config(
     model=Model(
         backbone="small", channels=64, groups=8, convs=2, bounds=(32, 64, 128), branch=32,
@@ -50,6 +52,7 @@ DEMO_BASELINE = replace(DEMO, points=replace(DEMO.points, strategy="random"))
 
 RECIPES = {
     "paper": PAPER,
+    "paper-points": POINTS,
     "small": SMALL,
     "demo": DEMO,
     "demo-baseline": DEMO_BASELINE,

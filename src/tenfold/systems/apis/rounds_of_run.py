@@ -32,7 +32,7 @@ from . import data, inference, settings
 from .answers import Answer, standing
 from .config import Config
 from .rounds import stage_points, stage_text
-from .selection import LEAST_DRAWN, answered, ask, random_questions
+from .selection import LEAST_DRAWN, answered, ask, random_questions, unmasked
 from .strategies import pixel_box
 
 
@@ -80,7 +80,8 @@ class RunRounds:
         places = range(self.cfg.points.initial)
         if not places:
             return []
-        questions = random_questions(list(self._shapes.values()), self._drawn, places)
+        shapes = unmasked(list(self._shapes.values()), self.cfg)
+        questions = random_questions(shapes, self._drawn, places)
         return answered(questions, self._shapes, self.cfg, 0)
 
     @cached_property
@@ -115,9 +116,8 @@ class RunRounds:
         self._rounds.append(found)
         world = dist.current()
         if world.is_first:  # who is killed between the two files asks again, to the same answers
-            every = [one.event() for some in self._rounds for one in some]
-            write_text(self._log, "".join(json.dumps(one) + "\n" for one in every))
             said = [one for some in self._rounds for one in some]
+            write_text(self._log, "".join(json.dumps(one.event()) + "\n" for one in said))
             text = stage_text(self._content, said, number + 1, even=True)
             write_text(self.folder / f"{self.stages[number]}.json", text)
             kept = {key: value for key, value in made.items() if int(key) < number}
@@ -226,7 +226,10 @@ class RunRounds:
         """A remark where the networks of earlier stages are not there; else nothing."""
         if measured == len(self.stages):
             return ""
-        return "the run's folder is not there: only its last network is measured"
+        return (
+            "the run's folder is not there: only its last network is measured, and of its answers "
+            "only the first ones are known"
+        )
 
     def agreement(self, network: CondInst) -> dict[str, float]:
         """Share of the answers that the masks in the boxes agree with; no measure of new pictures.

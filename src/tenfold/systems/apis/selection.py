@@ -9,12 +9,14 @@ import numpy as np
 from jaxtyping import Int64
 
 from tenfold.core.divide import divided
+from tenfold.core.seed import seed_of
 from tenfold.data.images.instances import ObjectSet, Shape
 from tenfold.nn.condinst import CondInst
 
 from . import inference
 from .answers import FALLBACK, Answer, oracle
 from .config import Config
+from .data import is_masked
 from .strategies import Options, pixel_box, propose
 
 LEAST_DRAWN = 10
@@ -32,6 +34,11 @@ class Question:
     xy: tuple[int, int]
     source: str
     score: float
+
+
+def unmasked(shapes: Sequence[Shape], cfg: Config) -> list[Shape]:
+    """Those whose masks are not known anyway."""
+    return [shape for shape in shapes if not is_masked(cfg, shape.id)]
 
 
 def random_questions(
@@ -64,7 +71,9 @@ def ask(
     first = own.initial + (number - 1) * own.per_object
     places = range(first, first + own.per_object)
     if own.strategy == "random":
-        questions = [random_questions(one.asked, drawn, places) for one in train.pictures]
+        questions = [
+            random_questions(unmasked(one.asked, cfg), drawn, places) for one in train.pictures
+        ]
     else:
         network.eval()
 
@@ -81,7 +90,7 @@ def _of_picture(
 ) -> list[Question]:  # fmt: skip
     own, one = cfg.points, train.pictures[row]
     options = Options(own.measure, own.share, own.near, own.ties)
-    shapes = one.asked
+    shapes = unmasked(one.asked, cfg)
     boxes = [shape.box for shape in shapes]
     maps = inference.members(network, cfg, train.picture(row), boxes, number, row)
     found: list[Question] = []
@@ -94,7 +103,7 @@ def _of_picture(
             continue
         box = pixel_box(shape.box, one.height, one.width)
         known = labelled.get(shape.id, np.zeros((0, 2), dtype=np.int64))
-        rng = np.random.default_rng([cfg.seed, number, shape.id])
+        rng = np.random.default_rng(seed_of(cfg.seed, "pixel", number, shape.id))
         for _ in places:
             chosen = propose(some, box, known, own.strategy, rng, options)  # type: ignore[arg-type]
             if chosen is None:
@@ -112,7 +121,7 @@ def within_budget(
     Those of the highest scores stay; of equal ones (all random ones) some are drawn.
     """
     own = cfg.points
-    rng = np.random.default_rng([cfg.seed, number])
+    rng = np.random.default_rng(seed_of(cfg.seed, "budget", number))
     kept = [_best(some, own.per_image, rng) for some in questions]
     every = [question for some in kept for question in some]
     return _best(every, own.total, rng)
@@ -134,7 +143,8 @@ def answered(
     count: dict[int, int] = {}
     for question in questions:
         place = count[question.annotation] = count.get(question.annotation, 0) + 1
-        rng = np.random.default_rng([cfg.seed, number, question.annotation, place])
+        seed = seed_of(cfg.seed, "oracle", number, question.annotation, place)
+        rng = np.random.default_rng(seed)
         mask = shapes[question.annotation].mask
         assert mask is not None  # data.complete has seen to it
         is_skipped = bool(own.skip) and rng.random() < own.skip

@@ -68,16 +68,21 @@ def notes(cfg: Config, kind: str) -> list[str]:
     return lines
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number or 'no'} {what}{'s' if number > 1 else ''}"
+
+
 def _asked(cfg: Config) -> str:
     own = cfg.points
-    line = f"{own.initial} random points of each object first" if own.initial else "no point first"
+    line = f"{_count(own.initial, 'random point')} of each object first"
     if own.rounds and own.strategy != "none" and own.per_object:
         limits = [
             f"{own.per_object} of each object",
             *([f"at most {own.per_image} of a picture"] if own.per_image else []),
             *([f"at most {own.total} of all"] if own.total else []),
         ]
-        line += f"; then {own.rounds} rounds of {', '.join(limits)}, chosen by {own.strategy}"
+        rounds = _count(own.rounds, "round")
+        line += f"; then {rounds} of {', '.join(limits)}, chosen by {own.strategy}"
         if own.strategy not in ("random", "centre"):
             line += f" (committee: {own.committee})"
     errors = [

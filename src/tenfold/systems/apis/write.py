@@ -73,12 +73,12 @@ def write_picture(
 
 
 def draw(picture: Rgb, found: Instances, classes: Sequence[str], has_captions: bool = True) -> Rgb:
-    """Masks, boxes and captions on a picture; a colour an object where there is one class."""
-    names = fonts.captions(tuple(classes))
+    """Masks, boxes and captions on a picture; of one class a colour an object, and no name."""
+    names = fonts.captions(tuple(classes)) if len(classes) > 1 else ("",)
     captions = [names[label] if has_captions else "" for label in found.labels]
     if found.scores is not None and has_captions:
-        scores = [f" {100 * score:.0f} %" for score in found.scores]
-        captions = [name + score for name, score in zip(captions, scores, strict=True)]
+        scores = [f"{100 * score:.0f} %" for score in found.scores]
+        captions = [f"{name} {score}".strip() for name, score in zip(captions, scores, strict=True)]
     labels = np.arange(len(found)) if len(classes) == 1 else found.labels
     return overlays.draw_objects(picture, found.boxes, captions, labels, found.masks)
 
