@@ -112,7 +112,7 @@ def outputs_of(case: Case) -> fcos.HeadOutputs:
 
     return fcos.HeadOutputs(
         given_or("cls", config["num_classes"]), given_or("reg", 4).relu(),
-        given_or("ctr", 1)[..., 0], given_or("top", 3), torch.cat(places), levels, sizes, strides,
+        given_or("ctr", 1)[..., 0], torch.cat(places), levels, sizes, strides,
     )  # fmt: skip
 
 

@@ -29,6 +29,17 @@ def test_places_are_in_the_order_of_level_row_and_column() -> None:
     assert found.locations[at].tolist() == [3 * 16 + 8, 2 * 16 + 8] and found.levels[at] == 1
 
 
+def test_numbers_of_masks_are_made_where_they_are_asked_for() -> None:
+    found = outputs(2)
+    image, places = torch.tensor([1, 0, 1, 0, 1]), torch.tensor([419, 0, 19, 325, 319])
+    every = found.parameters
+    assert every.shape == (2, 420, 5)
+    torch.testing.assert_close(found.parameters_at(image, places), every[image, places])
+    nothing = found.parameters_at(image[:0], places[:0])
+    nothing.sum().backward()  # connected all the same
+    assert nothing.shape == (0, 5) and found.controller.weight.grad is not None
+
+
 def test_the_smallest_box_wins_and_levels_share_by_size() -> None:
     boxes = torch.tensor([[0.0, 0.0, 150.0, 120.0], [40.0, 40.0, 60.0, 60.0]])
     found = outputs()
@@ -74,7 +85,7 @@ def test_classes_of_one_picture_do_not_reach_another() -> None:
     assigned = [fcos.assign(found, BOUNDS, own) for own in boxes]
     both = fcos.detection_losses(found, assigned, labels)
     swapped = fcos.HeadOutputs(
-        *(getattr(found, n).flip(0) for n in ("logits", "distances", "centreness", "parameters")),
+        *(getattr(found, n).flip(0) for n in ("logits", "distances", "centreness")),
         found.locations, found.levels, found.sizes, found.strides,
     )  # fmt: skip
     again = fcos.detection_losses(swapped, assigned[::-1], labels[::-1])

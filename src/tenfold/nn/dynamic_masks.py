@@ -144,27 +144,52 @@ def dynamic_masks(
     if (image_index.diff() < 0).any():  # objects of a picture are to stand together
         order = image_index.argsort(stable=True)
         parameters, centres, levels = parameters[order], centres[order], levels[order]
-    weights, biases = head.split(parameters.float())
-    shared = features.float()
-    height, width = shared.shape[2:]
-    if head.coordinates:
-        # (centre - cell) / extent: the cell is a channel, the rest a part of the bias
-        extent = centres.new_tensor(head.extents)[levels]
-        y, x = (
-            (torch.arange(n, device=shared.device) * head.stride + head.stride // 2).to(shared)
-            for n in (height, width)
-        )
-        cells = torch.stack(torch.meshgrid(x, y, indexing="xy"))
-        shared = torch.cat([cells.expand(len(shared), -1, -1, -1), shared], 1)
-        slope = weights[0][:, :, :2] / extent[:, None, None]
-        biases[0] = biases[0] + (slope * centres[:, None]).sum(-1)
-        weights[0] = torch.cat([-slope, weights[0][:, :, 2:]], 2)
+    shared, weights, biases = _prepared(features, parameters, centres, levels, head)
     counts = image_index.bincount(minlength=len(shared)).tolist()
-    logits = _Network.apply(shared.flatten(2), counts, *weights, *biases)
+    logits = _Network.apply(shared, counts, *weights, *biases)
     if order is not None:
         logits = logits[order.argsort()]
-    logits = logits.unflatten(1, (height, width))
-    return aligned_bilinear(logits[:, None], head.stride // head.out_stride)[:, 0]
+    return _at_out_stride(logits, features, head)
+
+
+def masks_of_picture(
+    features: Float[Tensor, "1 channel height width"],
+    parameters: Float[Tensor, "object number"],
+    centres: Float[Tensor, "object 2"],
+    levels: Int64[Tensor, " object"],
+    head: DynamicHead,
+) -> Float[Tensor, "object rows columns"]:
+    """`dynamic_masks` of one picture by plain operators, as graphs of exported networks need it."""
+    shared, weights, biases = _prepared(features, parameters, centres, levels, head)
+    logits = _activations(shared[0], weights, biases)[-1][:, 0]
+    return _at_out_stride(logits, features, head)
+
+
+def _prepared(
+    features: Tensor, parameters: Tensor, centres: Tensor, levels: Tensor, head: DynamicHead
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Shared channels [image, channel, cell] and, for each object, the layers on them."""
+    weights, biases = head.split(parameters.float())
+    shared = features.float()
+    if not head.coordinates:
+        return shared.flatten(2), weights, biases
+    # (centre - cell) / extent: the cell is a channel, the rest a part of the bias
+    extent = centres.new_tensor(head.extents)[levels]
+    y, x = (
+        (torch.arange(n, device=shared.device) * head.stride + head.stride // 2).to(shared)
+        for n in shared.shape[2:]
+    )
+    cells = torch.stack(torch.meshgrid(x, y, indexing="xy"))
+    shared = torch.cat([cells.expand(len(shared), -1, -1, -1), shared], 1)
+    slope = weights[0][:, :, :2] / extent[:, None, None]
+    biases[0] = biases[0] + (slope * centres[:, None]).sum(-1)
+    weights[0] = torch.cat([-slope, weights[0][:, :, 2:]], 2)
+    return shared.flatten(2), weights, biases
+
+
+def _at_out_stride(logits: Tensor, features: Tensor, head: DynamicHead) -> Tensor:
+    maps = logits.unflatten(1, features.shape[2:])[:, None]
+    return aligned_bilinear(maps, head.stride // head.out_stride)[:, 0]
 
 
 def _blocks(counts: Sequence[int], numbers: int) -> list[tuple[int, slice]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -49,14 +50,47 @@ class HeadOutputs:
     """To the box's left, top, right and bottom, in strides of the level."""
     centreness: Float[Tensor, "image place"]
     """Logits."""
-    parameters: Float[Tensor, "image place number"]
-    """Of the mask that a place stands for (CondInst)."""
     locations: Float[Tensor, "place 2"]
     """x and y in pixels."""
     levels: Int64[Tensor, " place"]
     sizes: tuple[tuple[int, int], ...]
     """Rows and columns of each level."""
     strides: tuple[int, ...]
+    hidden: tuple[Tensor, ...] = ()
+    """Features of each level that boxes, and numbers of masks, are read off."""
+    controller: nn.Conv2d | None = None
+    """Gives the numbers of the mask that a place stands for (CondInst); made when asked for, so
+    outputs are of no use after the network's weights have changed."""
+
+    @property
+    def parameters(self) -> Float[Tensor, "image place number"]:
+        """Numbers of masks at every place."""
+        assert self.controller is not None
+        return torch.cat([self.controller(x).float().flatten(2).mT for x in self.hidden], 1)
+
+    def parameters_at(
+        self, image: Int64[Tensor, " query"], places: Int64[Tensor, " query"]
+    ) -> Float[Tensor, "query number"]:
+        """Numbers of masks at some places, the only ones that are computed."""
+        assert self.controller is not None
+        starts = [0, *accumulate(rows * columns for rows, columns in self.sizes)]
+        steps = torch.arange(3, device=places.device)
+        found, order = [], []
+        for x, start, stop, (_, columns) in zip(
+            self.hidden, starts[:-1], starts[1:], self.sizes, strict=True
+        ):
+            mine = ((places >= start) & (places < stop)).nonzero()[:, 0]
+            at = places[mine] - start
+            row = (at // columns)[:, None, None] + steps[:, None]
+            column = (at % columns)[:, None, None] + steps
+            # [query, 3, 3, channel]: what the kernel lies on
+            found.append(F.pad(x, (1, 1, 1, 1)).permute(0, 2, 3, 1)[
+                image[mine, None, None], row, column
+            ])  # fmt: skip
+            order.append(mine)
+        kernel = self.controller.weight.permute(0, 2, 3, 1).flatten(1)
+        numbers = F.linear(torch.cat(found).flatten(1), kernel, self.controller.bias)
+        return numbers.float()[torch.cat(order).argsort()]
 
     @property
     def scores(self) -> Float[Tensor, "image place class"]:
@@ -158,23 +192,24 @@ class FCOSHead(nn.Module):
 
     def forward(self, levels: Sequence[Tensor]) -> HeadOutputs:
         """Outputs at every place of the levels, finest first, in float32."""
-        found: list[list[Tensor]] = [[], [], [], []]
+        found: list[list[Tensor]] = [[], [], []]
+        hidden = []
         for x, scale in zip(levels, self.scales, strict=True):
             of_class, of_box = self.cls_tower(x), self.bbox_tower(x)
             each = (
                 self.cls_logits(of_class), F.relu(self.bbox_pred(of_box) * scale),
-                self.ctrness(of_box), self.controller(of_box),
+                self.ctrness(of_box),
             )  # fmt: skip
+            hidden.append(of_box)
             for outputs, value in zip(found, each, strict=True):
                 outputs.append(value.float().flatten(2).mT)
-        logits, distances, centreness, parameters = (torch.cat(parts, 1) for parts in found)
+        logits, distances, centreness = (torch.cat(parts, 1) for parts in found)
         sizes = tuple((x.shape[2], x.shape[3]) for x in levels)
         places = locations(sizes, self.strides, logits.device)
-        counts = torch.tensor([len(part) for part in places], device=logits.device)
+        number = [torch.full_like(part[:, 0], i).long() for i, part in enumerate(places)]
         return HeadOutputs(
-            logits, distances, centreness[..., 0], parameters, torch.cat(places),
-            torch.arange(len(places), device=logits.device).repeat_interleave(counts), sizes,
-            self.strides,
+            logits, distances, centreness[..., 0], torch.cat(places), torch.cat(number), sizes,
+            self.strides, tuple(hidden), self.controller,
         )  # fmt: skip
 
 
