@@ -230,9 +230,9 @@ def verdict(found: Sequence[Network]) -> tuple[str, dict[str, object]]:
     text = (
         f"Chosen on {CHOSEN_ON}: `{choice}` (largest mean loss of the three parts "
         f"{largest[choice]:.2f} points). On {CONFIRMED_ON} it loses {mean:.2f} (most "
-        f"{max(losses):.2f} of {len(losses)} networks; goal: at most {GOAL:.1f}): **{word}**. By the mean loss on all "
-        f"pictures of {CHOSEN_ON} alone it would be `{other}` ({plain[other]:.2f} there, "
-        f"{points:.2f} on {CONFIRMED_ON})."
+        f"{max(losses):.2f} of {len(losses)} networks; goal: at most {GOAL:.1f}): **{word}**. "
+        f"By the mean loss on all pictures of {CHOSEN_ON} alone it would be `{other}` "
+        f"({plain[other]:.2f} there, {points:.2f} on {CONFIRMED_ON})."
     )
     within = [
         name
@@ -286,6 +286,7 @@ def signs(found: Sequence[Network]) -> tuple[list[str], dict[str, int]]:
 def write(found: Sequence[Network], environment: dict[str, object]) -> None:
     """The two files."""
     text, numbers = verdict(found)
+    whole = len(SETS) * len(SEEDS) * len((*TAUS, *SIGNS))
     counted = " and ".join(str(len(lost(found, name, "swept", "all"))) for name in SETS)
     lines, hits = signs(found)
     count = sum(bool(one.advice) for one in found)
@@ -298,6 +299,8 @@ def write(found: Sequence[Network], environment: dict[str, object]) -> None:
     page = [
         "# USAGE: a threshold without masks, chosen on one set and confirmed on another", "",
         text, "",
+        *([f"Unfinished: {len(found)} of {whole} networks; the same command goes on.", ""]
+          if len(found) < whole else []),
         *(line for part in about for line in (part, "")),
         "Points of mIoU that a choice loses against the best threshold of each part (`swept`), "
         f"mean over {counted} networks, and in brackets the most:", "",
