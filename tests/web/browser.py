@@ -94,7 +94,7 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-def until(holds: Callable[[], Any], seconds: float = 10.0) -> Any:
+def until(holds: Callable[[], Any], seconds: float = 45.0) -> Any:
     """Wait until something is true."""
     deadline = time.monotonic() + seconds
     while not (found := holds()):
