@@ -32,7 +32,7 @@ from .exchange_parts import (
     record_of,
     said_of,
 )  # fmt: skip
-from .instances import FROM_FILE, ObjectSet, Point, Shape
+from .instances import FROM_FILE, Objects, ObjectSet, Point, Shape
 
 FILE = "annotations.xml"
 SOURCES = {"human": "manual", "model": "auto"}
@@ -209,12 +209,12 @@ def _parts(element: Element, image: Element, where: str, picture: Objects | None
         part.box = tuple(_number(element, key) for key in ("xtl", "ytl", "xbr", "ybr"))  # type: ignore[assignment]
     elif element.tag == "mask":
         runs = [int(text) for text in element.get("rle", "").split(",")]
-        x, y, height, width = (
+        left, top, high, wide = (
             int(element.get(key, "")) for key in ("left", "top", "height", "width")
         )
-        if min(x, y) < 0 or x + width > picture.width or y + height > picture.height:
-            raise ValueError(f"its mask of {width} x {height} pixels leaves {picture.name}")
-        part.mask = of_runs(runs, x, y, height, width)
+        if min(left, top) < 0 or left + wide > picture.width or top + high > picture.height:
+            raise ValueError(f"its mask of {wide} x {high} pixels leaves {picture.name}")
+        part.mask = of_runs(runs, left, top, high, wide)
     else:
         pairs = [pair.split(",") for pair in element.get("points", "").split(";")]
         corners = [(float(x), float(y)) for x, y in pairs]
