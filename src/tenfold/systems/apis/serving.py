@@ -79,6 +79,8 @@ def training(page: Labelling, now: NetworkSegmenter) -> list[str]:
         ValueError: There is no answer to learn from.
     """
     objects = page.objects()
+    there = tuple(one for one in objects.pictures if one.file.is_file())
+    objects = replace(objects, pictures=there)
     if not any(shape.points for one in objects.pictures for shape in one.shapes):
         raise ValueError("there is no answer to train on yet")
     place = page.folder / ROUNDS / str(len(page.labels.models) + 1)
