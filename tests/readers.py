@@ -607,6 +607,62 @@ def read_official(folder: Path) -> None:
     read_onnx(only(folder))
 
 
+def texts(folder: Path) -> None:
+    vectors = rows(3, 6, 8).astype(np.float16)
+    names = np.array(["road", "sky", "car", "wheel", "hat", "coat"])
+    np.savez_compressed(
+        folder / "texts.npz", names=names, vectors=vectors, space="drawn", prompt="raw"
+    )
+
+
+def read_texts(folder: Path) -> None:
+    from tenfold.systems.virreq.text import StoredTexts
+
+    StoredTexts.read(only(folder))
+
+
+def merges(folder: Path) -> None:
+    from tenfold.data.text.clip_tokens import MERGES
+
+    lines = ["#", *["a b"] * MERGES]
+    (folder / "bpe.txt.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+
+
+def read_merges(folder: Path) -> None:
+    from tenfold.data.text.clip_tokens import ClipTokenizer
+
+    ClipTokenizer.read(only(folder)).table(["a road"])
+
+
+def requests(folder: Path) -> None:
+    asked = [{"unit": "scene"}, {"unit": 1, "kind": "instance", "probe": [3, 4]}]
+    (folder / "requests.json").write_text(json.dumps([*asked, {"unit": 1, "names": ["wheel"]}]))
+
+
+def read_requests(folder: Path) -> None:
+    from tenfold.systems.virreq.requests import read
+
+    read(only(folder))
+
+
+def divider(folder: Path) -> None:
+    import torch
+    from systems.virreq.networks import network
+
+    from tenfold.systems.virreq.official import theirs
+
+    torch.save({"state_dict": theirs(network().state_dict())}, folder / "iter.pth")
+
+
+def read_divider(folder: Path) -> None:
+    from systems.virreq.networks import network
+
+    from tenfold.systems.virreq.official import convert, read_official
+
+    shapes = {k: tuple(v.shape) for k, v in network().state_dict().items()}
+    convert(read_official(only(folder)), shapes)
+
+
 # --- runs ----------------------------------------------------------------------------------------
 
 
@@ -782,6 +838,10 @@ def readers() -> dict[str, Reader]:
         "torch": Reader(torch_file, read_weights),
         "torch, old": Reader(old_torch_file, read_weights),
         "DAFormer": Reader(segmenter, read_segmenter),
+        "ViRReq": Reader(divider, read_divider),
+        "texts of concepts": Reader(texts, read_texts),
+        "CLIP's merges": Reader(merges, read_merges),
+        "requests": Reader(requests, read_requests),
         "TorchScript": Reader(script, read_weights),
         "safetensors": Reader(safetensors, read_weights),
         "ONNX": Reader(onnx, read_official),

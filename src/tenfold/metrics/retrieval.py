@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float, Int64
 
@@ -80,7 +82,7 @@ def recall(ranks: Int64[np.ndarray, " query"], at: int) -> float:
     return 100 * float((ranks < at).mean())
 
 
-def retrieval(similarity: Similarity, owners: Owners) -> dict[str, float]:
+def retrieval(similarity: Similarity, owners: Owners, at: Sequence[int] = AT) -> dict[str, float]:
     """Recall at 1, 5 and 10 both ways in percent, their sum, and the median rank from 1.
 
     Returns:
@@ -90,6 +92,6 @@ def retrieval(similarity: Similarity, owners: Owners) -> dict[str, float]:
         "i2t": image_to_text_ranks(similarity, owners),
         "t2i": text_to_image_ranks(similarity, owners),
     }
-    found = {f"{way}/R@{k}": recall(some, k) for way, some in ranks.items() for k in AT}
+    found = {f"{way}/R@{k}": recall(some, k) for way, some in ranks.items() for k in at}
     found["rsum"] = sum(found.values())
     return found | {f"{way}/median": float(np.median(some) + 1) for way, some in ranks.items()}

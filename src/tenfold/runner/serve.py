@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import DEVNULL, STDOUT, Popen, TimeoutExpired
 from typing import Any
 
 from tenfold.core import dist
@@ -103,8 +103,8 @@ def trained(name: str, words: list[str], folder: Path, report: Report) -> System
     if (run / "config.json").is_file():
         command.append("--run.fresh")
     with log.open("wb") as output:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+        child = Popen(
+            command, stdin=DEVNULL, stdout=output, stderr=STDOUT,
             preexec_fn=_politely,
         )  # fmt: skip
     try:
@@ -112,7 +112,7 @@ def trained(name: str, words: list[str], folder: Path, report: Report) -> System
             try:
                 code = child.wait(0.3)
                 break
-            except subprocess.TimeoutExpired:
+            except TimeoutExpired:
                 report(*_progress(run))
     except BaseException:
         child.send_signal(signal.SIGTERM)

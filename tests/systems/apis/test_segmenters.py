@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, save
 
 import tenfold
 from tenfold.generated import hollows
+from tenfold.systems.apis import segmenters
 from tenfold.systems.apis.promptable import INPUTS, Promptable
 from tenfold.systems.apis.segmenters import MOST, NetworkSegmenter
 
@@ -57,6 +58,21 @@ def test_any_box_has_predictions_of_its_size(made: Made) -> None:
         ((10.0, 10.0, 10.0, 30.0), (20, 1)),
     ):
         assert opened.committee(box, 0, [(12, 12, 1)]).shape[1:] == size
+
+
+@pytest.mark.usefixtures("generated_only")
+def test_only_the_surroundings_of_a_box_are_computed(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without answers the predictions are those of the whole picture, at its edges too."""
+    system = tenfold.load(made("apis"))
+    drawn = hollows.picture("window", 0).picture
+    opened = NetworkSegmenter(system.model, system.cfg).open(np.tile(drawn, (2, 3, 1)))
+    for box in ((70.0, 40.0, 120.0, 80.0), (0.0, 0.0, 30.0, 30.0), (150.5, 90.0, 192.0, 128.0)):
+        near = opened.committee(box, 0, [])
+        monkeypatch.setattr(segmenters, "AROUND", 10_000)
+        np.testing.assert_allclose(near, opened.committee(box, 0, []), atol=1e-5)
+        monkeypatch.undo()
 
 
 # --- ONNX ----------------------------------------------------------------------------------------

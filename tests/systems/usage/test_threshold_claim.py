@@ -74,25 +74,21 @@ def test_a_criterion_is_chosen_on_parts_of_one_set(
 ) -> None:
     wide = load("usage_criteria")
     monkeypatch.setattr(wide, "SEEDS", (0,))
-    monkeypatch.setattr(wide, "FRESH", (1,))
     monkeypatch.setattr(wide, "LOOKED_AT", 3)
     monkeypatch.setattr(wide, "CHOSEN_ON", "shapes_wsss")
     monkeypatch.setattr(wide, "CONFIRMED_ON", "shapes_wsss")
     found = wide.of_set(cfg, tmp_path)
     assert [one.tau for one in found] == [0, 0.1, -0.2, 0.2] and found[0].advice
-    fresh = wide.of_set(cfg, tmp_path, wide.FRESH)
-    assert [(one.tau, one.seed) for one in fresh] == [(0, 1), (0.1, 1)] and not fresh[0].advice
     monkeypatch.setattr(wide, "Bench", None)  # all is read again
     assert wide.of_set(cfg, tmp_path) == found
-    chosen, largest = wide.decided(found, "shapes_wsss")
+    chosen, largest = wide.decided(found)
     assert largest[chosen] == min(largest.values())
     worst = max(sum(wide.lost(found, "shapes_wsss", chosen, part)) / 2 for part in wide.PARTS)
     assert largest[chosen] == pytest.approx(worst)
     environment = {"cpu": "some", "torch": "2", "date": "now", "commit": "abc", "command": "it"}
-    wide.write([*found, *fresh], environment)
+    wide.write(found, environment)
     page = (tmp_path / "usage-criteria.md").read_text()
     assert f"Chosen on shapes_wsss: `{chosen}`" in page and "Hits by evidence:" in page
-    assert f"The sets exchanged: chosen on shapes_wsss: `{chosen}`" in page
     assert "Rule, written before the run" in page and "| otsu |" in page
 
 

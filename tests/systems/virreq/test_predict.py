@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tenfold.data.images import panoptic_parts
 from tenfold.generated import dolls
 from tenfold.runner.weights import construct
 from tenfold.systems.virreq import knowledge, trees
@@ -54,6 +55,11 @@ def test_a_folder_becomes_trees(system: Virreq, folder: Path) -> None:
     assert "broken.png" in next(row["problem"] for row in rows if row["problem"])
     panoptic = json.loads((folder / "out" / "panoptic.json").read_text())
     assert [c["name"] for c in panoptic["categories"]] == ["doll", "cart"]
+    spec = panoptic_parts.read_spec(folder / "out" / "parts.yaml")
+    uids = panoptic_parts.read(folder / "out" / "a.png-parts.tif")
+    assert list(spec.classes) == ["doll", "cart"] and spec.classes["cart"] == dolls.NAMES[5:]
+    told = panoptic_parts.tree_of(uids, spec).parts(0)
+    assert {unit.name for unit in told} == {unit.name for unit in tree.parts(0)}
     page = (folder / "out" / "predictions.html").read_text()
     assert "not annotated" in page and "learned with the network" in page
 

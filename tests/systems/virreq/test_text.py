@@ -117,6 +117,11 @@ def test_tables_in_files(tmp_path: Path) -> None:
                            "prompt": "raw"} | change))  # fmt: skip
         with pytest.raises(ValueError, match=says):
             StoredTexts.read(file)
+    odd = names.copy()
+    odd.view(np.uint32)[1] = 0x7FFFFFFF
+    np.savez(file, names=odd, vectors=vectors, space="mine", prompt="raw")
+    with pytest.raises(ValueError, match="names holds characters that there are not"):
+        StoredTexts.read(file)
     np.savez(file, a=vectors)
     with pytest.raises(ValueError, match=r"t\.npz holds a; a table of texts has names, vectors"):
         StoredTexts.read(file)

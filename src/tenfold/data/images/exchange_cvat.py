@@ -32,7 +32,7 @@ from .exchange_parts import (
     record_of,
     said_of,
 )  # fmt: skip
-from .instances import FROM_FILE, ObjectSet, Point, Shape
+from .instances import FROM_FILE, Objects, ObjectSet, Point, Shape
 
 FILE = "annotations.xml"
 SOURCES = {"human": "manual", "model": "auto"}
@@ -209,12 +209,12 @@ def _parts(element: Element, image: Element, where: str, picture: Objects | None
         part.box = tuple(_number(element, key) for key in ("xtl", "ytl", "xbr", "ybr"))  # type: ignore[assignment]
     elif element.tag == "mask":
         runs = [int(text) for text in element.get("rle", "").split(",")]
-        x, y, height, width = (
+        left, top, high, wide = (
             int(element.get(key, "")) for key in ("left", "top", "height", "width")
         )
-        if min(x, y) < 0 or x + width > picture.width or y + height > picture.height:
-            raise ValueError(f"its mask of {width} x {height} pixels leaves {picture.name}")
-        part.mask = of_runs(runs, x, y, height, width)
+        if min(left, top) < 0 or left + wide > picture.width or top + high > picture.height:
+            raise ValueError(f"its mask of {wide} x {high} pixels leaves {picture.name}")
+        part.mask = of_runs(runs, left, top, high, wide)
     else:
         pairs = [pair.split(",") for pair in element.get("points", "").split(";")]
         corners = [(float(x), float(y)) for x, y in pairs]
@@ -224,11 +224,11 @@ def _parts(element: Element, image: Element, where: str, picture: Objects | None
             part.polygons = [[value for corner in corners for value in corner]]
         else:
             values = {name: value for value, name in LABELS.items()}
-            for x, y in corners:
+            for across, down in corners:
                 yield Part(
                     part.picture, label, where, part.key, said=part.said, record=record,
                     point=Point(
-                        math.floor(x), math.floor(y), values.get(on_object, 1), part.said,  # type: ignore[arg-type]
+                        math.floor(across), math.floor(down), values.get(on_object, 1), part.said,  # type: ignore[arg-type]
                         float(record.get("seconds", 0.0)), record.get("chosen", "human"),
                     ),
                 )  # fmt: skip

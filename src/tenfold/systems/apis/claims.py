@@ -25,8 +25,8 @@ SETTING = (
 
 
 BASE = replace(
-    SMALL, data=replace(SMALL.data, limit=400), loss=replace(SMALL.loss, warmup=400), steps=1000,
-    round_steps=100,
+    SMALL, data=replace(SMALL.data, limit=400, batch_size=4), loss=replace(SMALL.loss, warmup=600),
+    steps=1600, round_steps=160,
 )  # fmt: skip
 """Data, network and steps of the rows: half an hour of one core for each seed."""
 

@@ -85,6 +85,7 @@ class Labelling:
         self._train = train
         self._asked = time.monotonic()
         self._closed = threading.Event()
+        self._ahead = threading.Thread(target=self._look_ahead, daemon=True)
         mine: dict[str, Any] = {"id": str, "tab": str}
         here: dict[str, Any] = {"image": int}
         said: dict[str, Any] = {"label": str, "seconds": NUMBER}
@@ -106,11 +107,13 @@ class Labelling:
             "stop": Call(self.stop, {}, mine),
         }
         if options.ahead:
-            threading.Thread(target=self._look_ahead, daemon=True).start()
+            self._ahead.start()
 
     def close(self) -> None:
         """End what runs beside, and let another process write."""
         self._closed.set()
+        if self._ahead.is_alive():
+            self._ahead.join()  # a process that ends in the midst of its products aborts
         self.job.stop()
         self.job.join(5)
         self.labels.close()

@@ -6,15 +6,14 @@ of a segmenter of the user's own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from tenfold.nn.condinst import CondInst, Queries
+from tenfold.nn.condinst import CondInst, Encoded, Queries
 from tenfold.nn.mask_losses import cells_of_boxes, point_loss, projection_loss
 
 from . import inference
@@ -32,6 +31,9 @@ KEPT = 2.0
 first answer costs more elsewhere than it gains (chosen on generated pictures)."""
 MOST = 12
 """Predictions of an object, at most: those of the places of the highest scores."""
+AROUND = 4
+"""Cells of the features around an object's box that are computed with it; an answer is to cost what
+the box does, whatever the picture."""
 SCORE = 0.3
 """Least score of a proposed box."""
 Point = tuple[int, int, int]
@@ -84,11 +86,19 @@ class OpenedPicture:
         with torch.no_grad():
             queries = network.positives(seen.outputs, [given[None].to(device)])
             queries = best(queries, seen)
+        near = window(seen.encoded, given, network.settings.mask.stride)
+        queries = replace(queries, centres=queries.centres - near.corner)
         if points and len(queries.image):
-            queries = updated(network, seen, queries, given, points)
+            across, down = seen.factors
+            xy = torch.tensor([[(x + 0.5) * across, (y + 0.5) * down] for x, y, _ in points])
+            labels = torch.tensor([answer for *_, answer in points])
+            place = given.to(device) - near.corner.repeat(2)
+            queries = updated(
+                network, near, queries, place, xy.to(device) - near.corner, labels.to(device)
+            )
         pixels = pixel_box((x0, y0, x1, y1), *seen.size)
         with torch.no_grad():
-            maps = network.masks(seen.encoded, queries).sigmoid().cpu()
+            maps = near.spread(network.masks(near.encoded, queries).sigmoid()).cpu()
         found: np.ndarray = enlarged(maps, seen.resized, seen.size, pixels).clamp(0, 1).numpy()
         return found
 
@@ -112,9 +122,49 @@ def best(queries: Queries, seen: Seen) -> Queries:
     return queries.at(scores.topk(MOST).indices.sort().values)
 
 
+@dataclass(frozen=True)
+class Window:
+    """The part of a picture's features around a box."""
+
+    encoded: Encoded
+    corner: Float[Tensor, "2"]
+    """x and y of its first pixel, in pixels that the network saw."""
+    whole: tuple[int, int]
+    """Rows and columns of all features."""
+    stride: int
+
+    def spread(self, maps: Float[Tensor, "k rows columns"]) -> Float[Tensor, "k tall wide"]:
+        """Maps of the window in maps of the picture, which are zero elsewhere."""
+        factor = maps.shape[1] // self.encoded.features.shape[2]
+        left, top = (int(value) // self.stride * factor for value in self.corner.tolist())
+        found = maps.new_zeros(len(maps), self.whole[0] * factor, self.whole[1] * factor)
+        found[:, top : top + maps.shape[1], left : left + maps.shape[2]] = maps
+        return found
+
+
+def window(encoded: Encoded, box: Float[Tensor, "4"], stride: int) -> Window:
+    """The features of a box and of AROUND cells around it.
+
+    Args:
+        encoded: A picture.
+        box: In pixels that the network saw.
+        stride: Pixels of a cell.
+    """
+    height, width = encoded.features.shape[2:]
+    x0, y0, x1, y1 = (value / stride for value in box.tolist())
+    left, top = (max(0, min(int(v) - AROUND, n - 1)) for v, n in ((x0, width), (y0, height)))
+    right, below = (
+        max(low + 1, min(int(v) + 1 + AROUND, n))
+        for low, v, n in ((left, x1, width), (top, y1, height))
+    )
+    part = encoded.features[:, :, top:below, left:right]
+    corner = torch.tensor([left, top], device=part.device) * float(stride)
+    return Window(replace(encoded, features=part), corner, (height, width), stride)
+
+
 def updated(
-    network: CondInst, seen: Seen, queries: Queries, box: Float[Tensor, "4"],
-    points: Sequence[Point],
+    network: CondInst, near: Window, queries: Queries, box: Float[Tensor, "4"],
+    xy: Float[Tensor, "point 2"], labels: Int64[Tensor, " point"],
 ) -> Queries:  # fmt: skip
     """Queries whose numbers were changed so that their masks fit the answers.
 
@@ -122,26 +172,23 @@ def updated(
 
     Args:
         network: The network, which does not change.
-        seen: The picture.
+        near: The features around the object, from whose corner all pixels are counted.
         queries: Places that find the object, with the numbers of their masks.
-        box: In pixels that the network saw.
-        points: Answers.
+        box: The object's.
+        xy: Pixels of the answers.
+        labels: The answers, 1 on the object, 0 off it.
     """
-    across, down = seen.factors
     count = len(queries.image)
-    device = queries.parameters.device
-    xy = torch.tensor([[(x + 0.5) * across, (y + 0.5) * down] for x, y, _ in points])
-    labels = torch.tensor([label for *_, label in points])
-    xy, labels = (x[None].expand(count, *x.shape).to(device) for x in (xy, labels))
+    xy, labels = (x[None].expand(count, *x.shape) for x in (xy, labels))
     numbers = queries.parameters.detach().clone().requires_grad_()
     optimiser = torch.optim.Adam([numbers], lr=RATE)
     with torch.no_grad():
-        before = network.masks(seen.encoded, queries).sigmoid()
-        cells = cells_of_boxes(box[None].to(device), *before.shape[1:])
+        before = network.masks(near.encoded, queries).sigmoid()
+        cells = cells_of_boxes(box[None], *before.shape[1:])
         inside = cells.float().expand(count, -1, -1)
     with torch.enable_grad():
         for _ in range(STEPS):
-            logits = network.masks(seen.encoded, replace(queries, parameters=numbers))
+            logits = network.masks(near.encoded, replace(queries, parameters=numbers))
             scores = logits.sigmoid()
             moved = ((scores - before).square() * inside).sum() / inside[0].sum().clamp(min=1)
             loss = count * point_loss(logits, xy, labels)

@@ -210,6 +210,9 @@ class PredictOptions:
     """Requests of a file (JSON) in place of all: [{"unit", "kind", "names" | "probe"}, ...]."""
     panoptic: bool = True
     """Write COCO's panoptic format of the first level beside the trees."""
+    parts: bool = True
+    """Write the numbers of panoptic-parts (TIFF) of the first two levels, and their names (YAML);
+    not of a knowledge base with more than 99 concepts side by side, for which it has no numbers."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.depth <= 64:

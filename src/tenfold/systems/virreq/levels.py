@@ -1,17 +1,39 @@
-"""Trees as label maps, one a level, for pictures."""
+"""Trees as label maps, one a level, for pictures; and names for those of two levels in one."""
 
 from __future__ import annotations
 
 import numpy as np
+import yaml
 from jaxtyping import UInt8
 
 from tenfold.data.images import runs
+from tenfold.data.images.panoptic_parts import PartSpec
 from tenfold.structures import Tree
 
 from .knowledge import KnowledgeBase
 
 OTHERS = 255
 """In the maps: of no concept of the level."""
+
+
+def part_spec(kb: KnowledgeBase) -> PartSpec | None:
+    """Names of the first two levels in panoptic-parts' form; None if it has no numbers for them."""
+    tops = kb.children(kb.root.id)
+    classes = {node.name: tuple(child.name for child in kb.children(node.id)) for node in tops}
+    try:
+        return PartSpec("knowledge base", classes, frozenset(n.name for n in tops if n.thing))
+    except ValueError:
+        return None
+
+
+def spec_text(spec: PartSpec) -> str:
+    """The YAML of a spec, as `panoptic_parts.read_spec` reads it."""
+    content = {
+        "name": spec.name,
+        "scene_class2part_classes": {name: [*parts] for name, parts in spec.classes.items()},
+        "scene_classes_with_instances": sorted(spec.things),
+    }
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def names_of(kb: KnowledgeBase, level: int) -> list[str]:

@@ -8,14 +8,15 @@ from pathlib import Path
 from tenfold.core import dist
 from tenfold.core.checkpoint import write_bytes
 from tenfold.core.divide import divided
-from tenfold.data.images import coco_panoptic
+from tenfold.data.images import coco_panoptic, panoptic_parts
 from tenfold.data.images.decode import read_picture
 from tenfold.data.images.folders import photos_below
+from tenfold.data.images.panoptic_parts import PartSpec
 from tenfold.printable import printable
 from tenfold.structures import Tree
 from tenfold.viz import overlays
 from tenfold.viz.overlays import Rgb
-from tenfold.viz.page import Figure, Section, uri
+from tenfold.viz.page import Figure, Section, uri, write_whole
 from tenfold.viz.predictions import (
     Source,
     Trained,
@@ -28,7 +29,7 @@ from tenfold.viz.predictions import (
 from . import trees
 from .config import PredictOptions
 from .knowledge import KnowledgeBase
-from .levels import level_map, names_of
+from .levels import level_map, names_of, part_spec, spec_text
 from .recogniser import TrainedRecogniser
 from .requests import Recognition, Request, read
 
@@ -74,6 +75,7 @@ def predict_files(
     pictures = sources(inputs, out, photos_below)
     asked = read(Path(options.request)) if options.request else None
     shown = set(spread(range(len(pictures)), SHOWN))
+    spec = part_spec(recogniser.kb) if options.parts else None
 
     def work(row: int) -> Record:
         source = pictures[row]
@@ -89,7 +91,8 @@ def predict_files(
             recognition.run(options.depth)
         else:
             _follow(recognition, asked)
-        return _written(picture, recognition.tree, recogniser.kb, source, out, row in shown)
+        found = recognition.tree
+        return _written(picture, found, recogniser.kb, spec, source, out, row in shown)
 
     records = divided(len(pictures), work, "pictures" if len(pictures) > 1 else "")
     if all(record.problem for record in records):
@@ -109,12 +112,16 @@ def _follow(recognition: Recognition, asked: list[Request]) -> None:
 
 
 def _written(
-    picture: Rgb, tree: Tree, kb: KnowledgeBase, source: Source, out: Path, shown: bool
-) -> Record:
+    picture: Rgb, tree: Tree, kb: KnowledgeBase, spec: PartSpec | None, source: Source, out: Path,
+    shown: bool,
+) -> Record:  # fmt: skip
     """Write the tree of a picture, and the picture under the concepts of each level."""
     output = out / source.output
     files = [output.with_name(f"{output.name}-tree.json")]
     trees.write(files[0], tree)
+    if spec is not None:
+        files.append(output.with_name(f"{output.name}-parts.tif"))
+        panoptic_parts.write(files[-1], panoptic_parts.uids_of(tree, spec))
     row = [overlays.fitted(picture, HEIGHT)]
     for level in range(1, min(kb.depth, MOST_LEVELS) + 1):
         names = names_of(kb, level)
@@ -145,6 +152,9 @@ def _write_folder(
     files.append(write_table(out / "predictions.csv", header, rows))
     kb.write(out / "knowledge.json")
     files.append(out / "knowledge.json")
+    spec = part_spec(kb) if options.parts else None
+    if spec is not None:
+        files.append(write_whole(out / "parts.yaml", spec_text(spec)))
     if options.panoptic:
         named = [
             replace(record.tree, image=f"{row:06}-{Path(record.name).name}")

@@ -185,6 +185,9 @@ class StoredTexts:
         own, ready = ("names", "vectors", "space", "prompt"), ("lvis_names", "lvis", "coco_names",
                                                                "coco")  # fmt: skip
         found, have = read_npz(path, (*own, *ready), MOST_BYTES)
+        for key, array in found.items():
+            if array.dtype.kind == "U" and not _is_text(array):
+                raise ValueError(f"{path}: {key} holds characters that there are not")
         if set(own) <= found.keys():
             space, prompt = str(found["space"]), _prompt(str(found["prompt"]), path)
             names, vectors = found["names"], found["vectors"]
@@ -246,6 +249,15 @@ class StoredTexts:
 def folded(word: str) -> str:
     """A word without case, underscores, and what stands in brackets behind it."""
     return _spoken(re.sub(r"\(.*?\)", " ", word)).lower()
+
+
+def _is_text(array: np.ndarray) -> bool:
+    """Whether an array of texts has characters of Unicode alone, halves of pairs not among them."""
+    if not array.dtype.isnative:
+        return False
+    numbers = np.ascontiguousarray(array).reshape(-1).view(np.uint32)
+    is_half = (numbers >= 0xD800) & (numbers < 0xE000)
+    return bool((numbers <= 0x10FFFF).all()) and not is_half.any()
 
 
 def _prompt(said: str, path: Path) -> Prompt:

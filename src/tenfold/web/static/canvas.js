@@ -196,7 +196,7 @@ export class View {
   }
 
   #putRing() {
-    if (!this.mark || this.drawing) return;
+    if (!this.mark) return;
     const x = (this.mark[0] + 0.5) * this.scale + this.left;
     const y = (this.mark[1] + 0.5) * this.scale + this.top;
     this.ring.style.transform = `translate(${x}px, ${y}px)`;
