@@ -15,7 +15,8 @@ from PIL import Image
 
 from tenfold.data.images import coco_panoptic, coco_tree, relations, runs
 from tenfold.data.images.coco_masks import Entry, filled
-from tenfold.data.images.outlines import polygons_of
+from tenfold.data.images.crops import crop_of
+from tenfold.data.images.outlines import outlines
 from tenfold.metrics.panoptic import hpq, pq
 from tenfold.structures import Tree, Unit
 
@@ -77,11 +78,11 @@ def test_outlines_give_their_masks_back() -> None:
             height, width = (int(side) for side in rng.integers(1, 14, 2))
             mask = rng.random((height, width)) < share
             if mask.any():
-                assert (painted(polygons_of(mask), height, width) == mask).all()
+                assert (painted(outlines(crop_of(mask)), height, width) == mask).all()
     ring = np.ones((9, 9), dtype=bool)
     ring[2:7, 2:7] = False
     ring[4, 4] = True
-    assert [len(polygon) for polygon in polygons_of(ring)] == [10, 4]
+    assert [len(polygon) for polygon in outlines(crop_of(ring))] == [10, 4]
 
 
 # --- COCO panoptic -------------------------------------------------------------------------------

@@ -97,9 +97,10 @@ def places(
     here = ids[at]
     low, high = (int(here.min()), int(here.max())) if len(here) else (0, 0)
     if low >= 0 and max([high, *numbers]) < TABLE and min(numbers) >= 0:
-        table = np.full(max([high, *numbers]) + 1, -1, dtype=np.int64)
-        table[numbers] = np.arange(len(numbers))
-        found = table[here]
+        # zeros that nobody touches take no memory: most of so long a table
+        table = np.zeros(max([high, *numbers]) + 1, dtype=np.int32)
+        table[numbers] = np.arange(1, len(numbers) + 1)
+        found = table[here].astype(np.int64) - 1
     else:
         order = np.argsort(numbers)
         place = np.searchsorted(numbers, here, sorter=order).clip(max=len(numbers) - 1)
