@@ -276,7 +276,9 @@ def test_the_closed_form_is_the_masked_evaluation(p: float | None) -> None:
     for what in (sampled.interactions, sampled.group_values):
         found, want = (what(score, some, plan, p, seeded()) for score in (closed, plain))
         close(found.value, want.value, 1e-10)
-    single = sampled.values(scores.global_cosine(x.float(), text.float()), 20, plan, p, seeded())
+    single = scores.global_cosine(x.float().requires_grad_(), text.float())
+    assert not sampled.interactions(single, some, plan, p).value.requires_grad
+    single = sampled.values(single, 20, plan, p, seeded())
     want = sampled.values(plain, 20, plan, p, seeded())
     torch.testing.assert_close(single.value.double(), want.value, rtol=0, atol=1e-4)
 

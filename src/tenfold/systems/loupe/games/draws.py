@@ -130,7 +130,7 @@ def draw(
     cumulative = chance[count[..., 0]]  # *group size
     sizes = _sizes(cumulative, u, count)
     keys = torch.rand(*shape, players, generator=generator, device=device)
-    keys = keys.masked_fill(~allowed[..., None, :], 2.0)
+    keys.masked_fill_(~allowed[..., None, :], 2.0)
     ranked = _sort(keys)
     masks = _lowest(keys, ranked, sizes) & allowed[..., None, :]
     if plan.antithetic:

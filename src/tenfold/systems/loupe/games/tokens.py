@@ -27,10 +27,13 @@ DEFAULT = Sampling()
 
 
 class SummedTokens:
-    """Cosine of the sum of tokens with a text, as a score for every function of the games."""
+    """Cosine of the sum of tokens with a text, as a score for every function of the games.
+
+    It has no gradient.
+    """
 
     def __init__(self, tokens: Float[Tensor, "token dim"], text: Float[Tensor, " dim"]) -> None:
-        self.gram, dots = _products(tokens, text[None])
+        self.gram, dots = _products(tokens.detach(), text.detach()[None])
         self.dots = dots[:, 0]
 
     def __call__(self, masks: Bool[Tensor, "coalition token"]) -> Float[Tensor, " coalition"]:
@@ -106,13 +109,11 @@ def _sums(
     regions: Bool[Tensor, "image region token"],
 ) -> _Sums:
     inside, region = masks.to(gram.dtype), regions.to(gram.dtype)
-    flat = inside.flatten(1, 2)
-    along = (flat @ gram).view_as(inside)
-    dot = (flat @ dots).view(*inside.shape[:3], -1)
+    both = inside.flatten(1, 2) @ torch.cat([gram, dots], 2)
+    along, dot = both.view(*inside.shape[:3], -1).split([gram.shape[2], dots.shape[2]], 3)
     square = (along * inside).sum(3)
-    of_region = region @ gram
-    whole = square + 2 * (inside @ of_region[..., None])[..., 0]
-    whole = whole + (of_region * region).sum(2)[..., None]
+    whole = square + 2 * (along * region[:, :, None]).sum(3)
+    whole = whole + (region @ gram * region).sum(2)[..., None]
     return _Sums(dot, square, along, dot + (region @ dots)[:, :, None], whole)
 
 
@@ -125,7 +126,8 @@ def _joined(
     """What the brackets of regions are made of, where the score is the cosine with each text."""
     z = _sums(gram, dots, masks, regions)
     own = gram.diagonal(dim1=1, dim2=2)[:, None, None]
-    one = _rsqrt(z.along.mul_(2).add_(z.square[..., None]).add_(own))  # 1 / |z + x_i|
+    one = z.along.mul_(2).add_(z.square[..., None]).add_(own)  # |z + x_i|^2, in its place
+    one = one.clamp_(min=TINY).rsqrt_()
     # of the members alone: the sums of 1 / |z + x_i| and of <x_i, t> / |z + x_i|
     read = torch.cat([dots, torch.ones_like(dots[..., :1])], 2)[:, None] * regions[..., None]
     sums = one @ read
