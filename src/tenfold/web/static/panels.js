@@ -52,7 +52,8 @@ export function showObjects(objects, classes, current, on) {
         ...classes.map((one) => element("option", { value: one, selected: one === object.class }, one)),
       );
       const pixels = object.mask ? object.mask.counts.reduce((sum, n, i) => sum + (i % 2 ? n : 0), 0) : 0;
-      const mask = object.own_mask ? "its mask is a person's, and stays" : `mask of ${count(pixels, "pixel")}`;
+      const made = object.mask ? `mask of ${count(pixels, "pixel")}` : "mask not made yet";
+      const mask = object.problem || (object.own_mask ? "its mask is a person's, and stays" : made);
       return element(
         "li",
         { "aria-current": String(object.id === current) },
