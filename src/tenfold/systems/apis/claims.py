@@ -10,6 +10,7 @@ from .config import Config, Strategy
 from .recipes import SMALL
 
 AP, IOU, AREA = "masks/final/AP", "given/final/IoU", "area/answers/IoU"
+ACCURACY = "given/final/accuracy"
 ROUNDS = 5
 """Rounds after the first point of each object."""
 BOXES, FIRST = "boxes", "first point"
@@ -47,7 +48,15 @@ def claims(base: Config = BASE) -> list[Claim[Config]]:
         "full masks", replace(long, loss=replace(base.loss, supervision="mask")), after=boxes.name
     )
     others = (masks, alone, *(_points(name, base) for name in CHOSEN), first, boxes)
-    columns = (AP, "masks/final/AP50", IOU, AREA, "answers/final/per object", "seconds/final/total")
+    columns = (
+        AP,
+        "masks/final/AP50",
+        IOU,
+        ACCURACY,
+        AREA,
+        "answers/final/per object",
+        "seconds/final/total",
+    )
     return [
         Claim(
             "Pixels of which the network is least sure teach better masks than as many random "

@@ -40,6 +40,8 @@ class Measured:
     """Detected objects in COCO's form."""
     overlaps: list[list[float]]
     """IoU of the mask in each given box."""
+    right: list[list[float]]
+    """Share of the pixels of each given box that the mask has right."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def evaluate(network: CondInst, cfg: Config, rounds: RunRounds, split: str) -> E
     metrics: Metrics = {}
     baselines: dict[str, Metrics] = {}
     curve: list[tuple[str, Cost, float, float]] = []
-    last = Measured([], [])
+    last = Measured([], [], [])
     for name, one in rounds.networks(network):
         last = measure(one, cfg, some, f"{split} pictures, {name}")
         values = measures(cfg, truth, last, name, is_masked)
@@ -105,23 +107,35 @@ def measure(network: CondInst, cfg: Config, some: ObjectSet, title: str) -> Meas
     """Look for objects in all pictures of a set, and make masks in the true boxes."""
     network.eval()
 
-    def one(row: int) -> tuple[list[ap.Row], list[float]]:
+    def one(row: int) -> tuple[list[ap.Row], list[float], list[float]]:
         picture, objects = some.picture(row), some.pictures[row]
         seen = inference.see(network, cfg, picture)
         found = inference.found_rows(network, seen)
         asked = [shape for shape in objects.asked if shape.mask is not None]
         boxes = [shape.box for shape in asked]
         masks = inference.committee(network, seen, boxes)
-        overlaps = []
-        for shape, given in zip(asked, masks, strict=True):
-            assert shape.mask is not None
-            box = pixel_box(shape.box, objects.height, objects.width)
-            said = given.mean(0) > 0.5 if len(given) else np.zeros(given.shape[1:], dtype=bool)
-            overlaps.append(overlap(said, shape.mask.within(box), shape.mask.area))
-        return found, overlaps
+        said = [
+            given.mean(0) > 0.5 if len(given) else np.zeros(given.shape[1:], dtype=bool)
+            for given in masks
+        ]
+        return found, *judged(objects, said)
 
-    pairs = divided(len(some), one, title)
-    return Measured([found for found, _ in pairs], [overlaps for _, overlaps in pairs])
+    parts = divided(len(some), one, title)
+    return Measured(*([part[i] for part in parts] for i in range(3)))  # type: ignore[arg-type]
+
+
+def judged(
+    one: Objects, said: Sequence[Bool[np.ndarray, "_ _"]]
+) -> tuple[list[float], list[float]]:
+    """IoU, and share of the box's pixels that are right, of a mask in each box of a picture."""
+    overlaps, right = [], []
+    asked = [shape for shape in one.asked if shape.mask is not None]
+    for shape, mask in zip(asked, said, strict=True):
+        assert shape.mask is not None
+        truth = shape.mask.within(pixel_box(shape.box, one.height, one.width))
+        overlaps.append(overlap(mask, truth, shape.mask.area))
+        right.append(float((mask == truth).mean()))
+    return overlaps, right
 
 
 def overlap(
@@ -141,6 +155,7 @@ def measures(
     if is_masked:
         values |= _average_precision(truth, found.found, count, "masks", f"masks/{name}")
         values[f"given/{name}/IoU"] = 100 * _mean(found.overlaps)
+        values[f"given/{name}/accuracy"] = 100 * _mean(found.right)
     return values
 
 
@@ -215,23 +230,26 @@ def baselines_of(
     """The whole box and its ellipse: of the true boxes for IoU, of the detected ones for AP."""
     found = {}
     for name in (WHOLE_BOX, ELLIPSE):
-        overlaps, rows = [], []
+        overlaps, right, rows = [], [], []
         for one, detected in zip(some.pictures, last.found, strict=True):
-            overlaps.append(_of_boxes(one, name))
+            of_picture = _of_boxes(one, name)
+            overlaps.append(of_picture[0])
+            right.append(of_picture[1])
             rows.append([_refilled(row, one, name) for row in detected])
         numbers = _average_precision(truth, rows, len(cfg.classes), "masks", f"masks/{FINAL}")
-        found[name] = {**numbers, f"given/{FINAL}/IoU": 100 * _mean(overlaps)}
+        found[name] = {
+            **numbers,
+            f"given/{FINAL}/IoU": 100 * _mean(overlaps),
+            f"given/{FINAL}/accuracy": 100 * _mean(right),
+        }
     return found
 
 
-def _of_boxes(one: Objects, name: str) -> list[float]:
-    overlaps = []
-    for shape in one.asked:
-        if shape.mask is not None:
-            box = pixel_box(shape.box, one.height, one.width)
-            said = filled(box, name)
-            overlaps.append(overlap(said, shape.mask.within(box), shape.mask.area))
-    return overlaps
+def _of_boxes(one: Objects, name: str) -> tuple[list[float], list[float]]:
+    boxes = [
+        pixel_box(shape.box, one.height, one.width) for shape in one.asked if shape.mask is not None
+    ]
+    return judged(one, [filled(box, name) for box in boxes])
 
 
 def _refilled(row: ap.Row, one: Objects, name: str) -> ap.Row:
@@ -249,7 +267,7 @@ def by_class(
     rows: dict[int, list[tuple[float, float, float]]] = {}
     for one, overlaps in zip(some.pictures, last.overlaps, strict=True):
         masked = [shape for shape in one.asked if shape.mask is not None]
-        for shape, value, floor in zip(masked, overlaps, _of_boxes(one, WHOLE_BOX), strict=True):
+        for shape, value, floor in zip(masked, overlaps, _of_boxes(one, WHOLE_BOX)[0], strict=True):
             assert shape.mask is not None
             x0, y0, x1, y1 = shape.box
             fill = shape.mask.area / max(1.0, (x1 - x0) * (y1 - y0))

@@ -37,7 +37,7 @@ def titles() -> dict[str, str]:
     return {
         "masks/final/AP": "mask AP (COCO)",
         "given/final/IoU": "mean IoU of masks, true boxes given",
-        "AP": "AP", "IoU": "mean IoU",
+        "AP": "AP", "IoU": "mean IoU", "accuracy": "pixels of the boxes that are right",
     }  # fmt: skip
 
 

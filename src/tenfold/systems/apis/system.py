@@ -119,7 +119,8 @@ class Apis(System[Config]):
         Returns:
             In percent, of each stage ("boxes", "round1", ..., and "final", the last one):
             "masks/<stage>/AP" and "boxes/<stage>/AP" as COCO has them (AP50, AP75, small, medium,
-            large, too), "given/<stage>/IoU": mean IoU of masks in the true boxes; what was asked
+            large, too), "given/<stage>/IoU": mean IoU of masks in the true boxes, and "accuracy":
+            share of these boxes' pixels that are right; what was asked
             until then ("answers/<stage>/all", "seconds/<stage>/total"); "class/<class>/IoU" and
             "fill/<class>/share" of the last one; "area/answers/AP": mean height of the curve.
 
