@@ -113,6 +113,8 @@ def test_training_starts_from_a_run(
         still += ["--pretrain-optim.lr", "1e-30", "--pretrain-optim.weight-decay", "0"]
     if system == "usage":
         still += ["--segment-optim.lr", "1e-30", "--segment-optim.weight-decay", "0"]
+    if system == "apis":
+        still += ["--round-optim.lr", "1e-30", "--round-optim.weight-decay", "0"]
     if system == "virreq":
         still += ["--separate-optim.lr", "1e-30", "--separate-optim.weight-decay", "0"]
     sources = [("a", start), ("b", start / "weights.safetensors")]

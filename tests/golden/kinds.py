@@ -108,7 +108,7 @@ KINDS: dict[str, dict[str, Mark]] = {
         "levels": _gives(r"in\d+x\d+_level\d+"),
         "classifier": lambda spec: (
             _gives("logits|pooled|features|ce_loss|pos_embed_resized")(spec)
-            and "param_key_prefix" not in spec  # as APIS's and ViRReq's have it
+            and _has("norm_eps")(spec)
         ),
     },
     "dts": {

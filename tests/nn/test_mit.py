@@ -37,7 +37,7 @@ def test_maps(size: tuple[int, int]) -> None:
 
 def test_attention_is_softmax_over_squares() -> None:
     torch.manual_seed(0)
-    layer, x = Attention(8, 2, 2).double(), torch.randn(1, 5 * 6, 8, dtype=torch.float64)
+    layer, x = Attention(8, 2, 2, 1e-6).double(), torch.randn(1, 5 * 6, 8, dtype=torch.float64)
     few = layer.norm(as_tokens(layer.sr(as_map(x, (5, 6)))))
     assert few.shape == (1, 2 * 3, 8)  # the fifth row of tokens is in no square
     want = []
