@@ -6,8 +6,6 @@ import json
 import random
 import re
 import zlib
-from importlib import import_module
-from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -17,6 +15,7 @@ from torch import Tensor
 from golden.harness import Case
 from tenfold.data.images.points import drawn_points, true_labels
 from tenfold.metrics import ap
+from tenfold.systems.apis import enlarge
 from tenfold.systems.apis.answers import FALLBACK, Answer
 from tenfold.systems.apis.rounds import stage_text
 from tenfold.systems.apis.strategies import MEASURES, Options, pixel_box, propose, uncertainty
@@ -90,10 +89,8 @@ def check_pipeline(case: Case) -> None:
     maps = torch.from_numpy(sigmoid(filled(case, name)[:, 0]))
     p = enlarged(maps, resized, size)
     case.compare("scores_at_image_size", p, 1e-5, 1e-6)
-    if find_spec("tenfold.systems.apis.enlarge"):
-        ours = import_module("tenfold.systems.apis.enlarge").enlarged
-        whole = ours(maps, tuple(resized), tuple(size), (0, 0, size[1], size[0]))
-        case.compare("scores_at_image_size", whole, 1e-5, 1e-6)
+    whole = enlarge.enlarged(maps, tuple(resized), tuple(size), (0, 0, size[1], size[0]))
+    case.compare("scores_at_image_size", whole, 1e-5, 1e-6)
     of = np.array(config["gt_inds"])
     found = []
     for i, box in enumerate(config["boxes_resized_xyxy"]):
