@@ -190,7 +190,7 @@ def test_torchrun_restarts_a_killed_job_which_resumes_exactly(
 ) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-        + ["--max-restarts", "1", "--master-port", str(20000 + seed_of(str(tmp_path)) % 20000)]
+        + ["--max-restarts", "1", "--master-port", str(20000 + seed_of(str(tmp_path)) % 10000)]
         + [str(WORKER), str(tmp_path), "train-killed"],
         capture_output=True, text=True, env=ENVIRONMENT, timeout=90,
     )  # fmt: skip

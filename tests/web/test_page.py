@@ -157,6 +157,7 @@ def test_without_keys(browser: Any, servers: list[Served], tmp_path: Path, way: 
         answered(page, number)
     press("#undo")
     answered(page, 3)
+    page.wait_for_timeout(500)  # the picture stands where the next tap is aimed
     if way == "pointer":
         page.mouse.click(*place(page, x + 0.5, y + 0.5))
         answered(page, 4)

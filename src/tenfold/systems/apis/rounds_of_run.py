@@ -103,6 +103,8 @@ class RunRounds:
         self.network.eval()
         digest = self._digest(number)
         made = self._made()
+        world = dist.current()
+        world.barrier(patient=True)  # none writes before all have looked
         if made.get(str(number)) == digest:
             self._rounds = self._read(number)
             return
@@ -114,7 +116,6 @@ class RunRounds:
             )
             found = answered(questions, self._shapes, self.cfg, number)
         self._rounds.append(found)
-        world = dist.current()
         if world.is_first:  # who is killed between the two files asks again, to the same answers
             said = [one for some in self._rounds for one in some]
             write_text(self._log, "".join(json.dumps(one.event()) + "\n" for one in said))
