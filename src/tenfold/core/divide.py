@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from tenfold.printable import printable
 
 from . import dist
 from .log import Bar
 
 T = TypeVar("T")
+X = TypeVar("X")
+
+
+class Recorded(Protocol):
+    """The part of an answer that is kept when the next input is read."""
+
+    @property
+    def problem(self) -> str:
+        """Reason why the input cannot be read; empty if it was answered."""
+
+
+R = TypeVar("R", bound=Recorded)
 
 
 def divided(count: int, work: Callable[[int], T], title: str = "") -> list[T]:
@@ -38,3 +53,42 @@ def divided(count: int, work: Callable[[int], T], title: str = "") -> list[T]:
     world.barrier(patient=True)  # shares need not take equally long
     shares = world.gather_objects(own)
     return [shares[index % world.size][index // world.size] for index in range(count)]
+
+
+def answered(
+    inputs: Path,
+    count: int,
+    read: Callable[[int], X],
+    answer: Callable[[int, X], R],
+    unread: Callable[[int, str], R],
+) -> list[R]:
+    """Read and answer pictures, each by one process, with one in memory at a time.
+
+    Args:
+        inputs: A picture or a film, or the folder of them.
+        count: Number of pictures.
+        read: Number of a picture -> the picture.
+        answer: Number and picture -> what is kept of the answer, when its files are written.
+        unread: Number and reason -> what is kept of one that cannot be read.
+
+    Returns:
+        What is kept of each, on every process.
+
+    Raises:
+        ValueError: A lone picture cannot be read, or none of a folder.
+        OSError: A lone picture is gone, or may not be read.
+    """
+
+    def work(row: int) -> R:
+        try:
+            picture = read(row)
+        except (ValueError, OSError) as error:  # OSError: it is gone, or may not be read
+            if not inputs.is_dir():
+                raise
+            return unread(row, printable(str(error)))
+        return answer(row, picture)
+
+    records = divided(count, work, "pictures" if count > 1 else "")
+    if all(record.problem for record in records):
+        raise ValueError(f"{inputs}: none of {len(records)} pictures can be read")
+    return records

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from tenfold.core import dist
-from tenfold.core.divide import divided
+from tenfold.core.divide import answered
 from tenfold.data.images.decode import read_picture
 from tenfold.data.images.folders import photos_below
 from tenfold.nn.condinst import CondInst
-from tenfold.printable import printable
+from tenfold.viz.overlays import Rgb
 from tenfold.viz.predictions import Trained, sources, spread
 
 from .config import Config, PredictOptions
@@ -49,21 +49,16 @@ def predict_files(
     shown = set(spread(range(len(pictures)), options.shown))
     network.eval()
 
-    def work(row: int) -> Record:
+    def work(row: int, picture: Rgb) -> Record:
         source = pictures[row]
-        try:
-            picture = read_picture(source.file)
-        except (ValueError, OSError) as error:  # OSError: it is gone, or may not be read
-            if not inputs.is_dir():
-                raise
-            return Record(source.name, problem=printable(str(error)))
         found = detect(network, cfg, picture, options.score, options.most)
         output = out / source.output
         return write_picture(picture, found, source.name, output, cfg.classes, row in shown)
 
-    records = divided(len(pictures), work, "pictures" if len(pictures) > 1 else "")
-    if all(record.problem for record in records):
-        raise ValueError(f"{inputs}: none of {len(records)} pictures can be read")
+    records = answered(
+        inputs, len(pictures), lambda row: read_picture(pictures[row].file), work,
+        lambda row, problem: Record(pictures[row].name, problem=problem),
+    )  # fmt: skip
     if not dist.current().is_first:
         return []
     return write_folder(records, inputs, out, cfg.classes, options, trained)

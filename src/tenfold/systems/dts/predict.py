@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from tenfold.core import dist
-from tenfold.core.divide import divided
+from tenfold.core.divide import answered
 from tenfold.data.images.decode import read_picture
 from tenfold.data.images.films import is_film, open_film
 from tenfold.data.images.folders import photos_below
-from tenfold.printable import printable
+from tenfold.viz.overlays import Rgb
 from tenfold.viz.predictions import Source, Trained, sources, spread
 
 from .config import Config, PredictOptions
@@ -59,14 +59,11 @@ def predict_files(
     images = sources(inputs, out, photos_below) if film is None else frames(inputs, film.count)
     shown = set(spread(range(len(images)), SHOWN))
 
-    def work(row: int) -> Record:
+    def read(row: int) -> Rgb:
+        return read_picture(images[row].file) if film is None else film.frame(row)
+
+    def work(row: int, image: Rgb) -> Record:
         source = images[row]
-        try:
-            image = read_picture(source.file) if film is None else film.frame(row)
-        except (ValueError, OSError) as error:  # OSError: it is gone, or may not be read
-            if not inputs.is_dir():
-                raise
-            return Record(source.name, problem=printable(str(error)))
         found = answer(members, image, cfg.data.target_size)
         height, width = image.shape[:2]
         labels = label_map(found, height, width)
@@ -78,12 +75,13 @@ def predict_files(
         )
 
     try:
-        records = divided(len(images), work, "pictures" if len(images) > 1 else "")
+        records = answered(
+            inputs, len(images), read, work,
+            lambda row, problem: Record(images[row].name, problem=problem),
+        )  # fmt: skip
     finally:
         if film is not None:
             film.close()
-    if all(record.problem for record in records):
-        raise ValueError(f"{inputs}: none of {len(records)} pictures can be read")
     if not dist.current().is_first:
         return []
     fps = options.fps and film.fps if film is not None and film.fps else options.fps

@@ -11,11 +11,11 @@ from pathlib import Path
 from torch import nn
 
 from tenfold.core import dist
-from tenfold.core.divide import divided
+from tenfold.core.divide import answered
 from tenfold.data.images.coco_numbers import read_numbers
 from tenfold.data.images.decode import read_picture
 from tenfold.data.images.folders import photos_below
-from tenfold.printable import printable
+from tenfold.viz.overlays import Rgb
 from tenfold.viz.predictions import Trained, sources, spread
 
 from . import draw
@@ -62,20 +62,15 @@ def predict_files(
     inside = {row: place for place, row in enumerate(spread(shown, draw.SHOWN))}
     model.eval()
 
-    def work(row: int) -> Record:
+    def work(row: int, image: Rgb) -> Record:
         source = images[row]
-        try:
-            image = read_picture(source.file)
-        except (ValueError, OSError) as error:  # OSError: it is gone, or may not be read
-            if not inputs.is_dir():
-                raise
-            return Record(source.name, problem=printable(str(error)))
         found = answer(model, cfg, image, options, inside.get(row))
         return write_answer(found, image, source.name, out / source.output, cfg, row in shown)
 
-    records = divided(len(images), work, "pictures" if len(images) > 1 else "")
-    if all(record.problem for record in records):
-        raise ValueError(f"{inputs}: none of {len(records)} pictures can be read")
+    records = answered(
+        inputs, len(images), lambda row: read_picture(images[row].file), work,
+        lambda row, problem: Record(images[row].name, problem=problem),
+    )  # fmt: skip
     if not dist.current().is_first:
         return []
     return write_folder(records, inputs, out, cfg, options, trained, numbers)

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tenfold.core import dist
-from tenfold.core.divide import divided
+from tenfold.core.divide import answered
 from tenfold.data.images.decode import read_picture
 from tenfold.data.images.folders import photos_below
 from tenfold.data.images.label_tables import read_table
 from tenfold.data.images.picture_names import is_picture_name, picture_names
-from tenfold.printable import printable
+from tenfold.viz.overlays import Rgb
 from tenfold.viz.predictions import Trained, sources, spread
 
 from .answer import answer, threshold_of
@@ -60,20 +60,15 @@ def predict_files(
     given = labels_of(options.labels, [one.file for one in pictures], cfg, inputs)
     shown = set(spread(range(len(pictures)), options.shown))
 
-    def work(row: int) -> Record:
+    def work(row: int, picture: Rgb) -> Record:
         source = pictures[row]
-        try:
-            picture = read_picture(source.file)
-        except (ValueError, OSError) as error:  # OSError: it is gone, or may not be read
-            if not inputs.is_dir():
-                raise
-            return Record(source.name, problem=printable(str(error)))
         found = answer(networks, seeds, cfg, picture, given.get(source.file), options)
         return write_picture(picture, found, source.name, out / source.output, cfg, row in shown)
 
-    records = divided(len(pictures), work, "pictures" if len(pictures) > 1 else "")
-    if all(record.problem for record in records):
-        raise ValueError(f"{inputs}: none of {len(records)} pictures can be read")
+    records = answered(
+        inputs, len(pictures), lambda row: read_picture(pictures[row].file), work,
+        lambda row, problem: Record(pictures[row].name, problem=problem),
+    )  # fmt: skip
     if not dist.current().is_first:
         return []
     return write_folder(records, inputs, out, cfg, threshold_of(networks, cfg, options), trained)

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from tenfold.core import dist
 from tenfold.core.checkpoint import write_bytes
-from tenfold.core.divide import divided
+from tenfold.core.divide import answered
 from tenfold.data.images import coco_panoptic, panoptic_parts
 from tenfold.data.images.decode import read_picture
 from tenfold.data.images.folders import photos_below
 from tenfold.data.images.panoptic_parts import PartSpec
-from tenfold.printable import printable
 from tenfold.structures import Tree
 from tenfold.viz import overlays
 from tenfold.viz.overlays import Rgb
@@ -30,7 +29,7 @@ from . import trees
 from .config import PredictOptions
 from .knowledge import KnowledgeBase
 from .levels import level_map, names_of, part_spec, spec_text
-from .recogniser import TrainedRecogniser
+from .recogniser import OpenedPicture, TrainedRecogniser
 from .requests import Recognition, Request, read
 
 SHOWN = 24
@@ -77,15 +76,12 @@ def predict_files(
     shown = set(spread(range(len(pictures)), SHOWN))
     spec = part_spec(recogniser.kb) if options.parts else None
 
-    def work(row: int) -> Record:
-        source = pictures[row]
-        try:
-            picture = read_picture(source.file)
-            opened = recogniser.open(picture)
-        except (ValueError, OSError) as error:  # OSError: it is gone, or may not be read
-            if not inputs.is_dir():
-                raise
-            return Record(source.name, problem=printable(str(error)))
+    def read_and_open(row: int) -> tuple[Rgb, OpenedPicture]:
+        picture = read_picture(pictures[row].file)
+        return picture, recogniser.open(picture)
+
+    def work(row: int, given: tuple[Rgb, OpenedPicture]) -> Record:
+        source, (picture, opened) = pictures[row], given
         recognition = Recognition(opened, recogniser.kb, source.name, "knowledge.json")
         if asked is None:
             recognition.run(options.depth)
@@ -94,9 +90,10 @@ def predict_files(
         found = recognition.tree
         return _written(picture, found, recogniser.kb, spec, source, out, row in shown)
 
-    records = divided(len(pictures), work, "pictures" if len(pictures) > 1 else "")
-    if all(record.problem for record in records):
-        raise ValueError(f"{inputs}: none of {len(records)} pictures can be read")
+    records = answered(
+        inputs, len(pictures), read_and_open, work,
+        lambda row, problem: Record(pictures[row].name, problem=problem),
+    )  # fmt: skip
     if not dist.current().is_first:
         return []
     return _write_folder(records, recogniser.kb, inputs, out, options, trained)
