@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +19,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 import apis_masks  # noqa: E402
-
-from tenfold.core import dist, log  # noqa: E402
+from rates import machine  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = {"masks": apis_masks}
@@ -56,15 +54,12 @@ def main() -> None:
     file = args.out / "apis.json"
     kept: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     for name in args.only:
-        load = os.getloadavg()[0]
+        before = machine()  # its load is that before the run
         command = [sys.executable, __file__, "--rounds", str(args.rounds), "--part", name]
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-        with dist.started("cpu") as world:
-            environment = log.environment(world)
         kept[name] = {
             "found": json.loads(done.stdout.splitlines()[-1]),
-            "environment": environment,
-            "load": load,
+            **before,
             "command": f"python benchmarks/apis.py --rounds {args.rounds} --only {name}",
         }
     result = {name: kept[name] for name in PARTS if name in kept}

@@ -30,9 +30,8 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rates import quartiles  # noqa: E402
+from rates import machine, quartiles  # noqa: E402
 
-from tenfold.core import dist, log  # noqa: E402
 from tenfold.report.claim import md_table  # noqa: E402
 from tenfold.runner.weights import save_weights  # noqa: E402
 from tenfold.systems.apis import Apis  # noqa: E402
@@ -178,14 +177,11 @@ def main() -> None:
     parser.add_argument("--only", choices=tuple(CASES))
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
-    load = os.getloadavg()[0]
-    with dist.started("cpu") as world:
-        environment = log.environment(world)
+    before = machine()  # its load is that before the run
     names = [args.only] if args.only else list(CASES)
     result = {
         "cases": {name: measured(CASES[name], args.answers, args.threads) for name in names},
-        "environment": environment,
-        "load": load,
+        **before,
         "threads": args.threads,
         "command": f"python benchmarks/apis_page.py --answers {args.answers}",
     }

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
-import os
 import re
 import statistics
 import subprocess
@@ -34,10 +33,10 @@ import torch
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rates import products, quartiles, square_product  # noqa: E402
+from rates import machine, products, quartiles, square_product  # noqa: E402
 from straightforward_dts import PlainHost, PlainNetwork  # noqa: E402
 
-from tenfold.core import dist, log, optim  # noqa: E402
+from tenfold.core import optim  # noqa: E402
 from tenfold.core.allocator import keep_freed_memory  # noqa: E402
 from tenfold.report.claim import md_table  # noqa: E402
 from tenfold.systems.dts import data  # noqa: E402
@@ -351,10 +350,7 @@ def main() -> None:
         print(words, found, file=sys.stderr)
         return found
 
-    load = os.getloadavg()[0]
-    with dist.started("cpu") as world:
-        environment = log.environment(world)
-    flags = Path("/proc/cpuinfo").read_text()
+    before = machine()  # its load is that before the run
     result = {
         "compares": COMPARES,
         "timings": [part("timing", c, kind, wrap=args.wrap) for kind in KINDS for c in CASES],
@@ -362,11 +358,7 @@ def main() -> None:
         "learned": {
             kind: [part("learned", kind, str(seed)) for seed in range(args.seeds)] for kind in KINDS
         },
-        "environment": environment,
-        "features": " ".join(
-            name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags
-        ),
-        "load": load,
+        **before,
         "command": f"python benchmarks/dts.py --rounds {args.rounds} --seeds {args.seeds}",
     }
     args.out.mkdir(parents=True, exist_ok=True)

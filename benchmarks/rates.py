@@ -1,13 +1,21 @@
-"""What benchmarks share: quartiles, and rates of products beside the whole."""
+"""What benchmarks share: quartiles, rates of products beside the whole, and the machine."""
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+
+from tenfold.core import dist, log
+
+VECTORS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+"""Features of CPUs that decide how fast products are."""
 
 
 def quartiles(values: list[float]) -> list[float]:
@@ -44,3 +52,13 @@ def square_product(dtype: torch.dtype, side: int = 2048) -> float:
         a @ b
         best = min(best, time.perf_counter() - start)
     return 2 * side**3 / best
+
+
+def machine() -> dict[str, Any]:
+    """Environment, features of the CPU, and its load before the run."""
+    load = os.getloadavg()[0]
+    with dist.started("cpu") as world:
+        environment = log.environment(world)
+    flags = Path("/proc/cpuinfo").read_text()
+    features = " ".join(name for name in VECTORS if name in flags)
+    return {"environment": environment, "features": features, "load": load}

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -28,10 +27,9 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rates import products, quartiles, square_product  # noqa: E402
+from rates import machine, products, quartiles, square_product  # noqa: E402
 from straightforward_usage import plain_maps  # noqa: E402
 
-from tenfold.core import dist, log  # noqa: E402
 from tenfold.report.claim import md_table  # noqa: E402
 from tenfold.systems.usage import seeds  # noqa: E402
 from tenfold.systems.usage.backbones import Model  # noqa: E402
@@ -182,15 +180,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    load = os.getloadavg()[0]
-    with dist.started("cpu") as world:
-        environment = log.environment(world)
+    before = machine()  # its load is that before the run
     peaks = {precision: square_product(getattr(torch, precision)) for precision in PRECISIONS}
     names = [args.only] if args.only else list(CASES)
     result = {
         "timings": [row for name in names for row in measured(name, args.rounds, peaks)],
-        "environment": environment,
-        "load": load,
+        **before,
         "command": f"python benchmarks/usage.py --rounds {args.rounds}",
     }
     if find_spec("usage_crf") and not args.only:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import time
@@ -30,9 +29,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 import straightforward_virreq as plainly  # noqa: E402
-from rates import products, quartiles, square_product  # noqa: E402
+from rates import machine, products, quartiles, square_product  # noqa: E402
 
-from tenfold.core import dist, log  # noqa: E402
 from tenfold.core.allocator import keep_freed_memory  # noqa: E402
 from tenfold.nn.mit import MitSize  # noqa: E402
 from tenfold.report.claim import md_table  # noqa: E402
@@ -273,19 +271,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    load = os.getloadavg()[0]
-    with dist.started("cpu") as world:
-        environment = log.environment(world)
-    flags = Path("/proc/cpuinfo").read_text()
+    before = machine()  # its load is that before the run
     result = {
         "compares": COMPARES,
         "timings": [timing(name, args.rounds) for name in CASES],
         "requests": [requests(*asked) for asked in ASKED],
-        "environment": environment,
-        "features": " ".join(
-            name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags
-        ),
-        "load": load,
+        **before,
         "command": f"python benchmarks/virreq.py --rounds {args.rounds}",
     }
     args.out.mkdir(parents=True, exist_ok=True)
