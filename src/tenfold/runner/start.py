@@ -10,7 +10,6 @@ from torch import Tensor
 from tenfold.core import checkpoint
 from tenfold.core.capabilities import Converts
 from tenfold.core.errors import require_file_or_folder
-from tenfold.printable import Lines
 from tenfold.weights.keymap import Converted, KeyMap, Rule
 
 from .weights import AnySystem, weights_of
@@ -36,13 +35,9 @@ def start_from(system: AnySystem, name: str) -> None:
     fitted.ignored += account.ignored
     fitted.unused += account.unused
     if not fitted.is_complete:
-        said = Lines(
-            f"{source} does not fit this configuration (--config takes over that of a run; "
-            f"--allow-missing starts anew what does not fit):\n{fitted.report()}"
-        )
         if not lenient:
-            raise ValueError(said)
-        warnings.warn(said, stacklevel=2)
+            raise ValueError(fitted.misfit(source))
+        warnings.warn(fitted.misfit(source), stacklevel=2)
     if not fitted.state:
         raise ValueError(f"{source} has no tensor that fits this configuration")
     system.begin(fitted.state)

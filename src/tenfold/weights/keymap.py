@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch import Tensor
 
@@ -69,6 +71,24 @@ class Converted:
         for reason, keys in reasons.items():
             lines += [f"ignored ({reason}): {key}" for key in keys]
         return "\n".join(lines)
+
+    def misfit(self, start: str | Path) -> Lines:
+        """Say that weights to start from do not fit, and every key that does not."""
+        return Lines(
+            f"{start} does not fit this configuration (--config takes over that of a run; "
+            f"--allow-missing starts anew what does not fit):\n{self.report()}"
+        )
+
+    def require_start(self, start: str, allow_missing: bool) -> None:
+        """Raise a ValueError if weights to start from do not fit.
+
+        With `allow_missing` that is a warning, so long as any tensor fits.
+        """
+        if self.is_complete:
+            return
+        if not allow_missing or not self.state:
+            raise ValueError(self.misfit(start))
+        warnings.warn(self.misfit(start), stacklevel=4)
 
     def require_complete(self) -> dict[str, Tensor]:
         """The state, or a ValueError that lists every key that did not fit."""

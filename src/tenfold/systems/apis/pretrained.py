@@ -9,7 +9,6 @@ from pathlib import Path
 from tenfold.core import checkpoint
 from tenfold.core.errors import require_file_or_folder
 from tenfold.nn.condinst import CondInst
-from tenfold.printable import Lines
 from tenfold.weights.containers import find_weights, is_run
 from tenfold.weights.keymap import Converted, KeyMap, Rule
 
@@ -42,14 +41,7 @@ def begin(network: CondInst, cfg: Config) -> str:
         _leave_other_classes(account)
     else:
         account = official.load(network, file)
-    if not account.is_complete:
-        said = Lines(
-            f"{cfg.start} does not fit this configuration (--config takes over that of a run; "
-            f"--allow-missing starts anew what does not fit):\n{account.report()}"
-        )
-        if not cfg.allow_missing or not account.state:
-            raise ValueError(said)
-        warnings.warn(said, stacklevel=3)
+    account.require_start(cfg.start, cfg.allow_missing)
     network.load_state_dict(account.state, strict=False)
     return f"training started from {source}: {len(account.state)} tensors"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from torch import Tensor
 from tenfold.core import checkpoint
 from tenfold.core.errors import require_file_or_folder
 from tenfold.data.images.class_maps import CITYSCAPES_NAMES
-from tenfold.printable import Lines
 from tenfold.weights.containers import find_weights, is_run
 from tenfold.weights.keymap import Converted, KeyMap, Rule
 
@@ -126,14 +124,7 @@ def _shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def _take(network: Network, account: Converted, cfg: Config) -> None:
-    if not account.is_complete:
-        said = Lines(
-            f"{cfg.start} does not fit this configuration (--config takes over that of a run; "
-            f"--allow-missing starts anew what does not fit):\n{account.report()}"
-        )
-        if not cfg.allow_missing or not account.state:
-            raise ValueError(said)
-        warnings.warn(said, stacklevel=3)
+    account.require_start(cfg.start, cfg.allow_missing)
     network.load_state_dict(account.state, strict=False)
 
 

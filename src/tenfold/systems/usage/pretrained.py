@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,8 +71,7 @@ def begin(networks: Networks, cfg: Config) -> str:
     if is_run(source):
         return _from_run(networks, cfg, source)
     account = official.load(networks.seed, source)
-    if not account.is_complete:
-        _refuse_or_warn(cfg, account)
+    account.require_start(cfg.start, cfg.allow_missing)
     body = networks.seed.body.state_dict()
     for other in networks.bodies():
         other.load_state_dict(body)
@@ -94,20 +92,9 @@ def _from_run(networks: Networks, cfg: Config, source: Path) -> str:
         else:
             account.state[key] = value
     account.missing = [key for key in own if key not in state and key not in OWN]
-    if not account.is_complete:
-        _refuse_or_warn(cfg, account)
+    account.require_start(cfg.start, cfg.allow_missing)
     networks.load_state_dict(account.state, strict=False)
     return f"training started from {source}: {len(account.state)} tensors"
-
-
-def _refuse_or_warn(cfg: Config, account: Converted) -> None:
-    said = (
-        f"{cfg.start} does not fit this configuration (--config takes over that of a run; "
-        f"--allow-missing starts anew what does not fit):\n{account.report()}"
-    )
-    if not cfg.allow_missing or not account.state:
-        raise ValueError(said)
-    warnings.warn(said, stacklevel=4)
 
 
 def read_official(source: Path) -> tuple[Config, dict[str, Tensor], Converted]:

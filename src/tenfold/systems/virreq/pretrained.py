@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 from torch import nn
 
 from tenfold.core import checkpoint
 from tenfold.core.errors import require_file_or_folder
-from tenfold.printable import Lines
 from tenfold.weights.containers import find_weights, is_run
 from tenfold.weights.keymap import KeyMap, Rule
 
@@ -48,14 +46,7 @@ def begin(networks: Networks, cfg: Config) -> str:
     else:
         shapes = _shapes(networks.divide)
         account = official.convert(official.read_official(file), shapes).with_prefix("divide.")
-    if not account.is_complete:
-        said = Lines(
-            f"{cfg.start} does not fit this configuration (--config takes over that of a run; "
-            f"--allow-missing starts anew what does not fit):\n{account.report()}"
-        )
-        if not cfg.allow_missing or not account.state:
-            raise ValueError(said)
-        warnings.warn(said, stacklevel=2)
+    account.require_start(cfg.start, cfg.allow_missing)
     networks.load_state_dict(account.state, strict=False)
     return f"training started from {source}: {len(account.state)} tensors"
 
