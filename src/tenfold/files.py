@@ -146,6 +146,19 @@ def parse_json(text: str) -> Any:
     return value
 
 
+def require_bounded(file: Path, most: int) -> None:
+    """Raise unless this is a file of at most so many bytes, before it is read.
+
+    Raises:
+        FileNotFoundError: It is not there, or is no file.
+        ValueError: It is larger.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is not there, or is not a file")
+    if file.stat().st_size > most:
+        raise ValueError(f"{file} has more than {most} bytes")
+
+
 def read_json(path: Path) -> Any:
     """Read JSON, naming the file if it is damaged."""
     try:

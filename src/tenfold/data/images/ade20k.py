@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from tenfold.files import misfit, read_json
+from tenfold.files import misfit, read_json, require_bounded
 from tenfold.structures import MOST_UNITS, Code, Tree, Unit
 
 from . import runs
@@ -123,10 +123,7 @@ def read(file: Path) -> Picture:
         ValueError: It is no file of ADE20K, a mask is damaged or of another size, or parts form no
             tree; the error names file and object.
     """
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is not there, or is not a file")
-    if file.stat().st_size > MOST_BYTES:
-        raise ValueError(f"{file} has more than {MOST_BYTES} bytes")
+    require_bounded(file, MOST_BYTES)
     content = read_json(file)
     problem = misfit(content, SHAPE, "")
     if problem:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 from PIL import Image
 
-from tenfold.files import NUMBER, misfit, read_json, replacing, write_json
+from tenfold.files import NUMBER, misfit, read_json, replacing, require_bounded, write_json
 from tenfold.structures import Segments, Tree, Unit
 
 from ..io.problems import some
@@ -115,10 +115,7 @@ def open_panoptic(file: Path, maps: Path) -> PanopticSet:
     Raises:
         ValueError: It is no such file; the error names it and the field.
     """
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is not there, or is not a file")
-    if file.stat().st_size > MOST_BYTES:
-        raise ValueError(f"{file} has more than {MOST_BYTES} bytes")
+    require_bounded(file, MOST_BYTES)
     content = read_json(file)
     problem = misfit(content, SHAPE, "")
     if not problem and not {"annotations", "categories"} <= content.keys():

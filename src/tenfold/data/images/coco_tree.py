@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from tenfold.files import misfit, parse_json, write_text
+from tenfold.files import misfit, parse_json, require_bounded, write_text
 from tenfold.structures import MOST_UNITS, Tree, Unit
 
 from . import runs
@@ -45,10 +45,7 @@ def read(
     Raises:
         ValueError: It is no such file, or its nodes are no tree; the error names file and node.
     """
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is not there, or is not a file")
-    if file.stat().st_size > MOST_BYTES:
-        raise ValueError(f"{file} has more than {MOST_BYTES} bytes; divide it")
+    require_bounded(file, MOST_BYTES)
     try:
         text = file.read_text(encoding="utf-8")
         lines = text.splitlines() if file.suffix == ".jsonl" else [text]

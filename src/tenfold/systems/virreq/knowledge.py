@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tenfold.files import misfit, parse_json, write_text
+from tenfold.files import misfit, parse_json, require_bounded, write_text
 from tenfold.structures import DEEPEST, Tree, Unit
 
 OTHERS = "others"
@@ -297,10 +297,7 @@ def read(file: Path) -> KnowledgeBase:
     Raises:
         ValueError: It is no knowledge base; the error names file and node.
     """
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is not there, or is not a file")
-    if file.stat().st_size > MOST_BYTES:
-        raise ValueError(f"{file} has more than {MOST_BYTES} bytes")
+    require_bounded(file, MOST_BYTES)
     try:
         return of(parse_json(file.read_text(encoding="utf-8")))
     except ValueError as error:

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from tenfold.data.images import runs
-from tenfold.files import misfit, read_json
+from tenfold.files import misfit, read_json, require_bounded
 from tenfold.structures import Tree, Unit
 
 from . import trees
@@ -338,10 +338,7 @@ def read(file: Path) -> list[Request]:
     Raises:
         ValueError: It is no such list; the error names file and request.
     """
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is not there, or is not a file")
-    if file.stat().st_size > MOST_BYTES:
-        raise ValueError(f"{file} has more than {MOST_BYTES} bytes")
+    require_bounded(file, MOST_BYTES)
     content = read_json(file)
     problem = misfit(content, SHAPE, "requests")
     if not problem and len(content) > MOST_REQUESTS:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from tenfold.data.images import runs
-from tenfold.files import NUMBER, misfit, parse_json, write_text
+from tenfold.files import NUMBER, misfit, parse_json, require_bounded, write_text
 from tenfold.structures import MOST_UNITS, Code, Origin, State, Tree, Unit
 
 from .knowledge import KnowledgeBase
@@ -38,10 +38,7 @@ def read(file: Path) -> Tree:
         ValueError: It is too large, no JSON of this form, a mask does not fit the picture, or the
             units are no tree; the error names file and unit.
     """
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is not there, or is not a file")
-    if file.stat().st_size > MOST_BYTES:
-        raise ValueError(f"{file} has more than {MOST_BYTES} bytes")
+    require_bounded(file, MOST_BYTES)
     try:
         return of(parse_json(file.read_text(encoding="utf-8")))
     except ValueError as error:
