@@ -253,14 +253,54 @@ def test_the_place_of_a_bad_byte(tmp_path):
 
 
 def test_too_short_or_absent(tmp_path):
-    (tmp_path / "long.txt").write_bytes(lines())
     (tmp_path / "short.txt").write_bytes(b"a line\n")
-    with pytest.raises(ValueError, match=rf"short.txt has 7 bytes of text, at least {SHORTEST}"):
+    with pytest.raises(ValueError, match=rf"has 6 bytes of text, at least {SHORTEST}"):
         load("files", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="none does not exist"):
         load("files", str(tmp_path / "none"))
     with pytest.raises(ValueError, match="needs a path"):
         load("files")
+
+
+def test_short_files_are_joined_or_skipped_and_named(tmp_path):
+    (tmp_path / "long.txt").write_bytes(lines())
+    (tmp_path / "README.txt").write_bytes(b"a line\n")
+    corpus = load("files", str(tmp_path))
+    assert corpus.domains == ("long",)
+    assert f"Skipped: README (under {SHORTEST} bytes)" in corpus.note
+    half = lines()[: SHORTEST - 3]
+    (tmp_path / "half.txt").write_bytes(half)
+    corpus = load("files", str(tmp_path))
+    assert corpus.domains == ("long", "short_files") and "Skipped" not in corpus.note
+    assert "one together (short_files): README, half." in corpus.note
+    parts = (getattr(corpus, split)["short_files"] for split in ("train", "validation", "test"))
+    assert b"".join(part.tobytes() for part in parts) == b"a line\n" + half.removesuffix(b"\n")
+
+
+def test_lines_of_json(tmp_path):
+    records = [{"body": f"Text {i} ä\n", "id": i} for i in range(2000)]
+    packed = gzip.compress("\n".join(json.dumps(record) for record in records).encode())
+    (tmp_path / "a.jsonl.gz").write_bytes(packed)
+    corpus = load("files", str(tmp_path), "body")
+    whole = b"".join(getattr(corpus, s)["a"].tobytes() for s in ("train", "validation", "test"))
+    assert whole.decode() == "".join(record["body"] for record in records)
+    with pytest.raises(ValueError, match=r"gz, line 1, has no text under 'text' .*body, id.*field"):
+        load("files", str(tmp_path))
+    for line, said in (
+        (b"{", "line 2, is no JSON"),
+        (b"[1]", "line 2, has no text under 'body' .it has no fields"),
+        (b'{"body": "\\ud800"}', "line 2, has half a character"),
+        (b"[" * 100_000, "line 2, is no JSON"),
+    ):
+        (tmp_path / "b.jsonl").write_bytes(b'{"body": ""}\n' + line)
+        with pytest.raises(ValueError, match=said):
+            load("files", str(tmp_path / "b.jsonl"), "body")
+
+
+def test_stray_nul_bytes_are_to_be_removed_not_reencoded(tmp_path):
+    (tmp_path / "a.txt").write_bytes(lines() + b"x\0y\n\0")
+    with pytest.raises(ValueError, match=r"a NUL byte \(2 in all\). Remove them.*tr -d '.000'"):
+        load("files", str(tmp_path / "a.txt"))
 
 
 def test_a_bomb_stops_at_the_limit(tmp_path, monkeypatch):

@@ -204,6 +204,16 @@ def test_every_domain_has_its_share_where_rows_do_not_divide():
     assert windows.domain_of(4, 1).tolist() == [1, 2, 0, 1]
 
 
+def test_rows_are_divided_as_the_weights_are():
+    windows = TokenWindows(domains(50, 500, 50), 10, weights=[1.0, 17.0, 2.0])
+    for index in (0, 7, 10**9):
+        share = np.bincount(windows.domain_of(400, index), minlength=3) / 400
+        assert np.abs(share - [0.05, 0.85, 0.1]).max() < 0.01
+    parts = [windows.domain_of(4, index) for index in range(5)]
+    assert np.array_equal(np.concatenate(parts), windows.domain_of(20))
+    assert set(TokenWindows(domains(50, 50), 10, weights=[0.0, 1.0]).domain_of(100)) == {1}
+
+
 def test_a_draw_depends_on_its_arguments_only():
     ids = domains(300, 400)
     windows = TokenWindows(ids, 10)

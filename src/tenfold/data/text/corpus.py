@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from .. import catalog
+from . import jsonl
 
 DOMAINS = ("prose_en", "drama_en", "prose_es", "docs_py")
 """The domains of the published textmix."""
@@ -31,6 +32,10 @@ MAX_DOMAINS = 16
 """Up to so many files are a domain each; more are grouped by folder."""
 SHORTEST = 2**14
 """Fewest bytes of a domain."""
+PEEK = 2**16
+"""First bytes of a text by which UTF-16 is told from stray NUL bytes."""
+JOINED = "short_files"
+"""Domain of the files that are too short for one of their own."""
 HELD_LEAST = 2**11
 """Fewest bytes held out: a few windows (one line less may be taken)."""
 BINARY = frozenset(
@@ -73,7 +78,9 @@ class Corpus:
     """Text to report on."""
 
 
-def load(name: Literal["textmix", "files", "python"], path: str = "") -> Corpus:
+def load(
+    name: Literal["textmix", "files", "python"], path: str = "", field: str = "text"
+) -> Corpus:
     """Read a corpus whole and split it.
 
     textmix: the set at ``path`` or under $TENFOLD_DATA; every file must have the bytes and
@@ -81,9 +88,11 @@ def load(name: Literal["textmix", "files", "python"], path: str = "") -> Corpus:
 
     files: the UTF-8 text of one file (plain, .gz or .xz) or of a folder and its subfolders. Up to
     16 files are a domain each; more are joined in the order of their names, one domain for each
-    folder at the top, or one in all if those are more than 16. Hidden files, links, empty files
-    and files with the ending of something binary are skipped and named in the note. The last 5 %
-    of each domain is test, the 5 % before that validation, cut at line ends.
+    folder at the top, or one in all if those are more than 16. Files (or folders) too short to be
+    a domain are one together, or skipped if that is too short, too. Of a .jsonl file the strings
+    under `field` are the text. Hidden files, links, empty files and files with the ending of
+    something binary are skipped and named in the note. The last 5 % of each domain is test, the
+    5 % before that validation, cut at line ends.
 
     python: source and manuals of the running interpreter's standard library, split like files.
 
@@ -93,7 +102,7 @@ def load(name: Literal["textmix", "files", "python"], path: str = "") -> Corpus:
     if name == "textmix":
         return _textmix(catalog.find_or_explain("textmix", path))
     if name == "files":
-        return _files(path)
+        return _files(path, field)
     if name == "python":
         if path:
             raise ValueError(
@@ -148,11 +157,16 @@ def check_text(text: bytes, source: str) -> None:
             what = f"the byte 0x{text[at]:02x}, which is not UTF-8"
     if at < 0:
         return
+    way_out = f"Re-encode it, for instance with `iconv -f {guess} -t utf-8 OLD > NEW`"
     if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        guess = "utf-16"
+        way_out = "Re-encode it, for instance with `iconv -f utf-16 -t utf-8 OLD > NEW`"
+    elif text[at] == 0 and text[:PEEK].count(0) * 8 < len(text[:PEEK]):
+        # UTF-16 of most languages is half NUL; here a few strayed into text
+        what = f"a NUL byte ({text.count(0)} in all)"
+        way_out = "Remove them, for instance with `tr -d '\\000' < OLD > NEW`"
     raise ValueError(
-        f"{source} has at byte {at} (line {text.count(10, 0, at) + 1}) {what}. Re-encode it, for "
-        f"instance with `iconv -f {guess} -t utf-8 OLD > NEW`, or leave it out."
+        f"{source} has at byte {at} (line {text.count(10, 0, at) + 1}) {what}. {way_out}, or "
+        "leave it out."
     )
 
 
@@ -259,7 +273,7 @@ def _part(folder: Path, key: str, stated: Any, most: int) -> bytes:
 # Files of the user's own ---------------------------------------------------------------------
 
 
-def _files(path: str) -> Corpus:
+def _files(path: str, field: str) -> Corpus:
     if not path:
         raise ValueError("your own text needs a path: give one file, or a folder of text files")
     root = Path(path).expanduser()
@@ -281,14 +295,36 @@ def _files(path: str) -> Corpus:
             part = read(file, left)
             left -= len(part)
             check_text(part, str(file))
+            if jsonl.is_jsonl(file):
+                part = jsonl.text(part, field, str(file))
             # joined files must not share a line
             parts.append(part if part.endswith(b"\n") or len(members) == 1 else part + b"\n")
         texts[domain] = b"".join(parts)
-        source = str(members[0] if len(members) == 1 else root / domain)
-        _long_enough(texts[domain], source, "Give more text, join short files, or remove it.")
+    texts, joined = _short_together(texts, root, skipped)
     number = f"{len(files)} file{'s' if len(files) > 1 else ''}"
-    note = f"{number} of {root.resolve().name}.{_skipped(skipped)}"
+    note = f"{number} of {root.resolve().name}.{joined}{_skipped(skipped)}"
     return _split("files", note, "your own", texts)
+
+
+def _short_together(
+    texts: dict[str, bytes], root: Path, skipped: list[str]
+) -> tuple[dict[str, bytes], str]:
+    """Join domains that are too short, and say so; skip them if that is too short, too."""
+    short = {name: text for name, text in texts.items() if len(text) < SHORTEST}
+    if not short:
+        return texts, ""
+    whole = {name: text for name, text in texts.items() if name not in short}
+    together = b"\n".join(text.removesuffix(b"\n") for text in short.values())
+    if len(together) >= SHORTEST:
+        name = JOINED
+        while name in whole:
+            name += "_"
+        told = f" Too short to be a domain each, and one together ({name}): {_listed([*short])}."
+        return {**whole, name: together}, told if len(texts) > 1 else ""
+    if not whole:
+        _long_enough(together, str(root), "Give more text.")
+    skipped += [f"{name} (under {SHORTEST} bytes)" for name in short]
+    return whole, ""
 
 
 def _walk(root: Path) -> tuple[list[Path], list[str]]:
@@ -337,11 +373,13 @@ def _reason(file: Path) -> str:
     return "" if file.stat().st_size else "empty"
 
 
-def _skipped(skipped: list[str], most: int = 8) -> str:
-    if not skipped:
-        return ""
-    more = f" and {len(skipped) - most} more" if len(skipped) > most else ""
-    return f" Skipped: {', '.join(skipped[:most])}{more}."
+def _skipped(skipped: list[str]) -> str:
+    return f" Skipped: {_listed(skipped)}." if skipped else ""
+
+
+def _listed(names: list[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def _domains(root: Path, files: list[Path]) -> dict[str, list[Path]]:

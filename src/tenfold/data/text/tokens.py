@@ -264,6 +264,10 @@ class InOrder:
     """Bytes that the real targets of each window stand for: the unit of bits per byte."""
 
 
+GOLDEN = (5**0.5 - 1) / 2
+"""Its multiples are spread over the unit interval more evenly than any other number's."""
+
+
 class TokenWindows:
     """Windows of ``seq`` tokens and their targets, over the ids of some domains.
 
@@ -275,8 +279,13 @@ class TokenWindows:
         ids: Mapping[str, UInt[np.ndarray, " _"]],
         seq: int,
         lengths: Int64[np.ndarray, " vocab"] | None = None,
+        weights: Sequence[float] | None = None,
     ) -> None:
-        """``lengths``: bytes of each token of the vocabulary; None: a token is a byte."""
+        """``lengths``: bytes of each token of the vocabulary; None: a token is a byte.
+
+        ``weights``: share of each domain in the rows that are drawn, not below 0, on any scale;
+        None: domains take turns.
+        """
         if seq < 1:
             raise ValueError(f"windows need 1 token or more, got {seq}. Set a longer sequence.")
         if not ids:
@@ -291,14 +300,21 @@ class TokenWindows:
         self.domains = tuple(ids)
         self.seq = seq
         self._lengths = np.ones(256, np.int64) if lengths is None else lengths
+        self._ends = None if weights is None else np.cumsum(weights) / np.sum(weights)
 
     def domain_of(self, rows: int, index: int = 0) -> Int64[np.ndarray, "{rows}"]:
         """Number of the domain of each row of draw ``index``.
 
         Domains take turns, on from one draw to the next where ``rows`` is no multiple of their
-        number: over all draws each has equally many.
+        number: over all draws each has equally many. With weights, row n takes the domain in whose
+        share the fraction of n times the golden ratio falls: any stretch of rows is divided nearly
+        as the weights are, and row n is known without those before it.
         """
-        return (np.arange(rows, dtype=np.int64) + index * rows) % len(self.domains)
+        row = np.arange(rows, dtype=np.int64) + index * rows
+        if self._ends is None:
+            return row % len(self.domains)
+        found = np.searchsorted(self._ends, (row + 0.5) * GOLDEN % 1, side="right")
+        return np.minimum(found, len(self.domains) - 1).astype(np.int64)
 
     def draw(
         self, rows: int, seed: int, index: int = 0, share: slice = slice(None)

@@ -153,6 +153,11 @@ class Data:
     """textmix: four domains; files: your own text; python: sources of the standard library."""
     path: str = ""
     """Folder of the set, or your text file or folder of text files (sets name to files)."""
+    field: str = "text"
+    """Field of the records that holds the text, in files of lines of JSON (.jsonl)."""
+    weights: str = ""
+    """Share of the domains in what is trained on: bytes, equal, or numbers, as in "prose=2,code=1"
+    (domains that are not named: 0). Empty: by bytes for your own text, equal for the others."""
     tokenizer: Literal["byte", "bpe"] = "byte"
     """A token is a byte, or a byte pair encoding learned from the training text."""
     bpe_vocab: int = 2048

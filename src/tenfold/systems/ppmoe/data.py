@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,9 +24,45 @@ LEARN_FROM = 1 << 20
 
 
 @lru_cache(maxsize=2)
-def corpus(name: str, path: str) -> texts.Corpus:
+def corpus(name: str, path: str, field: str) -> texts.Corpus:
     """The text of a configuration, read once."""
-    return texts.load(name, path)  # type: ignore[arg-type]
+    return texts.load(name, path, field)  # type: ignore[arg-type]
+
+
+def weights(data: Data) -> dict[str, float]:
+    """Share of each domain in what is trained on; they add up to 1.
+
+    Raises ValueError for a domain that the text has not, and for shares that are no numbers.
+    """
+    train = corpus(data.name, data.path, data.field).train
+    if data.weights == "bytes" or (not data.weights and data.name == "files"):
+        found = {name: float(len(text)) for name, text in train.items()}
+    elif data.weights in ("", "equal"):
+        found = dict.fromkeys(train, 1.0)
+    else:
+        found = dict.fromkeys(train, 0.0) | _numbers(data.weights, list(train))
+    total = sum(found.values())
+    return {name: share / total for name, share in found.items()}
+
+
+def _numbers(text: str, domains: list[str]) -> dict[str, float]:
+    """Shares as a user gives them."""
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = (piece.strip() for piece in part.partition("="))
+        try:
+            share = float(number)
+        except ValueError:
+            share = math.nan
+        if not 0 <= share < math.inf or name not in domains or name in found:
+            raise ValueError(
+                f"data.weights has {part.strip()!r}; give bytes, equal, or numbers from 0 for some "
+                f"of {', '.join(domains)}, each once, as in {domains[0]}=1"
+            )
+        found[name] = share
+    if not sum(found.values()):
+        raise ValueError(f"data.weights is {text!r}: no domain has more than 0; give one a share")
+    return found
 
 
 def complete(cfg: Config) -> Config:
@@ -36,9 +73,10 @@ def complete(cfg: Config) -> Config:
     if data.name == "textmix" and not data.path and catalog.find("textmix") is None:
         data = replace(data, name="python")
     if data.tokenizer == "bpe" and not data.bpe:
-        text = corpus(data.name, data.path)
+        text = corpus(data.name, data.path, data.field)
         parts = [train[:LEARN_FROM].tobytes() for train in text.train.values()]
         data = replace(data, bpe=tokens.BpeTokenizer.train(parts, data.bpe_vocab).to_json())
+    weights(data)  # those that do not fit the text are refused before anything starts
     vocab = tokens.from_spec(data.tokenizer, data.bpe).vocab
     if cfg.model.vocab not in (0, vocab):
         raise ValueError(
@@ -59,15 +97,23 @@ class Text:
     @property
     def corpus(self) -> texts.Corpus:
         """The text."""
-        return corpus(self.cfg.data.name, self.cfg.data.path)
+        data = self.cfg.data
+        return corpus(data.name, data.path, data.field)
 
     def windows(self, split: str) -> tokens.TokenWindows:
         """Windows of a split: train, validation or test."""
         if split not in self._windows:
             parts = getattr(self.corpus, split)
+            shares = weights(self.cfg.data)
+            if split == "train":  # what has no share is not drawn from, but it is measured
+                parts = {name: part for name, part in parts.items() if shares[name]}
             ids = {name: self.tokenizer.encode(part.tobytes()) for name, part in parts.items()}
+            own = [shares[name] for name in ids]
             self._windows[split] = tokens.TokenWindows(
-                ids, self.cfg.model.seq, self.tokenizer.lengths
+                ids,
+                self.cfg.model.seq,
+                self.tokenizer.lengths,
+                None if len({*own}) == 1 else own,
             )
         return self._windows[split]
 
@@ -82,5 +128,7 @@ class Text:
 
 def used(data: Data) -> DataUsed:
     """The data of a configuration, for pages and tables."""
-    text = corpus(data.name, data.path)
-    return DataUsed(text.name, "real", text.note, text.licence)
+    text = corpus(data.name, data.path, data.field)
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in weights(data).items())
+    note = f"{text.note} Rows to train on: {shares}." if len(text.domains) > 1 else text.note
+    return DataUsed(text.name, "real", note, text.licence)
