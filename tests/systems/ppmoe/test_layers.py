@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Literal
 
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tenfold.core.optim import Optim
+from tenfold.systems.ppmoe import experts as module_of_experts
 from tenfold.systems.ppmoe.config import Config, Data, Layout, Model
 from tenfold.systems.ppmoe.dispatch import MoE, Pairs
 from tenfold.systems.ppmoe.experts import Experts
@@ -76,6 +78,40 @@ def test_gradients_of_experts(counts: list[int], activation: Literal["erf", "tan
         return torch.func.functional_call(experts, named, (x, torch.tensor(counts)))
 
     assert torch.autograd.gradcheck(run, given_to)
+
+
+def test_no_rounded_copies_of_experts_are_kept_for_backward(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    experts = filled(Experts(replace(TINY, hidden=16, ffn=64), 64)).float()
+    of_experts = {p.untyped_storage().data_ptr() for p in experts.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(saved: torch.Tensor) -> torch.Tensor:
+        storage = saved.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return saved
+
+    x, counts = randn(64, 16, seed=3).float(), torch.ones(64, dtype=torch.int64)
+    weight = randn(64, 16, seed=4).float()
+
+    def gradients() -> list[torch.Tensor]:
+        experts.zero_grad()
+        rows = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            found = experts(rows, counts)
+        (found * weight).sum().backward()
+        return [rows.grad, *(p.grad for p in experts.parameters())]  # type: ignore[list-item]
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+        with torch.autocast("cpu", torch.bfloat16):
+            outs = [experts(x.clone().requires_grad_(), counts) for _ in range(3)]
+    copies = sum(size for storage, size in kept.items() if storage not in of_experts)
+    assert outs and copies < 64 * 16 * 64 * 2  # less than one of two matrices in bfloat16
+    found = gradients()
+    monkeypatch.setattr(module_of_experts, "cast_again", lambda own, cast: nullcontext())
+    for mine, plain in zip(found, gradients(), strict=True):
+        assert torch.equal(mine, plain)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from .config import Model
 
@@ -105,12 +107,52 @@ class Experts(nn.Module):
         self, x: Float[Tensor, "row hidden"], counts: Int64[Tensor, " expert"]
     ) -> Float[Tensor, "row hidden"]:
         """fc2(GELU(fc1(x))) by each row's expert; no rows at all are fine."""
-        parts = [x, self.fc1_weight, self.fc1_bias, self.fc2_weight, self.fc2_bias]
-        if torch.is_autocast_enabled(x.device.type):
-            kind = torch.get_autocast_dtype(x.device.type)
-            parts = [p.to(kind) for p in parts]
-        x, w1, b1, w2, b2 = parts
+        own = [self.fc1_weight, self.fc1_bias, self.fc2_weight, self.fc2_bias]
+        if not torch.is_autocast_enabled(x.device.type):
+            return self._run(x, own, counts)
+        kind = torch.get_autocast_dtype(x.device.type)
+        cast = [p.to(kind) for p in own]
+        with cast_again(own, cast):
+            return self._run(x.to(kind), cast, counts)
+
+    def _run(
+        self,
+        x: Float[Tensor, "row hidden"],
+        weights: list[Tensor],
+        counts: Int64[Tensor, " expert"],
+    ) -> Float[Tensor, "row hidden"]:
+        w1, b1, w2, b2 = weights
         if not can_group(x, w1):
             return _Networks.apply(x, w1, b1, w2, b2, counts.tolist(), self.approximate)
         inner = F.gelu(grouped_linear(x, w1, b1, counts), approximate=self.approximate)
         return grouped_linear(inner, w2, b2, counts)
+
+
+def cast_again(own: Sequence[Tensor], cast: Sequence[Tensor]) -> saved_tensors_hooks:
+    """Keep for backward no rounded copies of weights, but the weights, which are rounded again.
+
+    A pipeline has as many micro-batches in flight as stages; each would keep a copy of all its
+    experts.
+
+    Args:
+        own: The weights.
+        cast: The same ones in the type in which the products are made.
+    """
+    of_cast = {
+        copy.untyped_storage().data_ptr(): weight
+        for weight, copy in zip(own, cast, strict=True)
+        if copy is not weight
+    }
+
+    def pack(saved: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
+        weight = of_cast.get(saved.untyped_storage().data_ptr())
+        if weight is None:
+            return saved, None
+        view, kind = (saved.size(), saved.stride(), saved.storage_offset()), saved.dtype
+        return weight.detach(), lambda weight: weight.to(kind).as_strided(*view)
+
+    def unpack(packed: tuple[Tensor, Callable[[Tensor], Tensor] | None]) -> Tensor:
+        saved, again = packed
+        return saved if again is None else again(saved)
+
+    return saved_tensors_hooks(pack, unpack)
