@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from tenfold.core.system import System
 
 
+LONGEST = 120
+"""Characters of a value that --dry-run shows."""
+
+
 @dataclass(frozen=True)
 class Run:
     """Location of the run."""
@@ -138,9 +142,13 @@ def from_run(name: str, cls: type[System[Any]], path: Path) -> tuple[str, Any]:
 def _show_dry_run(name: str, cls: type[System[Any]], config: Any) -> None:
     from tenfold.core.config import flatten, to_json
     from tenfold.runner.dry_run import dry_run
+    from tenfold.runner.weights import completed
 
+    config = completed(cls, config)  # with what the data decide, as the run would have it
     for key, value in flatten(to_json(config)).items():
-        say(f"{key:28} {value}")
+        text = str(value)
+        shown = text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters)"
+        say(f"{key:28} {shown}")
     found = dry_run(name, cls, config)
     say(f"\nparameters of the first stage: {found.parameters:,}")
     say("\n".join(["stages:", *("  " + s for s in found.stages)]))

@@ -12,7 +12,7 @@ from tenfold.core import dist
 from tenfold.core.prefetch import to_device
 
 from .start import start_from
-from .weights import AnySystem, completed, construct
+from .weights import AnySystem, construct
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,10 @@ class DryRun:
 
 
 def dry_run(name: str, cls: type[AnySystem], cfg: Any) -> DryRun:
-    """Build everything and run one step of the first stage, writing nothing."""
-    cfg = completed(cls, cfg)
+    """Build everything and run one step of the first stage, writing nothing.
+
+    `cfg` is complete, as `completed` gives it.
+    """
     with dist.started(cfg.loop.device) as world:
         system = construct(cls, cfg)
         start_from(system, name)

@@ -22,6 +22,10 @@ each tensor rank sends its copy; + pipeline: P > 1, which the paper did not comp
 The dense backbone is a yardstick: it competes only where the model asked for is dense."""
 
 
+BYTES = 256
+"""Vocabulary of a tokenizer whose tokens are bytes."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A layout with its cost."""
@@ -321,13 +325,23 @@ def curve(made: Plan, largest: int = 10_000) -> list[Point]:
 
 
 def launch_command(made: Plan, candidate: Candidate) -> str:
-    """The command line that trains this layout; `--batch` is a micro-batch of all replicas."""
+    """The command line that trains the model that was planned in this layout.
+
+    Recipe, tokenizer and precision are those of the plan: bytes for a vocabulary of 256 (and the
+    recipe `small`), else byte pairs and `paper`; 16 bit where the rates are of 16 bit. `--batch`
+    is a micro-batch of all replicas.
+    """
     place, shape = candidate.place, made.shape
     nodes, node = made.cluster.nodes, made.cluster.machine.gpus_per_node
     words = [f"torchrun --nnodes {nodes} --nproc-per-node {node}"]
     if nodes > 1:
         words.append("--rdzv-backend c10d --rdzv-endpoint HOST:29500")
-    words.append("-m tenfold train ppmoe small")
+    if shape.vocab == BYTES:
+        words.append("-m tenfold train ppmoe small --data.tokenizer byte")
+    else:
+        words.append("-m tenfold train ppmoe paper --data.tokenizer bpe")
+        words.append(f"--data.bpe-vocab {shape.vocab}")
+    words.append(f"--loop.amp {'bf16' if made.cluster.machine.element_bytes == 2 else 'off'}")
     words.append(f"--layout.pp {place.pp} --layout.tp {place.tp}")
     if candidate.method != "dense":
         copies = candidate.method == "dpmoe-copies"
