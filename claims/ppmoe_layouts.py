@@ -56,6 +56,11 @@ MODELS = {
     "rotary, experts in every block, recomputed": replace(
         TINY, positions="rotary", moe_every=1, recompute=True
     ),
+    "SwiGLU, RMSNorm, grouped queries, shared expert": replace(
+        TINY, heads=8, kv_heads=4, head_size=4, activation="swiglu", norm="rms", qk_norm=True,
+        bias="qkv", positions="rotary", expert_ffn=12, shared=20, shared_gate=True, top_k=2,
+        norm_topk=True, tied=False,
+    ),
 }  # fmt: skip
 KINDS = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.float32}
 """What is computed in; bfloat16 is autocast over float32 weights."""
@@ -219,7 +224,7 @@ def jobs_of(processes: int, quick: bool) -> list[dict[str, Any]]:
             told = {k: v for k, v in vars(layout).items() if v != getattr(Layout(), k)}
             found.append({"layout": told, "dp": dp, "model": name, "kind": kind})
     if quick:  # spread over layouts and models
-        found = [job for job in found if job["kind"] == "float64"][::4]
+        found = [job for job in found if job["kind"] == "float64"][::5]
     return found
 
 

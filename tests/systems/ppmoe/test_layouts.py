@@ -22,6 +22,10 @@ from tenfold.systems.ppmoe.pipeline import Part
 
 ROOT = Path(__file__).parents[3]
 TINY = Model(layers=4, hidden=8, heads=4, ffn=16, seq=8, vocab=16, experts=8)
+MODERN = replace(
+    TINY, heads=8, kv_heads=4, head_size=4, activation="swiglu", norm="rms", qk_norm=True,
+    bias="qkv", positions="rotary", expert_ffn=12, shared=20, shared_gate=True, tied=False,
+)  # fmt: skip
 
 
 def configuration(model: Model = TINY, batch: int = 4, micro: int = 1, **layout) -> Config:
@@ -127,9 +131,10 @@ def test_weights_do_not_depend_on_the_layout(sizes, dispatch: str, schedule: str
     assert held == set(whole)
 
 
+@pytest.mark.parametrize("model", [TINY, MODERN], ids=["gpt", "modern"])
 @pytest.mark.parametrize("size", [2, 4])
-def test_parts_are_disjoint_and_complete(size: int) -> None:
-    for key, whole in Part(configuration(), Grid()).keyed_parameters():
+def test_parts_are_disjoint_and_complete(size: int, model: Model) -> None:
+    for key, whole in Part(configuration(model), Grid()).keyed_parameters():
         numbered = torch.arange(whole.numel()).view(whole.shape)
         parts = [own_part(key, numbered, size, rank) for rank in range(size)]
         if cut_of(key) is None:
@@ -177,7 +182,7 @@ def test_stages(schedule: str, stages: list[list[int]]) -> None:
 def test_a_step_on_several_processes_equals_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A few rows of the matrix of `claims/ppmoe_layouts.py`: rotary, recomputed, capacity."""
+    """A few rows of the matrix of `claims/ppmoe_layouts.py`, every model of it."""
     script = ROOT / "claims" / "ppmoe_layouts.py"
     described = importlib.util.spec_from_file_location("ppmoe_layouts", script)
     assert described and described.loader
@@ -194,6 +199,6 @@ def test_a_step_on_several_processes_equals_one(
     monkeypatch.setattr(sys, "argv", [str(script), "--quick", "--out", str(tmp_path)])
     assert claim.main() == 0
     rows = json.loads((tmp_path / "ppmoe-layouts.json").read_text())["rows"]
-    assert len({row["model"] for row in rows}) == 3
+    assert len({row["model"] for row in rows}) == 4
     assert {row["kind"] for row in rows} == {"float64"}
     assert max(max(row["found"].values()) for row in rows) < 1e-12

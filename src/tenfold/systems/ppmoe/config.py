@@ -25,8 +25,18 @@ class Model:
     """Width, h."""
     heads: int = 16
     """Attention heads."""
+    kv_heads: int = 0
+    """Heads of keys and values, which groups of queries share (GQA); 0: as many as heads."""
+    head_size: int = 0
+    """Width of a head; 0 is hidden / heads."""
     ffn: int = 0
     """Inner width of a feed-forward network, f; 0 is 4h."""
+    expert_ffn: int = 0
+    """Inner width of an expert; 0 is that of a feed-forward network."""
+    shared: int = 0
+    """Inner width of an expert that every token passes beside those it chose; 0: none."""
+    shared_gate: bool = False
+    """A gate of the shared expert, a sigmoid (Qwen2-MoE)."""
     seq: int = 2048
     """Tokens of a sequence, s."""
     vocab: int = 0
@@ -39,10 +49,20 @@ class Model:
     """Every how many blocks one has experts; 2: blocks 1, 3, 5 (it gives the paper's sizes)."""
     moe_at: tuple[int, ...] = ()
     """The blocks with experts by number, instead of moe_every. (ours)"""
-    activation: Literal["erf", "tanh"] = "erf"
-    """GELU, exact or by tanh. (ours)"""
+    activation: Literal["erf", "tanh", "swiglu"] = "erf"
+    """GELU, exact or by tanh (ours), or SwiGLU: two products inside, silu(a) * b (Shazeer 2020)."""
+    norm: Literal["layer", "rms"] = "layer"
+    """LayerNorm (ours), or RMSNorm, which has no mean and no bias."""
+    norm_eps: float = 1e-5
+    """Added to the variance that a norm divides by."""
+    qk_norm: bool = False
+    """RMSNorm of each head's queries and keys (Qwen3)."""
+    bias: Literal["all", "qkv", "none"] = "all"
+    """Biases of linear maps: of all, of queries, keys and values alone, or of none."""
     positions: Literal["learned", "rotary"] = "learned"
     """Position embedding, or rotation of queries and keys. (ours)"""
+    rope_base: float = 10_000.0
+    """Base of the rotations' wavelengths."""
     tied: bool = True
     """The head uses the token embedding's weights. (ours)"""
     dropout: float = 0.0
@@ -69,14 +89,26 @@ class Model:
         require(self, "model.", "[1, inf)", "top_k", "moe_every", "min_capacity")
         require(self, "model.", "[0, inf)", "ffn", "vocab", "capacity_factor", "balance_weight")
         require(self, "model.", "[0, inf)", "z_weight", "bias_rate")
-        if self.hidden % self.heads:
+        require(self, "model.", "[0, inf)", "kv_heads", "head_size", "expert_ffn", "shared")
+        require(self, "model.", "(0, inf)", "norm_eps", "rope_base")
+        if self.hidden % self.heads and not self.head_size:
             raise ValueError(
-                f"model.hidden {self.hidden} is not divisible by model.heads {self.heads}"
+                f"model.hidden {self.hidden} is not divisible by model.heads {self.heads}; change "
+                "one, or give model.head_size"
             )
-        if self.positions == "rotary" and self.hidden // self.heads % 2:
+        if self.heads % self.groups:
             raise ValueError(
-                f"rotary positions need an even head size, got {self.hidden // self.heads}"
+                f"model.heads {self.heads} is not divisible by model.kv_heads {self.kv_heads}"
             )
+        if self.positions == "rotary" and self.head_width % 2:
+            raise ValueError(f"rotary positions need an even head size, got {self.head_width}")
+        if (self.activation == "swiglu") == (self.bias == "all"):
+            raise ValueError(
+                f"model.activation {self.activation} with model.bias {self.bias}: networks of GELU "
+                "have biases here (all), those of SwiGLU have none (qkv or none)"
+            )
+        if self.shared_gate and not self.shared:
+            raise ValueError("model.shared_gate needs a shared expert; give model.shared its width")
         if self.top_k > self.experts:
             raise ValueError(f"model.top_k {self.top_k} is more than model.experts {self.experts}")
         if list(self.moe_at) != sorted({i for i in self.moe_at if 0 <= i < self.layers}):
@@ -90,6 +122,21 @@ class Model:
     def inner(self) -> int:
         """Inner width of a feed-forward network."""
         return self.ffn or 4 * self.hidden
+
+    @property
+    def head_width(self) -> int:
+        """Width of a head."""
+        return self.head_size or self.hidden // self.heads
+
+    @property
+    def groups(self) -> int:
+        """Heads of keys and values."""
+        return self.kv_heads or self.heads
+
+    @property
+    def expert_inner(self) -> int:
+        """Inner width of an expert."""
+        return self.expert_ffn or self.inner
 
     @property
     def moe_layers(self) -> tuple[int, ...]:

@@ -68,6 +68,51 @@ class _Networks(torch.autograd.Function):
         return *made, None, None
 
 
+class _GatedNetworks(torch.autograd.Function):
+    """fc2(silu(gate) * up) of each expert on its rows; gate and up are one product's halves.
+
+    Kept for backward is that product; what follows from it number by number is made again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w1: Tensor, w2: Tensor, counts: list[int]) -> Tensor:
+        y, inner = x.new_empty(len(x), w2.shape[1]), x.new_empty(len(x), w1.shape[1])
+        parts = zip(
+            *(t.split(counts) for t in (x, inner, y)), w1.mT.unbind(), w2.mT.unbind(), strict=True
+        )
+        for rows, before, out, w1_e, w2_e in parts:
+            if len(rows):
+                torch.mm(rows, w1_e, out=before)
+                gate, up = before.chunk(2, 1)
+                torch.mm(F.silu(gate) * up, w2_e, out=out)
+        ctx.save_for_backward(x, w1, w2, inner)
+        ctx.counts = counts
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, w1, w2, inner = ctx.saved_tensors
+        counts, grad = ctx.counts, grad.contiguous()
+        made = [torch.empty_like(t) for t in (x, w1, w2)]
+        grad_x, grad_w1, grad_w2 = made
+        parts = zip(
+            *(t.split(counts) for t in (grad, x, inner, grad_x)),
+            *(t.unbind() for t in (w1, w2, grad_w1, grad_w2)), strict=True,
+        )  # fmt: skip
+        for grad_e, rows, before, gx, w1_e, w2_e, gw1, gw2 in parts:
+            gate, up = before.chunk(2, 1)
+            sigmoid = gate.sigmoid()
+            silu = gate * sigmoid
+            torch.mm(grad_e.t(), silu * up, out=gw2)
+            back = torch.mm(grad_e, w2_e)
+            # silu' = sigmoid (1 + gate (1 - sigmoid))
+            of_gate = back * up * (sigmoid * (1 + gate * (1 - sigmoid)))
+            both = torch.cat([of_gate, back * silu], 1)
+            torch.mm(both.t(), rows, out=gw1)
+            torch.mm(both, w1_e, out=gx)
+        return *made, None
+
+
 def can_group(x: Tensor, weight: Tensor) -> bool:
     """True if `grouped_mm` takes these: a GPU, a float type it knows, strides of 16 bytes.
 
@@ -80,12 +125,14 @@ def can_group(x: Tensor, weight: Tensor) -> bool:
 def grouped_linear(
     x: Float[Tensor, "row in"],
     weight: Float[Tensor, "expert out in"],
-    bias: Float[Tensor, "expert out"],
     counts: Int64[Tensor, " expert"],
+    bias: Float[Tensor, "expert out"] | None = None,
 ) -> Float[Tensor, "row out"]:
     """One linear map an expert on rows sorted by expert; `counts` are the rows of each."""
     ends = counts.cumsum(0).to(torch.int32)
     y = F.grouped_mm(x, weight.transpose(1, 2), offs=ends)
+    if bias is None:
+        return y
     which = torch.repeat_interleave(
         torch.arange(len(weight), device=x.device), counts, output_size=len(x)
     )
@@ -97,35 +144,50 @@ class Experts(nn.Module):
 
     def __init__(self, cfg: Model, count: int) -> None:
         super().__init__()
+        inner = cfg.expert_inner
         self.approximate = "tanh" if cfg.activation == "tanh" else "none"
-        self.fc1_weight = nn.Parameter(torch.empty(count, cfg.inner, cfg.hidden))
-        self.fc1_bias = nn.Parameter(torch.empty(count, cfg.inner))
-        self.fc2_weight = nn.Parameter(torch.empty(count, cfg.hidden, cfg.inner))
-        self.fc2_bias = nn.Parameter(torch.empty(count, cfg.hidden))
+        self.is_gated = cfg.activation == "swiglu"
+        if self.is_gated:
+            self.gate_up_weight = nn.Parameter(torch.empty(count, 2 * inner, cfg.hidden))
+        else:
+            self.fc1_weight = nn.Parameter(torch.empty(count, inner, cfg.hidden))
+            self.fc1_bias = nn.Parameter(torch.empty(count, inner))
+            self.fc2_bias = nn.Parameter(torch.empty(count, cfg.hidden))
+        self.fc2_weight = nn.Parameter(torch.empty(count, cfg.hidden, inner))
 
     def forward(
         self, x: Float[Tensor, "row hidden"], counts: Int64[Tensor, " expert"]
     ) -> Float[Tensor, "row hidden"]:
-        """fc2(GELU(fc1(x))) by each row's expert; no rows at all are fine."""
-        own = [self.fc1_weight, self.fc1_bias, self.fc2_weight, self.fc2_bias]
+        """fc2(GELU(fc1(x))), or fc2(silu(gate) * up), by each row's expert; no rows are fine."""
+        if self.is_gated:
+            own = [self.gate_up_weight, self.fc2_weight]
+        else:
+            own = [self.fc1_weight, self.fc1_bias, self.fc2_weight, self.fc2_bias]
+        run = self._gated if self.is_gated else self._run
         if not torch.is_autocast_enabled(x.device.type):
-            return self._run(x, own, counts)
+            return run(x, own, counts)
         kind = torch.get_autocast_dtype(x.device.type)
         cast = [p.to(kind) for p in own]
         with cast_again(own, cast):
-            return self._run(x.to(kind), cast, counts)
+            return run(x.to(kind), cast, counts)
 
     def _run(
-        self,
-        x: Float[Tensor, "row hidden"],
-        weights: list[Tensor],
-        counts: Int64[Tensor, " expert"],
+        self, x: Float[Tensor, "row hidden"], weights: list[Tensor], counts: Int64[Tensor, " e"]
     ) -> Float[Tensor, "row hidden"]:
         w1, b1, w2, b2 = weights
         if not can_group(x, w1):
             return _Networks.apply(x, w1, b1, w2, b2, counts.tolist(), self.approximate)
-        inner = F.gelu(grouped_linear(x, w1, b1, counts), approximate=self.approximate)
-        return grouped_linear(inner, w2, b2, counts)
+        inner = F.gelu(grouped_linear(x, w1, counts, b1), approximate=self.approximate)
+        return grouped_linear(inner, w2, counts, b2)
+
+    def _gated(
+        self, x: Float[Tensor, "row hidden"], weights: list[Tensor], counts: Int64[Tensor, " e"]
+    ) -> Float[Tensor, "row hidden"]:
+        w1, w2 = weights
+        if not can_group(x, w1):
+            return _GatedNetworks.apply(x, w1, w2, counts.tolist())
+        gate, up = grouped_linear(x, w1, counts).chunk(2, 1)
+        return grouped_linear(F.silu(gate) * up, w2, counts)
 
 
 def cast_again(own: Sequence[Tensor], cast: Sequence[Tensor]) -> saved_tensors_hooks:

@@ -36,9 +36,13 @@ class DenseMoE(nn.Module):
         if self.cfg.norm_topk and self.cfg.top_k > 1:
             weights = weights / weights.sum(1, keepdim=True)
         e = self.experts
-        inner = torch.einsum("th,efh->etf", x, e.fc1_weight) + e.fc1_bias.unsqueeze(1)
-        inner = F.gelu(inner, approximate=e.approximate)
-        y = torch.einsum("etf,ehf->eth", inner, e.fc2_weight) + e.fc2_bias.unsqueeze(1)
+        if e.is_gated:
+            gate, up = torch.einsum("th,efh->etf", x, e.gate_up_weight).chunk(2, 2)
+            y = torch.einsum("etf,ehf->eth", F.silu(gate) * up, e.fc2_weight)
+        else:
+            inner = torch.einsum("th,efh->etf", x, e.fc1_weight) + e.fc1_bias.unsqueeze(1)
+            inner = F.gelu(inner, approximate=e.approximate)
+            y = torch.einsum("etf,ehf->eth", inner, e.fc2_weight) + e.fc2_bias.unsqueeze(1)
         return torch.einsum("eth,te->th", y, weights), None
 
 

@@ -23,8 +23,6 @@ from .dispatch import MoE
 from .parallel import Grid, Group, copy_in, sum_out
 from .routing import Routing
 
-EPS = 1e-5
-
 
 @dataclass
 class Cache:
@@ -34,12 +32,14 @@ class Cache:
     length: int = 0
 
 
-def rotate(x: Float[Tensor, "batch head time size"], start: int) -> Tensor:
+def rotate(
+    x: Float[Tensor, "batch head time size"], start: int, base: float = 10_000.0
+) -> Float[Tensor, "batch head time size"]:
     """Rotary position embedding (RoFormer, eq. 34), half against half, from position `start`."""
     half = x.shape[-1] // 2
     steps = torch.arange(half, device=x.device, dtype=torch.float32)
     times = torch.arange(start, start + x.shape[-2], device=x.device, dtype=torch.float32)
-    angles = torch.outer(times, 10000.0 ** (-steps / half))
+    angles = torch.outer(times, base ** (-steps / half))
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     a, b = x[..., :half], x[..., half:]
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
@@ -48,22 +48,29 @@ def rotate(x: Float[Tensor, "batch head time size"], start: int) -> Tensor:
 class Column(nn.Linear):
     """A linear map cut along its outputs among tensor ranks; its input has passed f."""
 
-    def __init__(self, size_in: int, size_out: int, group: Group) -> None:
-        super().__init__(size_in, size_out // group.size)
+    def __init__(self, size_in: int, size_out: int, group: Group, bias: bool = True) -> None:
+        super().__init__(size_in, size_out // group.size, bias)
 
 
 class Row(nn.Linear):
     """A linear map cut along its inputs; the partial sums are added, then the bias."""
 
-    def __init__(self, size_in: int, size_out: int, group: Group) -> None:
-        super().__init__(size_in // group.size, size_out)
+    def __init__(self, size_in: int, size_out: int, group: Group, bias: bool = True) -> None:
+        super().__init__(size_in // group.size, size_out, bias)
         self.group = group
 
     def forward(self, x: Tensor) -> Tensor:
         """Sum over tensor ranks of their products."""
         if self.group.size == 1:
             return super().forward(x)
-        return sum_out(F.linear(x, self.weight), self.group) + self.bias
+        y = sum_out(F.linear(x, self.weight), self.group)
+        return y if self.bias is None else y + self.bias
+
+
+def new_norm(cfg: Model) -> nn.LayerNorm | nn.RMSNorm:
+    """A norm of hidden states."""
+    kind = nn.RMSNorm if cfg.norm == "rms" else nn.LayerNorm
+    return kind(cfg.hidden, cfg.norm_eps)
 
 
 class Attention(nn.Module):
@@ -71,26 +78,27 @@ class Attention(nn.Module):
 
     def __init__(self, cfg: Model, grid: Grid, index: int) -> None:
         super().__init__()
-        self.index, self.tp = index, grid.tp
-        self.heads = cfg.heads // grid.tp.size
-        self.rotary = cfg.positions == "rotary"
-        self.qkv = Column(cfg.hidden, 3 * cfg.hidden, grid.tp)
-        self.proj = Row(cfg.hidden, cfg.hidden, grid.tp)
+        self.cfg, self.index, self.tp = cfg, index, grid.tp
+        width, bias = cfg.head_width, cfg.bias != "none"
+        if cfg.groups == cfg.heads:
+            self.qkv = Column(cfg.hidden, 3 * cfg.heads * width, grid.tp, bias)
+        else:
+            self.q = Column(cfg.hidden, cfg.heads * width, grid.tp, bias)
+            self.kv = Column(cfg.hidden, 2 * cfg.groups * width, grid.tp, bias)
+        if cfg.qk_norm:
+            self.q_norm = nn.RMSNorm(width, cfg.norm_eps)
+            self.k_norm = nn.RMSNorm(width, cfg.norm_eps)
+        self.proj = Row(cfg.heads * width, cfg.hidden, grid.tp, cfg.bias == "all")
 
     def forward(
         self, x: Float[Tensor, "batch time hidden"], cache: Cache | None = None
     ) -> Float[Tensor, "batch time hidden"]:
         """Attend to this and earlier tokens; with a cache, x are the tokens that follow it."""
-        (x,) = copy_in(self.tp, x)
-        # batch, time, 3 x hidden -> three of batch, head, time, size: q, k, v blocks, heads
-        # contiguous inside each
-        q, k, v = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part in self.qkv(x).chunk(3, -1)
-        )
+        cfg = self.cfg
+        q, k, v = self._projected(x)
         start = 0 if cache is None else cache.length
-        if self.rotary:
-            q, k = rotate(q, start), rotate(k, start)
+        if cfg.positions == "rotary":
+            q, k = rotate(q, start, cfg.rope_base), rotate(k, start, cfg.rope_base)
         if cache is not None:
             if self.index in cache.layers:
                 before = cache.layers[self.index]
@@ -100,24 +108,66 @@ class Attention(nn.Module):
         if start and q.shape[2] > 1:
             mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=x.device)
             mask = mask.tril(start)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=start == 0)
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=start == 0, enable_gqa=cfg.groups != cfg.heads
+        )
         return self.proj(y.transpose(1, 2).flatten(2))  # the heads side by side again
+
+    def _projected(self, x: Float[Tensor, "batch time hidden"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values: batch, head, time, size, of this tensor rank's heads."""
+        norms = (self.q_norm.weight, self.k_norm.weight) if self.cfg.qk_norm else ()
+        x, *norms = copy_in(
+            self.tp, x, *norms
+        )  # each rank sees its own heads' part of their gradient
+        # batch, time, 3 x hidden -> three blocks q, k, v, heads contiguous inside each
+        parts = (
+            self.qkv(x).chunk(3, -1)
+            if self.cfg.groups == self.cfg.heads
+            else (self.q(x), *self.kv(x).chunk(2, -1))
+        )
+        q, k, v = (part.unflatten(-1, (-1, self.cfg.head_width)).transpose(1, 2) for part in parts)
+        if norms:
+            q, k = (
+                F.rms_norm(t, t.shape[-1:], weight.to(t.dtype), self.cfg.norm_eps)
+                for t, weight in zip((q, k), norms, strict=True)
+            )
+        return q, k, v
 
 
 class FeedForward(nn.Module):
     """The dense network of a block, cut along its inner width."""
 
-    def __init__(self, cfg: Model, grid: Grid) -> None:
+    def __init__(self, cfg: Model, grid: Grid, inner: int) -> None:
         super().__init__()
         self.tp = grid.tp
         self.approximate = "tanh" if cfg.activation == "tanh" else "none"
-        self.fc1 = Column(cfg.hidden, cfg.inner, grid.tp)
-        self.fc2 = Row(cfg.inner, cfg.hidden, grid.tp)
+        self.is_gated, bias = cfg.activation == "swiglu", cfg.bias == "all"
+        if self.is_gated:
+            self.gate_up = Column(cfg.hidden, 2 * inner, grid.tp, bias)
+        else:
+            self.fc1 = Column(cfg.hidden, inner, grid.tp, bias)
+        self.fc2 = Row(inner, cfg.hidden, grid.tp, bias)
 
     def forward(self, x: Float[Tensor, "*any hidden"]) -> Float[Tensor, "*any hidden"]:
-        """fc2(GELU(fc1(x)))."""
+        """fc2(GELU(fc1(x))), or fc2(silu(gate) * up)."""
         (x,) = copy_in(self.tp, x)
+        if self.is_gated:
+            gate, up = self.gate_up(x).chunk(2, -1)
+            return self.fc2(F.silu(gate) * up)
         return self.fc2(F.gelu(self.fc1(x), approximate=self.approximate))
+
+
+class Shared(FeedForward):
+    """The expert that every token passes, perhaps times a gate of its own (Qwen2-MoE)."""
+
+    def __init__(self, cfg: Model, grid: Grid) -> None:
+        super().__init__(cfg, grid, cfg.shared)
+        self.sigmoid_gate = nn.Linear(cfg.hidden, 1, bias=False) if cfg.shared_gate else None
+
+    def forward(self, x: Float[Tensor, "*any hidden"]) -> Float[Tensor, "*any hidden"]:
+        """The network's answer; the gate is the same on all tensor ranks, as x is."""
+        y = super().forward(x)
+        return y if self.sigmoid_gate is None else self.sigmoid_gate(x).sigmoid() * y
 
 
 class Block(nn.Module):
@@ -125,18 +175,22 @@ class Block(nn.Module):
 
     moe: MoE
     """Only in blocks with experts; the others have `ffn`."""
+    shared: Shared
+    """Only in blocks with experts, where the model has such."""
     ffn: FeedForward
 
     def __init__(self, cfg: Model, layout: Layout, grid: Grid, index: int) -> None:
         super().__init__()
         self.index, self.drop = index, nn.Dropout(cfg.dropout)
-        self.ln1 = nn.LayerNorm(cfg.hidden, EPS)
+        self.ln1 = new_norm(cfg)
         self.attn = Attention(cfg, grid, index)
-        self.ln2 = nn.LayerNorm(cfg.hidden, EPS)
+        self.ln2 = new_norm(cfg)
         if index in cfg.moe_layers:
             self.moe = MoE(cfg, layout, grid)
+            if cfg.shared:
+                self.shared = Shared(cfg, grid)
         else:
-            self.ffn = FeedForward(cfg, grid)
+            self.ffn = FeedForward(cfg, grid, cfg.inner)
 
     def forward(
         self, x: Float[Tensor, "batch time hidden"], scale: float = 1.0, cache: Cache | None = None
@@ -147,6 +201,8 @@ class Block(nn.Module):
         if hasattr(self, "moe"):
             mixed, routing = self.moe(inner.flatten(0, 1), scale)  # tokens of all rows in a line
             added = mixed.view_as(inner)
+            if hasattr(self, "shared"):
+                added = added + self.shared(inner)
         else:
             added = self.ffn(inner)
         return x + self.drop(added), routing
@@ -176,7 +232,7 @@ class Gpt(nn.Module):
             self.embed["pos"] = nn.Embedding(cfg.seq, cfg.hidden)
         self.layers = nn.ModuleDict({str(i): Block(cfg, layout, grid, i) for i in held})
         if self.is_last:
-            self.ln_f = nn.LayerNorm(cfg.hidden, EPS)
+            self.ln_f = new_norm(cfg)
             if not cfg.tied:
                 self.head = nn.Linear(cfg.hidden, cfg.vocab, bias=False)
         self.loss_scale = 1.0
@@ -247,15 +303,16 @@ def listening(model: Gpt, listener: Callable[[int, Routing], None]) -> Iterator[
 def cut_of(key: str) -> tuple[int, int] | None:
     """Dimension in which tensor ranks cut a parameter, and in how many blocks, each by itself.
 
-    None: all have the whole. q, k and v are three blocks of the qkv outputs, each cut by itself.
+    None: all have the whole. q, k and v are three blocks of the qkv outputs, each cut by itself; so
+    are k and v of kv, and the two of gate_up.
     """
-    if ".experts." in key:
+    if ".experts." in key or ".attn.q." in key or ".fc1." in key:
         return 0, 1
+    if ".attn.kv." in key or ".gate_up." in key:
+        return 0, 2
     if ".attn.qkv." in key:
         return 0, 3
-    if ".ffn.fc1." in key:
-        return 0, 1
-    if key.endswith((".attn.proj.weight", ".ffn.fc2.weight")):
+    if key.endswith((".attn.proj.weight", ".fc2.weight")):
         return 1, 1
     return None
 
@@ -286,7 +343,7 @@ def initialise(model: nn.Module, cfg: Model, seed: int, owners: Callable[[str], 
     not depend on the layout.
     """
     for key, parameter in model.named_parameters():
-        if key.endswith("bias") or ".ln" in key or key.startswith("ln_f"):
+        if key.endswith("bias") or ".ln" in key or key.startswith("ln_f") or "_norm." in key:
             parameter.fill_(1.0 if key.endswith("weight") else 0.0)
             continue
         group = owners(key)

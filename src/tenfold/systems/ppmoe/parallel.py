@@ -104,7 +104,8 @@ def check_layout(cfg: Config, world_size: int) -> None:
             f"model.layers {model.layers} cannot be divided among {stages} pipeline stages "
             f"(layout.pp {pp} x {layout.stages_per_process} a process); use a divisor"
         )
-    for name, value in (("heads", model.heads), ("ffn", model.inner)):
+    shared = (("kv_heads", model.groups), ("shared", model.shared))
+    for name, value in (("heads", model.heads), ("ffn", model.inner), *shared):
         if value % tp:
             raise ValueError(f"model.{name} {value} is not divisible by layout.tp {tp}")
     share = tp if layout.dispatch == "slice" else tp * dp
