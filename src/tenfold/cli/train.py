@@ -123,6 +123,8 @@ def from_run(name: str, cls: type[System[Any]], path: Path) -> tuple[str, Any]:
 
     kind = type(next(iter(cls.recipes.values())))
     file = path / "config.json" if path.is_dir() else path
+    if path.is_dir() and not file.exists():  # a converted checkpoint has weights alone
+        file = path / "weights.safetensors"
     if not file.exists():
         raise FileNotFoundError(f"--config {path} is not a run folder, its config.json or weights")
     if file.suffix == ".safetensors":

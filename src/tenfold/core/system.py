@@ -117,6 +117,10 @@ class System(Generic[C]):
         """Fill in what only the data can decide (a skeleton, a class list); may read files."""
         return cfg
 
+    def fitting(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights to start from as this model has them, where they are of a simpler one."""
+        return state
+
     def begin(self, state: dict[str, Tensor]) -> None:
         """Take weights to start from, by their keys in `model`; others stay as they are."""
         self.model.load_state_dict(state, strict=False)

@@ -31,7 +31,7 @@ def start_from(system: AnySystem, name: str) -> None:
         return
     found, account = _read(type(system), name, Path(source), lenient)
     shapes = {key: tuple(value.shape) for key, value in system.model.state_dict().items()}
-    fitted = SAME.convert(found, shapes)
+    fitted = SAME.convert(system.fitting(found), shapes)
     fitted.ignored += account.ignored
     fitted.unused += account.unused
     if not fitted.is_complete:
@@ -71,4 +71,9 @@ def _read(
 
 
 def _has_ours(folder: Path) -> bool:
-    return (folder / "weights.safetensors").exists() or (folder / "config.json").exists()
+    """True for a run; transformers writes a config.json, too, which names no system."""
+    if (folder / "weights.safetensors").exists():
+        return True
+    config = folder / "config.json"
+    content = checkpoint.read_json(config) if config.is_file() else None
+    return isinstance(content, dict) and "system" in content

@@ -40,7 +40,7 @@ SYSTEMS = {
         "mixture-of-experts language models: experts in the tensor group, pipelines, a planner",
         "textmix",
         0.5,
-        ("export", "plan"),
+        ("export", "export official files", "convert", "plan"),
     ),
     "pangu": Entry(
         "tenfold.systems.pangu:PanguWeather",

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tenfold.cli import main
+from tenfold.data.text.tokenizer_file import FileTokenizer
+from tenfold.data.text.tokens import BpeTokenizer, ByteTokenizer
 from tenfold.systems.ppmoe import published
-from tenfold.systems.ppmoe.model import Gpt
+from tenfold.systems.ppmoe.config import Model
+from tenfold.systems.ppmoe.model import Gpt, initialise
+from tenfold.systems.ppmoe.parallel import Group
 from tenfold.weights.keymap import Converted
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -79,3 +87,130 @@ def test_logits_equal_those_of_transformers_both_ways(family: str, tmp_path: Pat
         )
         with torch.no_grad():
             torch.testing.assert_close(again(tokens).logits, want, rtol=1e-5, atol=1e-5)
+
+
+TEXT = "Some words of text, 12 numbers and an umlaut: \u00e4.\n" * 800
+
+
+@pytest.fixture(scope="module")
+def mixtral(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Mixtral as save_pretrained writes it, in shards, with a tokenizer of 300 byte pairs."""
+    folder = tmp_path_factory.mktemp("published") / "mixtral"
+    sizes = COMMON | FAMILIES["mixtral"] | {"vocab_size": 320}
+    config = transformers.AutoConfig.for_model("mixtral", **sizes)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(
+        folder, max_shard_size="40KB"
+    )
+    (folder / "tokenizer.json").write_text(BpeTokenizer.train([TEXT.encode()], 270).to_file())
+    return folder
+
+
+def test_a_published_model_is_converted_continued_and_written(
+    mixtral: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, out = tmp_path / "text.txt", tmp_path / "ours"
+    text.write_text(TEXT)
+    main(["convert", "ppmoe", str(mixtral), "--out", str(out)])
+    assert "tensors converted" in capsys.readouterr().out
+    words = ["--data.path", str(text), "--data.name", "files", "--model.seq", "16", "--steps", "2"]
+    words += ["--batch", "2", "--optim.warmup", "1", "--loop.accumulate", "1", "--loop.amp", "off"]
+    run = tmp_path / "run"
+    start = ["--config", str(out), "--start", str(mixtral), "--run.folder", str(run)]
+    main(["train", "ppmoe", "config", *start, *words])
+    main(["export", str(run), "--to", "official", "--out", str(tmp_path / "back")])
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "back")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
+    ids = tokenizer(TEXT[:60])["input_ids"]
+    first = FileTokenizer((mixtral / "tokenizer.json").read_text())
+    assert ids == first.encode(TEXT[:60].encode()).tolist()
+    assert again.config.model_type == "mixtral" and tokenizer.decode(ids) == TEXT[:60]
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"model_type": "gpt2"}, "is of a 'gpt2' model; models that are read: mixtral"),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not implemented"),
+        ({"sliding_window": 4096}, "sliding window .4096 tokens"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "rotations of type 'yarn'"),
+        ({"num_local_experts": 10**9}, "num_local_experts must be a whole number from 1 to 4096"),
+        ({"num_hidden_layers": "4"}, "num_hidden_layers must be a whole number .* got '4'"),
+        ({"quantization_config": {}}, "quantised weights are not read"),
+        ({"attention_bias": True}, "attention_bias is not implemented"),
+    ],
+)
+def test_what_cannot_be_read_is_named(change: dict[str, Any], said: str, mixtral: Path) -> None:
+    config = json.loads((mixtral / "config.json").read_text()) | change
+    with pytest.raises(ValueError, match=said):
+        published.model_of(config)
+
+
+def test_damaged_folders_are_named(mixtral: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="config.json does not exist"):
+        published.Folder.open(tmp_path)
+    copy = tmp_path / "copy"
+    shutil.copytree(mixtral, copy)
+    index = copy / published.INDEX
+    content = json.loads(index.read_text())
+    missing = next(key for key in content["weight_map"] if "experts.0.w1" in key)
+    del content["weight_map"][missing]
+    content["weight_map"]["model.of.no.rule"] = content["weight_map"]["lm_head.weight"]
+    index.write_text(json.dumps(content))
+    opened, account = published.Folder.open(copy), Converted()
+    list(published.tensors(opened, published.model_of(opened.config), account))
+    assert account.missing == ["layers.0.moe.experts.gate_up_weight"]
+    assert "model.of.no.rule" in account.unused and len(account.unused) == 10
+    content["weight_map"]["lm_head.weight"] = "../outside.safetensors"
+    index.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="names '../outside.safetensors', which is no file of its"):
+        published.Folder.open(copy)
+    file = next(copy.glob("model-*.safetensors"))
+    content["weight_map"] = {"lm_head.weight": file.name}
+    index.write_text(json.dumps(content))
+    file.write_bytes(b"no tensors")
+    with pytest.raises(ValueError, match="is no safetensors file"):
+        opened = published.Folder.open(copy)
+        list(published.tensors(opened, published.model_of(opened.config), Converted()))
+
+
+@pytest.mark.parametrize("activation, bias", [("swiglu", "none"), ("erf", "all")])
+def test_an_upcycled_network_answers_as_the_dense_one(activation: Any, bias: Any) -> None:
+    dense = Model(
+        kind="dense", layers=4, hidden=16, heads=4, ffn=24, seq=12, vocab=40, activation=activation,
+        bias=bias, norm="rms" if bias == "none" else "layer",
+    )  # fmt: skip
+    mixed = replace(dense, kind="moe", experts=4, top_k=2, norm_topk=True)
+    whole, other = Gpt(dense), Gpt(mixed)
+    initialise(whole, dense, 0, lambda key: Group("alone"))
+    state = published.upcycled(whole.state_dict(), mixed, 1)
+    other.load_state_dict(state)
+    tokens = torch.randint(0, 40, (3, 12), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        torch.testing.assert_close(other(tokens), whole(tokens))
+    assert len({float(state[f"layers.{i}.moe.gate.weight"].sum()) for i in (1, 3)}) == 2
+    assert published.upcycled(other.state_dict(), mixed, 1).keys() == state.keys()
+
+
+def test_tokens_of_files_stand_for_the_bytes_of_the_text() -> None:
+    pairs = BpeTokenizer.train([TEXT.encode()], 280)
+    file = FileTokenizer(pairs.to_file())
+    sample = TEXT[:200].encode()
+    ids = file.encode(sample)
+    assert ids.tolist() == pairs.encode(sample).tolist() and file.decode(ids) == sample
+    assert file.lengths.tolist() == pairs.lengths.tolist()
+    plain = FileTokenizer(ByteTokenizer().to_file())
+    assert plain.encode(sample).tolist() == list(sample)
+    sentences = json.loads(pairs.to_file())
+    sentences["decoder"] = sentences["pre_tokenizer"] = None
+    sentences["model"] = {
+        "type": "BPE",
+        "vocab": {"\u2581a": 0, "<0xE4>": 1, "<s>": 2},
+        "merges": [],
+    }
+    sentences["added_tokens"] = [
+        {"id": 2, "content": "<s>", "special": True, "single_word": False, "lstrip": False,
+         "rstrip": False, "normalized": False},
+    ]  # fmt: skip
+    assert FileTokenizer(json.dumps(sentences)).decode([0, 1, 2, 9]) == b" a\xe4"
+    with pytest.raises(ValueError, match="tokenizer.json cannot be read"):
+        FileTokenizer("{}")

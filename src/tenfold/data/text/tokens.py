@@ -14,6 +14,8 @@ from jaxtyping import Bool, Int64, Integer, UInt
 
 from tenfold.extras import install
 
+from .tokenizer_file import CHARACTERS, FileTokenizer
+
 MAX_VOCAB = 2**16
 """Ids are kept in 16 bits."""
 MAX_TOKEN_BYTES = 64
@@ -47,6 +49,10 @@ class ByteTokenizer:
     def to_json(self) -> str:
         """Nothing is needed."""
         return ""
+
+    def to_file(self) -> str:
+        """The same as a tokenizer.json of the package `tokenizers`."""
+        return BpeTokenizer([]).to_file()
 
 
 class BpeTokenizer:
@@ -105,13 +111,13 @@ class BpeTokenizer:
             vocab_size=vocab_size,
             min_frequency=2,
             show_progress=False,
-            initial_alphabet=list(_CHARACTERS),
+            initial_alphabet=list(CHARACTERS),
             max_token_length=MAX_TOKEN_BYTES,
         )
         made.train_from_iterator(
             chain.from_iterable(chain.from_iterable(map(_batches, texts))), trainer
         )
-        ids = {character: byte for byte, character in enumerate(_CHARACTERS)}
+        ids = {character: byte for byte, character in enumerate(CHARACTERS)}
         merges = []
         for left, right in json.loads(made.to_str())["model"]["merges"]:
             merges.append((ids[left], ids[right]))
@@ -145,6 +151,13 @@ class BpeTokenizer:
         """The merges, which are all there is to know."""
         return json.dumps({"type": "BPE", "merges": self.merges}, separators=(",", ":"))
 
+    def to_file(self) -> str:
+        """The same as a tokenizer.json of the package `tokenizers`."""
+        made = self._encoder
+        made.decoder = _package().decoders.ByteLevel()
+        text: str = made.to_str()
+        return text
+
     @classmethod
     def from_json(cls, text: str) -> BpeTokenizer:
         """Read what `to_json` wrote; ValueError for anything else, which may be hostile."""
@@ -173,7 +186,7 @@ class BpeTokenizer:
     def _encoder(self) -> Any:
         """The package's tokenizer, which is needed to encode only."""
         package = _package()
-        names = ["".join(_CHARACTERS[byte] for byte in token) for token in self._table]
+        names = ["".join(CHARACTERS[byte] for byte in token) for token in self._table]
         merges = [(names[left], names[right]) for left, right in self.merges]
         vocab = {name: number for number, name in enumerate(names)}
         made = package.Tokenizer(package.models.BPE(vocab=vocab, merges=merges))
@@ -181,30 +194,20 @@ class BpeTokenizer:
         return made
 
 
-Tokenizer: TypeAlias = ByteTokenizer | BpeTokenizer
-"""Both have vocab, lengths, encode, decode and to_json."""
+Tokenizer: TypeAlias = ByteTokenizer | BpeTokenizer | FileTokenizer
+"""All have vocab, lengths, encode, decode and to_json."""
 
 
-def from_spec(name: Literal["byte", "bpe"], learnt: str = "") -> Tokenizer:
+def from_spec(name: Literal["byte", "bpe", "file"], learnt: str = "") -> Tokenizer:
     """The tokenizer of a configuration: its name, and what its `to_json` gave."""
+    if name == "file":
+        return FileTokenizer(learnt)
     if name == "bpe" and not learnt:
         raise ValueError(
             "a byte-pair tokenizer has to be learnt first, and these weights hold none. Train on "
             "text, or use --data.tokenizer byte."
         )
     return ByteTokenizer() if name == "byte" else BpeTokenizer.from_json(learnt)
-
-
-def _characters() -> Iterator[str]:
-    """The printable character that byte-level BPE writes for each byte, as GPT-2 chose them."""
-    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    others = 0
-    for byte in range(256):
-        yield chr(byte if byte in printable else 256 + others)
-        others += byte not in printable
-
-
-_CHARACTERS = tuple(_characters())
 
 
 def _package() -> Any:
@@ -271,7 +274,7 @@ GOLDEN = (5**0.5 - 1) / 2
 class TokenWindows:
     """Windows of ``seq`` tokens and their targets, over the ids of some domains.
 
-    Ids stay in the 8 or 16 bits in which they came; only the windows asked for become int64.
+    Ids stay in the 8, 16 or 32 bits in which they came; only the windows asked for become int64.
     """
 
     def __init__(

@@ -205,12 +205,15 @@ class Data:
     weights: str = ""
     """Share of the domains in what is trained on: bytes, equal, or numbers, as in "prose=2,code=1"
     (domains that are not named: 0). Empty: by bytes for your own text, equal for the others."""
-    tokenizer: Literal["byte", "bpe"] = "byte"
-    """A token is a byte, or a byte pair encoding learned from the training text."""
+    tokenizer: Literal["byte", "bpe", "file"] = "byte"
+    """A token is a byte; or of a byte pair encoding learned from the training text; or of a
+    tokenizer.json."""
+    tokenizer_file: str = ""
+    """The tokenizer.json, of the package tokenizers (sets tokenizer to file)."""
     bpe_vocab: int = 2048
     """Vocabulary of the byte pair encoding."""
     bpe: str = ""
-    """The learned encoding (JSON); filled in from the data."""
+    """The learned encoding, or the tokenizer.json (JSON); filled in."""
     eval_windows: int = 0
     """Windows of each domain that evaluation reads; 0 reads all."""
 

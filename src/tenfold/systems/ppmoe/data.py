@@ -16,6 +16,8 @@ from tenfold.core.system import DataUsed
 from tenfold.data import catalog
 from tenfold.data.text import corpus as texts
 from tenfold.data.text import tokens
+from tenfold.data.text.tokenizer_file import MAX_JSON
+from tenfold.files import require_bounded
 
 from .config import Config, Data
 
@@ -76,14 +78,42 @@ def complete(cfg: Config) -> Config:
         text = corpus(data.name, data.path, data.field)
         parts = [train[:LEARN_FROM].tobytes() for train in text.train.values()]
         data = replace(data, bpe=tokens.BpeTokenizer.train(parts, data.bpe_vocab).to_json())
+    data = with_tokenizer(data)
     weights(data)  # those that do not fit the text are refused before anything starts
     vocab = tokens.from_spec(data.tokenizer, data.bpe).vocab
-    if cfg.model.vocab not in (0, vocab):
+    if not fits(cfg.model.vocab, vocab, data.tokenizer) and cfg.model.vocab:
         raise ValueError(
             f"model.vocab is {cfg.model.vocab}, but the {data.tokenizer} tokenizer has {vocab} "
             "tokens; leave model.vocab at 0"
         )
-    return replace(cfg, data=data, model=replace(cfg.model, vocab=vocab))
+    return replace(cfg, data=data, model=replace(cfg.model, vocab=cfg.model.vocab or vocab))
+
+
+def with_tokenizer(data: Data) -> Data:
+    """Take in the tokenizer.json that is named, so that the configuration needs it no more."""
+    if not data.tokenizer_file:
+        return data
+    content = _tokenizer_file(Path(data.tokenizer_file))
+    return replace(data, tokenizer="file", bpe=content, tokenizer_file="")
+
+
+def fits(model: int, tokenizer: int, kind: str) -> bool:
+    """True if a model has the tokens of a tokenizer; published ones may have more, unused."""
+    return model >= tokenizer if kind == "file" else model == tokenizer
+
+
+def _tokenizer_file(file: Path) -> str:
+    """The content of a tokenizer.json, which is checked."""
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"--data.tokenizer-file {file} does not exist; give a tokenizer.json of the package "
+            "tokenizers"
+        )
+    require_bounded(file, MAX_JSON)
+    try:
+        return tokens.from_spec("file", file.read_text("utf-8")).to_json()
+    except ValueError as error:
+        raise ValueError(f"--data.tokenizer-file {file}: {error}") from error
 
 
 class Text:

@@ -159,6 +159,7 @@ class Experts(nn.Module):
         self, x: Float[Tensor, "row hidden"], counts: Int64[Tensor, " expert"]
     ) -> Float[Tensor, "row hidden"]:
         """fc2(GELU(fc1(x))), or fc2(silu(gate) * up), by each row's expert; no rows are fine."""
+        own: Sequence[Tensor]
         if self.is_gated:
             own = [self.gate_up_weight, self.fc2_weight]
         else:
@@ -172,7 +173,7 @@ class Experts(nn.Module):
             return run(x.to(kind), cast, counts)
 
     def _run(
-        self, x: Float[Tensor, "row hidden"], weights: list[Tensor], counts: Int64[Tensor, " e"]
+        self, x: Float[Tensor, "row hidden"], weights: Sequence[Tensor], counts: Int64[Tensor, " e"]
     ) -> Float[Tensor, "row hidden"]:
         w1, b1, w2, b2 = weights
         if not can_group(x, w1):
@@ -181,7 +182,7 @@ class Experts(nn.Module):
         return grouped_linear(inner, w2, counts, b2)
 
     def _gated(
-        self, x: Float[Tensor, "row hidden"], weights: list[Tensor], counts: Int64[Tensor, " e"]
+        self, x: Float[Tensor, "row hidden"], weights: Sequence[Tensor], counts: Int64[Tensor, " e"]
     ) -> Float[Tensor, "row hidden"]:
         w1, w2 = weights
         if not can_group(x, w1):

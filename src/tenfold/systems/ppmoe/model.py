@@ -115,7 +115,9 @@ class Attention(nn.Module):
 
     def _projected(self, x: Float[Tensor, "batch time hidden"]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values: batch, head, time, size, of this tensor rank's heads."""
-        norms = (self.q_norm.weight, self.k_norm.weight) if self.cfg.qk_norm else ()
+        norms: list[Tensor] = []
+        if self.cfg.qk_norm:
+            norms = [self.q_norm.weight, self.k_norm.weight]
         x, *norms = copy_in(
             self.tp, x, *norms
         )  # each rank sees its own heads' part of their gradient
@@ -347,8 +349,12 @@ def initialise(model: nn.Module, cfg: Model, seed: int, owners: Callable[[str], 
             parameter.fill_(1.0 if key.endswith("weight") else 0.0)
             continue
         group = owners(key)
-        adds = key.endswith((".proj.weight", ".fc2.weight", "fc2_weight"))
-        std = 0.02 / math.sqrt(2 * cfg.layers) if adds else 0.02
-        whole = torch.empty(shape_of(key, parameter, group.size))
-        whole.normal_(0, std, generator=generator(seed, key))
+        whole = drawn(key, torch.empty(shape_of(key, parameter, group.size)), cfg, seed)
         parameter.copy_(own_part(key, whole, group.size, group.rank))
+
+
+def drawn(key: str, whole: Tensor, cfg: Model, seed: int) -> Tensor:
+    """Fill a whole parameter that is no bias and no norm with what follows from seed and name."""
+    adds = key.endswith((".proj.weight", ".fc2.weight", "fc2_weight"))
+    std = 0.02 / math.sqrt(2 * cfg.layers) if adds else 0.02
+    return whole.normal_(0, std, generator=generator(seed, key))

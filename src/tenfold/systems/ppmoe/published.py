@@ -20,10 +20,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tenfold.core.checkpoint import read_json, write_json
+from tenfold.core.checkpoint import read_json, write_json, write_text
+from tenfold.core.lock import NAME as LOCK
+from tenfold.data.text.tokens import Tokenizer
 from tenfold.weights.keymap import Converted
 
 from .config import Model
+from .model import Gpt, drawn
 
 INDEX, LONE = "model.safetensors.index.json", "model.safetensors"
 MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
@@ -377,10 +380,40 @@ def _joined(parts: list[Tensor], shape: tuple[int, ...]) -> Tensor | None:
 
 def shapes(model: Model) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor of the whole model; nothing is allocated."""
-    from .model import Gpt
-
     with torch.device("meta"):
         return {key: tuple(value.shape) for key, value in Gpt(model).state_dict().items()}
+
+
+@torch.no_grad()
+def load(folder: Folder, network: Gpt) -> Converted:
+    """Fill a network with a folder's weights, one tensor at a time; gives the account of keys."""
+    account = Converted()
+    own = network.state_dict()
+    for key, value in tensors(folder, network.cfg, account):
+        own[key].copy_(value)
+        account.state[key] = own[key]
+    return account
+
+
+def upcycled(state: dict[str, Tensor], model: Model, seed: int) -> dict[str, Tensor]:
+    """Weights of a dense network as those of a mixture whose experts all begin as its networks.
+
+    Routers begin as those of a new network. With gate weights that add up to 1 (model.norm_topk,
+    top_k from 2) the mixture then answers as the dense network does (Komatsuzaki et al. 2022,
+    "Sparse Upcycling", sec. 3). A state that is of a mixture already is given as it is.
+    """
+    found = dict(state)
+    for block in model.moe_layers:
+        ours = f"layers.{block}."
+        dense = [key for key in found if key.startswith(ours + "ffn.")]
+        for key in dense:
+            name = key.removeprefix(ours + "ffn.").replace(".", "_")
+            value = found.pop(key)
+            found[f"{ours}moe.experts.{name}"] = value.expand(model.experts, *value.shape)
+        if dense:
+            key = ours + "moe.gate.weight"
+            found[key] = drawn(key, torch.empty(model.experts, model.hidden), model, seed)
+    return found
 
 
 # --- writing -------------------------------------------------------------------------------------
@@ -405,7 +438,7 @@ def write(
     """
     config = config_of(model)
     family = str(config["model_type"])
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - {LOCK}):
         raise ValueError(f"{folder} exists and is not empty; choose another --out")
     sizes = {key: 4 * math.prod(shape) for key, shape in shapes(model).items()}
     shards: list[list[tuple[str, list[str]]]] = [[]]
@@ -435,6 +468,14 @@ def write(
         files.append(folder / INDEX)
     write_json(folder / "config.json", config)
     return [*files, folder / "config.json"]
+
+
+def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> list[Path]:
+    """Write tokenizer.json and what transformers needs to open it."""
+    files = [folder / "tokenizer.json", folder / "tokenizer_config.json"]
+    write_text(files[0], tokenizer.to_file())
+    write_json(files[1], {"tokenizer_class": "PreTrainedTokenizerFast"})
+    return files
 
 
 def _divided(key: str, value: Tensor, theirs: list[str]) -> Iterator[tuple[str, Tensor]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,9 +20,10 @@ from tenfold.core.stage import Backward, Losses, Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from tenfold.data.text.tokens import TokenWindows
 from tenfold.viz.predictions import Trained
+from tenfold.weights.keymap import Converted
 
-from . import data
-from .config import Config, PredictOptions
+from . import data, published
+from .config import Config, Data, Layout, PredictOptions
 from .evaluation import Details, evaluate
 from .export import exportable
 from .figures import bits_figure, load_figures
@@ -65,6 +67,7 @@ class Ppmoe(System[Config]):
     )
     resumable: ClassVar[tuple[str, ...]] = (*System.resumable, "layout")
     options = PredictOptions()
+    paths: ClassVar[tuple[str, ...]] = (*System.paths, "data.tokenizer_file")
 
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
@@ -72,7 +75,7 @@ class Ppmoe(System[Config]):
             raise ValueError("the configuration has no vocabulary; use Ppmoe.complete(cfg)")
         self.text = data.Text(cfg)
         self.tokenizer = self.text.tokenizer
-        if self.tokenizer.vocab != cfg.model.vocab:
+        if not data.fits(cfg.model.vocab, self.tokenizer.vocab, cfg.data.tokenizer):
             raise ValueError(
                 f"model.vocab is {cfg.model.vocab}, but the {cfg.data.tokenizer} tokenizer has "
                 f"{self.tokenizer.vocab} tokens; leave model.vocab at 0"
@@ -100,6 +103,10 @@ class Ppmoe(System[Config]):
     def windows(self, split: str) -> TokenWindows:
         """Windows of tokens of a split."""
         return self.text.windows(split)
+
+    def fitting(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Upcycle: weights of a dense network where this one has experts become theirs."""
+        return published.upcycled(state, self.cfg.model, self.cfg.seed)
 
     def begin(self, state: dict[str, Tensor]) -> None:
         """Take weights to start from; each of several processes takes its part when it has one."""
@@ -295,6 +302,37 @@ class Ppmoe(System[Config]):
                 moe, top2, metric, "lower", None, setting,
             ),
         ]  # fmt: skip
+
+    @classmethod
+    def convert(cls, source: Path) -> tuple[Ppmoe, Converted]:
+        """Read a model in the layout of transformers: Mixtral, Qwen-MoE, or dense as Llama's.
+
+        Args:
+            source: Folder with config.json, tokenizer.json and safetensors, in one file or shards.
+
+        Returns:
+            The system, and the account of every key.
+        """
+        folder = published.Folder.open(source)
+        named = Data(tokenizer_file=str(source / "tokenizer.json"))
+        cfg = replace(
+            RECIPES["paper"],
+            model=published.model_of(folder.config),
+            layout=Layout(),
+            data=data.with_tokenizer(named),
+        )
+        system = cls(cfg)
+        return system, published.load(folder, system._whole())
+
+    def export_official(self, out: Path) -> list[Path]:
+        """Write the model in the layout of transformers, with its tokenizer.
+
+        Raises:
+            ValueError: transformers has no such network; the first difference is named.
+        """
+        state = self._whole().state_dict()
+        files = published.write(out, self.cfg.model, state.__getitem__)
+        return [*files, *published.write_tokenizer(out, self.tokenizer)]
 
     def export(self) -> Export:
         """Tokens to logits, as a dense network: every expert on every token, weighted by gates."""
