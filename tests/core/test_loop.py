@@ -285,6 +285,10 @@ def test_schedules() -> None:
     assert factors[:2] == [0.5, 1.0] and factors[2] == 1.0
     assert abs(factors[12] - 0.1) < 1e-12 and abs(factors[7] - 0.55) < 1e-12
     assert optim.lr_factor(Optim(schedule="linear"), 3, 4) == 0.25
+    wsd = Optim(schedule="wsd", warmup=2, decay=0.25, floor=0.2)
+    factors = [optim.lr_factor(wsd, step, 16) for step in range(17)]
+    assert factors[:2] == [0.5, 1.0] and set(factors[1:13]) == {1.0}
+    assert factors[13:] == pytest.approx([0.8, 0.6, 0.4, 0.2])
     with pytest.raises(ValueError, match=r"optim\.period"):
         optim.lr_factor(Optim(schedule="step"), 0, 4)
 

@@ -33,8 +33,9 @@ class Optim:
     """Weight decay; not applied to tensors with fewer than two dimensions."""
     clip: float = 0.0
     """Largest gradient norm; 0 does not clip."""
-    schedule: Literal["constant", "cosine", "linear", "step"] = "constant"
-    """Learning rate over steps: cosine and linear fall to lr * floor; step multiplies by gamma."""
+    schedule: Literal["constant", "cosine", "linear", "step", "wsd"] = "constant"
+    """Learning rate over steps: cosine and linear fall to lr * floor; step multiplies by gamma; wsd
+    (warm-up, stable, decay) is constant and falls to lr * floor in the last steps."""
     warmup: int = 0
     """Steps of linear warm-up from 0."""
     ramp: Literal["above-zero", "zero", "linspace", "product"] = "above-zero"
@@ -43,7 +44,9 @@ class Optim:
     ramp_floor: float = 0.0
     """Factor at the first step of a product ramp (mmcv's warmup_ratio)."""
     floor: float = 0.0
-    """Final learning rate as a share of lr (cosine, linear)."""
+    """Final learning rate as a share of lr (cosine, linear, wsd)."""
+    decay: float = 0.2
+    """Share of the steps in which wsd falls, linearly, at the end."""
     power: float = 1.0
     """Exponent of the linear schedule (poly)."""
     gamma: float = 0.1
@@ -58,6 +61,7 @@ class Optim:
 
     def __post_init__(self) -> None:
         require(self, "optim.", "[0, 1]", "milestones")
+        require(self, "optim.", "(0, 1]", "decay")
         require(self, "optim.", "[0, 1]", "ramp_floor")
         require(self, "optim.", "(0, inf)", "lr", "gamma", "power")
         require(self, "optim.", "[0, inf)", "weight_decay", "clip", "warmup", "floor", "period")
@@ -89,6 +93,9 @@ def lr_factor(optim: Optim, step: int, steps: int) -> float:
         return optim.floor + (1 - optim.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
     if optim.schedule == "linear":
         return optim.floor + (1 - optim.floor) * float(max(0.0, 1 - done) ** optim.power)
+    if optim.schedule == "wsd":
+        left = max(0.0, 1 - step / steps) / optim.decay
+        return optim.floor + (1 - optim.floor) * min(1.0, left)
     if optim.schedule == "step" and optim.milestones:
         return float(optim.gamma ** sum(step >= share * steps for share in optim.milestones))
     if optim.schedule == "step":

@@ -19,7 +19,7 @@ from tenfold.systems.ppmoe.config import Config, Data, Layout, Model
 from tenfold.systems.ppmoe.dispatch import MoE, Pairs
 from tenfold.systems.ppmoe.experts import Experts
 from tenfold.systems.ppmoe.model import Cache, Gpt
-from tenfold.systems.ppmoe.parallel import Grid, attach
+from tenfold.systems.ppmoe.parallel import Grid, Group, attach
 from tenfold.systems.ppmoe.pipeline import Part
 from tenfold.systems.ppmoe.routing import Router, capacity_of, queue_places, route
 
@@ -376,3 +376,26 @@ def test_every_parameter_gets_a_gradient() -> None:
     for model in (TINY, replace(TINY, tied=False, positions="rotary"), replace(TINY, kind="dense")):
         idle = [key for key, g in gradients(model, 0).items() if not g.any()]
         assert not idle
+
+
+def test_global_balance_makes_replicas_one() -> None:
+    """The mean of the replicas' gradients is that of one process with all rows."""
+    cfg = replace(TINY, top_k=2, balance_weight=10.0, balance_scope="global")
+    rows = randn(12, 8, seed=1)
+    whole = filled(MoE(cfg, Layout(), Grid()))
+    counted = whole.gate(rows).counts
+
+    class Replicas(Group):
+        def sum_(self, x: torch.Tensor) -> torch.Tensor:
+            return x.copy_(counted)
+
+    def gradient(grid: Grid, some: torch.Tensor) -> torch.Tensor:
+        moe = filled(MoE(cfg, Layout(), grid))
+        (moe(some)[0] * 0).sum().backward()
+        return moe.gate.weight.grad
+
+    found = [gradient(Grid(dp=Replicas("dp", 2)), half) for half in rows.chunk(2)]
+    alone = [gradient(Grid(), half) for half in rows.chunk(2)]
+    want = gradient(Grid(), rows)
+    torch.testing.assert_close(sum(found) / 2, want)
+    assert not torch.allclose(sum(alone) / 2, want)

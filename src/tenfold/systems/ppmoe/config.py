@@ -70,13 +70,19 @@ class Model:
     norm_topk: bool = False
     """Divide the k gate weights by their sum. (ours)"""
     capacity_factor: float = 0.0
-    """Places an expert has, as a factor on a fair share; 0 drops no token. (ours)"""
+    """Places an expert has in training, as a factor on a fair share; 0 drops no token. (ours)"""
+    drops_in_evaluation: bool = False
+    """A capacity drops tokens where a text is measured or continued, too, as in GShard's code; what
+    it gives a text then depends on what else is in the batch."""
     min_capacity: int = 1
     """Fewest places of an expert. (ours)"""
     priority: Literal["position", "prob"] = "position"
     """Priority for places: first choices in token order (GShard), or the largest probability."""
     balance_weight: float = 0.01
     """Weight of the load-balance loss. (ours: Switch)"""
+    balance_scope: Literal["micro", "global"] = "micro"
+    """Tokens over which loads are counted for that loss: a replica's micro-batch, or that of all
+    replicas, so that several give the gradients of one with as many rows (Qiu et al. 2025)."""
     z_weight: float = 0.001
     """Weight of the router z-loss. (ours: ST-MoE)"""
     bias_rate: float = 0.0

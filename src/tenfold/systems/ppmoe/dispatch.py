@@ -5,6 +5,7 @@ All give the same numbers; they differ in who holds an expert and in what is sen
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -137,10 +138,10 @@ class MoE(nn.Module):
         copies = self.layout.dispatch == "alltoall-copies"
         if self.partial_router:
             (x,) = copy_in(tp, x)
-            routing = self.gate(x)
+            routing = self._routed(x)
             seen, weights, scale = x, routing.weights, scale / tp.size
         else:
-            routing = self.gate(x)
+            routing = self._routed(x)
             seen, weights = x, routing.weights
             if self.layout.dispatch == "slice":
                 seen, weights = copy_in(tp, x, routing.weights)
@@ -154,6 +155,16 @@ class MoE(nn.Module):
             loss = cfg.balance_weight * routing.balance_loss + cfg.z_weight * routing.z_loss
             y = attach(y, loss, scale)
         return y, routing
+
+    def _routed(self, x: Tensor) -> Routing:
+        """The router's decisions; with global balance, beside the loads of all replicas."""
+        routing: Routing = self.gate(x)
+        dp = self.grid.dp
+        if self.cfg.balance_scope == "micro" or dp.size == 1 or not self.training:
+            return routing
+        # the probabilities' gradient stays that of a replica: the mean over replicas is the whole
+        counts = dp.sum_(routing.counts.to(routing.probs.dtype))
+        return replace(routing, share=counts / counts.sum())
 
     def _slice(self, x: Tensor, weights: Tensor, routing: Routing) -> Tensor:
         """PPMoE: no communication but the one all-reduce that a tensor-parallel FFN needs too."""

@@ -19,7 +19,7 @@ from .config import Config
 from .model import Gpt
 
 BATCH = 32
-"""Windows that are read at a time; with a capacity, who keeps a place depends on them."""
+"""Windows that are read at a time."""
 
 
 @dataclass(frozen=True)

@@ -49,12 +49,13 @@ class DenseMoE(nn.Module):
 def exportable(model: nn.Module, cfg: Model) -> Export:
     """Tokens (batch, seq) to logits (batch, seq, vocabulary).
 
-    Raises ValueError with a capacity: who keeps a place depends on the other rows of the batch.
+    Raises ValueError where a capacity drops tokens in evaluation: who keeps a place then depends on
+    the other rows of the batch.
     """
-    if cfg.capacity_factor and cfg.moe_layers:
+    if cfg.capacity_factor and cfg.moe_layers and cfg.drops_in_evaluation:
         raise ValueError(
-            "model.capacity_factor drops tokens by what else is in the batch and cannot be "
-            "exported; train with 0 (no token is dropped)"
+            "model.drops_in_evaluation drops tokens by what else is in the batch and cannot be "
+            "exported; train without it"
         )
     module = copy.deepcopy(model).cpu().float().eval()
     assert isinstance(module, Gpt)

@@ -295,8 +295,7 @@ def routed_text(
     decided: dict[int, LayerRouting] = {}
 
     def note(index: int, routing: Routing) -> None:
-        kept = None if routing.keep is None else routing.keep.cpu()
-        decided[index] = LayerRouting(index, routing.probs.cpu(), routing.experts.cpu(), kept)
+        decided[index] = LayerRouting(index, routing.probs.cpu(), routing.experts.cpu())
 
     with listening(model, note):
         model(ids[None].to(next(model.parameters()).device))

@@ -31,6 +31,8 @@ class Routing:
     """False where the expert's queue was full; None drops nothing."""
     counts: Int64[Tensor, " expert"]
     """Pairs routed to each expert, before dropping."""
+    share: Float[Tensor, " expert"] | None = None
+    """Share of the pairs of all replicas; None counts these tokens alone."""
 
     @property
     def margin(self) -> Float[Tensor, ""]:
@@ -44,7 +46,9 @@ class Routing:
     @cached_property
     def balance_loss(self) -> Float[Tensor, ""]:
         """E * sum(share of pairs * mean probability): 1 when balanced (Switch, eq. 4)."""
-        share = self.counts.to(self.probs.dtype) / self.experts.numel()
+        share = self.share
+        if share is None:
+            share = self.counts.to(self.probs.dtype) / self.experts.numel()
         return self.probs.shape[1] * (share * self.probs.mean(0)).sum()
 
     @cached_property
@@ -87,9 +91,14 @@ def queue_places(
 
 
 def route(
-    logits: Float[Tensor, "token expert"], cfg: Model, bias: Float[Tensor, " expert"] | None = None
+    logits: Float[Tensor, "token expert"],
+    cfg: Model,
+    bias: Float[Tensor, " expert"] | None = None,
+    drops: bool = True,
 ) -> Routing:
     """Choose experts from router logits; `bias` shifts the choice but not the gate weights.
+
+    With a capacity, tokens that find no place are dropped, unless `drops` is False.
 
     Ties go to the lowest expert index on every process and device: argmax and a stable sort
     promise that, top-k does not.
@@ -106,7 +115,7 @@ def route(
     chosen = probs.gather(1, experts)
     weights = chosen / chosen.sum(1, keepdim=True) if cfg.norm_topk and k > 1 else chosen
     keep = None
-    if cfg.capacity_factor:
+    if cfg.capacity_factor and drops:
         places = queue_places(experts, chosen.detach(), cfg.priority)
         keep = places < capacity_of(tokens, k, num_experts, cfg.capacity_factor, cfg.min_capacity)
     counts = torch.bincount(experts.reshape(-1), minlength=num_experts)
@@ -124,7 +133,12 @@ class Router(nn.Module):
         self.register_buffer("bias", torch.zeros(cfg.experts) if cfg.bias_rate else None)
 
     def forward(self, x: Float[Tensor, "token hidden"]) -> Routing:
-        """Route n tokens."""
+        """Route n tokens; a capacity drops some in training alone.
+
+        What else is in a batch says nothing of a text that is measured or continued.
+        """
         with torch.autocast(x.device.type, enabled=False):
             wide = torch.promote_types(x.dtype, torch.float32)
-            return route(x.to(wide) @ self.weight.to(wide).t(), self.cfg, self.bias)
+            logits = x.to(wide) @ self.weight.to(wide).t()
+            drops = self.training or self.cfg.drops_in_evaluation
+            return route(logits, self.cfg, self.bias, drops)

@@ -30,8 +30,6 @@ class LayerRouting:
     """Number of the block."""
     probs: Float[Tensor, "token expert"]
     experts: Int64[Tensor, "token choice"]
-    kept: Tensor | None
-    """False where the expert's queue was full; None drops nothing."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +117,6 @@ def _odds(layer: LayerRouting, place: int) -> str:
     probs, chosen = layer.probs[place], layer.experts[place].tolist()
     others = [e for e in probs.argsort(descending=True, stable=True).tolist() if e not in chosen]
     words = [f"expert {e} {float(probs[e]):.0%}" for e in chosen]
-    if layer.kept is not None:
-        words = [
-            w if kept else w + " (dropped: its queue was full)"
-            for w, kept in zip(words, layer.kept[place].tolist(), strict=True)
-        ]
     return ", ".join(words) + "".join(f"; then {e} {float(probs[e]):.0%}" for e in others[:1])
 
 

@@ -260,7 +260,7 @@ class Ppmoe(System[Config]):
         ]
         if cfg.model.moe_layers:
             layers = ", ".join(str(i) for i in cfg.model.moe_layers)
-            drop = f"capacity factor {cfg.model.capacity_factor:g}"
+            drop = f"capacity factor {cfg.model.capacity_factor:g} in training alone"
             lines.append(
                 f"{cfg.model.experts} experts, top-{cfg.model.top_k}, in blocks {layers}; "
                 + (drop if cfg.model.capacity_factor else "no token is dropped")
