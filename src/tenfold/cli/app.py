@@ -17,6 +17,7 @@ from tenfold.core.errors import BUG, exit_code, message, nearest, report_to_torc
 from tenfold.printable import shown
 
 from . import (
+    check,
     compare,
     completion,
     data,
@@ -54,6 +55,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "demo": compare.demo,
     "data": data.data,
     "plan": plan.plan,
+    "check": check.check,
     "completion": _completion,
 }
 
