@@ -105,7 +105,8 @@ def step_differences(cfg: Config, windows: TokenWindows, world: World) -> list[D
         for name, mine, want in zip(("loss", "gradient norm"), seen, wanted, strict=True)
     ]
     own = {key: p.grad for key, p in part.keyed_parameters() if p.grad is not None}
-    theirs = {} if whole is None else {k: p.grad for k, p in whole.keyed_parameters()}
+    named = () if whole is None else whole.keyed_parameters()
+    theirs = {key: p.grad for key, p in named if p.grad is not None}
     return [*found, *_compared(own, theirs, part, cfg, world)]
 
 
