@@ -18,7 +18,7 @@ from tenfold.core.optim import Optim
 from tenfold.systems.ppmoe.config import Config, Data, Layout, Model
 from tenfold.systems.ppmoe.model import cut_of, own_part, shape_of
 from tenfold.systems.ppmoe.parallel import Grid, Group, check_layout
-from tenfold.systems.ppmoe.pipeline import Part
+from tenfold.systems.ppmoe.pipeline import Part, stage_spans
 
 ROOT = Path(__file__).parents[3]
 TINY = Model(layers=4, hidden=8, heads=4, ffn=16, seq=8, vocab=16, experts=8)
@@ -37,7 +37,7 @@ REFUSED = {
     "world": (
         configuration(pp=2, tp=2), 6, r"pp 2 x layout.tp 2 = 4 .* 6 processes.*multiple of 4",
     ),
-    "layers": (configuration(replace(TINY, layers=6), pp=4), 4, r"layers 6 .* 4 pipeline stages"),
+    "layers": (configuration(replace(TINY, layers=3), pp=4), 4, r"layers 3 .* 4 pipeline stages"),
     "virtual": (
         configuration(pp=4, schedule="interleaved", micro=4), 4,
         r"layers 4 .* 8 pipeline stages \(layout.pp 4 x 2 a process\)",
@@ -150,6 +150,16 @@ def test_a_tensor_rank_has_whole_heads() -> None:
     part = own_part(key, whole, 4, 1)[:, 0]
     q, k, v = part.view(3, head).tolist()
     assert q == [2, 3] and k == [10, 11] and v == [18, 19]
+
+
+def test_blocks_that_stages_do_not_divide() -> None:
+    assert stage_spans(7, 3) == [range(2), range(2, 5), range(5, 7)]
+    assert stage_spans(11, 4) == [range(3), range(3, 6), range(6, 9), range(9, 11)]
+    for layers in range(1, 20):
+        for stages in range(1, layers + 1):
+            spans = stage_spans(layers, stages)
+            assert [i for span in spans for i in span] == list(range(layers))
+            assert max(map(len, spans)) - min(map(len, spans)) <= 1
 
 
 @pytest.mark.parametrize(

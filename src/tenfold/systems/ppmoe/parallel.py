@@ -99,10 +99,10 @@ def check_layout(cfg: Config, world_size: int) -> None:
         )
     dp = world_size // (pp * tp)
     stages = pp * layout.stages_per_process
-    if pp > 1 and model.layers % stages:
+    if pp > 1 and model.layers < stages:
         raise ValueError(
-            f"model.layers {model.layers} cannot be divided among {stages} pipeline stages "
-            f"(layout.pp {pp} x {layout.stages_per_process} a process); use a divisor"
+            f"model.layers {model.layers} are fewer than {stages} pipeline stages "
+            f"(layout.pp {pp} x {layout.stages_per_process} a process); use fewer stages"
         )
     shared = (("kv_heads", model.groups), ("shared", model.shared))
     for name, value in (("heads", model.heads), ("ffn", model.inner), *shared):

@@ -74,11 +74,10 @@ class Part(nn.Module):
         layout = cfg.layout
         self.per_process = 1 if grid.pp.size == 1 else layout.stages_per_process
         self.is_v = grid.pp.size > 1 and layout.is_v_shaped
-        size = cfg.model.layers // self.num_stages
+        spans = stage_spans(cfg.model.layers, self.num_stages)
         with torch.device(device):
             self.parts = nn.ModuleList(
-                Gpt(cfg.model, layout, grid, range(i * size, (i + 1) * size))
-                for i in self.stage_indices
+                Gpt(cfg.model, layout, grid, spans[i]) for i in self.stage_indices
             )
         if grid.pp.size > 1 and self.holds_both_ends and cfg.model.tied:
             first, last = self.held.values()
@@ -373,7 +372,8 @@ class Part(nn.Module):
     def _stage_of(self, key: str) -> int:
         words = key.split(".")
         if words[0] == "layers":
-            return int(words[1]) // (self.cfg.model.layers // self.num_stages)
+            spans = stage_spans(self.cfg.model.layers, self.num_stages)
+            return next(stage for stage, span in enumerate(spans) if int(words[1]) in span)
         return 0 if words[0] == "embed" else self.num_stages - 1
 
     def load_whole(self, state: dict[str, Tensor]) -> None:
@@ -384,6 +384,21 @@ class Part(nn.Module):
                     continue
                 group = self.owners_of(key)
                 parameter.copy_(own_part(key, state[key], group.size, group.rank))
+
+
+def stage_spans(layers: int, stages: int) -> list[range]:
+    """Blocks of each pipeline stage: as even as can be.
+
+    Blocks that are left over go to stages in the middle first: the first stage has the embedding,
+    the last the head, whose products take time, too.
+    """
+    each, more = divmod(layers, stages)
+    order = [*range(1, stages - 1), 0, stages - 1] if stages > 1 else [0]
+    sizes = [each] * stages
+    for stage in order[:more]:
+        sizes[stage] += 1
+    starts = [sum(sizes[:stage]) for stage in range(stages)]
+    return [range(start, start + size) for start, size in zip(starts, sizes, strict=True)]
 
 
 def key_of(name: str) -> str:
