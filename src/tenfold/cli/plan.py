@@ -71,6 +71,7 @@ def _plan_ppmoe(rest: list[str]) -> None:
         system: Annotated[str, *positional("SYSTEM")],
         model: str = "",
         cluster: str = "",
+        gpu: str = "",
         batch: int = 0,
         out: str = "",
         paper: bool = False,
@@ -88,10 +89,13 @@ def _plan_ppmoe(rest: list[str]) -> None:
         Args:
             system: Name of the system: ppmoe.
             model: A name (0.3B, 6.7B-moe, 6.7B, 143B-moe, small, small-dense), or sizes as
-                layers=24,hidden=1024,heads=16,vocab=50257,seq=2048,experts=64,top_k=1,moe_every=2.
+                layers=24,hidden=1024,heads=16,vocab=50257,seq=2048,experts=64,top_k=1,moe_every=2;
+                also ffn, expert_ffn, shared, kv_heads, head_size, and swiglu=1.
                 By default 6.7B-moe, on local processes small.
             cluster: NODESxGPUSxKIND-MEMORY such as 4x8xV100-32G (also V100-16G, A100-40G,
-                A100-80G, H100-80G), or local, local:4 with a calibration.
+                A100-80G, H100-80G), 4x8 with --gpu, or local, local:4 with a calibration.
+            gpu: A device by its numbers: memory=24GB,bf16=165TF,link=64GB/s,hbm=1008GB/s,
+                nic=12.5GB/s (link: NVLink or PCIe, both directions; nic: of a node).
             batch: Sequences of a step, over all replicas; 0 takes 4 a device.
             out: Folder of plan.json, pareto.png, curve.png, curve-total.png; of ppmoe-plan.json
                 and .md with --paper; of calibration.json with --calibrate.
@@ -118,7 +122,9 @@ def _plan_ppmoe(rest: list[str]) -> None:
         measured = _calibration(calibrate, calibration, model, seconds, micro_batch, out)
         shape = clusters.parse_model(model or ("6.7B-moe" if measured is None else "small"))
         where = cluster or ("4x8xV100-32G" if measured is None else "local")
-        at = _with(clusters.parse_cluster(where, shape, measured), constants)
+        if gpu and not cluster:
+            where = "1x1"
+        at = _with(clusters.parse_cluster(where, shape, measured, gpu), constants)
         if measured is not None and measured.shape.hidden != shape.hidden:
             say(
                 f"* the rates were measured at hidden {measured.shape.hidden}, not {shape.hidden}: "
@@ -130,13 +136,13 @@ def _plan_ppmoe(rest: list[str]) -> None:
         "system": Annotated[str, *positional("SYSTEM")],
         "extensions": Extensions,
         "constants": Constants,
-        **dict.fromkeys(("model", "cluster", "out", "calibration"), str),
+        **dict.fromkeys(("model", "cluster", "gpu", "out", "calibration"), str),
         **dict.fromkeys(("batch", "micro_batch", "virtual"), int),
         **dict.fromkeys(("paper", "calibrate"), bool),
         **dict.fromkeys(("seconds", "memory_share"), float),
         "return": None,
     }
-    own = ("model cluster batch out paper calibrate calibration seconds micro-batch virtual "
+    own = ("model cluster gpu batch out paper calibrate calibration seconds micro-batch virtual "
            "memory-share").split()  # fmt: skip
     flags = [f"--{name}" for name in own]
     flags += flags_of(Extensions, "--extensions.") + flags_of(Constants, "--constants.")

@@ -21,7 +21,14 @@ from tenfold.systems.ppmoe.planner.clusters import (
     parse_model,
     predict_step_seconds,
 )
-from tenfold.systems.ppmoe.planner.cost import Extensions, Machine, Placement, Shape, cost
+from tenfold.systems.ppmoe.planner.cost import (
+    Extensions,
+    Machine,
+    Placement,
+    Shape,
+    cost,
+    parameters,
+)
 from tenfold.systems.ppmoe.planner.search import (
     METHODS,
     Plan,
@@ -540,3 +547,33 @@ def test_planning_modules_need_no_torch_of_their_own() -> None:
             for line in (folder / f"{name}.py").read_text().splitlines()
             if line.startswith(("import ", "from "))
         }
+
+
+def test_a_device_by_its_numbers() -> None:
+    sheet = "memory=32GB, bf16=125TF,link=300GB/s,hbm=900GB/s,nic=100Gb/s"
+    made, known = parse_cluster("4x8", MOE, None, sheet), parse_cluster("4x8xV100-32G", MOE)
+    assert made.machine == known.machine and made.memory_bytes == known.memory_bytes
+    for text, said in (
+        ("memory=32GB", "lacks bf16, link, hbm; add bf16=NUMBER"),
+        ("memory=32TF", "memory is '32TF'; give a number in GB"),
+        ("memory=0GB", "memory must be above 0"),
+        ("memory=1.2.3GB", "memory must be above 0"),
+        ("ram=3GB", "ram"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            parse_cluster("1x1", MOE, None, text)
+    with pytest.raises(ValueError, match="with --gpu give NODESxGPUS"):
+        parse_cluster("4x8xV100-32G", MOE, None, sheet)
+
+
+def test_sizes_of_published_models() -> None:
+    """Parameters as their authors count them, and of those in use for a token."""
+    qwen = "layers=48,hidden=2048,heads=32,vocab=151936,seq=4096,experts=128,top_k=8,moe_every=1"
+    shape = parse_model(f"{qwen},expert_ffn=768,kv_heads=4,head_size=128,swiglu=1")
+    outside, inside = parameters(shape)
+    assert (outside + inside) / 1e9 == pytest.approx(30.5, abs=0.1)
+    assert (outside + inside * 8 / 128) / 1e9 == pytest.approx(3.3, abs=0.1)
+    mixtral = "layers=32,hidden=4096,heads=32,vocab=32000,seq=4096,experts=8,top_k=2,moe_every=1"
+    outside, inside = parameters(parse_model(f"{mixtral},ffn=14336,kv_heads=8,swiglu=1"))
+    assert (outside + inside) / 1e9 == pytest.approx(46.7, abs=0.1)
+    assert (outside + inside / 4) / 1e9 == pytest.approx(12.9, abs=0.1)

@@ -192,8 +192,52 @@ def parse_model(text: str) -> Shape:
     return shape
 
 
-def parse_cluster(text: str, shape: Shape, calibration: Calibration | None = None) -> Cluster:
-    """`4x8xV100-32G` (nodes, devices a node, kind), or `local`, `local:4` with a calibration."""
+UNITS = {"TF": 1e12, "GB/s": 1e9, "GB": float(GIB), "Gb/s": 1e9 / 8}
+NUMBERS = {"memory": "GB", "bf16": "TF", "link": "GB/s", "hbm": "GB/s", "nic": "GB/s"}
+"""What describes a device, and in which unit."""
+
+
+def parse_gpu(text: str) -> tuple[Device, float]:
+    """A device by its data sheet, and bytes of its memory: `memory=24GB,bf16=165TF,link=64GB/s`.
+
+    link is what a device sends and gets over NVLink or PCIe inside a node, both directions; hbm its
+    memory's bandwidth; nic that of a node to the others (12.5 GB/s if not given; Gb/s is taken,
+    too).
+
+    Raises ValueError for a name or a unit that is none of these, and for what is missing.
+    """
+    given: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        if name not in NUMBERS:
+            nearest(name, list(NUMBERS), "number of --gpu")
+        found = re.fullmatch(r"([0-9.]+)\s*([A-Za-z/]*)", value)
+        unit = (found[2] if found else "") or NUMBERS[name]
+        is_rate = NUMBERS[name] == "GB/s" and unit == "Gb/s"
+        if not found or (unit != NUMBERS[name] and not is_rate):
+            raise ValueError(
+                f"--gpu: {name} is {value!r}; give a number in {NUMBERS[name]}, as in "
+                f"{name}=24{NUMBERS[name]}"
+            )
+        number = float(found[1]) if found[1].count(".") < 2 else 0.0
+        if not 0 < number < 1e9:
+            raise ValueError(f"--gpu: {name} must be above 0, got {value!r}")
+        given[name] = number * UNITS[unit]
+    missing = [name for name in ("memory", "bf16", "link", "hbm") if name not in given]
+    if missing:
+        raise ValueError(f"--gpu {text} lacks {', '.join(missing)}; add {missing[0]}=NUMBER")
+    nic = given.get("nic", V100.nic)
+    device = Device(given["bf16"], given["link"], given["hbm"], nic, "numbers of --gpu")
+    return device, given["memory"]
+
+
+def parse_cluster(
+    text: str, shape: Shape, calibration: Calibration | None = None, gpu: str = ""
+) -> Cluster:
+    """`4x8xV100-32G` (nodes, devices a node, kind), or `local`, `local:4` with a calibration.
+
+    With `gpu`, the numbers of a device, `4x8` alone.
+    """
     local, _, count = text.partition(":")
     if local == "local":
         return _local(count, calibration)
@@ -202,18 +246,32 @@ def parse_cluster(text: str, shape: Shape, calibration: Calibration | None = Non
             f"the calibration is of this machine, not of {text}; use --cluster local, or leave the "
             "calibration away"
         )
+    if gpu:
+        size = re.fullmatch(r"(\d+)x(\d+)", text)
+        if not size or not (int(size[1]) and int(size[2])):
+            raise ValueError(f"--cluster {text!r}: with --gpu give NODESxGPUS, as in 4x8")
+        device, memory = parse_gpu(gpu)
+        return _cluster(f"{text}, {gpu}", int(size[1]), int(size[2]), device, memory, shape)
     parts = re.fullmatch(r"(\d+)x(\d+)x([A-Za-z0-9]+-\d+G)", text)
     if not parts:
         raise ValueError(
             f"--cluster {text!r} is not NODESxGPUSxKIND-MEMORY such as 4x8xV100-32G, nor local; "
-            f"kinds: {', '.join(DEVICES)}"
+            f"kinds: {', '.join(DEVICES)}; any other by its numbers: --cluster 4x8 --gpu "
+            "memory=24GB,bf16=165TF,link=64GB/s,hbm=1008GB/s"
         )
     nodes, gpus, kind = int(parts[1]), int(parts[2]), parts[3]
     if nodes < 1 or gpus < 1:
         raise ValueError(f"--cluster {text} has no device; give at least 1x1x{kind}")
     if kind not in DEVICES:
         nearest(kind, list(DEVICES), "device")
-    device = DEVICES[kind]
+    memory = float(int(kind.split("-")[1][:-1]) * GIB)
+    return _cluster(text, nodes, gpus, DEVICES[kind], memory, shape)
+
+
+def _cluster(
+    name: str, nodes: int, gpus: int, device: Device, memory: float, shape: Shape
+) -> Cluster:
+    """Nodes of a device, which achieves shares of its data sheet."""
     width = min(1.0, max(0.0, math.log(shape.hidden / 1024, 4)))  # between the two known widths
     achieved = GEMM_NARROW + (GEMM_WIDE - GEMM_NARROW) * width
     machine = Machine(
@@ -228,7 +286,7 @@ def parse_cluster(text: str, shape: Shape, calibration: Calibration | None = Non
         f"{device.flops / 1e12:.0f} TFLOP/s at h = {shape.hidden}, NVLink {NVLINK_SHARE:.0%}, "
         f"memory {HBM_SHARE:.0%}"
     )
-    return Cluster(text, nodes, machine, float(int(kind.split("-")[1][:-1]) * GIB), source)
+    return Cluster(name, nodes, machine, memory, source)
 
 
 def _local(count: str, calibration: Calibration | None) -> Cluster:

@@ -7,7 +7,7 @@ as good as the rates in `Machine`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Literal
 
 from tenfold.core.config import require
@@ -29,7 +29,7 @@ class Shape:
     layers: int
     """Transformer blocks, L."""
     hidden: int
-    """Width, h; a feed-forward network is 4h wide inside."""
+    """Width, h."""
     heads: int
     """Attention heads."""
     vocab: int
@@ -42,14 +42,54 @@ class Shape:
     """Experts a token, k."""
     moe_every: int = 2
     """Every how many blocks one has experts."""
+    ffn: int = 0
+    """Inner width of a feed-forward network; 0 is 4h."""
+    expert_ffn: int = 0
+    """Inner width of an expert; 0 is that of a feed-forward network."""
+    shared: int = 0
+    """Inner width of an expert that every token passes."""
+    kv_heads: int = 0
+    """Heads of keys and values; 0: as many as heads."""
+    head_size: int = 0
+    """Width of a head; 0 is hidden / heads."""
+    swiglu: int = 0
+    """1: networks of SwiGLU, three matrices and no biases, RMSNorm, rotary positions and a head of
+    its own, as most have since Llama; 0: GPT-3's."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value, least = getattr(self, field.name), 0 if field.name == "experts" else 1
+            value = getattr(self, field.name)
+            least = 1 if field.default is MISSING or field.name in ("top_k", "moe_every") else 0
             if value < least:
                 raise ValueError(f"model {field.name} must be at least {least}, got {value}")
         if self.experts and self.top_k > self.experts:
             raise ValueError(f"model top_k {self.top_k} is more than experts {self.experts}")
+
+    @property
+    def inner(self) -> int:
+        """Inner width of a feed-forward network."""
+        return self.ffn or 4 * self.hidden
+
+    @property
+    def expert_inner(self) -> int:
+        """Inner width of an expert."""
+        return self.expert_ffn or self.inner
+
+    @property
+    def attention_width(self) -> int:
+        """Width of all heads of queries."""
+        return self.heads * (self.head_size or self.hidden // self.heads)
+
+    @property
+    def attention_matrices(self) -> int:
+        """Numbers of the four matrices of attention; 4h^2 where all heads have their own keys."""
+        width = self.attention_width
+        own = (self.kv_heads or self.heads) * width // self.heads
+        return self.hidden * (2 * width + 2 * own)
+
+    def network_matrices(self, inner: int) -> int:
+        """Numbers of the matrices of a network of this inner width; 8h^2 for 4h."""
+        return (3 if self.swiglu else 2) * self.hidden * inner
 
     @property
     def moe_layers(self) -> int:
@@ -241,11 +281,21 @@ COMMUNICATION = ("all-reduce", "all-to-all", "stage hand-over", "gradient reduct
 def parameters(shape: Shape, dense: bool = False) -> tuple[int, int]:
     """Parameters outside the mixture layers and in them (experts and routers). (ours: GPT-3)"""
     h = shape.hidden
-    attention, ffn, norms = 4 * h * h + 4 * h, 8 * h * h + 5 * h, 4 * h
     moe_layers = 0 if dense else shape.moe_layers
-    outside = shape.layers * (attention + norms) + (shape.layers - moe_layers) * ffn
-    outside += shape.vocab * h + shape.seq * h + 2 * h
-    return outside, moe_layers * (shape.experts * ffn + shape.experts * h)
+
+    def network(inner: int) -> int:
+        return shape.network_matrices(inner) + (0 if shape.swiglu else inner + h)
+
+    attention, norms = shape.attention_matrices + (0 if shape.swiglu else 4 * h), 4 * h
+    if shape.swiglu:  # no biases, and a table of tokens at both ends
+        norms, ends = 2 * h, 2 * shape.vocab * h + h
+    else:
+        ends = shape.vocab * h + shape.seq * h + 2 * h
+    outside = shape.layers * (attention + norms) + (shape.layers - moe_layers) * network(
+        shape.inner
+    )
+    outside += ends + (moe_layers * network(shape.shared) if shape.shared else 0)
+    return outside, moe_layers * shape.experts * (network(shape.expert_inner) + h)
 
 
 def cost(shape: Shape, place: Placement, machine: Machine, extensions: Extensions = PLAIN) -> Cost:
@@ -260,11 +310,16 @@ def cost(shape: Shape, place: Placement, machine: Machine, extensions: Extension
     node = tp if machine.own_link else machine.gpus_per_node
     nic = machine.nic_bytes_per_s * (tp if machine.own_link else 1)
 
-    # A feed-forward network is 16nh^2 FLOP forward (paper sec. 3.1.4, before eq. 2).
+    # A matrix of a numbers is 2na FLOP forward: 16nh^2 for a feed-forward network of 4h (paper sec.
+    # 3.1.4, before eq. 2).
     rate = tp * pp * machine.gemm_flops
-    flop = layers * (8 * n * h * h + 4 * n * s * h) + 16 * n * h * h * (layers - moe_layers)
+    scores_flop = 4 * n * s * shape.attention_width
+    flop = layers * (2 * n * shape.attention_matrices + scores_flop)
+    flop += 2 * n * shape.network_matrices(shape.inner) * (layers - moe_layers)
+    flop += 2 * n * shape.network_matrices(shape.shared) * moe_layers
     dense_gemm = PASSES * (flop + 2 * n * h * shape.vocab) / rate
-    expert_gemm = PASSES * 16 * n * h * h * k * moe_layers / rate * uneven
+    one_expert = 2 * n * shape.network_matrices(shape.expert_inner)
+    expert_gemm = PASSES * one_expert * k * moe_layers / rate * uneven
     if is_dpmoe:
         expert_gemm *= copies
 

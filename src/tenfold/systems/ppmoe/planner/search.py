@@ -355,6 +355,14 @@ def launch_command(made: Plan, candidate: Candidate) -> str:
     words.append(f"--batch {place.micro_batch_size * place.dp}")
     words.append(f"--model.layers {shape.layers} --model.hidden {shape.hidden}")
     words.append(f"--model.heads {shape.heads} --model.seq {shape.seq}")
+    words += [
+        f"--model.{name.replace('_', '-')} {getattr(shape, name)}"
+        for name in ("ffn", "expert_ffn", "shared", "kv_heads", "head_size")
+        if getattr(shape, name)
+    ]
+    if shape.swiglu:
+        words.append("--model.activation swiglu --model.norm rms --model.bias none")
+        words.append("--model.positions rotary --model.no-tied")
     if candidate.method == "dense":
         words.append("--model.kind dense")
     else:
