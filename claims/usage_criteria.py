@@ -72,6 +72,8 @@ PICTURES = {"coco_wsss": 0, "clothing_parsing": 400}
 SEEDS = (2, 3, 4)
 TAUS = (0.0, 0.1)
 """Temperatures with all criteria."""
+CRITERIA = ("activation", "otsu", "edges", "stability", "confidence")
+"""Those that there were when the rule was written; claims/usage_unseen.py has later ones."""
 SLOW = ("edges", "confidence")
 LOOKED_AT = 60
 """Pictures that slow criteria look at."""
@@ -97,11 +99,11 @@ class Network:
 class Bench:
     """A set's pictures, and heads on what the frozen backbone finds in them."""
 
-    def __init__(self, cfg: Config) -> None:
+    def __init__(self, cfg: Config, items: Sequence[Item] = ()) -> None:
         self.cfg, self.count = cfg, len(cfg.classes) + 1
         self.networks = Networks(cfg)
         pretrained.begin(self.networks, cfg)
-        items = data.open_sets(cfg.data).train.items
+        items = items or data.open_sets(cfg.data).train.items
         self.items = [item for item in items if item.labels]
         seed = self.networks.seed
         self.features = torch.stack([features_of(seed, cfg, item) for item in self.items])
@@ -112,7 +114,7 @@ class Bench:
         """Train a head, look at pictures."""
         seed, cfg = self.networks.seed, self.cfg
         train_head(seed, self.features, self.labels, tau, cfg, number)
-        names = tuple(threshold.CRITERIA) if tau in TAUS else ("activation",)
+        names = CRITERIA if tau in TAUS else ("activation",)
         seen = dict.fromkeys(SLOW, self.some)
         looked = look_at(self.count, self._pictures(), names, seen)
         where = f"{cfg.data.name}, tau {tau:g}, seed {number}"
@@ -211,7 +213,7 @@ def lost(found: Iterable[Network], name: str, choice: str, part: str) -> list[fl
 def decided(found: Sequence[Network]) -> tuple[str, dict[str, float]]:
     """The criterion that the rule takes, and the largest mean loss of each on three parts."""
     largest = {}
-    for choice in threshold.CRITERIA:
+    for choice in CRITERIA:
         losses = [lost(found, CHOSEN_ON, choice, part) for part in PARTS]
         if all(losses):
             largest[choice] = max(statistics.fmean(some) for some in losses)

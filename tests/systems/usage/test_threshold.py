@@ -73,6 +73,23 @@ def test_otsu_is_the_loop() -> None:
     assert chosen(["otsu"], [seeds])["otsu"].threshold == pytest.approx(wanted)
 
 
+def test_total_and_otsu_of_pictures() -> None:
+    values = torch.rand(3, 9, 9, generator=torch.Generator().manual_seed(0))
+    values[1:] /= 5
+    image = torch.zeros(9, 9, 3, dtype=torch.uint8)
+    several = chosen(["total", "otsu_picture", "otsu", "activation"], [Seeds(image, values)])
+    assert several["total"].threshold == pytest.approx(float(values.sum(0).mean()))
+    highest = Seeds(image, values.amax(0, keepdim=True))
+    one = chosen(["total", "otsu", "activation"], [highest])
+    assert one["total"].threshold == one["activation"].threshold
+    assert one["total"].threshold == several["activation"].threshold
+    assert several["otsu_picture"].threshold == one["otsu"].threshold
+    peak = several["total"].thresholds[int(torch.tensor(several["total"].curve).argmax())]
+    assert peak == pytest.approx(several["total"].threshold, abs=0.02)
+    crowd = chosen(["total"], [Seeds(image, torch.ones(3, 9, 9))])
+    assert crowd["total"].threshold == 0.99  # 1 would keep nothing
+
+
 def test_evidence_is_the_score_of_the_seed_and_of_the_rest() -> None:
     seeds, _ = disc()
     kept, rest = threshold.median_evidence([None, threshold.evidence(seeds, 0.5)])

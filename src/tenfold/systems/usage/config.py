@@ -23,10 +23,10 @@ SetName = Literal[
     "coco_wsss", "clothing_parsing", "voc2012", "coco2014", "coco2017", "folder", "shapes_wsss"
 ]  # fmt: skip
 Walk = Literal["none", "psa", "irn"]
-Criterion = Literal["activation", "otsu", "edges", "stability", "confidence"]
-Choice = Literal[
-    "fixed", "swept", "validation", "activation", "otsu", "edges", "stability", "confidence"
-]  # fmt: skip
+Criterion = Literal[
+    "activation", "total", "otsu", "otsu_picture", "edges", "stability", "confidence"
+]
+Choice = Literal["fixed", "swept", "validation", Criterion]
 WITH_NETWORK = ("stability", "confidence")
 """Criteria that ask the seed network again."""
 
@@ -175,14 +175,15 @@ class Seeds:
 class Threshold:
     """The value a seed must have to be no background."""
 
-    how: Choice = "activation"
+    how: Choice = "total"
     """Choice: fixed; swept over the training pictures' masks, as papers do (it looks at what it is
     measured on); on the masks of the validation pictures; or by a criterion that looks at no mask:
-    the mean activation, Otsu's, agreement with a CRF's edges, stability under a mirror, or the
-    classifier's confidence in the seed alone."""
+    the mean activation, that of all classes together, Otsu's of each map or of each picture,
+    agreement with a CRF's edges, stability under a mirror, or the classifier's confidence in the
+    seed alone."""
     fixed: float = 0.3
     """Value of the choice `fixed`."""
-    compare: tuple[Criterion, ...] = ("activation", "otsu")
+    compare: tuple[Criterion, ...] = ("total", "activation", "otsu")
     """Criteria without masks that the evaluation sets against the best threshold; stability and
     confidence ask the seed network, and are left out where it is not trained."""
     pictures: int = 100
@@ -334,7 +335,7 @@ class Config:
         if self.threshold.how in WITH_NETWORK and self.data.seeds_path:
             raise ValueError(
                 f"threshold.how {self.threshold.how} asks the seed network, which is not trained "
-                "where data.seeds_path is given; use activation, otsu or edges"
+                "where data.seeds_path is given; use total, activation, otsu or edges"
             )
         if self.has_walk and not self.model.is_convolutional:
             raise ValueError(

@@ -98,7 +98,7 @@ def _require_masks(cfg: Config) -> None:
         if option and split not in cfg.masked:
             raise ValueError(
                 f"{option} looks at masks of the {split} pictures of {cfg.data.name}, which has "
-                "none; use a choice that needs no mask, such as --threshold.how activation"
+                "none; use a choice that needs no mask, such as --threshold.how total"
             )
 
 

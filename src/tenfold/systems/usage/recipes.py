@@ -37,8 +37,7 @@ SMALL = Config(
     loss=Loss(tau_pos=0.1, tau_neg=0.1, ema=0.99),
     seeds=Seeds(size=256, scales=(1.0,)),
     threshold=Threshold(
-        how="activation",
-        compare=("activation", "otsu", "edges", "stability", "confidence"),
+        compare=("total", "activation", "otsu", "otsu_picture", "edges", "stability", "confidence"),
         pictures=40,
     ),
     refine=Refine(walk="none", crf=True, crf_pixels=1024),
@@ -59,7 +58,7 @@ DEMO = replace(
     data=replace(SMALL.data, name="shapes_wsss", crop=64, generated=(96, 24)),
     loss=replace(SMALL.loss, tau_pos=0.3, tau_neg=0.3),
     seeds=replace(SMALL.seeds, size=64),
-    threshold=Threshold(how="activation"),
+    threshold=Threshold(),
     refine=replace(SMALL.refine, crf=False),
     segment=replace(
         SMALL.segment, encoder="resnet18", head="deeplab", width=16, crop=64, steps=60

@@ -20,6 +20,8 @@ WAYS = {
     "fixed": "fixed before", "swept": "the best on the training pictures' masks",
     "validation": "the best on the validation pictures' masks",
     "activation": "by mean activation, without masks", "otsu": "by Otsu, without masks",
+    "total": "by the activation of all classes, without masks",
+    "otsu_picture": "by Otsu of each picture, without masks",
     "edges": "by edges, without masks", "stability": "by stability, without masks",
     "confidence": "by the classifier, without masks",
 }  # fmt: skip
