@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,13 +16,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tenfold.files import read_json as read_json
-from tenfold.files import replacing, sum_of, verify
+from tenfold.files import replacing, sum_of
 from tenfold.files import sha256 as sha256
+from tenfold.files import verify as verify
 from tenfold.files import write_bytes as write_bytes
 from tenfold.files import write_json as write_json
 from tenfold.files import write_text as write_text
 
 from .dist import World
+
+FILE_BYTES = 2**26
+"""Bytes of a divided model's checkpoint after which a process begins another file."""
 
 
 def write_tensors(
@@ -34,6 +39,60 @@ def write_tensors(
     with replacing(path, sealed) as temporary:
         whole = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
         save_file(whole, temporary, metadata)
+
+
+def stream_tensors(
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    tensors: Iterable[tuple[str, torch.Tensor | None]],
+    metadata: dict[str, str],
+) -> None:
+    """Write a safetensors file of float32 one tensor at a time, the same bytes as `write_tensors`.
+
+    Args:
+        path: The file; it is written atomically, with its SHA-256 beside it.
+        shapes: Key -> shape of every tensor, sorted by key.
+        tensors: The tensors in that order; no more than one is held.
+        metadata: Entries of the header.
+    """
+    content: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for key, shape in shapes.items():
+        start, end = end, end + 4 * math.prod(shape)
+        content[key] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+    header = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+    header += b" " * (-len(header) % 8)
+    with replacing(path, True) as temporary, temporary.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for (key, tensor), (wanted, shape) in zip(tensors, shapes.items(), strict=True):
+            if tensor is None or key != wanted or tuple(tensor.shape) != shape:
+                raise RuntimeError(f"{key} came where {wanted} of {shape} was to be written")
+            file.write(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Mapping[str, torch.Tensor]]:
+    """A safetensors file whose tensors are read when they are asked for."""
+    from safetensors import safe_open
+
+    class Tensors(Mapping[str, torch.Tensor]):
+        def __init__(self, file: Any) -> None:
+            self.file, self.names = file, list(file.keys())
+
+        def __getitem__(self, key: str) -> torch.Tensor:
+            if key not in self.names:
+                raise KeyError(key)
+            found: torch.Tensor = self.file.get_tensor(key)
+            return found
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(self.names)
+
+        def __len__(self) -> int:
+            return len(self.names)
+
+    with safe_open(path, "pt") as file:
+        yield Tensors(file)
 
 
 def read_tensors(path: Path, way_out: str = "restore it from a copy") -> dict[str, torch.Tensor]:
@@ -216,11 +275,27 @@ def _write_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> 
         try:
             dcp.save(
                 parts,
-                storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
+                storage_writer=HuggingFaceStorageWriter(
+                    str(folder), _files_of(parts, world), save_distributed=True
+                ),
                 no_dist=world.size == 1,
             )
         except CheckpointException as error:  # not an Exception; its text is a traceback
             raise next(cause for cause, _ in error.failures.values()) from error
+
+
+def _files_of(parts: dict[str, torch.Tensor], world: World) -> dict[str, int]:
+    """Number of the file that each tensor goes to: a file is put together in memory, whole."""
+    sizes: dict[str, int] = {}
+    for own in world.gather({key: value.numel() * 4 for key, value in parts.items()}):
+        sizes |= {key: max(size, sizes.get(key, 0)) for key, size in own.items()}
+    found, number, held = {}, 1, 0
+    for key, size in sorted(sizes.items()):
+        if held and held + size > FILE_BYTES:
+            number, held = number + 1, 0
+        found[key] = number
+        held += size
+    return found
 
 
 def read_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> None:

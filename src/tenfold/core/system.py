@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal
 
+import torch
 from torch import Tensor, nn
 
 from .claim import C, Claim
@@ -38,6 +39,16 @@ class DataUsed:
     kind: Literal["real", "simulated", "generated"]
     note: str = ""
     licence: str = ""
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """Weights of a whole model that no process holds, one after another."""
+
+    shapes: dict[str, tuple[int, ...]]
+    """Key -> shape, in the order of the tensors; they are float32."""
+    tensors: Iterator[tuple[str, Tensor | None]]
+    """Whole tensors on the first process, None on the others; all take everything from it."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +135,24 @@ class System(Generic[C]):
     def begin(self, state: dict[str, Tensor]) -> None:
         """Take weights to start from, by their keys in `model`; others stay as they are."""
         self.model.load_state_dict(state, strict=False)
+
+    @property
+    def is_divided(self) -> bool:
+        """True if the model is divided among processes, and none holds the whole."""
+        return False
+
+    def to(self, device: torch.device) -> None:
+        """Bring the model to a device; a divided one has its own place."""
+        if not self.is_divided:
+            self.model.to(device)
+
+    def streamed(self) -> Streamed:
+        """The weights of a divided model, for the run's file; all processes call it."""
+        raise NotImplementedError
+
+    def read_from(self, file: Path) -> None:
+        """Let a divided model take its weights from the run's file when it needs them."""
+        raise NotImplementedError
 
     def stages(self) -> Iterator[Stage]:
         """Yield what to train, in order: a later stage may use what an earlier one learned."""

@@ -162,13 +162,12 @@ def _trained(
     world.barrier()
     accounts = loop.train(chain(first, stages), cfg.loop, world, folder, cfg.seed)
     weights = folder / "weights.safetensors"
-    if world.is_first:
+    if world.is_first or system.is_divided:
         save_weights(weights, name, system)
     world.barrier(patient=True)
-    if any(p.is_meta for p in system.model.parameters()):  # only the first holds the whole
-        # into memory of its own: a product's rounding may depend on how a file is aligned
-        system.model.to_empty(device="cpu").load_state_dict(checkpoint.read_tensors(weights))
-    system.model.to(world.device)
+    if system.is_divided:
+        system.read_from(weights)
+    system.to(world.device)
     result = conclude(name, recipe, system, folder, accounts, world)
     world.barrier(patient=True)
     return result

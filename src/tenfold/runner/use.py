@@ -38,7 +38,7 @@ def evaluate(path: Path, split: str, device: Device = "auto") -> dict[str, Any]:
             held.enter_context(lock.locked(path, "evaluating", writes=False))
         world.barrier()
         system = load(system_class(name), path)
-        system.model.to(world.device)
+        system.to(world.device)
         found = system.evaluate(split)
         require_finite_metrics(found.metrics, found.baselines)
         data = system.data_used()
@@ -79,7 +79,7 @@ def predict(
     """
     with dist.started(device) as world:
         system = load(system_class(system_of(path)), path)
-        system.model.to(world.device)
+        system.to(world.device)
         made, folder = _place(path, inputs, out, options or system.options, world)
         with outputs.writing(folder, made, world) as journal:
             written = system.predict(inputs, folder, options)

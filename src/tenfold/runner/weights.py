@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tenfold.core import checkpoint
+from tenfold.core import checkpoint, dist
 from tenfold.core.capabilities import Learns, RunsOfficial
 from tenfold.core.config import absolute, from_json, get, require_finite, to_json
 from tenfold.core.errors import require_file_or_folder
@@ -44,12 +44,24 @@ def construct(cls: type[AnySystem], cfg: Any) -> AnySystem:
 
 
 def save_weights(path: Path, name: str, system: AnySystem) -> None:
-    """Write a system's weights with all that is needed to open them: name and configuration."""
+    """Write a system's weights with all that is needed to open them: name and configuration.
+
+    The first process does it; of a divided model all call it, and send it their parts.
+    """
     from tenfold import __version__
 
     header = {"system": name, "config": to_json(system.cfg), "version": __version__}
     # one entry: safetensors writes several in random order, and equal runs make equal files
-    checkpoint.write_tensors(path, system.model.state_dict(), {"tenfold": json.dumps(header)})
+    metadata = {"tenfold": json.dumps(header)}
+    if not system.is_divided:
+        checkpoint.write_tensors(path, system.model.state_dict(), metadata)
+        return
+    stream = system.streamed()
+    if dist.current().is_first:
+        checkpoint.stream_tensors(path, stream.shapes, stream.tensors, metadata)
+    else:
+        for _ in stream.tensors:
+            pass
 
 
 def save_converted(folder: Path, name: str, system: AnySystem, account: str) -> Path:
@@ -137,12 +149,14 @@ def load(cls: type[AnySystem], path: Path) -> AnySystem:
     system = construct(cls, from_json(type(next(iter(cls.recipes.values()))), values))
     if path.is_dir() and (path / "work").is_dir():
         system.work = path / "work"
-    if any(p.is_meta for p in system.model.parameters()):  # each process trains a part of it
-        system.model.to_empty(device="cpu")
-    try:
-        system.model.load_state_dict(checkpoint.read_tensors(file, _way_out(file)))
-    except RuntimeError as error:  # torch lists every key on a line of its own
-        raise ValueError(f"{file} does not fit its own configuration: {error}") from error
+    if system.is_divided:
+        checkpoint.verify(file, _way_out(file))
+        system.read_from(file)
+    else:
+        try:
+            system.model.load_state_dict(checkpoint.read_tensors(file, _way_out(file)))
+        except RuntimeError as error:  # torch lists every key on a line of its own
+            raise ValueError(f"{file} does not fit its own configuration: {error}") from error
     system.model.eval()
     learned, version = versions_of(file.parent).read()  # after the training
     if version is not None:

@@ -87,11 +87,9 @@ def train(run: Path, layout: Layout, replicas: int, world: dist.World, kill: boo
         world.barrier()
         return
     weights = run / "weights.safetensors"
-    if world.is_first:
-        save_weights(weights, "ppmoe", system)
+    save_weights(weights, "ppmoe", system)
     world.barrier(patient=True)
-    if not world.is_first:
-        system.model.to_empty(device="cpu").load_state_dict(checkpoint.read_tensors(weights))
+    system.read_from(weights)
     measured = world.gather(system.evaluate("test").metrics)
     if world.is_first:
         checkpoint.write_json(run / "measured.json", measured)

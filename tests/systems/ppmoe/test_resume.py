@@ -37,7 +37,9 @@ def test_a_checkpoint_goes_on_on_any_layout(tmp_path: Path) -> None:
     for name in names:
         measured = checkpoint.read_json(tmp_path / name / "measured.json")
         alone = tenfold.load(tmp_path / name / "weights.safetensors").evaluate("test").metrics
-        assert measured == [alone] * (1 if name == "1-1-1" else 4), name
+        assert len(measured) == (1 if name == "1-1-1" else 4)
+        for one in measured:  # sums of tensor ranks come in another order
+            assert one == pytest.approx(alone, rel=1e-6), name
     before = checkpoint.read_whole(tmp_path / "stopped/checkpoints/train/step-000000003")
     reference = found.pop("2-1-2")
     assert len(reference) > 30

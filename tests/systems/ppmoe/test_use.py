@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tenfold.core.seed import generator
 from tenfold.data.text.tokens import BpeTokenizer, ByteTokenizer, TokenWindows
-from tenfold.systems.ppmoe import figures, predict
+from tenfold.systems.ppmoe import figures, predict, routing_load
 from tenfold.systems.ppmoe.config import Model, PredictOptions
 from tenfold.systems.ppmoe.generate import pick, stream, text_of
 from tenfold.systems.ppmoe.model import Gpt, initialise
@@ -186,7 +186,7 @@ def test_expert_load_is_what_the_router_says() -> None:
         "words": torch.randint(97, 123, (5, 12), generator=generator("a")),
         "digits": torch.randint(48, 58, (3, 16), generator=generator("b")),
     }
-    load = figures.expert_load(model, windows, batch=2)
+    load = routing_load.expert_load(model, windows, batch=2)
     assert model.training and model.routed is None
     assert list(load) == ["words", "digits"]
     model.eval()
@@ -199,12 +199,12 @@ def test_expert_load_is_what_the_router_says() -> None:
         counted = [torch.bincount(e.flatten(), minlength=4) / e.numel() for e in seen]
         np.testing.assert_allclose(shares, torch.stack(counted), rtol=1e-6)
     with pytest.raises(ValueError, match="words has no tokens"):
-        figures.expert_load(model, {"words": torch.zeros(0, 4, dtype=torch.int64)})
+        routing_load.expert_load(model, {"words": torch.zeros(0, 4, dtype=torch.int64)})
 
 
 def test_windows_are_whole_and_from_all_over() -> None:
     text = {"long": np.arange(200, dtype=np.uint8), "short": np.arange(5, dtype=np.uint8)}
-    found = figures.some_windows(TokenWindows(text, 8), most=3)
+    found = routing_load.some_windows(TokenWindows(text, 8), most=3)
     assert found["long"][:, 0].tolist() == [0, 96, 184]  # windows 0, 12, 23 of 24 whole ones
     assert found["short"].tolist() == [[0, 1, 2, 3, 4]]
 
@@ -267,16 +267,21 @@ TEXT = {d: np.frombuffer(t * 60, np.uint8) for d, t in (("es", b"que no "), ("en
 
 
 def test_load_figures(tmp_path: Path) -> None:
-    windows = TokenWindows(TEXT, SEQ)
-    made = figures.load_figures(tiny(layers=8), windows, "test", tmp_path)
+    windows = routing_load.some_windows(TokenWindows(TEXT, SEQ))
+
+    def drawn(model: Gpt) -> dict[Path, str]:
+        load = routing_load.expert_load(model, windows)
+        return figures.load_figures(model.cfg, load, "test", tmp_path)
+
+    made = drawn(tiny(layers=8))
     assert [path.name for path in made] == [f"expert-load-{i}.png" for i in (1, 5, 7)]
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in made)
     caption = made[tmp_path / "expert-load-7.png"]
     assert re.search(
         r"\d\.\d\d times the mean .* es \d+% \(\d, \d\), en \d+% \(\d, \d\)\.", caption
     )
-    assert figures.load_figures(tiny(kind="dense"), windows, "test", tmp_path) == {}
-    one = figures.load_figures(tiny(experts=1), windows, "test", tmp_path)
+    assert figures.load_figures(tiny(kind="dense").cfg, {}, "test", tmp_path) == {}
+    one = drawn(tiny(experts=1))
     assert "100% (0)" in one[tmp_path / "expert-load-1.png"]
 
 

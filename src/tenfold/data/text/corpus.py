@@ -32,6 +32,8 @@ MAX_DOMAINS = 16
 """Up to so many files are a domain each; more are grouped by folder."""
 SHORTEST = 2**14
 """Fewest bytes of a domain."""
+PIECE = 2**20
+"""Bytes that are read at a time."""
 PEEK = 2**16
 """First bytes of a text by which UTF-16 is told from stray NUL bytes."""
 JOINED = "short_files"
@@ -133,7 +135,14 @@ def read(file: Path, most: int = MAX_BYTES) -> bytes:
         stream = file.open("rb")
     with stream:
         try:
-            content = stream.read(most + 1)
+            parts, size = (
+                [],
+                0,
+            )  # a piece at a time: room for all that is asked for is taken at once
+            while size <= most and (part := stream.read(min(PIECE, most + 1 - size))):
+                parts.append(part)
+                size += len(part)
+            content = b"".join(parts)
         except broken as error:
             raise ValueError(f"{file} cannot be unpacked: {error}. Copy it again.") from error
     if len(content) > most:

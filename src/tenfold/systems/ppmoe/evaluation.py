@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
+from tenfold.core import dist
+from tenfold.core.dist import World
 from tenfold.core.divide import divided
 from tenfold.core.system import Evaluation
 from tenfold.data.text.corpus import Corpus
@@ -17,6 +20,8 @@ from tenfold.data.text.tokens import TokenWindows
 
 from .config import Config
 from .model import Gpt
+from .pipeline import Part, Tally
+from .routing_load import Load, some_windows
 
 BATCH = 32
 """Windows that are read at a time."""
@@ -29,14 +34,26 @@ class Details:
     split: str
     bits: dict[str, float]
     """Bits per byte of each domain."""
+    load: Mapping[str, Load] | None = None
+    """Share of each domain's tokens that each expert is chosen for, where the model is divided;
+    else figures ask the network."""
 
 
 def evaluate(
-    model: Gpt, cfg: Config, corpus: Corpus, windows: TokenWindows, split: str
+    model: Gpt | Part, cfg: Config, corpus: Corpus, windows: TokenWindows, split: str
 ) -> Evaluation:
-    """Measure the model and the baselines on the windows of a split."""
-    bits = bits_per_byte(model, windows, cfg.data.eval_windows)
-    return Evaluation(_flat(bits), baselines(cfg, corpus, split), Details(split, bits))
+    """Measure the model and the baselines on the windows of a split.
+
+    model: The whole, or this process's part of it.
+    """
+    most, load = cfg.data.eval_windows, None
+    if isinstance(model, Part):
+        world = dist.current()
+        bits = bits_of_parts(model, windows, world, most)
+        load = load_of_parts(model, windows, world)
+    else:
+        bits = bits_per_byte(model, windows, most)
+    return Evaluation(_flat(bits), baselines(cfg, corpus, split), Details(split, bits, load))
 
 
 @torch.no_grad()
@@ -53,11 +70,7 @@ def bits_per_byte(model: Gpt, windows: TokenWindows, most: int = 0) -> dict[str,
     """
     model.eval()
     device = next(model.parameters()).device
-    batches = []
-    for domain in windows.domains:
-        count = windows.count(domain)
-        last = min(most or count, count)
-        batches += [(domain, i, min(i + BATCH, last)) for i in range(0, last, BATCH)]
+    batches = _batches(windows, most)
 
     def measured(index: int) -> tuple[float, int]:
         """Nats of a batch, and the bytes that they are for."""
@@ -66,19 +79,79 @@ def bits_per_byte(model: Gpt, windows: TokenWindows, most: int = 0) -> dict[str,
         nats = float(losses[torch.from_numpy(rows.mask).to(device)].double().sum())
         return nats, int(rows.bytes.sum())
 
+    return _bits(windows, batches, divided(len(batches), measured, "evaluation"))
+
+
+@torch.no_grad()
+def bits_of_parts(
+    part: Part, windows: TokenWindows, world: World, most: int = 0
+) -> dict[str, float]:
+    """The same of a model that is divided among processes; all call it, none holds the whole.
+
+    Replicas take batches in turn, each as many: experts may lie on other replicas.
+    """
+    part.eval()
+    dp = part.grid.dp
+    batches = _batches(windows, most)
+    rounds = -(-len(batches) // dp.size)
+    found = []
+    for turn in range(rounds):
+        index = turn * dp.size + dp.rank
+        rows = windows.in_order(*batches[min(index, len(batches) - 1)])
+        losses = part.token_losses(torch.from_numpy(rows.tokens).to(part.device))
+        nats = float(losses[torch.from_numpy(rows.mask).to(part.device)].double().sum())
+        if index < len(batches) and part.grid.tp.rank == part.grid.pp.rank == 0:
+            found.append((index, nats, int(rows.bytes.sum())))
+    every = sorted(tuple(one) for some in world.gather(found) for one in some)
+    return _bits(windows, batches, [(nats, size) for _, nats, size in every])
+
+
+def _batches(windows: TokenWindows, most: int) -> list[tuple[str, int, int]]:
+    """Domain, first and last window of each batch."""
+    batches = []
+    for domain in windows.domains:
+        count = windows.count(domain)
+        last = min(most or count, count)
+        batches += [(domain, i, min(i + BATCH, last)) for i in range(0, last, BATCH)]
+    return batches
+
+
+def _bits(
+    windows: TokenWindows,
+    batches: list[tuple[str, int, int]],
+    parts: list[tuple[float, int]],
+) -> dict[str, float]:
+    """Bits per byte of domains, from nats and bytes of batches in their order."""
     nats, size = dict.fromkeys(windows.domains, 0.0), dict.fromkeys(windows.domains, 0)
-    parts = divided(len(batches), measured, "evaluation")
     for (domain, *_), (own_nats, own_bytes) in zip(batches, parts, strict=True):
         nats[domain] += own_nats
         size[domain] += own_bytes
     return {domain: nats[domain] / math.log(2) / size[domain] for domain in windows.domains}
 
 
+@torch.no_grad()
+def load_of_parts(part: Part, windows: TokenWindows, world: World) -> dict[str, Load]:
+    """Share of each domain's tokens that experts are chosen for (`figures.expert_load`)."""
+    layers = part.cfg.model.moe_layers
+    found = {}
+    part.eval()
+    for domain, tokens in some_windows(windows).items():
+        tally = Tally(layers, part.cfg.model.experts, part.device)
+        for own in part.held.values():
+            own.routed = tally.add
+        whole = tokens.shape[1] - tokens.shape[1] % part.grid.tp.size  # which tensor ranks share
+        rows = torch.cat([tokens[:, :whole], tokens[:, :1]], 1)  # the last is a target alone
+        part.token_losses(rows.to(part.device))
+        for own in part.held.values():
+            own.routed = None
+        counts = part.grid.all.sum_(tally.counts().clone())  # a stage's rows are 0 elsewhere
+        found[domain] = (counts / counts.sum(1, keepdim=True).clamp(min=1)).cpu().numpy()
+    return found
+
+
 def token_losses(model: Gpt, tokens: Int64[Tensor, "row time"]) -> Float[Tensor, "row target"]:
     """Cross-entropy in nats of each token but the first."""
-    logits = model(tokens[:, :-1]).float()
-    # cross_entropy wants the classes second: row, time, vocabulary -> row, vocabulary, time
-    return nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
+    return model.losses(model.trunk(tokens[:, :-1]), tokens[:, 1:])
 
 
 def baselines(cfg: Config, corpus: Corpus, split: str) -> dict[str, dict[str, float]]:

@@ -23,6 +23,11 @@ from .dispatch import MoE
 from .parallel import Grid, Group, copy_in, sum_out
 from .routing import Routing
 
+LOGITS = 2**24
+"""Logits that are held at a time where only losses are wanted."""
+DRAWN = 2**22
+"""Numbers that are drawn at a time: a process holds no more of what is not its own."""
+
 
 @dataclass
 class Cache:
@@ -244,6 +249,11 @@ class Gpt(nn.Module):
 
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
         """Tokens (batch, time) or a previous part's hidden states -> hidden states or logits."""
+        x = self.trunk(x, cache)
+        return self.logits(x) if self.is_last else x
+
+    def trunk(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        """Hidden states after this part's blocks."""
         if self.is_first:
             x = self._embed(x, 0 if cache is None else cache.length)
         for block in self.blocks():
@@ -253,10 +263,26 @@ class Gpt(nn.Module):
                 x, routing = block(x, self.loss_scale, cache)
             if routing is not None and self.routed is not None:
                 self.routed(block.index, routing)
-        if not self.is_last:
-            return x
-        x = self.ln_f(x)
-        return F.linear(x, self.table if self.cfg.tied else self.head.weight)
+        return x
+
+    def logits(self, x: Float[Tensor, "*any hidden"]) -> Float[Tensor, "*any vocab"]:
+        """The head: logits of hidden states."""
+        return F.linear(self.ln_f(x), self.table if self.cfg.tied else self.head.weight)
+
+    def losses(
+        self, x: Float[Tensor, "row time hidden"], target: Int64[Tensor, "row time"]
+    ) -> Float[Tensor, "row time"]:
+        """Cross-entropy in nats of each target, of the logits of some tokens at a time.
+
+        All logits of a batch are the largest thing of an evaluation: vocabulary numbers a token.
+        """
+        some = max(1, LOGITS // self.cfg.vocab)
+        parts = zip(x.flatten(0, 1).split(some), target.flatten().split(some), strict=True)
+        found = [
+            F.cross_entropy(self.logits(states).float(), wanted, reduction="none")
+            for states, wanted in parts
+        ]
+        return torch.cat(found).view(target.shape)
 
     def blocks(self) -> list[Block]:
         """The blocks in order."""
@@ -342,19 +368,56 @@ def initialise(model: nn.Module, cfg: Model, seed: int, owners: Callable[[str], 
     """N(0, 0.02), what is added to the residual stream / sqrt(2 L) (GPT-2), biases 0, norms 1.
 
     Every whole tensor follows from (seed, its name) and each process keeps its part: weights do
-    not depend on the layout.
+    not depend on the layout. Large ones are drawn in slabs.
     """
     for key, parameter in model.named_parameters():
         if key.endswith("bias") or ".ln" in key or key.startswith("ln_f") or "_norm." in key:
             parameter.fill_(1.0 if key.endswith("weight") else 0.0)
             continue
         group = owners(key)
-        whole = drawn(key, torch.empty(shape_of(key, parameter, group.size)), cfg, seed)
-        parameter.copy_(own_part(key, whole, group.size, group.rank))
+        shape = shape_of(key, parameter, group.size)
+        if math.prod(shape) <= DRAWN:
+            whole = drawn(key, torch.empty(shape), cfg, seed)
+            parameter.copy_(own_part(key, whole, group.size, group.rank))
+        else:
+            _draw_slabs(parameter, key, shape, group, cfg, seed)
+
+
+def _draw_slabs(
+    parameter: Tensor, key: str, shape: tuple[int, ...], group: Group, cfg: Model, seed: int
+) -> None:
+    """Draw a large parameter some rows at a time, each slab by a generator of its own.
+
+    Rows are those of the matrix, of all experts one below the other. A process draws the slabs
+    that hold rows of its own and keeps its part of them.
+    """
+    columns = shape[-1]
+    rows = math.prod(shape[:-1])
+    each = max(1, DRAWN // columns)
+    # numbers of the rows and columns of the whole that are here
+    numbers = torch.arange(rows).view(shape[:-1])
+    cut = cut_of(key)
+    own_rows, own_columns = numbers.flatten(), slice(None)
+    if cut is not None and group.size > 1 and cut[0] == 0:
+        own_rows = own_part(key, numbers, group.size, group.rank).flatten()
+    elif cut is not None and group.size > 1:
+        width = columns // group.size
+        own_columns = slice(group.rank * width, (group.rank + 1) * width)
+    target = parameter.view(-1, parameter.shape[-1])
+    for slab, start in enumerate(range(0, rows, each)):
+        here = (own_rows >= start) & (own_rows < start + each)
+        if not bool(here.any()):
+            continue
+        part = torch.empty(min(each, rows - start), columns)
+        part.normal_(0, _deviation(key, cfg), generator=generator(seed, key, slab))
+        target[here] = part[own_rows[here] - start][:, own_columns].to(target)
 
 
 def drawn(key: str, whole: Tensor, cfg: Model, seed: int) -> Tensor:
     """Fill a whole parameter that is no bias and no norm with what follows from seed and name."""
+    return whole.normal_(0, _deviation(key, cfg), generator=generator(seed, key))
+
+
+def _deviation(key: str, cfg: Model) -> float:
     adds = key.endswith((".proj.weight", ".fc2.weight", "fc2_weight"))
-    std = 0.02 / math.sqrt(2 * cfg.layers) if adds else 0.02
-    return whole.normal_(0, std, generator=generator(seed, key))
+    return 0.02 / math.sqrt(2 * cfg.layers) if adds else 0.02

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -304,7 +304,7 @@ class Part(nn.Module):
                     x = torch.empty(shape, dtype=self.dtype, device=tokens.device)
                     with watched(f"receive of {shape}", pp.name):
                         dist.recv(x, group=pp.handle, group_src=self.owner(stage - 1))
-                x = held[stage](x)
+                x = held[stage].trunk(x)
                 if stage + 1 < self.num_stages and self.owner(stage + 1) != pp.rank:
                     with watched(f"send of {shape}", pp.name):
                         dist.send(
@@ -313,7 +313,7 @@ class Part(nn.Module):
                             group_dst=self.owner(stage + 1),
                         )
         if self.num_stages - 1 in held:
-            losses = F.cross_entropy(x.float().transpose(1, 2), tokens[:, 1:], reduction="none")
+            losses = held[self.num_stages - 1].losses(x, tokens[:, 1:])
         else:
             losses = torch.empty(tokens.shape[0], tokens.shape[1] - 1, device=tokens.device)
         return pp.broadcast_(losses.contiguous(), self.owner(self.num_stages - 1))
@@ -344,30 +344,31 @@ class Part(nn.Module):
             tensor, self.grid.mesh["dp", "tp"], (over_dp, over_tp), run_check=False
         )
 
-    def gathered(self, like: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The whole model's weights on the first process, empty elsewhere; all processes call it.
+    def streamed(self, shapes: dict[str, tuple[int, ...]]) -> Iterator[tuple[str, Tensor | None]]:
+        """The whole model's weights one after another, on the first process; None elsewhere.
 
-        `like` has every key, in the same order everywhere, and its shape.
+        All processes take everything from it; `shapes` has every key, in the same order on all.
         """
         if self.grid.all.size == 1:
-            return {key_of(name): t for name, t in self.state_dict().items()}
-        own = dict(self.whole(name, t) for name, t in self.state_dict().items())
-        first, weights = self.grid.all.rank == 0, {}
-        for key, shaped in like.items():
+            own = {key_of(name): t for name, t in self.state_dict().items()}
+            yield from ((key, own[key]) for key in shapes)
+            return
+        parts = dict(self.whole(name, t) for name, t in self.state_dict().items())
+        first = self.grid.all.rank == 0
+        for key, shape in shapes.items():
             holder = self.owner(self._stage_of(key))
             source = holder * self.grid.experts.size
-            value = torch.empty(shaped.shape, dtype=self.dtype, device=self.device)
+            value = None
             if self.grid.pp.rank == holder:
-                part = own[key]
+                part = parts[key]
                 assert isinstance(part, DTensor)
-                value = part.full_tensor().reshape(shaped.shape)
+                value = part.full_tensor().reshape(shape)
                 if self.grid.all.rank == source and not first:
                     dist.send(value.contiguous(), 0)
             elif first:
+                value = torch.empty(shape, dtype=self.dtype, device=self.device)
                 dist.recv(value, source)
-            if first:
-                weights[key] = value.cpu()
-        return weights
+            yield key, value if first else None
 
     def _stage_of(self, key: str) -> int:
         words = key.split(".")
@@ -376,14 +377,15 @@ class Part(nn.Module):
             return next(stage for stage, span in enumerate(spans) if int(words[1]) in span)
         return 0 if words[0] == "embed" else self.num_stages - 1
 
-    def load_whole(self, state: dict[str, Tensor]) -> None:
-        """Take this part of a whole model's weights, by their keys."""
+    def load_whole(self, state: Mapping[str, Tensor]) -> None:
+        """Take this part of a whole model's weights, by their keys, one after another."""
         with torch.no_grad():
-            for key, parameter in self.keyed_parameters():
+            for name, tensor in self.state_dict(keep_vars=True).items():
+                key = key_of(name)
                 if key not in state:  # it starts anew
                     continue
                 group = self.owners_of(key)
-                parameter.copy_(own_part(key, state[key], group.size, group.rank))
+                tensor.copy_(own_part(key, state[key], group.size, group.rank))
 
 
 def stage_spans(layers: int, stages: int) -> list[range]:

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tenfold.core import dist
+from tenfold.core import checkpoint, dist
 from tenfold.core.capabilities import Export
 from tenfold.core.claim import Claim, Variant
 from tenfold.core.optim import decay_groups
 from tenfold.core.stage import Backward, Losses, Stage
-from tenfold.core.system import DataUsed, Evaluation, Paper, System
+from tenfold.core.system import DataUsed, Evaluation, Paper, Streamed, System
 from tenfold.data.text.tokens import TokenWindows
 from tenfold.viz.predictions import Trained
 from tenfold.weights.keymap import Converted
@@ -32,6 +32,7 @@ from .parallel import Grid, make_grid
 from .pipeline import Part, Tally
 from .predict import predict_file, predict_folder
 from .recipes import DENSE, RECIPES, SMALL, TOP2
+from .routing_load import expert_load, some_windows
 from .zero import Zero
 
 SPLITS = ("test", "validation")
@@ -83,10 +84,12 @@ class Ppmoe(System[Config]):
         self.part: Part | None = None
         self.given: dict[str, Tensor] = {}
         """Weights of the whole model that the parts on several processes start from."""
+        self.stored: Path | None = None
+        """Weights of the whole model that are read where they are needed."""
         if dist.current().size == 1:
             self.part = Part(cfg, Grid())
             self.model = self.part.parts[0]
-        else:  # each process will train its part; the whole is read from the weights file
+        else:  # each process will have its part; the whole is read where it is needed
             with torch.device("meta"):
                 self.model = Gpt(cfg.model)
 
@@ -154,10 +157,7 @@ class Ppmoe(System[Config]):
             validate=lambda module: self._validate(module, replica),
             monitor="bits" if cfg.loop.validate_every else "",
         )
-        whole = part.gathered(self.model.state_dict())
-        if self.part is None and world.is_first:
-            self.model = self.model.to_empty(device="cpu")
-            self.model.load_state_dict(whole)
+        self.part = part
 
     def _account(self, tally: Tally) -> dict[str, Tensor]:
         """Quantities to log of a step: the loss and its terms, and what the routers did."""
@@ -195,6 +195,34 @@ class Ppmoe(System[Config]):
             bits.append(total / math.log(2) / float(held_out.bytes.sum()))
         return {"bits": float(np.mean(bits))}
 
+    # --- weights that no process holds whole ----------------------------------------------------
+
+    @property
+    def is_divided(self) -> bool:
+        """True if several processes hold parts of the model, and none the whole."""
+        return any(p.is_meta for p in self.model.parameters())
+
+    def streamed(self) -> Streamed:
+        """Whole tensors one after another on the first process, None on the others."""
+        assert self.part is not None
+        shapes = dict(sorted(published.shapes(self.cfg.model).items()))
+        return Streamed(shapes, self.part.streamed(shapes))
+
+    def read_from(self, file: Path) -> None:
+        """Remember where the whole model's weights lie; what is needed of them is read then."""
+        self.stored = file
+
+    def _divided(self) -> Part | None:
+        """This process's part, if the model is divided and the processes fit its layout."""
+        cfg, world = self.cfg, dist.current()
+        held = cfg.layout.pp * cfg.layout.tp
+        if self.part is None and self.stored is not None and held > 1 and not world.size % held:
+            grid = make_grid(replace(cfg, batch=world.size // held), world)
+            self.part = Part(cfg, grid, "meta").to_empty(device=world.device)
+            with checkpoint.opened(self.stored) as weights:
+                self.part.load_whole(weights)
+        return self.part if self.is_divided else None
+
     # --- results --------------------------------------------------------------------------------
 
     def evaluate(self, split: str = "test") -> Evaluation:
@@ -212,7 +240,8 @@ class Ppmoe(System[Config]):
         """
         if split not in SPLITS:
             raise ValueError(f"there is no split {split!r}; known: {', '.join(SPLITS)}")
-        return evaluate(self._whole(), self.cfg, self.corpus, self.windows(split), split)
+        model = self._divided() or self._whole()
+        return evaluate(model, self.cfg, self.corpus, self.windows(split), split)
 
     def write_predictions(self, inputs: Path, out: Path, options: PredictOptions) -> list[Path]:
         """Continue a text, or every text of a folder; write the texts and who read what."""
@@ -230,18 +259,25 @@ class Ppmoe(System[Config]):
                 f"an evaluation of PPMoE has details to draw, got {details!r}: give what "
                 "system.evaluate returned"
             )
-        split = details.split
-        load = load_figures(self._whole(), self.windows(split), split, out)
-        return load | bits_figure(details.bits, evaluation.baselines, split, out)
+        split, load = details.split, details.load
+        if load is None and self.cfg.model.moe_layers:
+            load = expert_load(self._whole(), some_windows(self.windows(split)))
+        drawn = load_figures(self.cfg.model, load or {}, split, out)
+        return drawn | bits_figure(details.bits, evaluation.baselines, split, out)
 
     def _whole(self) -> Gpt:
-        """The network, which training divides among processes; each then needs the whole."""
+        """The whole network, read where training or several processes have divided it."""
         assert isinstance(self.model, Gpt)
-        if any(p.is_meta for p in self.model.parameters()):
-            raise ValueError(
-                "this process holds a part of the model only; open the whole with "
-                "tenfold.load(RUN) once its weights are written"
-            )
+        if self.is_divided:
+            if self.stored is None:
+                raise ValueError(
+                    "this process holds a part of the model only; open the whole with "
+                    "tenfold.load(RUN) once its weights are written"
+                )
+            # into memory of its own: a product's rounding may depend on how a file is aligned
+            self.model.to_empty(device="cpu")
+            self.model.load_state_dict(checkpoint.read_tensors(self.stored))
+            self.model.to(dist.current().device).eval()
         return self.model
 
     def data_used(self) -> DataUsed:
