@@ -20,11 +20,15 @@ def data(rest: list[str]) -> None:
         "       tenfold data info NAME               where it is from, licence, layout\n"
         "       tenfold data check [NAME] [--path P] counts, shapes, ranges; names each bad file\n"
         "       tenfold data prepare NAME SOURCE OUT original files to the compact form\n"
-        "       tenfold data get NAME OUT            download it, where it is a plain download\n\n"
+        "       tenfold data get NAME OUT            download it, where it is a plain download\n"
+        "       tenfold data tokenise SOURCE OUT     text of any size to tokens, for ppmoe\n\n"
         "Data is looked for under $TENFOLD_DATA/<name>. What is not found is generated, and every\n"
         "result says so."
     )
-    actions = {"info": _data_info, "check": _data_check, "prepare": _data_prepare, "get": _data_get}
+    actions = {
+        "info": _data_info, "check": _data_check, "prepare": _data_prepare, "get": _data_get,
+        "tokenise": _data_tokenise,
+    }  # fmt: skip
     if not rest:
         _data_table()
     elif rest[0] in ("-h", "--help"):
@@ -146,3 +150,41 @@ def _data_get(rest: list[str]) -> None:
         say(path)
 
     parse(verb, rest, "tenfold data get", [])
+
+
+def _data_tokenise(rest: list[str]) -> None:
+    def verb(
+        source: Annotated[Path, *positional("SOURCE")],
+        out: Annotated[Path, *positional("OUT")],
+        tokenizer: str = "bpe",
+        bpe_vocab: int = 32_000,
+        field: str = "text",
+    ) -> None:
+        """Turn text into tokens on disk, in constant memory; train on them with --data.path OUT.
+
+        Args:
+            source: File (plain, .gz, .xz, .jsonl), or folder of such: up to 16 files are a domain
+                each, more are grouped by folder.
+            out: New folder.
+            tokenizer: byte, bpe (learned from the text), or a tokenizer.json.
+            bpe_vocab: Vocabulary of bpe.
+            field: Field of .jsonl files that holds the text.
+        """
+        from rich.progress import DownloadColumn, Progress, TimeRemainingColumn
+
+        from tenfold.data.text import shards
+        from tenfold.data.text.corpus import walked
+
+        _, files, _ = walked(source)
+        made, name = shards.tokenizer_of(tokenizer, bpe_vocab, source, field)
+        total = sum(file.stat().st_size for file in files)
+        columns = (*Progress.get_default_columns()[:2], DownloadColumn(), TimeRemainingColumn())
+        with Progress(*columns) as bar:
+            task = bar.add_task("text", total=total)
+            found = shards.write(source, out, made, name, field, lambda n: bar.advance(task, n))
+        for one in found.domains:
+            say(printable(f"{one.name}: {one.tokens} tokens of {one.bytes} bytes"))
+        say(found.note)
+        say(out)
+
+    parse(verb, rest, "tenfold data tokenise", ["--tokenizer", "--bpe-vocab", "--field"])

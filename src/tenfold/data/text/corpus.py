@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import platform
 import re
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -120,7 +119,24 @@ def read(file: Path, most: int = MAX_BYTES) -> bytes:
 
     Raises ValueError, before more is read, if that gives more than ``most`` bytes, and for damage.
     """
-    stream: io.BufferedIOBase
+    with unpacked(file) as stream:
+        parts, size = [], 0  # a piece at a time: room for all that is asked for is taken at once
+        while size <= most and (part := stream.read(min(PIECE, most + 1 - size))):
+            parts.append(part)
+            size += len(part)
+    if size > most:
+        packed = file.suffix.lower() in (".xz", ".gz")
+        raise ValueError(
+            f"{file} {'unpacks to' if packed else 'has'} more than {most} bytes, all that may "
+            "still be read here. Give a smaller part of the text."
+        )
+    return b"".join(parts)
+
+
+@contextmanager
+def unpacked(file: Path) -> Iterator[IO[bytes]]:
+    """A file to read from, unpacked if it ends in .xz or .gz; ValueError for damage."""
+    stream: Any
     broken: tuple[type[Exception], ...] = ()
     if file.suffix.lower() == ".xz":  # imported here: a Python may be built without lzma
         import lzma
@@ -135,22 +151,9 @@ def read(file: Path, most: int = MAX_BYTES) -> bytes:
         stream = file.open("rb")
     with stream:
         try:
-            parts, size = (
-                [],
-                0,
-            )  # a piece at a time: room for all that is asked for is taken at once
-            while size <= most and (part := stream.read(min(PIECE, most + 1 - size))):
-                parts.append(part)
-                size += len(part)
-            content = b"".join(parts)
+            yield stream
         except broken as error:
             raise ValueError(f"{file} cannot be unpacked: {error}. Copy it again.") from error
-    if len(content) > most:
-        raise ValueError(
-            f"{file} {'unpacks to' if broken else 'has'} more than {most} bytes, all that may "
-            "still be read here. Give a smaller part of the text."
-        )
-    return content
 
 
 def check_text(text: bytes, source: str) -> None:
@@ -285,20 +288,16 @@ def _part(folder: Path, key: str, stated: Any, most: int) -> bytes:
 def _files(path: str, field: str) -> Corpus:
     if not path:
         raise ValueError("your own text needs a path: give one file, or a folder of text files")
-    root = Path(path).expanduser()
-    if not root.exists():
-        raise FileNotFoundError(f"{root} does not exist. Give one file, or a folder of text files.")
-    if root.is_dir():
-        files, skipped = _walk(root)
-        if not files:
-            raise ValueError(f"{root} holds no text file.{_skipped(skipped)} Give another folder.")
-    elif root.is_file():
-        files, skipped = [root], []
-    else:
-        raise ValueError(f"{root} is no ordinary file. Give one file, or a folder of text files.")
+    root, files, skipped = walked(Path(path))
+    size = sum(file.stat().st_size for file in files)
+    if size > MAX_BYTES:
+        raise ValueError(
+            f"{root} holds more than {MAX_BYTES} bytes of text. Give a part of it, or make tokens "
+            "of it first: tenfold data tokenise"
+        )
     texts: dict[str, bytes] = {}
     left = MAX_BYTES
-    for domain, members in _domains(root, files).items():
+    for domain, members in domains_of(root, files).items():
         parts = []
         for file in members:
             part = read(file, left)
@@ -313,6 +312,21 @@ def _files(path: str, field: str) -> Corpus:
     number = f"{len(files)} file{'s' if len(files) > 1 else ''}"
     note = f"{number} of {root.resolve().name}.{joined}{_skipped(skipped)}"
     return _split("files", note, "your own", texts)
+
+
+def walked(path: Path) -> tuple[Path, list[Path], list[str]]:
+    """A user's file, or folder, with its text files in order, and what is skipped and why."""
+    root = path.expanduser()
+    if not root.exists():
+        raise FileNotFoundError(f"{root} does not exist. Give one file, or a folder of text files.")
+    if root.is_dir():
+        files, skipped = _walk(root)
+        if not files:
+            raise ValueError(f"{root} holds no text file.{_skipped(skipped)} Give another folder.")
+        return root, files, skipped
+    if not root.is_file():
+        raise ValueError(f"{root} is no ordinary file. Give one file, or a folder of text files.")
+    return root, [root], []
 
 
 def _short_together(
@@ -339,7 +353,6 @@ def _short_together(
 def _walk(root: Path) -> tuple[list[Path], list[str]]:
     """The text files of a folder in the order of their names, and what is skipped and why."""
     files, skipped = [], []
-    size = 0
     for at, folders, names in os.walk(root, onerror=_refuse):
         for name in sorted(folders):
             reason = "link" if (Path(at) / name).is_symlink() else "hidden"
@@ -353,11 +366,10 @@ def _walk(root: Path) -> tuple[list[Path], list[str]]:
                 skipped.append(f"{file.relative_to(root)} ({reason})")
                 continue
             files.append(file)
-            size += file.stat().st_size
-            if size > MAX_BYTES or len(files) > MAX_FILES:
+            if len(files) > MAX_FILES:
                 raise ValueError(
-                    f"{root} holds more than {MAX_BYTES} bytes or {MAX_FILES} files of text. Give "
-                    "a folder with a part of them."
+                    f"{root} holds more than {MAX_FILES} files of text. Give a folder with a part "
+                    "of them, or join them."
                 )
     return sorted(files, key=lambda file: file.relative_to(root).parts), sorted(skipped)
 
@@ -391,7 +403,7 @@ def _listed(names: list[str], most: int = 8) -> str:
     return f"{', '.join(names[:most])}{more}"
 
 
-def _domains(root: Path, files: list[Path]) -> dict[str, list[Path]]:
+def domains_of(root: Path, files: list[Path]) -> dict[str, list[Path]]:
     """The files of each domain, by its name."""
     groups: dict[tuple[str, str], list[Path]]
     if len(files) <= MAX_DOMAINS:

@@ -302,7 +302,7 @@ class TokenWindows:
         self.ids = dict(ids)
         self.domains = tuple(ids)
         self.seq = seq
-        self._lengths = np.ones(256, np.int64) if lengths is None else lengths
+        self.lengths = np.ones(256, np.int64) if lengths is None else lengths
         self._ends = None if weights is None else np.cumsum(weights) / np.sum(weights)
 
     def domain_of(self, rows: int, index: int = 0) -> Int64[np.ndarray, "{rows}"]:
@@ -360,4 +360,4 @@ class TokenWindows:
             part = own[window * self.seq : (window + 1) * self.seq + 1]
             tokens[row, : len(part)] = part
             mask[row, : len(part) - 1] = True
-        return InOrder(tokens, mask, (self._lengths[tokens[:, 1:]] * mask).sum(1))
+        return InOrder(tokens, mask, (self.lengths[tokens[:, 1:]] * mask).sum(1))

@@ -202,10 +202,11 @@ class Layout:
 class Data:
     """Text of a run, and its tokenizer."""
 
-    name: Literal["textmix", "files", "python"] = "textmix"
-    """textmix: four domains; files: your own text; python: sources of the standard library."""
+    name: Literal["textmix", "files", "tokens", "python"] = "textmix"
+    """textmix: four domains; files: your own text; tokens: a folder that `tenfold data tokenise`
+    made of it; python: sources of the standard library."""
     path: str = ""
-    """Folder of the set, or your text file or folder of text files (sets name to files)."""
+    """Folder of the set, or your text file or folder of text files or of tokens (sets name)."""
     field: str = "text"
     """Field of the records that holds the text, in files of lines of JSON (.jsonl)."""
     weights: str = ""

@@ -15,7 +15,7 @@ from tenfold.core.seed import seed_of
 from tenfold.core.system import DataUsed
 from tenfold.data import catalog
 from tenfold.data.text import corpus as texts
-from tenfold.data.text import tokens
+from tenfold.data.text import shards, tokens
 from tenfold.data.text.tokenizer_file import MAX_JSON
 from tenfold.files import require_bounded
 
@@ -31,18 +31,28 @@ def corpus(name: str, path: str, field: str) -> texts.Corpus:
     return texts.load(name, path, field)  # type: ignore[arg-type]
 
 
+@lru_cache(maxsize=2)
+def stored(path: str) -> shards.Tokens:
+    """Tokens on disk, opened once."""
+    return shards.read(Path(path))
+
+
 def weights(data: Data) -> dict[str, float]:
     """Share of each domain in what is trained on; they add up to 1.
 
     Raises ValueError for a domain that the text has not, and for shares that are no numbers.
     """
-    train = corpus(data.name, data.path, data.field).train
-    if data.weights == "bytes" or (not data.weights and data.name == "files"):
-        found = {name: float(len(text)) for name, text in train.items()}
-    elif data.weights in ("", "equal"):
-        found = dict.fromkeys(train, 1.0)
+    if data.name == "tokens":
+        sizes = stored(data.path).sizes
     else:
-        found = dict.fromkeys(train, 0.0) | _numbers(data.weights, list(train))
+        train = corpus(data.name, data.path, data.field).train
+        sizes = {name: len(text) for name, text in train.items()}
+    if data.weights == "bytes" or (not data.weights and data.name in ("files", "tokens")):
+        found = {name: float(size) for name, size in sizes.items()}
+    elif data.weights in ("", "equal"):
+        found = dict.fromkeys(sizes, 1.0)
+    else:
+        found = dict.fromkeys(sizes, 0.0) | _numbers(data.weights, list(sizes))
     total = sum(found.values())
     return {name: share / total for name, share in found.items()}
 
@@ -71,9 +81,12 @@ def complete(cfg: Config) -> Config:
     """Fall back to Python's sources where textmix is not found; learn the encoding; fix V."""
     data = cfg.data
     if data.path and data.name == "textmix" and not (Path(data.path) / "manifest.json").is_file():
-        data = replace(data, name="files")
+        data = replace(data, name="tokens" if shards.is_tokens(Path(data.path)) else "files")
     if data.name == "textmix" and not data.path and catalog.find("textmix") is None:
         data = replace(data, name="python")
+    if data.name == "tokens":
+        found = stored(data.path)
+        data = replace(data, tokenizer=found.tokenizer, bpe=found.learnt)  # type: ignore[arg-type]
     if data.tokenizer == "bpe" and not data.bpe:
         text = corpus(data.name, data.path, data.field)
         parts = [train[:LEARN_FROM].tobytes() for train in text.train.values()]
@@ -125,19 +138,24 @@ class Text:
         self._windows: dict[str, tokens.TokenWindows] = {}
 
     @property
-    def corpus(self) -> texts.Corpus:
-        """The text."""
+    def corpus(self) -> texts.Corpus | None:
+        """The text; None where there are tokens alone."""
+        if self.cfg.data.name == "tokens":
+            return None
         data = self.cfg.data
         return corpus(data.name, data.path, data.field)
 
     def windows(self, split: str) -> tokens.TokenWindows:
         """Windows of a split: train, validation or test."""
         if split not in self._windows:
-            parts = getattr(self.corpus, split)
             shares = weights(self.cfg.data)
+            if self.cfg.data.name == "tokens":
+                ids = stored(self.cfg.data.path).ids(split)
+            else:
+                parts = getattr(self.corpus, split)
+                ids = {n: self.tokenizer.encode(part.tobytes()) for n, part in parts.items()}
             if split == "train":  # what has no share is not drawn from, but it is measured
-                parts = {name: part for name, part in parts.items() if shares[name]}
-            ids = {name: self.tokenizer.encode(part.tobytes()) for name, part in parts.items()}
+                ids = {name: part for name, part in ids.items() if shares[name]}
             own = [shares[name] for name in ids]
             self._windows[split] = tokens.TokenWindows(
                 ids,
@@ -158,7 +176,11 @@ class Text:
 
 def used(data: Data) -> DataUsed:
     """The data of a configuration, for pages and tables."""
-    text = corpus(data.name, data.path, data.field)
     shares = ", ".join(f"{name} {share:.1%}" for name, share in weights(data).items())
-    note = f"{text.note} Rows to train on: {shares}." if len(text.domains) > 1 else text.note
-    return DataUsed(text.name, "real", note, text.licence)
+    if data.name == "tokens":
+        name, note, licence = "tokens", stored(data.path).note, "your own"
+    else:
+        text = corpus(data.name, data.path, data.field)
+        name, note, licence = text.name, text.note, text.licence
+    several = f" Rows to train on: {shares}." if "," in shares else ""
+    return DataUsed(name, "real", note + several, licence)

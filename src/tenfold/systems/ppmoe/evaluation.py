@@ -23,6 +23,8 @@ from .model import Gpt
 from .pipeline import Part, Tally
 from .routing_load import Load, some_windows
 
+COUNTED = 2**22
+"""Tokens that are counted at a time."""
 BATCH = 32
 """Windows that are read at a time."""
 
@@ -40,10 +42,15 @@ class Details:
 
 
 def evaluate(
-    model: Gpt | Part, cfg: Config, corpus: Corpus, windows: TokenWindows, split: str
+    model: Gpt | Part,
+    cfg: Config,
+    corpus: Corpus | TokenWindows,
+    windows: TokenWindows,
+    split: str,
 ) -> Evaluation:
     """Measure the model and the baselines on the windows of a split.
 
+    corpus: Text to count bytes of, or windows to train on, whose tokens are counted.
     model: The whole, or this process's part of it.
     """
     most, load = cfg.data.eval_windows, None
@@ -53,7 +60,11 @@ def evaluate(
         load = load_of_parts(model, windows, world)
     else:
         bits = bits_per_byte(model, windows, most)
-    return Evaluation(_flat(bits), baselines(cfg, corpus, split), Details(split, bits, load))
+    if isinstance(corpus, TokenWindows):
+        beside = {"token frequencies": _flat(token_frequencies(corpus, windows, most))}
+    else:
+        beside = baselines(cfg, corpus, split)
+    return Evaluation(_flat(bits), beside, Details(split, bits, load))
 
 
 @torch.no_grad()
@@ -152,6 +163,26 @@ def load_of_parts(part: Part, windows: TokenWindows, world: World) -> dict[str, 
 def token_losses(model: Gpt, tokens: Int64[Tensor, "row time"]) -> Float[Tensor, "row target"]:
     """Cross-entropy in nats of each token but the first."""
     return model.losses(model.trunk(tokens[:, :-1]), tokens[:, 1:])
+
+
+def token_frequencies(
+    train: TokenWindows, windows: TokenWindows, most: int = 0
+) -> dict[str, float]:
+    """Bits per byte of a model that knows how frequent each token is in training."""
+    seen = np.ones(len(windows.lengths))
+    for ids in train.ids.values():
+        for start in range(0, len(ids), COUNTED):
+            seen += np.bincount(ids[start : start + COUNTED], minlength=len(seen))
+    cost = -np.log2(seen / seen.sum())
+    found: dict[str, tuple[float, int]] = {}
+    for domain, first, last in _batches(windows, most):
+        rows = windows.in_order(domain, first, last)
+        bits, size = found.get(domain, (0.0, 0))
+        found[domain] = (
+            bits + float((cost[rows.tokens[:, 1:]] * rows.mask).sum()),
+            size + int(rows.bytes.sum()),
+        )
+    return {domain: bits / size for domain, (bits, size) in found.items()}
 
 
 def baselines(cfg: Config, corpus: Corpus, split: str) -> dict[str, dict[str, float]]:

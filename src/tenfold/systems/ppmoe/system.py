@@ -241,7 +241,8 @@ class Ppmoe(System[Config]):
         if split not in SPLITS:
             raise ValueError(f"there is no split {split!r}; known: {', '.join(SPLITS)}")
         model = self._divided() or self._whole()
-        return evaluate(model, self.cfg, self.corpus, self.windows(split), split)
+        counted = self.corpus if self.corpus is not None else self.windows("train")
+        return evaluate(model, self.cfg, counted, self.windows(split), split)
 
     def write_predictions(self, inputs: Path, out: Path, options: PredictOptions) -> list[Path]:
         """Continue a text, or every text of a folder; write the texts and who read what."""
