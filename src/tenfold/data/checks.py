@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from .captions import check as captions
 from .catalog import entry, find_or_explain
 from .images import check as images
 from .images import check_public, check_stores
@@ -27,7 +28,7 @@ CHECKS: dict[str, Callable[[Problems], None]] = {
     "coco_mini_captions": images.check_coco_mini_captions,
     "coco_tiny": images.check_coco_tiny,
     "coco_wsss": images.check_coco_wsss,
-    "emoji_scenes": images.check_emoji_scenes,
+    "emoji_scenes": captions.check_emoji_scenes,
     "fscil_index_lists": check_stores.check_fscil_index_lists,
     "nuclei_dsb2018": images.check_nuclei_dsb2018,
     "pangu_atmos": weather.check_pangu_atmos,
