@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from ..io.problems import Problems
-from . import emoji
+from . import emoji, own
 
 SCENES = {"train": 8000, "val": 500, "test": 1000, "test_xstyle": 500}
 CONCEPTS = 794
@@ -40,3 +40,47 @@ def check_emoji_scenes(f: Problems) -> None:
     for number, (scene, expected_sum) in enumerate(zip(first, sums, strict=False), 1):
         found = hashlib.sha1(emoji.draw(scene, recipe).tobytes()).hexdigest()
         f.expect("train.jsonl", f"SHA-1 of the drawn scene {number}", found, expected_sum)
+
+
+def check_captions(f: Problems) -> None:
+    """Every split is opened as training does, and its pictures are decoded."""
+    try:
+        splits = own.splits_of(f.key, f.folder)
+    except (ValueError, FileNotFoundError) as error:
+        f.problem(f.folder, str(error))
+        return
+    for split in splits:
+        try:
+            found = own.open_set(f.key, f.folder, split)
+        except (ValueError, FileNotFoundError) as error:
+            f.problem(f.folder, str(error))
+            continue
+        pairs = len(found)
+        count = len(set(found.owners.tolist()))
+        names = f"; {len(found.names)} classes of objects" if found.names else ""
+        f.note(f"{split}: {pairs} captions of {count} pictures{names}")
+        for note in found.notes:
+            f.note(f"{split}: {note}")
+        seen = -1
+        owners = found.owners
+        for row in f.sample(list(range(pairs))):
+            if owners[row] == seen:
+                continue
+            seen = owners[row]
+            f.seen()
+            try:
+                found.pair(row)
+                found.picture(row)
+            except (ValueError, OSError) as error:
+                f.problem(f.folder, str(error))
+
+
+def has_captions(f: Problems) -> bool:
+    """Return True for a folder that is a set of captions of some form."""
+    try:
+        own.form_of(f.folder)
+    except FileNotFoundError:
+        return False
+    except ValueError:  # of a form, but not as it should be
+        return True
+    return True

@@ -63,7 +63,6 @@ class Scene:
     """Start, end and item of each; -1 is the background."""
 
 
-@lru_cache(maxsize=2)
 def read_recipe(folder: Path) -> Recipe:
     """Read a set's drawings and settings.
 

@@ -31,6 +31,8 @@ THREE = ("train", "validation", "test")
 WHOLE = "all"
 DEPTH = 3
 """Folders that a table or a shard may lie in, from the set's own on."""
+MOST_FILES = 100
+"""Files that are looked at to find the tables among them."""
 SPLIT_SEED = 0
 """Of the division of what is not divided: the same in all runs."""
 THEIRS = {"train": "train", "validation": "val", "test": "test"}
@@ -55,10 +57,11 @@ def form_of(path: Path, reading: Reading = USUAL) -> Form:
         return "refer"
     if coco.find_parts(path):
         return "coco"
-    if _shards(path, reading):
-        return "shards"
     if _tables(path, reading):
         return "table"
+    files = files_below(path, path, reading.follow_links, depth=DEPTH)
+    if _tars(files) and not pictures_of(files):  # an archive beside its pictures is no shard
+        return "shards"
     raise FileNotFoundError(f"{path} holds no captions. Read are: {FORMS}.")
 
 
@@ -136,8 +139,11 @@ def _part(path: Path, split: str, parts: Sequence[str] | dict[str, list[Path]]) 
 def _shards(path: Path, reading: Reading) -> list[Path]:
     if path.is_file():
         return [path]
-    every = files_below(path, path, reading.follow_links, depth=DEPTH)
-    return [file for file in every if file.suffix.lower() == ".tar"]
+    return _tars(files_below(path, path, reading.follow_links, depth=DEPTH))
+
+
+def _tars(files: Sequence[Path]) -> list[Path]:
+    return [file for file in files if file.suffix.lower() == ".tar"]
 
 
 def _divided_shards(path: Path, files: Sequence[Path], test_share: float) -> dict[str, list[Path]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..images.coco import corners, open_coco
 from ..images.coco_masks import Entry
-from ..images.decode import USUAL, Reading
+from ..images.decode import ENDINGS, USUAL, Reading
 from ..io.pickles import load_arrays
 from ..io.problems import some
 from .files import WAY_OUT, CaptionFiles, Photo, Text, looked_at
@@ -43,8 +43,14 @@ def find_refs(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-@lru_cache(maxsize=2)
 def _refs(file: Path) -> list[Any]:
+    stat = file.stat()
+    return _read(file, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _read(file: Path, *version: int) -> list[Any]:
+    """The references of a file as it is now: unpickling takes seconds, and each split asks."""
     found = load_arrays(file) if file.suffix == ".p" else read_json_list(file)
     if not isinstance(found, list) or not all(isinstance(ref, dict) for ref in found):
         raise ValueError(f"{file} holds no list of references; take the file as it was published")
@@ -70,7 +76,7 @@ def open_refer(name: str, folder: Path, split: str, reading: Reading = USUAL) ->
         raise FileNotFoundError(
             f"{folder} needs instances.json and refs*.p (or refs*.json) of RefCOCO's layout"
         )
-    images = next((p for p in map(folder.joinpath, IMAGES) if any(p.glob("*.[jJpPwW]*g*"))), folder)
+    images = next((p for p in map(folder.joinpath, IMAGES) if _has_pictures(p)), folder)
     scenes = open_coco(folder / "instances.json", images, reading)
     entries = {entry.image_id: entry for entry in scenes.entries}
     boxes = {o["id"]: corners(o["bbox"], e) for e in scenes.entries for o in e.objects}
@@ -106,6 +112,10 @@ def open_refer(name: str, folder: Path, split: str, reading: Reading = USUAL) ->
     return looked_at(CaptionFiles(name, tuple(photos), scenes.classes, file, reading, left))
 
 
+def _has_pictures(folder: Path) -> bool:
+    return folder.is_dir() and any(f.suffix.lower() in ENDINGS for f in folder.iterdir())
+
+
 def _texts(
     ref: Mapping[str, Any], entries: Mapping[int, Entry], boxes: Mapping[int, list[int | float]]
 ) -> list[Text]:
@@ -118,7 +128,7 @@ def _texts(
     if not isinstance(sentences, list) or not sentences:
         raise ValueError("it has no list of sentences")
     a, b, c, d = (float(value) for value in boxes[annotation])
-    found = []
+    found: list[Text] = []
     for sentence in sentences:
         stated = sentence if isinstance(sentence, dict) else {}
         text = checked_caption(stated.get("sent", stated.get("raw"))).strip()

@@ -34,6 +34,10 @@ CAPTION = "caption captions text sentence sentences title description comment ra
 SPLIT = ("split", "subset", "partition")
 LISTS = ("data", "records", "items", "images", "annotations")
 """Field of an object of JSON that holds the list of records."""
+MOST_LOOKED_AT = 64 * 2**20
+"""Bytes of a file of JSON that is read to see what it is; a larger one is judged by its begin."""
+COCO = frozenset(("info", "licenses", "categories"))
+"""Fields of files of COCO's form, which are no tables."""
 OWN_SPLITS = {name: split for split, names in SPLITS.items() for name in names} | {
     "restval": "train", "dev": "val",
 }  # fmt: skip
@@ -59,20 +63,20 @@ def read_table(file: Path) -> Rows:
 
 
 def is_table(file: Path) -> bool:
-    """Return True for a file that begins as a table of pictures and captions."""
+    """Return True for a file whose first record is one of a picture and its caption."""
     ending = file.suffix.lower()
     if ending not in ENDINGS:
         return False
     try:
-        if ending == ".json":
-            with file.open(encoding="utf-8-sig", errors="replace") as opened:
-                head = opened.read(2**16)
-            keys = set(re.findall(r'"([a-z_]+)"\s*:', head.lower()))
-            return bool(keys & set(IMAGE) and keys & set(CAPTION))
+        if ending == ".json" and file.stat().st_size > MOST_LOOKED_AT:
+            with file.open("rb") as opened:
+                head = opened.read(2**16).decode("utf-8", "replace").lower()
+            keys = set(re.findall(r'"([a-z_]+)"\s*:', head))
+            return bool(keys & set(IMAGE) and keys & set(CAPTION) and not keys & COCO)
         _, first = next(read_table(file))
     except (StopIteration, ValueError, OSError):  # no table: another reader may know what it is
         return False
-    return ending in LINES or isinstance(first, Record)
+    return isinstance(first, Record)
 
 
 # --- lines ---------------------------------------------------------------------------------------
@@ -110,9 +114,11 @@ def _of_table(file: Path) -> Rows:
     first = next((line for line in _text_lines(file) if line.strip()), "")
     delimiter = _delimiter(file, first)
     csv.field_size_limit(MOST_LINE)
-    quoting = csv.QUOTE_MINIMAL if delimiter != "\t" else csv.QUOTE_NONE
     lines = (line.replace("\0", "\N{REPLACEMENT CHARACTER}") for line in _text_lines(file))
-    rows = csv.reader(lines, delimiter=delimiter, quoting=quoting)
+    is_plain = delimiter == "\t"
+    rows = csv.reader(
+        lines, delimiter=delimiter, quoting=csv.QUOTE_NONE if is_plain else csv.QUOTE_MINIMAL
+    )
     header: list[str] | None = None
     while True:
         try:
