@@ -151,6 +151,8 @@ def test_nested_kinds_and_text_without_marks():
     assert text_of("no phrase at all", {}) == ("no phrase at all", ())
     with pytest.raises(ValueError, match="a phrase that does not end"):
         text_of("a [/EN#3/people man runs", {})
+    with pytest.raises(ValueError, match="a phrase that does not end"):  # at once
+        text_of("[/EN#3" + "/" * 9000, {})
 
 
 NOTES = caption_sets.NOTES

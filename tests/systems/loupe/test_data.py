@@ -16,6 +16,10 @@ class Settings:
     name: str = "emoji_scenes"
     path: str = ""
     generated: tuple[int, int] = (12, 5)
+    test_share: float = 0.2
+    skip_broken: bool = False
+    follow_links: bool = False
+    ignore_exif: bool = False
 
 
 def test_without_the_set_pictures_are_drawn_and_results_say_so(monkeypatch):
@@ -124,3 +128,17 @@ def test_each_epoch_has_each_row_at_most_once_in_windows_of_blocks(count, batch,
 def test_a_folder_of_ones_own_needs_a_path():
     with pytest.raises(FileNotFoundError, match="data.path '' is not there"):
         data.open_captions(Settings("folder"), "train")
+
+
+def test_records_left_out_are_named_by_all_processes(tmp_path, monkeypatch):
+    path = caption_sets.lines(tmp_path, [*caption_sets.records(3), {"image": "9.png"}])
+    with pytest.raises(ValueError, match="line 4: it has no caption.*data.skip_broken"):
+        data.open_captions(Settings("folder", str(path)), "train")
+    found = data.open_captions(Settings("folder", str(path), skip_broken=True), "train")
+    (note,) = data.notes_of(found)
+    assert note.startswith("1 records of a.jsonl were left out: line 4: it has no caption")
+    world = data.dist.World(0, 2, torch.device("cpu"))
+    monkeypatch.setattr(data.dist, "current", lambda: world)
+    other = "1 records could not be read"
+    monkeypatch.setattr(data.dist.World, "gather_objects", lambda self, mine: [mine, (note, other)])
+    assert data.notes_of(found) == (note, other)

@@ -49,11 +49,14 @@ def check_captions(f: Problems) -> None:
     except (ValueError, FileNotFoundError) as error:
         f.problem(f.folder, str(error))
         return
+    said: set[str] = set()
     for split in splits:
         try:
             found = own.open_set(f.key, f.folder, split)
         except (ValueError, FileNotFoundError) as error:
-            f.problem(f.folder, str(error))
+            if str(error) not in said:  # of one file that is divided into splits
+                f.problem(f.folder, str(error))
+            said.add(str(error))
             continue
         pairs = len(found)
         count = len(set(found.owners.tolist()))

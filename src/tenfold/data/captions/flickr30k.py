@@ -21,7 +21,7 @@ from .records import Box, LeftOut, Span, checked_caption, checked_spans
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 MOST_BYTES = 2**20
 """Of a list, and of the notes on one photo."""
-MARK = re.compile(r"\[/EN#(\d+)(?:/[^\s\]]*)* ([^\]\[]*)\]")
+MARK = re.compile(r"\[/EN#(\d+)(?:/[^\s\]]*)? ([^\]\[]*)\]")
 """A phrase: its number and its words."""
 PLACES = ("flickr30k-images", "flickr30k_images", "Images", "images", ".")
 """Folders of the photos."""

@@ -171,7 +171,8 @@ def _header(file: Path, row: list[str]) -> list[str] | None:
 
 def _base(name: str) -> str:
     """The name of a column of captions of which there may be several: "caption" of "caption_2"."""
-    return re.sub(r"_?\d+$", "", name)
+    base = name.rstrip("0123456789")
+    return base.removesuffix("_") if base != name else name
 
 
 # --- JSON ----------------------------------------------------------------------------------------

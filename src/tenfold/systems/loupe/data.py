@@ -21,7 +21,7 @@ from tenfold.data import catalog
 from tenfold.data.captions import own
 from tenfold.data.captions.records import Captions, Kind, Pair, Picture, Span, instances
 from tenfold.data.captions.shards import BLOCK, Shards
-from tenfold.data.images.decode import USUAL, Reading
+from tenfold.data.images.decode import Reading
 from tenfold.generated import captioned
 from tenfold.structures import Instances
 
@@ -29,7 +29,8 @@ from . import phrases
 
 __all__ = [
     "Batches", "Captions", "Generated", "Pair", "Picture", "Settings", "Span", "Windows",
-    "captions_of", "chosen", "open_captions", "phrases_of", "splits", "used", "vocabulary",
+    "captions_of", "chosen", "notes_of", "open_captions", "phrases_of", "splits", "used",
+    "vocabulary",
 ]  # fmt: skip
 
 GENERATED = "shapes"
@@ -50,6 +51,22 @@ class Settings(Protocol):
     @property
     def generated(self) -> tuple[int, int]:
         """Pictures that are drawn for training and for each other split, where no set is found."""
+
+    @property
+    def test_share(self) -> float:
+        """Share of a set of one's own that is not divided, for the test."""
+
+    @property
+    def skip_broken(self) -> bool:
+        """Leave out what cannot be read or does not fit, counted and named, instead of stopping."""
+
+    @property
+    def follow_links(self) -> bool:
+        """Follow symbolic links that lead out of the folder."""
+
+    @property
+    def ignore_exif(self) -> bool:
+        """Take pictures as they are stored, without the turn that an EXIF note asks for."""
 
 
 # --- opening -------------------------------------------------------------------------------------
@@ -80,24 +97,23 @@ def _path(data: Settings) -> Path | None:
     return catalog.find(data.name, data.path)
 
 
-def splits(data: Settings, reading: Reading = USUAL) -> tuple[str, ...]:
+def splits(data: Settings) -> tuple[str, ...]:
     """Splits of the set, training first if it has one."""
     path = _path(data)
-    return own.splits_of(data.name, path, reading) if path else own.THREE
+    return own.splits_of(data.name, path, _reading(data)) if path else own.THREE
 
 
-def open_captions(
-    data: Settings, split: str, reading: Reading = USUAL, test_share: float = 0.2
-) -> Captions:
+def _reading(data: Settings) -> Reading:
+    return Reading(data.skip_broken, data.follow_links, data.ignore_exif)
+
+
+def open_captions(data: Settings, split: str) -> Captions:
     """Open a split of the set that a configuration names, or of our generator without it.
 
     Args:
-        data: Which set, and where it lies.
+        data: Which set, where it lies, and what is done with records that do not fit.
         split: One of `splits`: train, validation, test; test_xstyle of emoji_scenes; testA, testB
             of RefCOCO.
-        reading: With `skip_broken`, records that do not fit are left out, counted and named in
-            `notes`, instead of being an error.
-        test_share: Share of a set that is not divided, for the test.
 
     Raises:
         ValueError: There is no such split, or a file does not fit; the error names it.
@@ -108,12 +124,18 @@ def open_captions(
         if split not in own.THREE:
             raise ValueError(f"{GENERATED} has no split {split!r}; it has {', '.join(own.THREE)}")
         return Generated(split, data.generated[split != "train"])
-    return _opened(data.name, path, split, reading, test_share)
+    return _opened(data.name, path, split, _reading(data), data.test_share)
 
 
 @lru_cache(maxsize=8)
 def _opened(name: str, path: Path, split: str, reading: Reading, test_share: float) -> Captions:
     return own.open_set(name, path, split, reading, test_share)
+
+
+def notes_of(found: Captions) -> tuple[str, ...]:
+    """What was left out of a set, by all processes: each of them must ask."""
+    shares = dist.current().gather_objects(found.notes)
+    return tuple(dict.fromkeys(note for share in shares for note in share))
 
 
 def used(data: Settings) -> DataUsed:
