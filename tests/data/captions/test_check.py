@@ -11,10 +11,10 @@ from tenfold.data.checks import check
 @pytest.mark.parametrize(
     ("name", "make", "said"),
     [
-        ("folder", caption_sets.lines, "train: 1 captions of 1 pictures; 1 classes of objects"),
-        ("folder", caption_sets.coco, "test: 4 captions of 2 pictures; 2 classes of objects"),
-        ("flickr30k", caption_sets.flickr30k, "test: 2 captions of 1 pictures"),
-        ("refcoco+", caption_sets.refer, "testA: 1 captions of 1 pictures; 2 classes of objects"),
+        ("folder", caption_sets.lines, "train: captions 1, pictures 1, classes of objects 1"),
+        ("folder", caption_sets.coco, "test: captions 4, pictures 2, classes of objects 2"),
+        ("flickr30k", caption_sets.flickr30k, "test: captions 2, pictures 1"),
+        ("refcoco+", caption_sets.refer, "testA: captions 1, pictures 1, classes of objects 2"),
     ],
 )
 def test_what_was_found_is_said(tmp_path, name, make, said):

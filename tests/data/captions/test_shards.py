@@ -145,7 +145,9 @@ def test_a_record_that_cannot_be_read_is_named_or_the_next_stands_in(tmp_path, m
     found = opened(file, reading=SKIP)
     assert (found.pair(0).caption, found.pair(1).caption) == ("caption 0", "caption 0")
     assert found.picture(0).tobytes() == found.picture(1).tobytes()
-    assert found.notes[0].startswith("1 records could not be read, and the next stood in for them")
+    assert found.notes[0].startswith(
+        "records that cannot be read, in whose place stands the next: 1 ("
+    )
     assert said in found.notes[0]
 
 

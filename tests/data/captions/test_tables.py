@@ -124,7 +124,7 @@ def test_a_record_that_does_not_fit_is_named_or_left_out_and_counted(tmp_path, s
     found = own.open_set("folder", path / "a.jsonl", "train", SKIP)
     assert len(found) == 1
     (note,) = found.notes
-    assert note.startswith("1 records of a.jsonl were left out: ") and said in note
+    assert note.startswith("records left out of a.jsonl: 1 (") and said in note
 
 
 def test_a_line_that_is_no_json_or_no_utf_8_is_named(tmp_path):
@@ -135,7 +135,7 @@ def test_a_line_that_is_no_json_or_no_utf_8_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"line 3: its caption is no UTF-8 text: 'caf\\udce9'"):
         opened(path)
     found = own.open_set("folder", path, "train", SKIP, test_share=0.4)
-    assert "2 records" in found.notes[0] and "line 4: " in found.notes[0]
+    assert "a.jsonl: 2 (" in found.notes[0] and "line 4: " in found.notes[0]
 
 
 def test_rows_of_other_lengths_are_named(tmp_path):
@@ -145,7 +145,7 @@ def test_rows_of_other_lengths_are_named(tmp_path):
     with pytest.raises(ValueError, match="line 3: it has 1 columns, the table 2"):
         opened(tmp_path)
     found = opened(tmp_path, reading=SKIP)
-    assert texts(found) == ["a cat"] and "2 records" in found.notes[0]
+    assert texts(found) == ["a cat"] and "a.tsv: 2 (" in found.notes[0]
 
 
 def test_damaged_and_empty_pictures_are_named_or_left_out(tmp_path):
@@ -157,7 +157,7 @@ def test_damaged_and_empty_pictures_are_named_or_left_out(tmp_path):
         opened(path)
     found = [opened(path, split, SKIP) for split in ("train", "test")]
     assert sum(map(len, found)) == 2
-    assert "2 records" in found[0].notes[0] and "2.png" in found[0].notes[0]
+    assert "a.jsonl: 2 (" in found[0].notes[0] and "2.png" in found[0].notes[0]
 
 
 def test_a_folder_without_captions_says_what_is_read(tmp_path):
@@ -166,7 +166,12 @@ def test_a_folder_without_captions_says_what_is_read(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no captions\. Read are: shards \*\.tar"):
         opened(tmp_path)
     (tmp_path / "a.csv").write_text("name,kind\n1,2\n")
-    with pytest.raises(ValueError, match="begins with the columns name, kind, but needs one of a"):
+    with pytest.raises(
+        ValueError, match="begins with the columns 'name', 'kind', but needs one of a"
+    ):
+        opened(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("image,caption\n", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"a\.csv is text in UTF-16\. Save it as UTF-8"):
         opened(tmp_path / "a.csv")
     (tmp_path / "a.json").write_text(json.dumps({"a": 1}))
     with pytest.raises(ValueError, match="holds no list of records"):

@@ -131,14 +131,17 @@ def test_a_folder_of_ones_own_needs_a_path():
 
 
 def test_records_left_out_are_named_by_all_processes(tmp_path, monkeypatch):
-    path = caption_sets.lines(tmp_path, [*caption_sets.records(3), {"image": "9.png"}])
+    items = caption_sets.records(3)
+    items[0] = {"image": "0.png", "caption": "!?"}
+    path = caption_sets.lines(tmp_path, [*items, {"image": "9.png"}])
     with pytest.raises(ValueError, match="line 4: it has no caption.*data.skip_broken"):
         data.open_captions(Settings("folder", str(path)), "train")
     found = data.open_captions(Settings("folder", str(path), skip_broken=True), "train")
-    (note,) = data.notes_of(found)
-    assert note.startswith("1 records of a.jsonl were left out: line 4: it has no caption")
+    note, bare = data.notes_of(found)
+    assert bare == "captions without a phrase: 1 (images/0.png: '!?')"
+    assert note.startswith("records left out of a.jsonl: 1 (line 4: it has no caption")
     world = data.dist.World(0, 2, torch.device("cpu"))
     monkeypatch.setattr(data.dist, "current", lambda: world)
-    other = "1 records could not be read"
+    other = "records that cannot be read: 1"
     monkeypatch.setattr(data.dist.World, "gather_objects", lambda self, mine: [mine, (note, other)])
-    assert data.notes_of(found) == (note, other)
+    assert data.notes_of(found) == (note, bare, other)

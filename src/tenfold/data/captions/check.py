@@ -60,8 +60,8 @@ def check_captions(f: Problems) -> None:
             continue
         pairs = len(found)
         count = len(set(found.owners.tolist()))
-        names = f"; {len(found.names)} classes of objects" if found.names else ""
-        f.note(f"{split}: {pairs} captions of {count} pictures{names}")
+        names = f", classes of objects {len(found.names)}" if found.names else ""
+        f.note(f"{split}: captions {pairs}, pictures {count}{names}")
         for note in found.notes:
             f.note(f"{split}: {note}")
         seen = -1

@@ -95,7 +95,7 @@ class CaptionFiles:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was left out."""
-        return self.left.said(f"records of {self.source.name} were left out")
+        return self.left.said(f"records left out of {self.source.name}")
 
     def pair(self, index: int) -> Pair:
         """A caption with its phrases."""

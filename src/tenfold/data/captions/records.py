@@ -195,6 +195,6 @@ class LeftOut:
         """A remark on a result that rests on what was read; none if nothing was left out."""
         if not self.count:
             return ()
-        more = self.count - min(5, len(self.reasons))
-        shown = "; ".join(self.reasons[:5]) + (f"; and {more} more" if more else "")
-        return (f"{self.count} {what}: {shown}",)
+        shown = self.reasons[:5]
+        more = f"; and {self.count - len(shown)} more" if self.count > len(shown) else ""
+        return (f"{what}: {self.count} ({'; '.join(shown)}{more})",)

@@ -139,8 +139,8 @@ class Shards:
         for reason in self.replaced.values():
             swapped.add(reason)
         return (
-            *self.left.said("records or ends of shards were left out"),
-            *swapped.said("records could not be read, and the next stood in for them"),
+            *self.left.said("records and ends of shards left out"),
+            *swapped.said("records that cannot be read, in whose place stands the next"),
         )
 
     def pair(self, index: int) -> Pair:

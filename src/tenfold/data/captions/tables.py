@@ -56,6 +56,9 @@ def read_table(file: Path) -> Rows:
         FileNotFoundError: It is not there.
     """
     require_bounded(file, MOST_BYTES)
+    with file.open("rb") as opened:
+        if opened.read(2) in (b"\xff\xfe", b"\xfe\xff"):  # as spreadsheets write "Unicode text"
+            raise ValueError(f"{file} is text in UTF-16. Save it as UTF-8.")
     ending = file.suffix.lower()
     if ending in LINES:
         return _of_lines(file)
@@ -164,7 +167,7 @@ def _header(file: Path, row: list[str]) -> list[str] | None:
     if len(row) >= 2 and is_picture_name(COUNTED.sub("", row[0].strip())):
         return None
     raise ValueError(
-        f"{file} begins with the columns {', '.join(names)[:100]}, but needs one of a picture "
+        f"{file} begins with the columns {str(names)[1:-1][:100]}, but needs one of a picture "
         f"({', '.join(IMAGE[:6])}, ...) and one of its caption ({', '.join(CAPTION[:3])}, ...)"
     )
 

@@ -19,7 +19,7 @@ from tenfold.core.seed import generator
 from tenfold.core.system import DataUsed
 from tenfold.data import catalog
 from tenfold.data.captions import own
-from tenfold.data.captions.records import Captions, Kind, Pair, Picture, Span, instances
+from tenfold.data.captions.records import Captions, Kind, LeftOut, Pair, Picture, Span, instances
 from tenfold.data.captions.shards import BLOCK, Shards
 from tenfold.data.images.decode import Reading
 from tenfold.generated import captioned
@@ -35,6 +35,8 @@ __all__ = [
 
 GENERATED = "shapes"
 """Name of the set that is drawn where no data is found."""
+MOST_TEXTS = 100_000
+"""Captions of a split that are looked at for their words and phrases."""
 
 
 class Settings(Protocol):
@@ -133,8 +135,18 @@ def _opened(name: str, path: Path, split: str, reading: Reading, test_share: flo
 
 
 def notes_of(found: Captions) -> tuple[str, ...]:
-    """What was left out of a set, by all processes: each of them must ask."""
-    shares = dist.current().gather_objects(found.notes)
+    """Remarks on results of a split, for which each process must ask.
+
+    Named are what any of them left out, and captions without a phrase, which is not asked of
+    shards.
+    """
+    bare = LeftOut()
+    for row in range(0 if isinstance(found, Shards) else min(len(found), MOST_TEXTS)):
+        pair = found.pair(row)
+        if not phrases_of(pair):
+            bare.add(f"{pair.key}: {pair.caption[:40]!r}")
+    own_notes = (*found.notes, *bare.said("captions without a phrase"))
+    shares = dist.current().gather_objects(own_notes)
     return tuple(dict.fromkeys(note for share in shares for note in share))
 
 
@@ -144,7 +156,7 @@ def used(data: Settings) -> DataUsed:
     if name == GENERATED:
         return DataUsed(GENERATED, "generated", "pictures and sentences of our generator", "MIT")
     if name == own.OWN:
-        return DataUsed(Path(data.path).name, "real", "pictures and captions of your own")
+        return DataUsed(Path(data.path).resolve().name, "real", "pictures and captions of your own")
     entry = catalog.entry(name)
     return DataUsed(name, entry.kind, entry.what, entry.licence)
 
@@ -308,6 +320,6 @@ class Batches:
         return [(self.found.pair(row), self.found.picture(row)) for row in self.rows(index)]
 
 
-def captions_of(found: Captions, most: int = 100_000) -> list[str]:
+def captions_of(found: Captions, most: int = MOST_TEXTS) -> list[str]:
     """Texts of the first pairs, at most so many."""
     return [found.pair(row).caption for row in range(min(len(found), most))]
