@@ -62,6 +62,16 @@ def test_coco_captions_that_do_not_fit(tmp_path, captions, said):
     assert len(found) == 3 and said in found.notes[0]
 
 
+@pytest.mark.parametrize("number", [[[]], 1.5, "1", None])
+def test_coco_captions_of_no_picture(tmp_path, number):
+    path = caption_sets.coco(tmp_path)
+    content = json.loads((path / "captions.json").read_text())
+    content["annotations"][2]["image_id"] = number
+    (path / "captions.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="annotation 2: is of image .*, which is not listed"):
+        own.open_set("coco_mini_captions", path, "test")
+
+
 def test_coco_pictures_without_a_caption_are_counted_and_lost_ones_named(tmp_path):
     path = caption_sets.coco(tmp_path)
     content = json.loads((path / "captions.json").read_text())

@@ -59,11 +59,13 @@ def open_coco_captions(
     content = read_json(captions)
     left = LeftOut()
     texts: dict[int, list[Text]] = {}
-    known = {item.get("id") for item in listed(content, "images", captions)}
+    known = {
+        i for item in listed(content, "images", captions) if isinstance(i := item.get("id"), int)
+    }
     for item in listed(content, "annotations", captions):
         try:
             number = item.get("image_id")
-            if number not in known or not isinstance(number, int):
+            if not isinstance(number, int) or number not in known:
                 raise ValueError(f"is of image {str(number)[:40]}, which is not listed")
             texts.setdefault(number, []).append(text_of(item.get("caption")))
         except ValueError as error:
@@ -81,10 +83,10 @@ def open_coco_captions(
             photos[number] = _photo(item, images, tuple(texts[number]), reading)
         except (ValueError, OSError) as error:
             if not reading.skip_broken:
-                raise type(error)(f"{captions}, image {number}: {error}. {WAY_OUT}.") from error
+                kind = FileNotFoundError if isinstance(error, OSError) else ValueError
+                raise kind(f"{captions}, image {number}: {error}. {WAY_OUT}.") from error
             left.add(f"image {number}: {error}")
-    bare = [i for i in known if isinstance(i, int) and i not in texts]
-    for number in bare:
+    for number in sorted(known - texts.keys()):
         left.add(f"image {number} has no caption")
     found = tuple(photos[number] for number in texts if number in photos)
     classes = scenes.classes if scenes else ()

@@ -47,9 +47,10 @@ def open_flickr30k(folder: Path, split: str, reading: Reading = USUAL) -> Captio
     for name in _names(folder, split):
         try:
             photos.append(_photo(folder, places, name, reading))
-        except (ValueError, FileNotFoundError) as error:
+        except (ValueError, OSError) as error:
             if not reading.skip_broken:
-                raise type(error)(f"{error}. {WAY_OUT}.") from error
+                kind = FileNotFoundError if isinstance(error, OSError) else ValueError
+                raise kind(f"{error}. {WAY_OUT}.") from error
             left.add(f"{name}: {error}")
     return looked_at(CaptionFiles("flickr30k", tuple(photos), (), folder, reading, left))
 
