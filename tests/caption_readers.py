@@ -19,10 +19,12 @@ def read(name: str, folder: Path) -> None:
         try:
             for split in own.splits_of(name, folder):
                 found = own.open_set(name, folder, split, Reading(skip_broken=skip))
-                for row in range(len(found)):
+                owners = found.owners.tolist()
+                for row, owner in enumerate(owners):
                     found.pair(row)
-                    found.picture(row)
-                    found.objects(row)
+                    if row == 0 or owner != owners[row - 1]:
+                        found.picture(row)
+                        found.objects(row)
                 assert all("\n" not in note for note in found.notes)
         except (ValueError, OSError) as error:
             refused = error

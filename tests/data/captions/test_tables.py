@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tenfold.data.captions import own
+from tenfold.data.captions import files, own
 from tenfold.data.captions.records import Span
 from tenfold.data.images.decode import Reading
 
@@ -70,6 +70,16 @@ def test_captions_of_a_picture_stand_together(tmp_path):
     train, test = opened(path), opened(path, "test")
     assert texts(train)[:4] == ["first of 0", "second of 0", "first of 0", "second of 0"]
     assert train.owners.tolist() == [0, 0, 0, 0, 1, 1] and texts(test)[0] == "first of 1"
+
+
+@pytest.mark.filterwarnings("ignore:.*is the only picture")
+def test_objects_that_each_caption_repeats_count_once(tmp_path, monkeypatch):
+    path = caption_sets.lines(tmp_path, [caption_sets.records(1)[0]] * 3)
+    found = opened(path)
+    assert (len(found), len(found.objects(2))) == (3, 1)
+    monkeypatch.setattr(files, "MOST_OBJECTS", 0)
+    with pytest.raises(ValueError, match=r"0\.png: it has 1 objects, more than 0"):
+        opened(path)
 
 
 def test_a_set_that_is_not_divided_is_by_the_names_of_its_pictures(tmp_path):

@@ -13,6 +13,7 @@ from jaxtyping import Int64
 
 from tenfold.structures import Instances
 
+from ..images.coco import MOST_OBJECTS
 from ..images.coco_masks import is_number
 from ..images.decode import USUAL, Reading, damage, read_header, read_picture
 from ..images.picture_names import PictureNames
@@ -179,7 +180,8 @@ def assembled(
     number = {one: i for i, one in enumerate(classes)}
     photos = []
     for file, records in found.items():
-        objects = [one for record in records for one in record.objects]
+        # a line a caption says the same objects in each of them
+        objects = list(dict.fromkeys(one for record in records for one in record.objects))
         photos.append(
             Photo(
                 file,
@@ -205,6 +207,8 @@ def looked_at(found: CaptionFiles) -> CaptionFiles:
         spans = [span for _, phrases in photo.texts for span in phrases]
         has_boxes = bool(photo.boxes) or any(span.boxes for span in spans)
         try:
+            if len(photo.boxes) > MOST_OBJECTS:
+                raise ValueError(f"it has {len(photo.boxes)} objects, more than {MOST_OBJECTS}")
             size = photo.size
             if row % step == 0 or (has_boxes and size is None):
                 size = _size(photo, found.reading)
