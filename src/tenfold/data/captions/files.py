@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -164,11 +164,12 @@ def assembled(
     """
     left = LeftOut()
     found: dict[Path, list[Record]] = {}
+    find = lru_cache(maxsize=1024)(pictures.find)  # records of a picture are often neighbours
     for where, record in rows:
         try:
             if isinstance(record, ValueError):
                 raise record
-            file = pictures.find(record.image)
+            file = find(record.image)
             if file is None:
                 raise ValueError(f"its picture {record.image[:80]!r} is not there")
             found.setdefault(file, []).append(record)
