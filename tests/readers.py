@@ -14,6 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+from caption_readers import CAPTION_READERS
 from tree_readers import TREE_READERS
 
 Make = Callable[[Path], None]
@@ -809,6 +810,7 @@ def readers() -> dict[str, Reader]:
         "instances, nuclei": Reader(nuclei, read_nuclei, "*/a.png"),
         "answers": Reader(answers, read_answers),
         **{name: Reader(make, read) for name, (make, read) in TREE_READERS.items()},
+        **{name: Reader(*three) for name, three in CAPTION_READERS.items()},
         "COCO, found": Reader(coco_file, read_objects, "*.json"),
         "label maps": Reader(label_maps, read_label_maps),
         "class map": Reader(class_map, read_label_maps, "class_map.json"),

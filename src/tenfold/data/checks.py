@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from .captions import check as captions
 from .catalog import entry, find_or_explain
 from .images import check as images
 from .images import check_public, check_stores
@@ -15,9 +17,24 @@ from .weather import check as weather
 
 __all__ = ["CheckResult", "Problem", "check"]
 
+Check = Callable[[Problems], None]
 OWN = "folder"
 """Stands for a set of the user's own, as in `data.name`."""
-CHECKS: dict[str, Callable[[Problems], None]] = {
+
+
+def _with_captions(check: Check, f: Problems) -> None:
+    """A check of objects, and one of captions where there are any."""
+    check(f)
+    if captions.has_captions(f):
+        captions.check_captions(f)
+
+
+def _own(f: Problems) -> None:
+    """A set of the user's own, of captions or of objects, maps and labels."""
+    (captions.check_captions if captions.has_captions(f) else check_public.check_folder)(f)
+
+
+CHECKS: dict[str, Check] = {
     "ade20k_sample": images.check_ade20k_sample,
     "camvid": images.check_camvid,
     "car_parts": images.check_car_parts,
@@ -27,7 +44,7 @@ CHECKS: dict[str, Callable[[Problems], None]] = {
     "coco_mini_captions": images.check_coco_mini_captions,
     "coco_tiny": images.check_coco_tiny,
     "coco_wsss": images.check_coco_wsss,
-    "emoji_scenes": images.check_emoji_scenes,
+    "emoji_scenes": captions.check_emoji_scenes,
     "fscil_index_lists": check_stores.check_fscil_index_lists,
     "nuclei_dsb2018": images.check_nuclei_dsb2018,
     "pangu_atmos": weather.check_pangu_atmos,
@@ -43,13 +60,17 @@ CHECKS: dict[str, Callable[[Problems], None]] = {
     "imagenet": check_public.check_imagenet,
     "ade20k": check_public.check_ade20k,
     "voc2012": check_public.check_voc2012,
-    "coco2014": check_public.check_coco2014,
-    "coco2017": check_public.check_coco2017,
+    "coco2014": partial(_with_captions, check_public.check_coco2014),
+    "coco2017": partial(_with_captions, check_public.check_coco2017),
+    "flickr30k": captions.check_captions,
+    "refcoco": captions.check_captions,
+    "refcoco+": captions.check_captions,
+    "refcocog": captions.check_captions,
     "cityscapes": check_public.check_cityscapes,
     "gta5": check_public.check_gta5,
     "synthia": check_public.check_synthia,
     "era5": weather.check_era5,
-    OWN: check_public.check_folder,
+    OWN: _own,
 }
 
 
@@ -59,7 +80,7 @@ def check(name: str, path: str | Path = "", *, limit: int = 0) -> CheckResult:
     Args:
         name: Name in the catalogue, or "folder" for a set of your own at `path`, which is
             found by looking: JSON of COCO's form, YOLO's text files, label maps, tables of
-            labels, JSON of LabelMe, class folders.
+            labels, JSON of LabelMe, class folders; captions in tables, shards or public layouts.
         path: Folder of the set; empty looks where $TENFOLD_DATA has it.
         limit: Files of each folder or array to decode, evenly spaced; 0 decodes all of them.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .captions import sets as captions
 from .dataset import DataSet
 from .images import sets as images
 from .motion import sets as motion
@@ -9,6 +10,7 @@ from .text import sets as text
 from .weather import sets as weather
 
 SETS: dict[str, DataSet] = {
-    entry.name: entry for entry in (*motion.SETS, *text.SETS, *weather.SETS, *images.SETS)
+    entry.name: entry
+    for entry in (*motion.SETS, *text.SETS, *weather.SETS, *images.SETS, *captions.SETS)
 }
 """Every data set by name."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
@@ -41,8 +39,6 @@ COCO = {
 """Images, annotations and categories of each COCO file."""
 NUCLEI = {"images": 664, "train": 466, "val": 99, "test": 99}
 WSSS_SPLITS = {"train": 284, "val": 70, "nolabel": 30}
-SCENES = {"train": 8000, "val": 500, "test": 1000, "test_xstyle": 500}
-CONCEPTS = 794
 
 
 def _decoded(
@@ -303,74 +299,6 @@ def check_ade20k_sample(f: Problems) -> None:
                 f.problem(file, f"object {item['id']}: level {item['part_level']}, parent {above}")
             elif above is not None and level.get(above) != item["part_level"] - 1:
                 f.problem(file, f"object {item['id']}: parent {above} is not one level above")
-
-
-def check_emoji_scenes(f: Problems) -> None:
-    """Sheets, concepts, scenes; and the first four scenes rendered bit for bit."""
-    sheets = [f.image(f.folder / f"sprites_{vendor}.webp") for vendor in ("google", "twitter")]
-    for vendor, sheet in zip(("google", "twitter"), sheets, strict=True):
-        if sheet is not None:
-            f.expect(f"sprites_{vendor}.webp", "shape", sheet.shape, (1120, 2240, 4))
-    concepts = f.json(f.folder / "concepts.json")
-    meta = f.json(f.folder / "meta.json")
-    reference = f.json(f.folder / "render_check.json")
-    if concepts is None or meta is None or reference is None:
-        return
-    ids = [item["id"] for item in concepts]
-    f.expect("concepts.json", "ids", ids == list(range(CONCEPTS)), True)
-    held_out = set(meta["twitter_held_out"])
-    for split, expected in SCENES.items():
-        file = f.folder / f"{split}.jsonl"
-        lines = f.lines(file)
-        f.published(file, "scenes", len(lines), expected)
-        for number, line in enumerate(lines, 1):
-            _scene(f, file, f"line {number}", line, meta, held_out)
-    sums = reference["sha1_of_first_4_train_renders"]
-    first = f.lines(f.folder / "train.jsonl")[: len(sums)]
-    if f.result.problems:
-        return
-    for number, (line, expected_sum) in enumerate(zip(first, sums, strict=True), 1):
-        picture = _render(json.loads(line), meta, sheets)
-        found = hashlib.sha1(picture.tobytes()).hexdigest()
-        f.expect("train.jsonl", f"SHA-1 of the rendered scene {number}", found, expected_sum)
-
-
-def _scene(
-    f: Problems, file: Path, where: str, line: str, meta: dict[str, Any], held_out: set[int]
-) -> None:
-    try:
-        scene = json.loads(line)
-        items, caption, canvas = scene["items"], scene["caption"], meta["canvas"]
-        for concept, vendor, x, y, size in items:
-            if not (0 <= concept < CONCEPTS and vendor in (0, 1) and size in meta["sizes"]):
-                f.problem(file, f"{where}: no such drawing or size: {[concept, vendor, size]}")
-            if min(x, y) < 0 or max(x, y) + size > canvas:
-                f.problem(file, f"{where}: box {[x, y, size]} leaves the canvas of {canvas}")
-            is_held_out = vendor == 1 and concept in held_out
-            if is_held_out != (file.stem == "test_xstyle"):
-                f.problem(file, f"{where}: concept {concept} by vendor {vendor}: wrong split")
-        for start, end, item in scene["phrases"]:
-            if not (0 <= start < end <= len(caption) and -1 <= item < len(items)):
-                f.problem(file, f"{where}: phrase {[start, end, item]} is out of range")
-        if scene["bg"] not in meta["colours"]:
-            f.problem(file, f"{where}: background {scene['bg']!r} is not a colour of meta.json")
-    except (ValueError, KeyError, TypeError) as error:
-        f.problem(file, f"{where}: is not a scene: {error!r}")
-
-
-def _render(scene: dict[str, Any], meta: dict[str, Any], sheets: list[Any]) -> np.ndarray:
-    """Compose a scene exactly as the data set's README defines it."""
-    canvas, cell = meta["canvas"], meta["sprite"]
-    picture = np.empty((canvas, canvas, 3))
-    picture[:] = meta["colours"][scene["bg"]]
-    for concept, vendor, x, y, size in scene["items"]:
-        row, column = divmod(concept, meta["columns"])
-        pick = np.floor((np.arange(size) + 0.5) * cell / size).astype(int)
-        drawing = sheets[vendor][row * cell + pick][:, column * cell + pick].astype(np.float64)
-        alpha = drawing[..., 3:] / 255
-        under = picture[y : y + size, x : x + size]
-        picture[y : y + size, x : x + size] = under * (1 - alpha) + drawing[..., :3] * alpha
-    return np.floor(picture + 0.5).astype(np.uint8)
 
 
 def check_mini_imagenet(f: Problems) -> None:
