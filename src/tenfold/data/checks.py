@@ -10,13 +10,15 @@ from .images import check as images
 from .images import check_public, check_stores
 from .io.problems import CheckResult, Problem, Problems
 from .motion import check as motion
+from .motion.bvh_folder import files_below
+from .motion.check_bvh import check_bvh
 from .text import check as text
 from .weather import check as weather
 
 __all__ = ["CheckResult", "Problem", "check"]
 
-OWN = "folder"
-"""Stands for a set of the user's own, as in `data.name`."""
+OWN, MOTIONS = "folder", "bvh"
+"""Stand for sets of the user's own, as in `data.name`: of pictures, and of BVH files."""
 CHECKS: dict[str, Callable[[Problems], None]] = {
     "ade20k_sample": images.check_ade20k_sample,
     "camvid": images.check_camvid,
@@ -50,6 +52,7 @@ CHECKS: dict[str, Callable[[Problems], None]] = {
     "synthia": check_public.check_synthia,
     "era5": weather.check_era5,
     OWN: check_public.check_folder,
+    MOTIONS: check_bvh,
 }
 
 
@@ -59,7 +62,7 @@ def check(name: str, path: str | Path = "", *, limit: int = 0) -> CheckResult:
     Args:
         name: Name in the catalogue, or "folder" for a set of your own at `path`, which is
             found by looking: JSON of COCO's form, YOLO's text files, label maps, tables of
-            labels, JSON of LabelMe, class folders.
+            labels, JSON of LabelMe, class folders, BVH files (which "bvh" names, too).
         path: Folder of the set; empty looks where $TENFOLD_DATA has it.
         limit: Files of each folder or array to decode, evenly spaced; 0 decodes all of them.
 
@@ -70,15 +73,20 @@ def check(name: str, path: str | Path = "", *, limit: int = 0) -> CheckResult:
         ValueError: The name is unknown, or `limit` is negative.
         FileNotFoundError: The set is not there, or `path` is a file.
     """
-    if name != OWN:
+    is_own = name in (OWN, MOTIONS)
+    if not is_own:
         entry(name)
     if limit < 0:
         raise ValueError(f"limit must be 0 (everything) or more, got {limit}")
-    folder = Path(path).expanduser() if name == OWN else find_or_explain(name, path)
+    if name == MOTIONS and not path:
+        raise ValueError("say where the BVH files are: --path FOLDER")
+    folder = Path(path).expanduser() if is_own else find_or_explain(name, path)
     if not folder.exists():
-        raise FileNotFoundError(f"{folder} does not exist. Give the folder of your pictures.")
+        raise FileNotFoundError(f"{folder} does not exist. Give the folder of your files.")
     if not folder.is_dir():
         raise FileNotFoundError(f"{name}: {folder} is a file; give the folder that holds the set.")
+    if name == OWN and files_below(folder):
+        name = MOTIONS
     problems = Problems(folder, limit, name)
     try:
         CHECKS[name](problems)
