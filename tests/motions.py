@@ -119,91 +119,94 @@ def walk(
     turn["spine"][:, 1] = 5 * np.sin(phase)
     turn["head"][:, 1] = 6 * np.sin(0.7 * phase)
     heading = 25 * t
-    hips = np.stack([2 * np.sin(2 * phase), heading, 2 * np.sin(phase)], -1)
-    speed = 110 / fps
-    steps = np.stack([np.sin(np.radians(heading)), 0 * t, np.cos(np.radians(heading))], -1) * speed
-    places = np.cumsum(steps, 0)
+    hips = np.stack([heading, 2 * np.sin(2 * phase), 2 * np.sin(phase)], -1)
+    ahead = np.radians(heading)
+    places = np.cumsum(np.stack([np.sin(ahead), 0 * t, np.cos(ahead)], -1) * 110 / fps, 0)
     places[:, 1] = 92 + 1.5 * np.cos(2 * phase)
-    rotations = {
-        r: Rotation.from_euler("XYZ", v, degrees=True).as_matrix() for r, v in turn.items()
-    }
-    return (
-        rotations,
-        Rotation.from_euler("YXZ", hips[:, [1, 0, 2]], degrees=True).as_matrix(),
-        places,
-    )
+    local = {r: Rotation.from_euler("XYZ", v, degrees=True).as_matrix() for r, v in turn.items()}
+    return local, Rotation.from_euler("YXZ", hips, degrees=True).as_matrix(), places
+
+
+class Writer:
+    """Text of one file, joint after joint."""
+
+    def __init__(self, tool: Tool, frames: int, seed: int, scale: float) -> None:
+        self.tool, self.frames = tool, frames
+        self.local, self.hips, self.places = walk(frames, tool.fps, seed)
+        is_y = tool.up == "y"
+        self.basis = np.eye(3) if is_y else np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0.0]])
+        self.unit = tool.unit * scale
+        words = ["HIERARCHY", "ROOT", "JOINT", "End Site", "OFFSET", "CHANNELS"]
+        if tool.keywords != "usual":
+            words = [getattr(word, tool.keywords)() for word in words]
+        self.words, self.lines = words, [words[0]]
+        self.rows: list[np.ndarray] = []
+
+    def begin(
+        self, name: str, depth: int, bone: np.ndarray, turned: np.ndarray, order: str,
+        moved: np.ndarray | None,
+    ) -> None:  # fmt: skip
+        """A joint, but for what is below it."""
+        pad, tool = "\t" * depth, self.tool
+        if tool.offsets == "zero":
+            bone = bone * 0
+        if tool.offsets == "wrong" and depth and moved is not None:
+            bone = bone * 0.5
+        own = [f"{axis}position" for axis in "XYZ"] if moved is not None else []
+        own += [f"{axis}rotation" for axis in order]
+        if tool.keywords == "lower":
+            own = [channel.lower() for channel in own]
+        self.lines += [f"{pad}{self.words[2 if depth else 1]} {name}", pad + "{"]
+        self.lines += [f"{pad}\t{self.words[4]} " + " ".join(f"{v:.6f}" for v in bone)]
+        self.lines += [f"{pad}\t{self.words[5]} {len(own)} {' '.join(own)}"]
+        if moved is not None:
+            self.rows.append(np.broadcast_to(moved, (self.frames, 3)))
+        self.rows.append(Rotation.from_matrix(turned).as_euler(order, degrees=True))
+
+    def role(self, name: str, depth: int) -> None:
+        """A joint of the body, and those below it."""
+        tool, basis = self.tool, self.basis
+        bone = basis @ np.array(ROLES[name][1], float) * self.unit
+        turned, moved = self.local[name], bone if tool.everywhere else None
+        if name == "hips":
+            turned, bone, moved = self.hips, bone * 0, self.places
+            if tool.above and tool.above[0].startswith("+"):
+                moved = self.places * [0, 1, 0] if tool.everywhere else None
+            moved = None if moved is None else moved @ basis.T * self.unit
+        order = tool.arms if tool.arms and "arm" in name else tool.order
+        self.begin(tool.names[name], depth, bone, basis @ turned @ basis.T, order, moved)
+        for below, (parent, _) in ROLES.items():
+            if parent == name:
+                self.role(below, depth + 1)
+        pad = "\t" * depth
+        if name in ENDS and tool.ends:
+            tip = basis @ np.array(ENDS[name], float) * self.unit
+            offset = " ".join(f"{v:.6f}" for v in tip)
+            self.lines += [f"{pad}\t{self.words[3]}", pad + "\t{"]
+            self.lines += [f"{pad}\t\t{self.words[4]} {offset}", pad + "\t}"]
+        self.lines.append(pad + "}")
+
+    def whole(self) -> str:
+        """The file."""
+        tool, still = self.tool, np.broadcast_to(np.eye(3), (self.frames, 3, 3))
+        if tool.above:
+            ground = self.places * [1, 0, 1] if tool.everywhere else self.places
+            carries = tool.above[0].startswith("+")
+            moved = ground @ self.basis.T * self.unit if carries else np.zeros(3)
+            self.begin(tool.above[0].strip("+"), 0, np.zeros(3), still, tool.order, moved)
+            self.role("hips", 1)
+            for name in tool.beside:
+                self.begin(name, 1, np.zeros(3), still, tool.order, np.zeros(3))
+                self.lines.append("\t}")
+            self.lines.append("}")
+        else:
+            self.role("hips", 0)
+        self.lines += ["MOTION", f"Frames: {self.frames}", f"Frame Time: {1 / tool.fps:.6f}"]
+        rows = np.concatenate(self.rows, 1)
+        self.lines += [" ".join(f"{v:.6f}" for v in row) for row in rows]
+        return "\n".join(self.lines) + "\n"
 
 
 def text(tool: Tool, frames: int = 60, seed: int = 0, scale: float = 1.0) -> str:
     """A file of that tool; `scale` makes another body."""
-    local, hips, places = walk(frames, tool.fps, seed)
-    basis = np.eye(3) if tool.up == "y" else np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0.0]])
-    unit, words = (
-        tool.unit * scale,
-        ("HIERARCHY", "ROOT", "JOINT", "End Site", "OFFSET", "CHANNELS"),
-    )
-    if tool.keywords != "usual":
-        words = tuple(getattr(word, tool.keywords)() for word in words)
-    lines, rows = [words[0]], []
-    chain = [name.removeprefix("+") for name in tool.above]
-    carried = bool(tool.above) and tool.above[0].startswith("+")
-    ground = places * [1, 0, 1] if tool.everywhere else places
-
-    def joint(name: str, depth: int, offset: np.ndarray, turned: np.ndarray, moved: np.ndarray | None,
-              below: list, order: str) -> None:  # fmt: skip
-        pad = "\t" * depth
-        lines.append(f"{pad}{words[1] if not depth else words[2]} {name}")
-        lines.append(pad + "{")
-        if tool.offsets == "zero" or (tool.offsets == "wrong" and depth and moved is not None):
-            offset = offset * 0 if tool.offsets == "zero" else offset * 0.5
-        lines.append(f"{pad}\t{words[4]} " + " ".join(f"{v:.6f}" for v in offset))
-        own = [f"{a}position" for a in "XYZ"] if moved is not None else []
-        own += [f"{a}rotation" for a in order]
-        if tool.keywords == "lower":
-            own = [channel.lower() for channel in own]
-        lines.append(f"{pad}\t{words[5]} {len(own)} {' '.join(own)}")
-        if moved is not None:
-            rows.append(np.broadcast_to(moved, (frames, 3)))
-        rows.append(Rotation.from_matrix(turned).as_euler(order, degrees=True))
-        for one in below:
-            one(depth + 1)
-        lines.append(pad + "}")
-
-    def role(name: str, depth: int) -> None:
-        parent, offset = ROLES[name]
-        bone = basis @ np.array(offset, float) * unit
-        turned = basis @ local[name] @ basis.T
-        moved = bone if tool.everywhere else None
-        if name == "hips":
-            turned = basis @ hips @ basis.T
-            moved = places @ basis.T * unit
-            if carried:
-                moved = (places - ground) @ basis.T * unit
-                moved = moved if tool.everywhere else None
-            bone = np.zeros(3)
-        order = tool.arms if tool.arms and "arm" in name else tool.order
-        below = [lambda d, n=n: role(n, d) for n, (p, _) in ROLES.items() if p == name]
-        if name in ENDS and tool.ends:
-            below.append(lambda d: end(d, basis @ np.array(ENDS[name], float) * unit))
-        joint(tool.names[name], depth, bone, turned, moved, below, order)
-
-    def end(depth: int, bone: np.ndarray) -> None:
-        pad = "\t" * depth
-        lines.extend([f"{pad}{words[3]}", pad + "{"])
-        lines.append(f"{pad}\t{words[4]} " + " ".join(f"{v:.6f}" for v in bone))
-        lines.append(pad + "}")
-
-    still = np.broadcast_to(np.eye(3), (frames, 3, 3))
-    if chain:
-        moved = ground @ basis.T * unit if carried else np.zeros(3)
-        below = [lambda d: role("hips", d)]
-        for name in tool.beside:
-            below.append(
-                lambda d, n=name: joint(n, d, np.zeros(3), still, np.zeros(3), [], tool.order)
-            )
-        joint(chain[0], 0, np.zeros(3), still, moved, below, tool.order)
-    else:
-        role("hips", 0)
-    lines += ["MOTION", f"Frames: {frames}", f"Frame Time: {1 / tool.fps:.6f}"]
-    lines += [" ".join(f"{v:.6f}" for v in row) for row in np.concatenate(rows, 1)]
-    return "\n".join(lines) + "\n"
+    return Writer(tool, frames, seed, scale).whole()

@@ -22,12 +22,20 @@ EASE = 0.02
 """Seconds in which half of such a change comes and goes."""
 NEAR_FLOOR = 0.05
 """Share of the body's height within which a foot counts as on the floor."""
+SEAM = 0.04
+"""Seconds in which half of the difference fades between how joints were turning and where the
+network first sees them."""
 
 ROOT_MOTION = (
     "the body goes on with the velocity and the turn of its last "
     f"{SECONDS:g} s, held back or forth by a foot on the floor; rise and tilt fade"
 )
 """How the root of the body continues, as results say it."""
+JOINTS = (
+    "joints turn from their last observed rotations; what the first predicted pose differs from "
+    f"where they were going fades, half of it in {SEAM:g} s"
+)
+"""How the other joints continue in a BVH."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +57,8 @@ def continued(
 ) -> Bvh:
     """The observed frames of a motion as they are, then predicted ones.
 
-    Joints start from their last observed rotations and turn towards the goals; what has no goal
-    keeps its last local pose, lengths of bones included.
+    Joints start from their last observed rotations and turn towards the goals, and no pose jumps
+    (`JOINTS`); what has no goal keeps its last local pose, lengths of bones included.
 
     Args:
         bvh: The motion.
@@ -70,6 +78,7 @@ def continued(
     below = [j for j in range(len(known)) if j != root and seen.hangs(j, root)]
     orders = [seen.order(j) if j in below else "" for j in range(len(known))]
     local = positions_to_rotations(goals, aligned, bvh.parents, still, known, orders)
+    local[:, below] = _without_seam(turned[:, below], local[:, below], seen.fps)
     poses = joint_positions(local, aligned[None], bvh.parents)
     way = _along(turned, moved, chain)
     heights = seen.positions() @ up
@@ -81,6 +90,23 @@ def continued(
     _carry(seen, chain, (turned, moved), (local, places), ahead, spins, up)
     future = seen.with_pose(local, places, seen.motion[-1])
     return replace(seen, motion=np.concatenate([seen.motion, future.motion]))
+
+
+def _without_seam(
+    seen: Float[np.ndarray, "past joints 3 3"],
+    ahead: Float[np.ndarray, "future joints 3 3"],
+    fps: float,
+) -> Float[np.ndarray, "future joints 3 3"]:
+    """Predicted rotations that begin as the observed ones go on; the difference fades.
+
+    A transition by inertia as games have it. Source: Bollo, "Inertialization" (GDC 2018), with an
+    exponential instead of a polynomial.
+    """
+    step = seen[-2].swapaxes(-1, -2) @ seen[-1] if len(seen) > 1 else np.eye(3)
+    gap = Rotation.from_matrix(ahead[0].swapaxes(-1, -2) @ (seen[-1] @ step)).as_rotvec()
+    shares = 0.5 ** (np.arange(len(ahead)) / (SEAM * fps))
+    turns = Rotation.from_rotvec((shares[:, None, None] * gap).reshape(-1, 3)).as_matrix()
+    return ahead @ turns.reshape(ahead.shape)
 
 
 def _chain(bvh: Bvh, root: int) -> list[int]:

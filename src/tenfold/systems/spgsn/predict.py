@@ -17,7 +17,7 @@ from tenfold.core.checkpoint import write_bytes
 from tenfold.core.divide import divided
 from tenfold.data.motion.bvh import write_bvh
 from tenfold.data.motion.bvh_motion import Bvh
-from tenfold.data.motion.continuing import ROOT_MOTION, continued
+from tenfold.data.motion.continuing import JOINTS, ROOT_MOTION, continued
 from tenfold.data.motion.directions import axes, feet
 from tenfold.data.motion.skeleton import Skeleton
 from tenfold.extras import install
@@ -68,7 +68,7 @@ def predict_motions(
     (the whole clip and the frames after it), `.animation.gif` or `.mp4`, `.viewer.html`, and with
     enough frames for a truth `.error.png`. In a folder, `a/walk.bvh` gives
     `a/walk.bvh.predicted.npz` and so on, and there are a table and a page of all. The network sees
-    hip-aligned bodies: their way through the world is extrapolated (`ROOT_MOTION`).
+    hip-aligned bodies: their way through the world is extrapolated (`ROOT_MOTION`, `JOINTS`).
 
     Raises:
         ValueError: A lone file, or all of a folder, cannot be read; or films cannot be written.
@@ -171,7 +171,7 @@ def _arrays(prediction: Prediction, take: Take, cfg: Config) -> bytes:
     if prediction.truth is not None:
         arrays["truth"] = prediction.truth
     if take.is_placed:
-        arrays["root_motion"] = np.array(ROOT_MOTION)
+        arrays["bvh"] = np.array(f"{JOINTS}; {ROOT_MOTION}")
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
