@@ -23,7 +23,7 @@ from tenfold.data.motion.skeleton import Skeleton
 from tenfold.extras import install
 from tenfold.printable import printable
 from tenfold.viz.films import can_write_mp4
-from tenfold.viz.page import Cell, Figure, Picture, Section, Table, Tile, picture_figure
+from tenfold.viz.page import Cell, Figure, Picture, Section, Table, Tile, picture_figure, relative
 from tenfold.viz.predictions import Trained, spread, write_predictions, write_table
 
 from .config import Config, PredictOptions
@@ -262,7 +262,7 @@ def _summary(
     )
     rows = [
         [
-            Cell(printable(one.file)),
+            Cell(printable(one.file), href=_viewer_link(one, out)),
             Cell(str(one.frames)),
             Cell(_number(one.error, 1) or "–"),
             Cell(_number(one.repeated, 1) or "–"),
@@ -286,8 +286,10 @@ def _summary(
         meaning=[
             "Error: mean distance of predicted and true joints in mm over all predicted frames, of "
             "the last window of a file; shorter files have no truth to compare with.",
-            "Animations show the observed frames, then truth beside prediction; beside each file's "
-            "animation lie BVH and npz files.",
+            "Animations show the observed frames, then truth beside prediction, left limbs blue "
+            "and right ones orange; beside each file's animation lie BVH and npz files, and a page "
+            "to look around in, which its name in the table opens.",
+            f"In BVH files {JOINTS}; {ROOT_MOTION}.",
         ],
     )
     return [table, page]
@@ -299,6 +301,11 @@ def _figure(record: Record, out: Path) -> Figure:
     if record.error is not None:
         caption += f": error {record.error:.0f} mm, last pose repeated {record.repeated:.0f} mm"
     return picture_figure(Picture(path, caption), out)
+
+
+def _viewer_link(record: Record, out: Path) -> str:
+    (path,) = [path for path in record.written if path.name.endswith("viewer.html")]
+    return relative(path, out / "predictions.html")
 
 
 def _tiles(good: Sequence[Record]) -> list[Tile]:

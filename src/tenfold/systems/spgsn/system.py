@@ -96,8 +96,9 @@ class Spgsn(System[Config]):
     headline: list[str] = ["mpjpe/average/80ms", "mpjpe/average/400ms"]
     task = "3D skeleton motion prediction by skeleton-parted graph scattering"
     accepts = (
-        ".bvh with the run's joints by name, any frame rate, size and tool; .npz with positions (frames, joints, "
-        "3) in mm at the run's frame rate, or expmap (frames, columns); .txt of the benchmark"
+        ".bvh with the run's joints by name, of any frame rate, size and tool; .npz with positions "
+        "(frames, joints, 3) in mm at the run's frame rate, or expmap (frames, columns); .txt of "
+        "the benchmark"
     )
     intended = (
         "Research on short-term prediction (under half a second) of single bodies with the "
