@@ -218,6 +218,11 @@ def skeleton_of(bvh: Bvh, unit: float) -> Skeleton:
     )  # fmt: skip
 
 
+def is_likely(height: float) -> bool:
+    """True for a height in mm that is not a mistake of the unit."""
+    return LIKELY_MM[0] <= height <= LIKELY_MM[1]
+
+
 def height_mm(bvh: Bvh, unit: float) -> float:
     """Largest extent of the body along an axis, in the middle frame."""
     pose = bvh.positions(body_root(bvh))[len(bvh.motion) // 2] * unit

@@ -25,6 +25,8 @@ from .clips import check_table
 
 MAX_BYTES = 2**29
 MAX_JOINTS = 500
+MAX_CLAUSES = 50 * MAX_JOINTS
+"""Lines of the hierarchy, braces counted apart."""
 MAX_FRAME_TIME, MIN_FRAME_TIME = 1.0, 1e-4
 """Seconds; who writes more means milliseconds, or nothing."""
 RATES = (12, 15, 24, 25, 30, 48, 50, 60, 72, 75, 90, 100, 120, 125, 144, 150, 180, 200, 240)
@@ -78,7 +80,9 @@ def _read_tree(path: Path, lines: list[bytes]) -> tuple[Bvh, int]:
     offsets: list[list[float]] = []
     channels: list[tuple[str, ...]] = []
     inside: list[int] = []
-    for number, line in _clauses(lines):
+    for count, (number, line) in enumerate(_clauses(lines)):
+        if count == MAX_CLAUSES:
+            raise _bad(path, number, f"a hierarchy of more than {MAX_CLAUSES} lines")
         word, *rest = line.split()
         match word.upper():
             case b"HIERARCHY" | b"{" if not rest:
@@ -134,7 +138,7 @@ def _decoded(names: list[bytes]) -> tuple[str, tuple[str, ...]]:
 def _read_motion(path: Path, tree: Bvh, lines: list[bytes], used: int) -> Bvh:
     """The skeleton with the frames that follow the first ``used`` lines of a file."""
     rest = ((number, line) for number, line in enumerate(lines[used:], used + 1) if line.strip())
-    frames = int(_setting(path, next(rest, None), "Frames", len(lines))[1])
+    frames = int(float(_setting(path, next(rest, None), "Frames", len(lines))[1]))
     number, written = _setting(path, next(rest, None), "Frame Time", len(lines))
     seconds = float(written)
     if not MIN_FRAME_TIME <= seconds <= MAX_FRAME_TIME:
@@ -184,7 +188,7 @@ def _setting(path: Path, line: Line | None, name: str, last: int) -> tuple[int, 
             path, line[0], f"expected {name!r}, got {printable(text(line[1].strip()[:60]))!r}"
         )
     (value,) = _numbers(path, line[0], [found[1]])
-    if name == "Frames" and not 0 < value <= 1e15:
+    if name == "Frames" and value < 1:
         raise _bad(path, line[0], f"{value:g} frames; at least 1 is needed")
     return line[0], text(found[1])
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-from .bodies import LIKELY_MM, fitted, height_mm, matched, skeleton_of
+from .bodies import fitted, height_mm, is_likely, matched, skeleton_of
 from .bvh import read_bvh
 from .bvh_motion import SAME_RATE
 from .clips import Clip, check_names
@@ -96,7 +96,7 @@ def read_skeleton(path: Path, unit: float = 10.0) -> Skeleton:
     first = split_files(path, "train")[0][0]
     bvh = read_bvh(first)
     tall = height_mm(bvh, unit)
-    if not LIKELY_MM[0] <= tall <= LIKELY_MM[1]:
+    if not is_likely(tall):
         warnings.warn(
             f"{first} holds a body of {tall:.4g} mm at {unit:g} mm a unit; is --data.mm-per-unit "
             "right (1000 for metres, 10 for centimetres, 25.4 for inches)?",

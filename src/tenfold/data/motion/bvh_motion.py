@@ -142,10 +142,15 @@ class Bvh:
 
         Joints without rotation channels other than end sites cannot follow and stay as they are.
         """
-        translations = np.broadcast_to(self.offsets, positions.shape).copy()
-        translations[:, 0] = positions[:, 0]
-        rotations = positions_to_rotations(positions, self.offsets, self.parents)
-        return self.with_pose(rotations, translations)
+        parts: list[np.ndarray] = []
+        for frames in self._chunks(len(positions)):
+            here = positions[frames]
+            translations = np.broadcast_to(self.offsets, here.shape).copy()
+            translations[:, 0] = here[:, 0]
+            rotations = positions_to_rotations(here, self.offsets, self.parents)
+            before = parts[-1][-1] if parts else None
+            parts.append(self.with_pose(rotations, translations, before).motion)
+        return replace(self, motion=np.concatenate([self.motion[:0], *parts]))
 
     def resample(self, fps: float) -> Bvh:
         """The same motion at another frame rate: slerp of rotations, linear translations.

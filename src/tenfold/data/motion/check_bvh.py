@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..io.problems import Problems, some
-from .bodies import LIKELY_MM, fitted, height_mm, matched, skeleton_of
+from .bodies import fitted, height_mm, is_likely, matched, skeleton_of
 from .bvh import read_bvh
 from .bvh_folder import split_files
 from .bvh_motion import SAME_RATE, Bvh
@@ -78,9 +78,9 @@ def _read(f: Problems, file: Path) -> Bvh | None:
 
 def _unit(f: Problems, file: Path, bvh: Bvh) -> float:
     """Millimetres in the file's unit of length, as the height of the body says."""
-    if LIKELY_MM[0] <= height_mm(bvh, USUAL_UNIT) <= LIKELY_MM[1]:
+    if is_likely(height_mm(bvh, USUAL_UNIT)):
         return USUAL_UNIT
-    likely = [n for n, mm in UNITS.items() if LIKELY_MM[0] <= height_mm(bvh, mm) <= LIKELY_MM[1]]
+    likely = [n for n, mm in UNITS.items() if is_likely(height_mm(bvh, mm))]
     name = likely[0] if likely else ""
     hint = f"; in {name}, --data.mm-per-unit {UNITS[name]:g}" if name else ""
     f.note(

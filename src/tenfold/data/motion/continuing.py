@@ -11,6 +11,8 @@ from scipy.spatial.transform import Rotation
 from .bvh_motion import Bvh
 from .kinematics import joint_positions, positions_to_rotations
 
+RECENT = 1.0
+"""Observed seconds that are looked at."""
 SECONDS = 0.15
 """Observed time at whose end velocity and heading are measured."""
 FADE = 0.1
@@ -70,7 +72,8 @@ def continued(
         up: Direction against gravity in the world.
     """
     seen = replace(bvh, motion=bvh.motion[observed])
-    turned, moved = seen.rotations(), seen.translations()
+    recent = replace(seen, motion=seen.motion[-max(2, round(RECENT * seen.fps)) :])
+    turned, moved = recent.rotations(), recent.translations()
     start, bones = turned[-1].copy(), moved[-1].copy()
     chain = _chain(seen, root)
     aligned, still = bones.copy(), start.copy()
@@ -81,14 +84,15 @@ def continued(
     local[:, below] = _without_seam(turned[:, below], local[:, below], seen.fps)
     poses = joint_positions(local, aligned[None], bvh.parents)
     way = _along(turned, moved, chain)
-    heights = seen.positions() @ up
-    floor, height = heights[:, feet].min(initial=np.inf), float(np.ptp(heights[-1]))
-    first = np.einsum("ji,fj->fi", way.rotations[-1], seen.positions()[-1, feet] - way.places[-1])
+    places = recent.positions()
+    floor = float((places[:, feet] @ up).min(initial=np.inf))
+    height = float(np.ptp(places[-1] @ up))
+    first = np.einsum("ji,fj->fi", way.rotations[-1], places[-1, feet] - way.places[-1])
     soles = np.concatenate([first[None], poses[:, feet]])
     ahead, spins = _ahead(way, soles, up, seen.fps, floor, height)
-    local[:, chain], places = start[chain], np.repeat(bones[None], len(goals), 0)
-    _carry(seen, chain, (turned, moved), (local, places), ahead, spins, up)
-    future = seen.with_pose(local, places, seen.motion[-1])
+    local[:, chain], lengths = start[chain], np.repeat(bones[None], len(goals), 0)
+    _carry(seen, chain, (turned, moved), (local, lengths), ahead, spins, up)
+    future = seen.with_pose(local, lengths, seen.motion[-1])
     return replace(seen, motion=np.concatenate([seen.motion, future.motion]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from jaxtyping import Float
 
 from tenfold.core import dist
 from tenfold.data.io.npz import read_npz
-from tenfold.data.motion.bodies import bone_lengths, fitted, matched
+from tenfold.data.motion.bodies import bone_lengths, fitted, height_mm, is_likely, matched
 from tenfold.data.motion.bvh import read_bvh
 from tenfold.data.motion.bvh_folder import files_below
 from tenfold.data.motion.bvh_motion import Bvh
@@ -99,6 +100,14 @@ def _read_bvh(file: Path, cfg: Config) -> Take:
             ) from None
     bvh = bvh.resample(skeleton.fps)
     body = skeleton
+    tall = height_mm(bvh, cfg.data.mm_per_unit)
+    if skeleton.name not in OFFSETS and not skeleton.bones and not is_likely(tall):
+        warnings.warn(
+            f"{file} holds a body of {tall:.4g} mm at data.mm_per_unit of this run, which does "
+            "not know its body's size, as those trained before it was kept; train again to have "
+            "bodies scaled",
+            stacklevel=2,
+        )
     if skeleton.name in OFFSETS:
         lengths = bone_lengths(_rest(skeleton)[None], skeleton.parents)
         body = replace(skeleton, bones=tuple(lengths.tolist()))
