@@ -214,7 +214,7 @@ def skeleton_of(bvh: Bvh, unit: float) -> Skeleton:
     lengths = bone_lengths(positions, bvh.parents)
     return Skeleton(
         "bvh", bvh.joints, bvh.parents, *parts, fps=bvh.fps, label_fps=bvh.fps, root=root,
-        bones=tuple(lengths.tolist()),
+        bones=tuple(lengths.round(3).tolist()),
     )  # fmt: skip
 
 
