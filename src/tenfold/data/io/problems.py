@@ -124,7 +124,11 @@ class Problems:
         """Return the files with these suffixes, sorted; fewer than published are a note."""
         if not self.exists(folder):
             return []
-        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in suffixes)
+        files = sorted(
+            file
+            for file in folder.iterdir()
+            if file.suffix.lower() in suffixes and not file.name.startswith(".")
+        )
         self.published(folder, f"{'/'.join(sorted(suffixes))} files", len(files), expected)
         return files
 
