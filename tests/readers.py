@@ -380,10 +380,10 @@ def bvh(folder: Path) -> None:
 
 
 def read_bvh_set(folder: Path) -> None:
-    from tenfold.data.motion import bvh as reader
+    from tenfold.data.motion import bvh_folder as reader
 
-    reader.read_skeleton(only(folder))
-    reader.read(only(folder), "train", 20, fps=25.0)
+    skeleton = reader.read_skeleton(only(folder))
+    reader.read(only(folder), "train", skeleton, 20)
 
 
 def motion_npz(folder: Path) -> None:

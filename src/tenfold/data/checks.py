@@ -12,14 +12,16 @@ from .images import check as images
 from .images import check_public, check_stores
 from .io.problems import CheckResult, Problem, Problems
 from .motion import check as motion
+from .motion.bvh_folder import files_below
+from .motion.check_bvh import check_bvh
 from .text import check as text
 from .weather import check as weather
 
 __all__ = ["CheckResult", "Problem", "check"]
 
 Check = Callable[[Problems], None]
-OWN = "folder"
-"""Stands for a set of the user's own, as in `data.name`."""
+OWN, MOTIONS = "folder", "bvh"
+"""Stand for sets of the user's own, as in `data.name`: of pictures, and of BVH files."""
 
 
 def _with_captions(check: Check, f: Problems) -> None:
@@ -71,6 +73,7 @@ CHECKS: dict[str, Check] = {
     "synthia": check_public.check_synthia,
     "era5": weather.check_era5,
     OWN: _own,
+    MOTIONS: check_bvh,
 }
 
 
@@ -80,7 +83,8 @@ def check(name: str, path: str | Path = "", *, limit: int = 0) -> CheckResult:
     Args:
         name: Name in the catalogue, or "folder" for a set of your own at `path`, which is
             found by looking: JSON of COCO's form, YOLO's text files, label maps, tables of
-            labels, JSON of LabelMe, class folders; captions in tables, shards or public layouts.
+            labels, JSON of LabelMe, class folders; captions in tables, shards or public layouts;
+            BVH files (which "bvh" names, too).
         path: Folder of the set; empty looks where $TENFOLD_DATA has it.
         limit: Files of each folder or array to decode, evenly spaced; 0 decodes all of them.
 
@@ -91,15 +95,20 @@ def check(name: str, path: str | Path = "", *, limit: int = 0) -> CheckResult:
         ValueError: The name is unknown, or `limit` is negative.
         FileNotFoundError: The set is not there, or `path` is a file.
     """
-    if name != OWN:
+    is_own = name in (OWN, MOTIONS)
+    if not is_own:
         entry(name)
     if limit < 0:
         raise ValueError(f"limit must be 0 (everything) or more, got {limit}")
-    folder = Path(path).expanduser() if name == OWN else find_or_explain(name, path)
+    if name == MOTIONS and not path:
+        raise ValueError("say where the BVH files are: --path FOLDER")
+    folder = Path(path).expanduser() if is_own else find_or_explain(name, path)
     if not folder.exists():
-        raise FileNotFoundError(f"{folder} does not exist. Give the folder of your pictures.")
+        raise FileNotFoundError(f"{folder} does not exist. Give the folder of your files.")
     if not folder.is_dir():
         raise FileNotFoundError(f"{name}: {folder} is a file; give the folder that holds the set.")
+    if name == OWN and files_below(folder):
+        name = MOTIONS
     problems = Problems(folder, limit, name)
     try:
         CHECKS[name](problems)

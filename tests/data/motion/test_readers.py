@@ -70,6 +70,20 @@ def test_cmu_files_come_in_natural_order_and_extra_actions_only_if_asked(tmp_pat
     assert extra.name == "train/walking_extra/walking_13"
 
 
+def test_hidden_files_of_a_mac_are_no_motions(tmp_path):
+    def beside(file: Path) -> None:
+        (file.parent / f"._{file.name}").write_bytes(b"\x00\x05\x16\x07")
+
+    beside(cmu_text(tmp_path / "cmu", table(90, 117)))
+    assert len(cmu_mocap.read(tmp_path / "cmu", "train")) == 1
+    beside(pickled(tmp_path / "3dpw", {"jointPositions": [table(40, 72)]}))
+    assert len(threedpw.read(tmp_path / "3dpw", "train")) == 1
+    (tmp_path / "h36m/S1").mkdir(parents=True)
+    np.savetxt(tmp_path / "h36m/S1/walking_1.txt", table(40, 99), fmt="%.6g", delimiter=",")
+    beside(tmp_path / "h36m/S1/walking_1.txt")
+    assert len(h36m.read(tmp_path / "h36m", "train")) == 1
+
+
 def test_cmu_wrong_joint_count(tmp_path):
     cmu_text(tmp_path, table(40, 99))
     with pytest.raises(ValueError, match=r"walking_1.txt line 1 has 99 values, expected 117"):

@@ -15,7 +15,9 @@ from tiny import options
 
 import tenfold
 from tenfold import cli
-from tenfold.data.motion.bvh import Bvh, read_bvh, write_bvh
+from tenfold.data.motion import continuing
+from tenfold.data.motion.bvh import read_bvh, write_bvh
+from tenfold.data.motion.bvh_motion import Bvh
 from tenfold.data.motion.kinematics import positions_to_rotations
 from tenfold.data.motion.skeleton import CMU
 from tenfold.generated import walker
@@ -65,8 +67,14 @@ def wrong(
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Predictions without animations and plots, which take most of the time."""
-    for name in ("animation", "prediction_figure"):
-        monkeypatch.setattr(predict, name, lambda *_: b"a figure")
+    monkeypatch.setattr(predict, "write_animation", lambda path, *_: path.write_bytes(b"a film"))
+    monkeypatch.setattr(predict, "prediction_figure", lambda *_: b"a figure")
+
+
+@pytest.fixture
+def no_fading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A BVH has the network's poses from the second predicted one on (the first never jumps)."""
+    monkeypatch.setattr(continuing, "SEAM", 1e-6)
 
 
 def walk(frames: int = 60) -> np.ndarray:
@@ -179,7 +187,7 @@ def test_files_that_are_cut_off(tmp_path: Path, wrong: Wrong) -> None:
     (tmp_path / "cut.txt").write_text("")
     wrong(tmp_path / "cut.txt", "no frames")
     lines = cmu_bvh(tmp_path / "cut.bvh")[0].read_text().splitlines()
-    for kept in (len(lines) - 1, lines.index("MOTION"), 20):
+    for kept in (lines.index("MOTION"), 20):
         (tmp_path / "cut.bvh").write_text("\n".join(lines[:kept]))
         wrong(tmp_path / "cut.bvh", "line", "cut off")
     (tmp_path / "cut.bvh").write_text("\n".join([*lines[:-1], lines[-1][:50]]))
@@ -219,10 +227,10 @@ def test_objects_in_an_npz_are_refused_and_not_run(tmp_path: Path, wrong: Wrong)
 def no_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
     """`tenfold train` refuses data: one line that names these words, and no weights."""
 
-    def refused(name: str, path: Path, words: Sequence[str]) -> None:
+    def refused(name: str, path: Path, words: Sequence[str], *more: str) -> None:
         run = tmp_path / "run"
         argv = ["train", "spgsn", "demo", *options("spgsn"), "--run.fresh"]
-        argv += ["--data.name", name, "--data.path", str(path), "--run.folder", str(run)]
+        argv += ["--data.name", name, "--data.path", str(path), "--run.folder", str(run), *more]
         with pytest.raises(SystemExit) as end:
             cli.main(argv)
         err = capsys.readouterr().err
@@ -272,7 +280,7 @@ def test_training_on_bvh_of_two_skeletons(tmp_path: Path, no_training: Callable[
         folder.mkdir(exist_ok=True)
         cmu_bvh(folder / f"walk_{number}.bvh", 40)
     (folder / "walk_1.bvh").write_text(STICK)
-    no_training("bvh", folder, ["walk_1.bvh", "another skeleton"])
+    no_training("bvh", folder, ["walk_1.bvh", "another skeleton"], "--data.mm-per-unit", "1")
 
 
 @pytest.mark.usefixtures("no_figures")
@@ -320,15 +328,17 @@ def assert_same_poses(got: np.ndarray, want: np.ndarray) -> None:
     assert np.linalg.norm(got - want, axis=-1).mean() < 0.05 * body
 
 
+@pytest.mark.usefixtures("no_fading")
 def test_bvh_comes_back_as_bvh(system: Spgsn, tmp_path: Path) -> None:
     file, positions = cmu_bvh(tmp_path / "walk.bvh")
     written = system.predict(file, tmp_path / "out")
     kinds = {p.name.removeprefix("walk.") for p in written}
     assert kinds == {
-        "predicted.bvh", "continued.bvh", "predicted.npz", "animation.gif", "error.png"
+        "predicted.bvh", "continued.bvh", "predicted.npz", "animation.gif", "error.png",
+        "viewer.html",
     }  # fmt: skip
     assert sorted((tmp_path / "out").iterdir()) == sorted(written)
-    assert written[-1].name == "walk.animation.gif"  # what to look at first
+    assert written[-1].name == "walk.viewer.html"  # what to look at first
     held = arrays(tmp_path / "out/walk.predicted.npz")
     np.testing.assert_allclose(held["observed"], positions[-20:-10], atol=0.01)
     np.testing.assert_allclose(held["truth"], positions[-10:], atol=0.01)
@@ -344,30 +354,33 @@ def test_bvh_comes_back_as_bvh(system: Spgsn, tmp_path: Path) -> None:
         assert (bvh.joints, bvh.parents) == (source.joints, source.parents)
         assert len(bvh.motion) == count + FUTURE and bvh.frame_time == source.frame_time
         np.testing.assert_allclose(bvh.positions()[:count], source.positions()[seen], atol=0.01)
-    assert_same_poses(predicted.positions(drop_root=True)[PAST:], held["predicted"])
-    assert_same_poses(continued.positions(drop_root=True)[-FUTURE:], held["continued"])
-    assert_root_rests(predicted, PAST)
-    assert_root_rests(continued, 60)
+    assert_same_poses(predicted.positions(root=0)[PAST + 1 :], held["predicted"][1:])
+    assert_same_poses(continued.positions(root=0)[1 - FUTURE :], held["continued"][1:])
+    assert_root_goes_on(predicted, PAST)
+    assert_root_goes_on(continued, 60)
     with Image.open(tmp_path / "out/walk.animation.gif") as gif:
         assert gif.n_frames == PAST + FUTURE
 
 
-def assert_root_rests(bvh: Bvh, observed: int) -> None:
-    """The root keeps its last observed place and heading."""
-    np.testing.assert_allclose(
-        bvh.motion[observed:, :6], bvh.motion[[observed - 1], :6].repeat(FUTURE, 0), atol=1e-5
-    )
+def assert_root_goes_on(bvh: Bvh, observed: int) -> None:
+    """The body keeps its velocity, within what its feet may change, and the turn of its heading."""
+    steps = np.diff(bvh.motion[:, :3], axis=0)
+    flat, seen = steps[observed - 1 :, [0, 2]], steps[observed - 2, [0, 2]]
+    assert np.linalg.norm(flat - seen, axis=1).max() < 0.5 * np.linalg.norm(seen)
+    angles = np.diff(bvh.motion[:, 5])
+    np.testing.assert_allclose(angles[observed - 1 :], angles[observed - 2], atol=1e-4)
+    assert np.abs(steps[observed - 1 :, 1]).max() < 0.5 * np.linalg.norm(seen)
 
 
-@pytest.mark.usefixtures("no_figures")
+@pytest.mark.usefixtures("no_figures", "no_fading")
 def test_npz_and_text_come_back_as_bvh_of_the_benchmark_body(system: Spgsn, tmp_path: Path) -> None:
     from_npz = system.predict(save(tmp_path / "walk.npz", positions=walk()), tmp_path / "npz")
     from_text = system.predict(save_text(tmp_path / "e.txt", expmap()), tmp_path / "text")
-    assert len(from_npz) == len(from_text) == 5
+    assert len(from_npz) == len(from_text) == 6
     held = arrays(tmp_path / "npz/walk.predicted.npz")
     bvh = read_bvh(tmp_path / "npz/walk.predicted.bvh")
-    assert_same_poses(bvh.positions(drop_root=True)[:PAST], held["observed"])
-    assert_same_poses(bvh.positions(drop_root=True)[PAST:], held["predicted"])
+    assert_same_poses(bvh.positions(root=0)[:PAST], held["observed"])
+    assert_same_poses(bvh.positions(root=0)[PAST + 1 :], held["predicted"][1:])
     with np.load(tmp_path / "text/e.predicted.npz") as other:
         assert other["truth"].shape == (FUTURE, 38, 3)  # 100 lines, every second one kept
 
@@ -399,7 +412,7 @@ def test_frame_rates_are_matched(system: Spgsn, tmp_path: Path) -> None:
     assert len(continued.motion) == 30 + FUTURE and round(continued.fps) == 60
 
 
-@pytest.mark.usefixtures("no_figures")
+@pytest.mark.usefixtures("no_figures", "no_fading")
 def test_a_body_of_another_size(system: Spgsn, tmp_path: Path) -> None:
     """Bones in centimetres: the network sees the training body's size, the BVH keeps its own."""
     file, positions = cmu_bvh(tmp_path / "small.bvh")
@@ -410,5 +423,5 @@ def test_a_body_of_another_size(system: Spgsn, tmp_path: Path) -> None:
     system.predict(file, tmp_path / "out")
     held = arrays(tmp_path / "out/small.predicted.npz")
     np.testing.assert_allclose(held["truth"], positions[-10:], atol=0.01)
-    predicted = read_bvh(tmp_path / "out/small.predicted.bvh").positions(drop_root=True)
-    assert_same_poses(10 * predicted[PAST:], held["predicted"])
+    predicted = read_bvh(tmp_path / "out/small.predicted.bvh").positions(root=0)
+    assert_same_poses(10 * predicted[PAST + 1 :], held["predicted"][1:])

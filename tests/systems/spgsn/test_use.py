@@ -61,8 +61,8 @@ def written(system: Spgsn, folder: Path) -> list[Path]:
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Predictions without animations and plots, which take most of the time."""
-    for name in ("animation", "prediction_figure"):
-        monkeypatch.setattr(predict, name, lambda *_: b"a figure")
+    monkeypatch.setattr(predict, "write_animation", lambda path, *_: path.write_bytes(b"a film"))
+    monkeypatch.setattr(predict, "prediction_figure", lambda *_: b"a figure")
 
 
 # --- a folder of motions -----------------------------------------------------------------------
@@ -71,6 +71,7 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_results_of_a_folder_do_not_overwrite_each_other(written: list[Path], folder: Path) -> None:
     out = folder.parent / "out"
     kinds = ("predicted.npz", "predicted.bvh", "continued.bvh", "animation.gif", "error.png")
+    kinds += ("viewer.html",)
     expected = {f"{name}.{kind}" for name in ("a.npz", "a.txt", "c/a.npz") for kind in kinds}
     expected = expected - {"c/a.npz.error.png"} | {"predictions.csv", "predictions.html"}
     assert {p.relative_to(out).as_posix() for p in written} == expected

@@ -23,7 +23,7 @@ BROKEN = (
 
 
 def read_npz(
-    file: Path, keys: Collection[str], most: int
+    file: Path, keys: Collection[str] | None, most: int
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Those arrays of a file that have one of these names, and the names of all.
 
@@ -33,7 +33,7 @@ def read_npz(
 
     Args:
         file: An `.npz` file.
-        keys: Names of the arrays to read.
+        keys: Names of the arrays to read; None reads all.
         most: Bytes that an array may have, unpacked.
 
     Raises:
@@ -43,7 +43,7 @@ def read_npz(
     try:
         with zipfile.ZipFile(file) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            for key in [key for key in members if key in keys]:
+            for key in [key for key in members if keys is None or key in keys]:
                 _check(archive, members[key], key, most)
                 with archive.open(members[key]) as stream:
                     found[key] = npy.read_array(stream, allow_pickle=False)

@@ -19,6 +19,8 @@ from . import npz
 
 T = TypeVar("T")
 
+MAX_BYTES = 2**31
+"""Of an array of an npz file, unpacked."""
 BROKEN = (
     OSError,
     EOFError,
@@ -122,7 +124,11 @@ class Problems:
         """Return the files with these suffixes, sorted; fewer than published are a note."""
         if not self.exists(folder):
             return []
-        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in suffixes)
+        files = sorted(
+            file
+            for file in folder.iterdir()
+            if file.suffix.lower() in suffixes and not file.name.startswith(".")
+        )
         self.published(folder, f"{'/'.join(sorted(suffixes))} files", len(files), expected)
         return files
 
@@ -143,20 +149,15 @@ class Problems:
             return None
         self.seen()
         try:
-            with np.load(file, allow_pickle=False) as data:
-                missing = sorted(set(keys) - set(data.files))
-                if missing:
-                    self.problem(file, f"lacks the arrays {', '.join(missing)}")
-                    return None
-                found = {key: data[key] for key in data.files}
-            wrong = [key for key, value in found.items() if not isinstance(value, np.ndarray)]
-            if wrong:
-                raise ValueError(f"{wrong[0]} is no array of numpy")
-            return found
-        except npz.BROKEN as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            self.problem(file, f"cannot be read as npz: {reason}")
+            found, names = npz.read_npz(file, None, MAX_BYTES)
+        except ValueError as error:
+            self.problem(file, str(error))
             return None
+        missing = sorted(set(keys) - set(names))
+        if missing:
+            self.problem(file, f"lacks the arrays {', '.join(missing)}")
+            return None
+        return found
 
     def image(self, file: Path) -> np.ndarray | None:
         """Return the decoded pixels, or None with a problem recorded.

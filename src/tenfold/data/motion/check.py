@@ -68,7 +68,7 @@ def _cmu_tree(f: Problems, known: dict[str, int]) -> None:
     found = {
         str(file.relative_to(f.folder).with_suffix("").as_posix()): file
         for split in ("train", "test")
-        for file in sorted((f.folder / split).glob("*/*.txt"))
+        for file in sorted((f.folder / split).glob("[!.]*/[!.]*.txt"))
     }
     for key in f.sample(sorted(found)):
         frames = _text_frames(f, found[key])

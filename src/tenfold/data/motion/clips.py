@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
+from tenfold.printable import printable
+
 PROTOCOL_SEED = 1234567890  # of LearnTrajDep and everything after it
 PROTOCOL_PAST = 50  # frames that the older protocols observe; ours are the last `past` of them
 MAX_TEXT_BYTES = 2**28
@@ -194,18 +196,18 @@ def read_table(path: Path, columns: int) -> Float[np.ndarray, "frames columns"]:
                 f"{path} line {number} has {line.count(',') + 1} values, expected {columns} (3 "
                 f"translations and {columns // 3 - 1} joints).{cut or ' Check the file.'}"
             )
-    try:
-        table = np.array(",".join(lines).split(","), dtype=np.float64)
-    except ValueError as error:
-        for number, line in enumerate(lines, 1):
-            for value in line.split(","):
-                if not _is_number(value):
-                    raise ValueError(
-                        f"{path} line {number} holds {value.strip()!r}, which is not a number. "
-                        "Repair or remove the file."
-                    ) from error
-        raise ValueError(f"{path} holds no frames. Copy it again or remove it.") from None
-    table = table.reshape(-1, columns)
+    if not lines:
+        raise ValueError(f"{path} holds no frames. Copy it again or remove it.")
+    table = np.empty((len(lines), columns))
+    for number, line in enumerate(lines, 1):
+        for column, value in enumerate(line.split(",")):
+            try:
+                table[number - 1, column] = float(value)
+            except ValueError as error:
+                raise ValueError(
+                    f"{path} line {number} holds {printable(value.strip())!r}, which is not a "
+                    "number. Repair or remove the file."
+                ) from error
     check_table(table, columns, str(path), unit="line", first=1)
     return table
 
@@ -248,11 +250,3 @@ def check_names(names: Iterable[str], known: Iterable[str], what: str, source: s
             raise ValueError(
                 f"{source}: unknown {what} {name!r}; known are {', '.join(known)}.{hint}"
             )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

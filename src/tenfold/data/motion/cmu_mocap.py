@@ -63,7 +63,7 @@ def _files(path: Path, split: str) -> dict[str, Path]:
     if path.is_dir() and not any((path / name).is_dir() for name in SPLITS):
         path = path / "benchmark.npz"
     if path.is_dir():
-        texts = (path / split).glob("*/*.txt")
+        texts = (path / split).glob("[!.]*/[!.]*.txt")
         found = {f"{split}/{file.parent.name}/{file.stem}": file for file in texts}
     elif path.is_file():
         try:

@@ -36,7 +36,7 @@ def read(path: Path, split: str, actions: Sequence[str] = (), length: int = 0) -
     clips = []
     for subject in SUBJECTS[split]:
         folder = path / f"S{subject}"
-        found = {file.stem.rpartition("_")[0] for file in folder.glob("*_[12].txt")}
+        found = {file.stem.rpartition("_")[0] for file in folder.glob("[!.]*_[12].txt")}
         check_names(sorted(found), ACTIONS, "action", str(folder))
         for action in actions or ACTIONS:
             for take in (1, 2):

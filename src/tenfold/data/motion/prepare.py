@@ -17,7 +17,8 @@ def cmu_mocap(source: Path, out: Path) -> None:
     extra: dict[str, Any] = {}
     for split in ("train", "test"):
         for file in sorted(
-            (source / split).glob("*/*.txt"), key=lambda file: (file.parent.name, _number(file))
+            (source / split).glob("[!.]*/[!.]*.txt"),
+            key=lambda file: (file.parent.name, _number(file)),
         ):
             key = f"{split}/{file.parent.name}/{file.stem}"
             (extra if file.parent.name == "walking_extra" else main)[key] = _frames(file)

@@ -36,6 +36,11 @@ class Skeleton:
     """True frames per second of the windows (after any sub-sampling)."""
     label_fps: float = 0.0
     """Frames per second the papers assume when they label horizons in ms (CMU: 25, truly 60)."""
+    root: int = 0
+    """Joint that is put at the origin without rotation: the hips, below what only carries them."""
+    bones: tuple[float, ...] = ()
+    """Length in mm of each joint's bone from its parent, to which other bodies are scaled; empty
+    in a published skeleton, and in runs of before it was kept."""
 
 
 CMU = Skeleton(
@@ -141,24 +146,32 @@ def derive_parts(
     parents: Sequence[int],
     offsets: Float[np.ndarray, "joints 3"],
     positions: Float[np.ndarray, "frames joints 3"] | None = None,
+    root: int = 0,
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[tuple[int, int], ...]]:
     """Used joints, lower part, upper part and twins of any skeleton, as ``Skeleton`` holds them.
 
-    Hip-aligned positions are assumed: the root and what hangs rigidly on it is constant; so is a
-    joint that never moves in ``positions``. A joint that always equals its parent or a sibling is
-    a twin. Parts follow the joint names (leg, foot, spine: lower; arm, head: upper); a name that
-    says nothing follows its parent, and if names say nothing at all, the branches that end lowest
-    in the rest pose (y is up) are the lower part. (ours)
+    Hip-aligned positions are assumed: the root, what does not hang on it and what hangs rigidly on
+    it is constant; so is a joint that never moves in ``positions``. A joint that always equals its
+    parent or a sibling is a twin. Parts follow the joint names (leg, foot, spine: lower; arm, head:
+    upper); a name that says nothing follows its parent, and if names say nothing at all, the
+    branches that end lowest in the rest pose (y is up) are the lower part. (ours)
     """
-    still = (
-        np.zeros(len(parents), dtype=bool)
-        if positions is None
-        else np.ptp(positions, axis=0).max(axis=-1) <= 1e-5 * np.abs(positions).max()
-    )
+    every = np.zeros((1, len(parents), 3)) if positions is None else positions
+    ranges = np.ptp(every, axis=0).max(axis=-1)
+    still = ranges <= 1e-5 * np.abs(every).max()
+    # position channels with rounded values move a bone of the root a little
+    rigid = ranges <= 2e-3 * np.abs(every).max()
+    if positions is None:
+        still[:] = False
+    body = {root}
     constant: set[int] = set()
     same: dict[int, int] = {}
     for joint, parent in enumerate(parents):
-        if parent < 0 or parents[parent] < 0 or bool(still[joint]):
+        if parent in body:
+            body.add(joint)
+        if joint not in body or joint == root or bool(still[joint]):
+            constant.add(joint)
+        elif parent == root and rigid[joint]:
             constant.add(joint)
         elif not np.any(offsets[joint]):
             if parent in constant:

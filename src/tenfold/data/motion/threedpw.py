@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..io.pickles import load_arrays
+from .bvh_folder import files_below
 from .clips import Clip, check_frames, check_names, check_table
 from .skeleton import THREEDPW
 
@@ -23,7 +24,7 @@ def read(path: Path, split: str, length: int = 0) -> list[Clip]:
     """
     check_names([split], SPLITS, "split", "3dpw")
     folder = path / "sequenceFiles" if (path / "sequenceFiles").is_dir() else path
-    files = sorted((folder / split).rglob("*.pkl"))
+    files = files_below(folder / split, (".pkl",))
     if not files:
         raise ValueError(
             f"{folder / split} holds no .pkl file. Set data.path to the folder that holds "

@@ -88,6 +88,14 @@ class Data:
 
 
 @dataclass(frozen=True)
+class PredictOptions:
+    """What `tenfold predict` may be asked for."""
+
+    format: Literal["gif", "mp4"] = "gif"
+    """Kind of the animations; mp4 needs the extra `video`."""
+
+
+@dataclass(frozen=True)
 class Config:
     """SPGSN: what to train on what."""
 

@@ -18,7 +18,7 @@ from tenfold.core.epochs import Epochs
 from tenfold.core.seed import seed_of
 from tenfold.core.system import DataUsed
 from tenfold.data import catalog
-from tenfold.data.motion import bvh, cmu_mocap, h36m, threedpw
+from tenfold.data.motion import bvh_folder, cmu_mocap, h36m, threedpw
 from tenfold.data.motion.clips import Clip, Windows, holdout, protocol_windows
 from tenfold.data.motion.skeleton import CMU, H36M, THREEDPW, Skeleton
 from tenfold.generated import walker
@@ -60,7 +60,7 @@ def complete(cfg: Config) -> Config:
     if cfg.skeleton.joints:
         return cfg
     if cfg.data.name == "bvh":
-        skeleton = bvh.read_skeleton(Path(cfg.data.path), cfg.data.mm_per_unit)
+        skeleton = bvh_folder.read_skeleton(Path(cfg.data.path), cfg.data.mm_per_unit)
         fps = cfg.data.fps or skeleton.fps
         return replace(cfg, skeleton=replace(skeleton, fps=fps, label_fps=fps))
     if cfg.data.name == "walker":
@@ -109,7 +109,12 @@ class Motions:
         if folder is None:
             clips = walker.clips(split)
         elif data.name == "bvh":
-            clips = bvh.read(folder, split, self.length, self.cfg.skeleton.fps, data.mm_per_unit)
+            skeleton = self.cfg.skeleton
+            # runs of before the skeleton kept its bones took files of any rate
+            any_rate = bool(data.fps) or not skeleton.bones
+            clips = bvh_folder.read(
+                folder, split, skeleton, self.length, data.mm_per_unit, any_rate
+            )
         else:
             clips = READERS[data.name](folder, split, length=self.length)
         joints = len(self.cfg.skeleton.joints)

@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tenfold.core.divide import divided
-from tenfold.core.seed import generator
+from tenfold.core.seed import generator, seed_of
 from tenfold.core.system import Evaluation
 from tenfold.data.motion.clips import Windows
 from tenfold.metrics.mpjpe import fill_unused, mpjpe
 
 from .config import Config
-from .data import Motions, nodes, padded_coeffs
+from .data import SELECTION, Motions, nodes, padded_coeffs
 from .inference import draws_masks, joints, prepare
 from .model import ScatteringNetwork
 
@@ -26,8 +26,16 @@ BATCH = 128
 LABELLED_MS = {25.0: (80, 160, 320, 400, 560, 1000), 30.0: tuple(range(100, 1001, 100))}
 """Horizons that papers report, by the frame rate they assume (official main_cmu_3d.py at 25,
 main_3dpw_3d.py at 30)."""
+SHORT_SECONDS = 0.45
+"""A model that predicts no further, by its labels, is one of short horizon: 10 frames at 25."""
 REPEATED = "repeat last pose"
 """The baseline that needs no training."""
+NOISE_MM, MISSING = 10.0, 0.1
+"""Of real capture, for a row of its own: deviation of each observed coordinate, and share of joints
+that are lost in a window at one of its frames and stay, for the network, where they were last."""
+NOISY, LAST = "average, noisy input", "average, last weights"
+"""Rows beside the average: of noisy input, and of the weights of the last step where the ones that
+count are those that were best on validation."""
 
 Predictor = Callable[[Float[Tensor, "batch node coeff"], int], Float[Tensor, "batch node coeff"]]
 """(coefficients, number of the batch) -> predicted coefficients."""
@@ -41,6 +49,19 @@ class Curves:
     """Predictor -> error in mm of each future frame, the average of actions seen in training."""
 
 
+def weights_kept(cfg: Config) -> str:
+    """Which weights of a run count: tables say it."""
+    selects = cfg.data.holdout or cfg.data.name in SELECTION
+    return "best on validation" if selects else "last weights"
+
+
+def horizon_of(cfg: Config) -> str:
+    """Short or long: papers train a model for each, whose numbers are not to be mixed."""
+    rate = cfg.skeleton.label_fps or cfg.skeleton.fps
+    is_short = cfg.data.future / rate <= SHORT_SECONDS
+    return f"{'short' if is_short else 'long'}-horizon model ({cfg.data.future} frames)"
+
+
 def horizons(cfg: Config) -> dict[str, int]:
     """Label -> 0-based future frame: labels as papers print them, at the rate that they assume."""
     skeleton, future = cfg.skeleton, cfg.data.future
@@ -51,30 +72,45 @@ def horizons(cfg: Config) -> dict[str, int]:
     return {f"{round((f + 1) * 1000 / rate)}ms": f for f in known}
 
 
-def evaluate(network: nn.Module, motions: Motions, split: str) -> Evaluation:
+def evaluate(
+    network: nn.Module, motions: Motions, split: str, last: nn.Module | None = None
+) -> Evaluation:
     """MPJPE in mm per action and horizon, of the network and of repeating the last pose.
 
-    The average is over actions seen in training.
+    The average is over actions seen in training. `last` is the network with the weights of the last
+    step, where `network` has others.
     """
     windows = motions.windows(split)
     trained = {clip.action for clip in motions.train.clips}
     metrics: dict[str, dict[str, float]] = {}
     curves: dict[str, np.ndarray] = {}
-    predictors = {motions.cfg.model.kind: predictor(network, motions.cfg), REPEATED: _repeated}
-    for name, predict in predictors.items():
-        measured = errors(predict, windows, motions, _device(network), f"error of {name}")
-        rows = {a if a in trained else f"{a} (never trained)": e for a, e in measured.items()}
-        seen = [e for a, e in measured.items() if a in trained] or list(measured.values())
-        rows["average"] = torch.stack(seen).mean(0)
+    own, kind = predictor(network, motions.cfg), motions.cfg.model.kind
+
+    def measured(predict: Predictor, title: str, noisy: bool = False) -> dict[str, Tensor]:
+        return errors(predict, windows, motions, _device(network), f"error of {title}", noisy)
+
+    def average(found: dict[str, Tensor]) -> Tensor:
+        seen = [e for a, e in found.items() if a in trained] or list(found.values())
+        return torch.stack(seen).mean(0)
+
+    for name, predict in {kind: own, REPEATED: _repeated}.items():
+        found = measured(predict, name)
+        rows = {a if a in trained else f"{a} (never trained)": e for a, e in found.items()}
+        rows["average"] = average(found)
         curves[name] = rows["average"].numpy()
+        if last is not None:
+            is_own = name == kind
+            late = predictor(last, motions.cfg) if is_own else predict
+            rows[LAST] = average(measured(late, "last weights")) if is_own else rows["average"]
+        rows[NOISY] = average(measured(predict, f"{name} on noisy input", noisy=True))
         metrics[name] = {
             f"mpjpe/{row}/{label}": float(error[frame])
             for row, error in rows.items()
             for label, frame in horizons(motions.cfg).items()
         }
     repeated = metrics.pop(REPEATED)
-    (own,) = metrics.values()
-    return Evaluation(own, {REPEATED: repeated}, Curves(curves))
+    (of_network,) = metrics.values()
+    return Evaluation(of_network, {REPEATED: repeated}, Curves(curves))
 
 
 def validate(network: nn.Module, motions: Motions) -> dict[str, float]:
@@ -86,9 +122,14 @@ def validate(network: nn.Module, motions: Motions) -> dict[str, float]:
 
 @torch.no_grad()
 def errors(
-    predict: Predictor, windows: Windows, motions: Motions, device: torch.device, title: str = ""
+    predict: Predictor,
+    windows: Windows,
+    motions: Motions,
+    device: torch.device,
+    title: str = "",
+    noisy: bool = False,
 ) -> dict[str, Float[Tensor, " future"]]:
-    """Error in mm of each future frame, for each action, over all joints.
+    """Error in mm of each future frame, for each action, over all joints; of `noisy` input or not.
 
     Unused joints are taken from the truth or from their twin, as in the official tables. Batches
     are divided among the processes, and summed in their order: the number of processes changes
@@ -106,7 +147,10 @@ def errors(
     def measured(index: int) -> Float[Tensor, " future"]:
         _, rows = batches[index]
         positions = windows.gather(rows)
-        inputs = nodes(positions[:, :past], cfg.skeleton)
+        observed = positions[:, :past]
+        if noisy:
+            observed = corrupted(observed, seed_of(cfg.seed, "noisy input", index))
+        inputs = nodes(observed, cfg.skeleton)
         coeffs = padded_coeffs(inputs, motions.basis).to(device)
         predicted = joints(predict(coeffs, index), basis)[:, past:].cpu()
         truth = torch.from_numpy(positions[:, past:])
@@ -117,6 +161,19 @@ def errors(
     for (action, _), one in zip(batches, divided(len(batches), measured, title), strict=True):
         totals[action] += one
     return {action: total / len(actions[action]) for action, total in totals.items()}
+
+
+def corrupted(
+    observed: Float[np.ndarray, "windows past joints 3"], seed: int
+) -> Float[np.ndarray, "windows past joints 3"]:
+    """Observed poses as real capture gives them: noisy, and with joints that were lost."""
+    random = np.random.default_rng(seed)
+    noisy = observed + random.normal(0, NOISE_MM, observed.shape).astype(observed.dtype)
+    windows, past, joints, _ = observed.shape
+    lost = random.random((windows, joints)) < MISSING
+    since = np.where(lost, random.integers(1, max(past, 2), (windows, joints)), past)
+    kept = np.minimum(np.arange(past)[None, :, None], since[:, None] - 1)
+    return np.take_along_axis(noisy, kept[..., None], axis=1)
 
 
 def predictor(network: nn.Module, cfg: Config) -> Predictor:

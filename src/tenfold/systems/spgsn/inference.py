@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tenfold.core.seed import generator
+from tenfold.core.seed import generator, seed_of
 from tenfold.metrics.mpjpe import fill_unused
 from tenfold.nn.norm import BatchNorm
 
@@ -193,6 +194,34 @@ def joints(
     return (coeffs.float() @ basis).transpose(1, 2).unflatten(2, (-1, 3))
 
 
+SAMPLES = 8
+"""Predictions drawn with the noise of training, for the spread that the npz holds."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Poses in mm that were observed, and those predicted for after them."""
+
+    start: int
+    """First observed frame of the motion."""
+    observed: Float[np.ndarray, "past joints 3"]
+    predicted: Float[np.ndarray, "future joints 3"]
+    truth: Float[np.ndarray, "future joints 3"] | None
+    """True poses after them; None where the motion ends with the observed frames."""
+    continued: Float[np.ndarray, "future joints 3"]
+    """Frames after the motion's end."""
+    spread: Float[np.ndarray, "future joints"] | None
+    """Standard deviation over `SAMPLES` drawn predictions, in mm; None without anything to draw."""
+
+
+def drawn(cfg: Config) -> str:
+    """Noise of training that a spread is made of: the edge masks where some edges are dropped,
+    else dropout; empty for a network without either."""
+    if cfg.model.kind == "spgsn" and cfg.model.edge_prob < 1:
+        return "edge masks"
+    return "dropout" if cfg.model.dropout and cfg.model.kind != "mlp" else ""
+
+
 @torch.no_grad()
 def forecast(
     network: nn.Module,
@@ -211,28 +240,69 @@ def forecast(
         basis: Kept rows of the DCT, `Motions.basis`.
         poses: `data.past` frames of all joints of the skeleton, root at the origin, in mm, at the
             skeleton's frames per second.
-        samples: Number of edge masks to draw, whose spread is a cheap estimate of uncertainty; 0
-            predicts once, as `model.mask_eval` says.
+        samples: Predictions with the noise of training (`drawn`), whose spread is a cheap estimate
+            of uncertainty; 0 predicts once, as `model.mask_eval` says.
 
     Returns:
         `data.future` frames in mm, for each sample; of one prediction for samples=0.
 
     Raises:
-        ValueError: Samples are asked of a network without edge masks.
+        ValueError: Samples are asked of a network that is trained without noise.
     """
     network.eval()
     device = next(network.parameters()).device
     coeffs = data.padded_coeffs(data.nodes(poses[None], cfg.skeleton), basis).to(device)
-    if samples and not isinstance(network, ScatteringNetwork):
-        raise ValueError(f"model.kind {cfg.model.kind!r} has no edge masks to sample")
-    count = samples or int(draws_masks(network))
-    if count:
+    if samples and not drawn(cfg):
+        raise ValueError(
+            f"model.kind {cfg.model.kind!r} was trained without edge masks and without dropout: "
+            "there is nothing to draw samples of"
+        )
+    if samples and drawn(cfg) == "dropout":
+        outputs = _dropped(network, coeffs, samples, seed_of(cfg.seed, "forecast"))
+    elif samples or draws_masks(network):
         assert isinstance(network, ScatteringNetwork)
         draw = generator(cfg.seed, "forecast")
-        outputs = [network(coeffs, network.draw_masks(draw)) for _ in range(count)]
+        outputs = [network(coeffs, network.draw_masks(draw)) for _ in range(samples or 1)]
     else:
         outputs = [network(coeffs)]
     rows = basis.float().to(device)
     seen = torch.cat([joints(o, rows)[:, cfg.data.past :] for o in outputs]).cpu()
     still = torch.from_numpy(np.repeat(poses[-1:], seen.shape[1], 0))
     return fill_unused(still.expand(len(seen), -1, -1, -1), seen, cfg.skeleton).numpy()
+
+
+def _dropped(
+    network: nn.Module, coeffs: Float[Tensor, "one node coeff"], samples: int, seed: int
+) -> list[Float[Tensor, "one node coeff"]]:
+    """Predictions with dropout; normalisation stays that of inference."""
+    # random state of its own, and a copy: training flags of the network stay as they are
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        masks = network.default_masks() if isinstance(network, ScatteringNetwork) else None
+        noisy = copy.deepcopy(network).train()
+        for module in noisy.modules():
+            if isinstance(module, BatchNorm):
+                module.eval()
+        return [noisy(coeffs, masks) for _ in range(samples)]
+
+
+def predict_take(
+    network: nn.Module,
+    cfg: Config,
+    basis: Float[Tensor, "coeff frame"],
+    positions: Float[np.ndarray, "frames joints 3"],
+) -> Prediction:
+    """Forecasts of the last window that has a truth, and of the time after the motion."""
+    past, future = cfg.data.past, cfg.data.future
+    has_truth = len(positions) >= past + future
+    start = len(positions) - (past + future if has_truth else past)
+    observed = positions[start : start + past]
+    samples = forecast(network, cfg, basis, observed, SAMPLES) if drawn(cfg) else None
+    return Prediction(
+        start,
+        observed,
+        predicted=forecast(network, cfg, basis, observed)[0],
+        truth=positions[start + past :] if has_truth else None,
+        continued=forecast(network, cfg, basis, positions[-past:])[0],
+        spread=None if samples is None else np.linalg.norm(samples.std(0), axis=-1),
+    )

@@ -15,39 +15,24 @@ from torch import Tensor, nn
 from tenfold.core import dist
 from tenfold.core.checkpoint import write_bytes
 from tenfold.core.divide import divided
-from tenfold.data.motion.bvh import Bvh, write_bvh
-from tenfold.data.motion.kinematics import positions_to_rotations
+from tenfold.data.motion.bvh import write_bvh
+from tenfold.data.motion.bvh_motion import Bvh
+from tenfold.data.motion.continuing import JOINTS, ROOT_MOTION, continued
+from tenfold.data.motion.directions import axes, feet
 from tenfold.data.motion.skeleton import Skeleton
+from tenfold.extras import install
 from tenfold.printable import printable
-from tenfold.viz.page import Cell, Figure, Picture, Section, Table, Tile, picture_figure
+from tenfold.viz.films import can_write_mp4
+from tenfold.viz.page import Cell, Figure, Picture, Section, Table, Tile, picture_figure, relative
 from tenfold.viz.predictions import Trained, spread, write_predictions, write_table
 
-from .config import Config
-from .figures import animation, distance, prediction_figure
-from .inference import forecast
-from .model import ScatteringNetwork
+from .config import Config, PredictOptions
+from .figures import distance, prediction_figure, write_animation, write_viewer
+from .inference import SAMPLES, Prediction, drawn, predict_take
 from .takes import Take, check_inside, motion_files, read_take
 
-SAMPLES = 8
-"""Edge masks drawn for the spread that the npz holds."""
 SHOWN, MOVING = 60, 12
 """Motions of the page's table, and those of them that are animated there, at most."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Poses in mm that were observed, and those predicted for after them."""
-
-    start: int
-    """First observed frame of the motion."""
-    observed: Float[np.ndarray, "past joints 3"]
-    predicted: Float[np.ndarray, "future joints 3"]
-    truth: Float[np.ndarray, "future joints 3"] | None
-    """True poses after them; None where the motion ends with the observed frames."""
-    continued: Float[np.ndarray, "future joints 3"]
-    """Frames after the motion's end."""
-    spread: Float[np.ndarray, "future joints"] | None
-    """Standard deviation over edge masks; None for a network without."""
 
 
 @dataclass(frozen=True)
@@ -74,19 +59,22 @@ def predict_motions(
     inputs: Path,
     out: Path,
     trained: Trained,
+    options: PredictOptions,
 ) -> list[Path]:
     """Predict from one motion, or from all of a folder; processes share them.
 
     For each the last window that has a truth is predicted, and what comes after the clip's end:
     `<stem>.predicted.npz`, `.predicted.bvh` (observed then predicted frames), `.continued.bvh`
-    (the whole clip and the frames after it), `.animation.gif`, and with enough frames for a truth
-    `.error.png`. In a folder, `a/walk.bvh` gives `a/walk.bvh.predicted.npz` and so on, and there
-    are a table and a page of all. The root keeps its last observed place and heading, since the
-    network sees hip-aligned bodies.
+    (the whole clip and the frames after it), `.animation.gif` or `.mp4`, `.viewer.html`, and with
+    enough frames for a truth `.error.png`. In a folder, `a/walk.bvh` gives
+    `a/walk.bvh.predicted.npz` and so on, and there are a table and a page of all. The network sees
+    hip-aligned bodies: their way through the world is extrapolated (`ROOT_MOTION`, `JOINTS`).
 
     Raises:
-        ValueError: A lone file, or all of a folder, cannot be read.
+        ValueError: A lone file, or all of a folder, cannot be read; or films cannot be written.
     """
+    if options.format == "mp4" and not can_write_mp4():
+        raise ValueError(f"to write films as MP4: {install('video')}; or leave --format gif")
     alone = not inputs.is_dir()
     files = [inputs] if alone else motion_files(inputs, out)
     root = inputs.parent if alone else inputs
@@ -104,7 +92,7 @@ def predict_motions(
             return Record(name.as_posix(), problem=str(error))
         prediction = predict_take(network, cfg, basis, take.positions)
         stem = out / (name.with_name(name.stem) if alone else name)
-        written = write_prediction(prediction, take, cfg.skeleton, stem)
+        written = write_prediction(prediction, take, cfg, stem, name.name, trained, options)
         return _record(name.as_posix(), prediction, take, written)
 
     records = divided(len(files), predicted, "" if alone else "motions")
@@ -120,57 +108,46 @@ def predict_motions(
     return [*written, *_summary(records, cfg, inputs, out, trained)]
 
 
-# --- predict ---------------------------------------------------------------------------------
-
-
-def predict_take(
-    network: nn.Module,
-    cfg: Config,
-    basis: Float[Tensor, "coeff frame"],
-    positions: Float[np.ndarray, "frames joints 3"],
-) -> Prediction:
-    """Forecasts of the last window that has a truth, and of the time after the motion."""
-    past, future = cfg.data.past, cfg.data.future
-    has_truth = len(positions) >= past + future
-    start = len(positions) - (past + future if has_truth else past)
-    observed = positions[start : start + past]
-    samples = None
-    if isinstance(network, ScatteringNetwork):
-        samples = forecast(network, cfg, basis, observed, SAMPLES)
-    return Prediction(
-        start,
-        observed,
-        predicted=forecast(network, cfg, basis, observed)[0],
-        truth=positions[start + past :] if has_truth else None,
-        continued=forecast(network, cfg, basis, positions[-past:])[0],
-        spread=None if samples is None else np.linalg.norm(samples.std(0), axis=-1),
-    )
-
-
 # --- write -----------------------------------------------------------------------------------
 
 
 def write_prediction(
-    prediction: Prediction, take: Take, skeleton: Skeleton, stem: Path
+    prediction: Prediction,
+    take: Take,
+    cfg: Config,
+    stem: Path,
+    name: str,
+    trained: Trained,
+    options: PredictOptions,
 ) -> list[Path]:
-    """Write the files of one prediction, `<stem>.predicted.npz` and so on."""
+    """Write the files of one prediction of the file `name`, `<stem>.predicted.npz` and so on."""
     seen, truth, predicted = prediction.observed, prediction.truth, prediction.predicted
-    files = {"predicted.npz": _arrays(prediction, skeleton)}
-    if truth is not None:
-        files["error.png"] = prediction_figure(seen, truth, predicted, skeleton.fps)
-    files["animation.gif"] = animation(skeleton, seen, truth, predicted)
-    written = []
+    skeleton = cfg.skeleton
+    written: list[Path] = []
+    ways: Bvh | None = None
     if take.bvh is not None:
         last = slice(prediction.start, prediction.start + len(seen))
-        for name, where, frames in (
+        whole = slice(0, len(take.positions))
+        up = axes(_world(take, skeleton), skeleton)[1]
+        for kind, where, frames in (
             ("predicted.bvh", last, predicted),
-            ("continued.bvh", slice(0, len(take.positions)), prediction.continued),
+            ("continued.bvh", whole, prediction.continued),
         ):
-            written.append(_file(stem, name))
-            write_bvh(written[-1], _with_future(take, where, frames))
-    for name, content in files.items():
-        written.append(_file(stem, name))
+            moved = _with_future(take, skeleton, where, frames, up)
+            written.append(_file(stem, kind))
+            write_bvh(written[-1], moved)
+            ways = ways or moved
+    files = {"predicted.npz": _arrays(prediction, take, cfg)}
+    if truth is not None:
+        files["error.png"] = prediction_figure(seen, truth, predicted, skeleton.fps)
+    for kind, content in files.items():
+        written.append(_file(stem, kind))
         write_bytes(written[-1], content)
+    written.append(_file(stem, f"animation.{options.format}"))
+    write_animation(written[-1], skeleton, seen, truth, predicted)
+    worlds = _worlds(prediction, take, ways, skeleton)
+    viewer = _file(stem, "viewer.html")
+    written.append(write_viewer(viewer, skeleton, prediction, worlds, trained, name))
     return written
 
 
@@ -178,8 +155,9 @@ def _file(stem: Path, name: str) -> Path:
     return stem.with_name(f"{stem.name}.{name}")
 
 
-def _arrays(prediction: Prediction, skeleton: Skeleton) -> bytes:
+def _arrays(prediction: Prediction, take: Take, cfg: Config) -> bytes:
     """The prediction as an npz file."""
+    skeleton = cfg.skeleton
     arrays: dict[str, Any] = {
         "observed": prediction.observed,
         "predicted": prediction.predicted,
@@ -189,27 +167,62 @@ def _arrays(prediction: Prediction, skeleton: Skeleton) -> bytes:
     }
     if prediction.spread is not None:
         arrays["spread"] = prediction.spread
+        arrays["spread_of"] = np.array(f"{SAMPLES} predictions with {drawn(cfg)} as in training")
     if prediction.truth is not None:
         arrays["truth"] = prediction.truth
+    if take.is_placed:
+        arrays["bvh"] = np.array(f"{JOINTS}; {ROOT_MOTION}")
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 
-def _with_future(take: Take, observed: slice, future: Float[np.ndarray, "frames joints 3"]) -> Bvh:
-    """The clip's own frames, then predicted ones with the last root transform."""
+def _world(take: Take, skeleton: Skeleton) -> Float[np.ndarray, "frames joints 3"]:
+    """Positions of the run's joints in the world, in the unit of the BVH."""
+    assert take.bvh is not None
+    return _shown(take.bvh, take, skeleton)
+
+
+def _shown(bvh: Bvh, take: Take, skeleton: Skeleton) -> Float[np.ndarray, "frames joints 3"]:
+    """Positions of the run's joints; those above the body at its root."""
+    root = take.joints[skeleton.root]
+    return bvh.positions()[:, [root if joint < 0 else joint for joint in take.joints]]
+
+
+def _with_future(
+    take: Take,
+    skeleton: Skeleton,
+    observed: slice,
+    future: Float[np.ndarray, "frames joints 3"],
+    up: Float[np.ndarray, "3"],
+) -> Bvh:
+    """The clip's own frames, then predicted ones on the body and the joints of its file."""
     bvh = take.bvh
     assert bvh is not None
-    turned = positions_to_rotations(future / take.unit, bvh.offsets, bvh.parents)
-    moved = np.broadcast_to(bvh.offsets, (len(future), *bvh.offsets.shape)).copy()
-    if len(bvh.motion) < len(take.positions):  # a template: the clip itself came without a BVH
-        seen = take.positions[observed] / take.unit
-        before = positions_to_rotations(seen, bvh.offsets, bvh.parents)
-        places = np.broadcast_to(bvh.offsets, seen.shape).copy()
-    else:
-        before, places = bvh.rotations()[observed], bvh.translations()[observed]
-    turned[:, 0], moved[:, 0] = before[-1, 0], places[-1, 0]
-    return bvh.with_pose(np.concatenate([before, turned]), np.concatenate([places, moved]))
+    goals = np.zeros((len(future), len(bvh.joints), 3))
+    known = [False] * len(bvh.joints)
+    for joint, own in enumerate(take.joints):
+        if own >= 0:
+            goals[:, own], known[own] = future[:, joint], True
+    # positions alone do not say whether a body walks on the spot
+    standing = feet(bvh.joints, bvh.parents) if take.is_placed else []
+    soles = [joint for joint in standing if known[joint]]
+    root = take.joints[skeleton.root]
+    return continued(bvh, observed, goals, known, root, soles, up)
+
+
+def _worlds(
+    prediction: Prediction, take: Take, moved: Bvh | None, skeleton: Skeleton
+) -> list[Float[np.ndarray, "_ joints 3"]]:
+    """Joints in the world of truth (if it is known) and prediction, at the run's size."""
+    if moved is None or not take.is_placed:
+        return []
+    ahead = _shown(moved, take, skeleton)
+    body = list(skeleton.used)
+    first = np.ptp(ahead[0, body], axis=0).max()
+    scale = np.ptp(prediction.observed[0, body], axis=0).max() / max(float(first), 1e-9)
+    truth = [] if prediction.truth is None else [_world(take, skeleton)[prediction.start :]]
+    return [one * scale for one in (*truth, ahead)]
 
 
 # --- the table and the page of a folder ------------------------------------------------------
@@ -249,7 +262,7 @@ def _summary(
     )
     rows = [
         [
-            Cell(printable(one.file)),
+            Cell(printable(one.file), href=_viewer_link(one, out)),
             Cell(str(one.frames)),
             Cell(_number(one.error, 1) or "–"),
             Cell(_number(one.repeated, 1) or "–"),
@@ -273,19 +286,26 @@ def _summary(
         meaning=[
             "Error: mean distance of predicted and true joints in mm over all predicted frames, of "
             "the last window of a file; shorter files have no truth to compare with.",
-            "Animations show the observed frames, then truth beside prediction; beside each file's "
-            "animation lie BVH and npz files.",
+            "Animations show the observed frames, then truth beside prediction, left limbs blue "
+            "and right ones orange; beside each file's animation lie BVH and npz files, and a page "
+            "to look around in, which its name in the table opens.",
+            f"In BVH files {JOINTS}; {ROOT_MOTION}.",
         ],
     )
     return [table, page]
 
 
 def _figure(record: Record, out: Path) -> Figure:
-    (path,) = [path for path in record.written if path.name.endswith("animation.gif")]
+    (path,) = [path for path in record.written if ".animation." in path.name]
     caption = printable(record.file)
     if record.error is not None:
         caption += f": error {record.error:.0f} mm, last pose repeated {record.repeated:.0f} mm"
     return picture_figure(Picture(path, caption), out)
+
+
+def _viewer_link(record: Record, out: Path) -> str:
+    (path,) = [path for path in record.written if path.name.endswith("viewer.html")]
+    return relative(path, out / "predictions.html")
 
 
 def _tiles(good: Sequence[Record]) -> list[Tile]:

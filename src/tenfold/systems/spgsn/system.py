@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from tenfold.weights.containers import load_tensors
 from tenfold.weights.keymap import Converted
 
 from . import data, evaluation, figures, official, predict
-from .config import Config
+from .config import Config, PredictOptions
 from .loss import mpjpe_loss
 from .model import ScatteringNetwork, build
 from .recipes import GCN, MLP, PARTS_ONLY, RECIPES, SCATTERING_ONLY, SMALL
@@ -45,6 +46,34 @@ class TrainingModel(nn.Module):
         return {"loss": mpjpe_loss(predicted.float(), batch["positions"], self.basis)}
 
 
+class LastWeights:
+    """Weights of a run's last step, kept beside the best ones: a table has a row of each."""
+
+    def __init__(self) -> None:
+        self.weights: dict[str, Tensor] = {}
+
+    def take(self, network: nn.Module) -> None:
+        """Keep a copy of a network's weights as they are now."""
+        found = network.state_dict()
+        self.weights = {key: value.detach().cpu().clone() for key, value in found.items()}
+
+    def of(self, network: nn.Module) -> nn.Module | None:
+        """A network of this kind with these weights; None where none were kept."""
+        if not self.weights:
+            return None
+        other = copy.deepcopy(network)
+        other.load_state_dict(self.weights)
+        return other
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps."""
+        return self.weights
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take what a checkpoint kept."""
+        self.weights = dict(state)
+
+
 class Spgsn(System[Config]):
     """Skeleton-parted graph scattering network for motion prediction."""
 
@@ -63,11 +92,13 @@ class Spgsn(System[Config]):
     recipes: ClassVar[dict[str, Config]] = RECIPES
     better: ClassVar[dict[str, str]] = {"mpjpe": "lower"}
     units: ClassVar[dict[str, str]] = {"mpjpe": "mm"}
+    options: ClassVar[PredictOptions] = PredictOptions()
     headline: list[str] = ["mpjpe/average/80ms", "mpjpe/average/400ms"]
     task = "3D skeleton motion prediction by skeleton-parted graph scattering"
     accepts = (
-        ".bvh of the run's skeleton, any frame rate and size; .npz with positions (frames, joints, "
-        "3) in mm at the run's frame rate, or expmap (frames, columns); .txt of the benchmark"
+        ".bvh with the run's joints by name, of any frame rate, size and tool; .npz with positions "
+        "(frames, joints, 3) in mm at the run's frame rate, or expmap (frames, columns); .txt of "
+        "the benchmark"
     )
     intended = (
         "Research on short-term prediction (under half a second) of single bodies with the "
@@ -86,6 +117,7 @@ class Spgsn(System[Config]):
             cfg.skeleton.lower,
         )
         self.motions = data.Motions(cfg)
+        self.last = LastWeights()
         self.headline = self._headline()
 
     @classmethod
@@ -99,6 +131,7 @@ class Spgsn(System[Config]):
         As in the official code (main_cmu_3d.py with lr_decay 2), where a run asks for that.
         """
         epoch = self.motions.epochs.steps
+        _ = self.motions.test  # what is wrong with it is said before anything is trained
         steps = self.cfg.steps or self.cfg.epochs * epoch
         optim = self.cfg.optim
         if optim.schedule == "step" and not optim.period:
@@ -112,10 +145,12 @@ class Spgsn(System[Config]):
             optim=optim,
             validate=self._validate if can_validate else None,
             monitor="mpjpe" if can_validate else "",
+            state={"last": self.last} if can_validate else {},
         )
 
     def _validate(self, model: nn.Module) -> dict[str, float]:
         assert isinstance(model, TrainingModel)
+        self.last.take(model.network)
         return evaluation.validate(model.network, self.motions)
 
     def evaluate(self, split: str = "test") -> Evaluation:
@@ -131,14 +166,14 @@ class Spgsn(System[Config]):
         Raises:
             ValueError: There is no such split.
         """
-        return evaluation.evaluate(self.model, self.motions, split)
+        return evaluation.evaluate(self.model, self.motions, split, self.last.of(self.model))
 
-    def write_predictions(self, inputs: Path, out: Path, options: None) -> list[Path]:
-        """Predict from a motion, or all of a folder: BVH, npz, animation and error plot of each."""
+    def write_predictions(self, inputs: Path, out: Path, options: PredictOptions) -> list[Path]:
+        """Predict from a motion, or all of a folder: BVH, npz, animation, viewer of each."""
         used = self.data_used()
         trained = Trained("spgsn", used.name, used.kind, self._conventions())
         return predict.predict_motions(
-            self.model, self.cfg, self.motions.basis, inputs, out, trained
+            self.model, self.cfg, self.motions.basis, inputs, out, trained, options
         )
 
     def draw_pictures(self, evaluation: Evaluation, out: Path) -> dict[Path, str]:
@@ -152,7 +187,14 @@ class Spgsn(System[Config]):
             f"mpjpe/average/{label}": f"mean joint error {title} ahead, average of actions"
             for label, title in columns.items()
         }
-        return columns | averages
+        kept, horizon = evaluation.weights_kept(self.cfg), evaluation.horizon_of(self.cfg)
+        noise = f"{evaluation.NOISE_MM:g} mm of noise, {evaluation.MISSING:.0%} of joints lost"
+        rows = {
+            "mpjpe/average": f"average; {horizon}, {kept}",
+            f"mpjpe/{evaluation.LAST}": f"average; {horizon}, last weights",
+            f"mpjpe/{evaluation.NOISY}": f"average; {horizon}, {kept}; observed with {noise}",
+        }
+        return columns | averages | rows
 
     def _columns(self) -> dict[str, str]:
         """Horizon -> its title."""
@@ -176,6 +218,11 @@ class Spgsn(System[Config]):
         lines = [
             f"protocol: {cfg.data.protocol} test windows, {len(motions.test)} in all; "
             f"{cfg.data.past} frames observed, {cfg.data.future} predicted",
+            f"{evaluation.horizon_of(cfg)}, {evaluation.weights_kept(cfg)}; in the literature "
+            "short and long horizons are separate models, whose numbers do not belong in one row",
+            f"row of noisy input: {evaluation.NOISE_MM:g} mm of normal noise on every observed "
+            f"coordinate, and {evaluation.MISSING:.0%} of joints lost at a random observed frame "
+            "and held where they were; errors are to the clean truth",
             "error: per-frame MPJPE in mm over all joints, constant ones included (they dilute it)",
             *self._conventions(),
         ]

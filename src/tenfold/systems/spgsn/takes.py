@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,12 @@ from jaxtyping import Float
 
 from tenfold.core import dist
 from tenfold.data.io.npz import read_npz
-from tenfold.data.motion.bvh import Bvh, read_bvh
+from tenfold.data.motion.bodies import bone_lengths, fitted, height_mm, is_likely, matched
+from tenfold.data.motion.bvh import read_bvh
+from tenfold.data.motion.bvh_folder import files_below
+from tenfold.data.motion.bvh_motion import Bvh
 from tenfold.data.motion.clips import check_table, read_table
-from tenfold.data.motion.kinematics import forward_kinematics
+from tenfold.data.motion.kinematics import forward_kinematics, joint_positions
 from tenfold.data.motion.skeleton import CMU_OFFSETS, H36M_OFFSETS, Skeleton
 
 from .config import Config
@@ -28,10 +32,13 @@ class Take:
     """A motion to predict from, in the units and at the frame rate of the run."""
 
     positions: Float[np.ndarray, "frames joints 3"]
+    """Of the run's joints, in mm, the root of the body at 0 without rotation."""
     bvh: Bvh | None
-    """The file it is from, or a skeleton in which to write; None if bones are unknown."""
-    unit: float
-    """Units of the run in one unit of length of the BVH."""
+    """The file it is from, or a skeleton in the same poses; None if bones are unknown."""
+    joints: list[int] = field(default_factory=list)
+    """The BVH's joint for each of the run's; -1 for one above the body."""
+    is_placed: bool = False
+    """The BVH says where the body was in the world."""
 
 
 def motion_files(folder: Path, out: Path) -> list[Path]:
@@ -44,14 +51,8 @@ def motion_files(folder: Path, out: Path) -> list[Path]:
             f"predictions cannot be written to {out}, where the motions are: they would be taken "
             "for motions the next time. Give another folder with --out."
         )
-    files = [
-        file
-        for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in READERS
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-        and not file.absolute().is_relative_to(out.absolute())
-        and file.is_file()
-    ]
+    away = out.absolute()
+    files = [f for f in files_below(folder, READERS) if not f.absolute().is_relative_to(away)]
     if not files:
         raise ValueError(
             f"{folder} holds no motion ({' '.join(READERS)}), nor do the folders in it."
@@ -87,23 +88,36 @@ def read_take(file: Path, cfg: Config) -> Take:
 def _read_bvh(file: Path, cfg: Config) -> Take:
     skeleton = cfg.skeleton
     bvh = read_bvh(file)
-    if bvh.parents != skeleton.parents:
-        raise ValueError(
-            f"{file} has a skeleton of {len(bvh.joints)} joints, the run was trained on "
-            f"{skeleton.name!r} with {len(skeleton.joints)} in another tree; train on motions like "
-            f"yours: tenfold train spgsn small --data.name bvh --data.path {file.parent}"
-        )
+    if skeleton.name in OFFSETS and bvh.parents == skeleton.parents:
+        joints = list(range(len(bvh.parents)))  # conversions of the benchmark name them otherwise
+    else:
+        try:
+            joints = matched(bvh, skeleton, file)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; this run knows {skeleton.name!r}. Train on motions like yours: tenfold "
+                f"train spgsn small --data.name bvh --data.path {file.parent}"
+            ) from None
     bvh = bvh.resample(skeleton.fps)
-    unit = cfg.data.mm_per_unit
-    if skeleton.name in OFFSETS:  # bodies differ in size: bring bones to the training body's
-        unit = _bones(OFFSETS[skeleton.name]) / _bones(bvh.offsets)
-    positions = bvh.positions(drop_root=True) * unit
-    return Take(positions.astype(np.float32), bvh, unit)
+    body = skeleton
+    tall = height_mm(bvh, cfg.data.mm_per_unit)
+    if skeleton.name not in OFFSETS and not skeleton.bones and not is_likely(tall):
+        warnings.warn(
+            f"{file} holds a body of {tall:.4g} mm at data.mm_per_unit of this run, which does "
+            "not know its body's size, as those trained before it was kept; train again to have "
+            "bodies scaled",
+            stacklevel=2,
+        )
+    if skeleton.name in OFFSETS:
+        lengths = bone_lengths(_rest(skeleton)[None], skeleton.parents)
+        body = replace(skeleton, bones=tuple(lengths.tolist()))
+    return Take(fitted(bvh, body, joints, cfg.data.mm_per_unit, file), bvh, joints, True)
 
 
-def _bones(offsets: Float[np.ndarray, "joints 3"]) -> float:
-    """Total length of all bones; the root's offset is no bone."""
-    return float(np.linalg.norm(offsets[1:], axis=1).sum())
+def _rest(skeleton: Skeleton) -> Float[np.ndarray, "joints 3"]:
+    """Positions of a published skeleton at rest, in mm."""
+    still = np.broadcast_to(np.eye(3), (1, len(skeleton.parents), 3, 3))
+    return joint_positions(still, OFFSETS[skeleton.name][None], skeleton.parents)[0]
 
 
 def _read_npz(file: Path, cfg: Config) -> Take:
@@ -124,7 +138,7 @@ def _read_npz(file: Path, cfg: Config) -> Take:
             f"{file}: positions have shape {positions.shape}, expected (frames, {joints}, 3)"
         )
     check_table(positions.reshape(len(positions), 3 * joints), 3 * joints, str(file))
-    return Take(positions.astype(np.float32), blank_bvh(cfg.skeleton), 1.0)
+    return _posed(positions.astype(np.float32), cfg.skeleton)
 
 
 def _read_text(file: Path, cfg: Config) -> Take:
@@ -140,7 +154,14 @@ def _from_expmap(expmap: np.ndarray, skeleton: Skeleton, source: str) -> Take:
         )
     check_table(expmap, 3 + 3 * len(skeleton.joints), source)
     positions = forward_kinematics(expmap, OFFSETS[skeleton.name], skeleton.parents)
-    return Take(positions.astype(np.float32), blank_bvh(skeleton), 1.0)
+    return _posed(positions.astype(np.float32), skeleton)
+
+
+def _posed(positions: Float[np.ndarray, "frames joints 3"], skeleton: Skeleton) -> Take:
+    """A take from positions alone: its BVH is the published skeleton, turned like them."""
+    blank = blank_bvh(skeleton)
+    joints = list(range(len(skeleton.joints)))
+    return Take(positions, blank and blank.with_positions(positions.astype(float)), joints)
 
 
 def blank_bvh(skeleton: Skeleton) -> Bvh | None:
