@@ -26,12 +26,13 @@ from tenfold.generated.waves import WaveStates, write_netcdf
 from tenfold.runner.weights import construct, save_weights
 from tenfold.systems.pangu import PanguWeather, figures
 from tenfold.systems.pangu.config import PredictOptions, Thresholds
-from tenfold.systems.pangu.cyclone import minima, read_track
 from tenfold.systems.pangu.forecast import Forecast
 from tenfold.systems.pangu.forecaster import Forecaster
 from tenfold.systems.pangu.inputs import read_inputs
+from tenfold.systems.pangu.lows import minima
 from tenfold.systems.pangu.predict import write_states
 from tenfold.systems.pangu.recipes import SMALL
+from tenfold.systems.pangu.tracks import read_track
 
 pytestmark = pytest.mark.usefixtures("generated_only")
 ANY_LOW = Thresholds(radius_km=1300.0, vorticity=-1.0, wind=-1.0)

@@ -176,7 +176,8 @@ class Thresholds:
     """Criteria for a pressure minimum to be the storm; values as remembered from the paper."""
 
     radius_km: float = 445.0
-    """Largest distance that the storm moves from one state to the next (paper: 6 hours)."""
+    """Largest distance that the storm moves from one state to the next (paper: 6 hours). Once its
+    motion is known the search is smaller, around where it would be if it went on (ours)."""
     vorticity: float = 5e-5
     """Relative vorticity in 1/s that must be exceeded, cyclonic in either hemisphere (paper)."""
     vorticity_radius_km: float = 278.0
@@ -200,13 +201,15 @@ class Thresholds:
     refine: bool = False
     """True if position and pressure come from parabolas through the grid's minimum. (ours)"""
     patience: int = 2
-    """Most states in a row that may lack pressure; each widens the search by `radius_km`. (ours)"""
+    """Most states in a row that may lack pressure; each widens the search. (ours)"""
+    unseen: int = 1
+    """Most states in a row with pressure in which the storm may be missed. (ours)"""
 
     def __post_init__(self) -> None:
         require(self, "tracker.", f"(0, {math.pi * EARTH_KM:.0f}]", "radius_km", "wind_radius_km")
         require(self, "tracker.", f"(0, {math.pi * EARTH_KM:.0f}]", "vorticity_radius_km")
         require(self, "tracker.", f"(0, {math.pi * EARTH_KM:.0f}]", "thickness_radius_km")
-        require(self, "tracker.", "[0, inf)", "patience")
+        require(self, "tracker.", "[0, inf)", "patience", "unseen")
         require(self, "tracker.", "[0, 1]", "land")
 
 

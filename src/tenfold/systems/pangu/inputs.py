@@ -12,9 +12,9 @@ from tenfold.data.weather.reader import States, open_states
 from tenfold.metrics.weather import Position
 
 from .config import PredictOptions
-from .cyclone import read_track
 from .forecaster import ForecastModel
 from .rollout import Start
+from .tracks import read_track
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from tenfold.viz.page import (
 )
 from tenfold.viz.predictions import Trained
 
-from .cyclone import write_csv, write_geojson
 from .figures import forecast_pictures, track_picture
 from .forecast import Outcome
+from .tracks import write_csv, write_geojson
 
 
 def write_products(outcome: Outcome, trained: Trained, source: str, out: Path) -> list[Path]:
