@@ -199,9 +199,12 @@ def test_choices_that_are_not_there(tmp_path, choice, message):
 
 def test_height_is_no_geopotential_by_name(tmp_path):
     dataset().rename(z="gh").to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
-    with pytest.raises(ValueError, match="It has geopotential height: multiply by 9.80665"):
+    with pytest.raises(ValueError, match="gh is geopotential height.*multiply it by 9.80665"):
         open_states(tmp_path / "a.nc", upper=("z",))
-    assert open_states(tmp_path / "a.nc").grid.upper == ("q", "t", "u", "v")
+    with pytest.raises(ValueError, match="gh is geopotential height.*: q t u v"):
+        open_states(tmp_path / "a.nc")
+    states = open_states(tmp_path / "a.nc", upper=("q", "t"))
+    assert states.grid.upper == ("q", "t")
 
 
 def test_default_leaves_other_fields_alone_unless_there_is_nothing_else(tmp_path):

@@ -240,7 +240,7 @@ class Tracker:
         cos = math.cos(math.radians(min(abs(place[0]) + degrees, 90.0)))
         wide = degrees / max(cos, 1e-9)
         east = np.abs((self.lon - place[1] + 180) % 360 - 180)
-        return np.ix_(high, np.flatnonzero(east <= wide))
+        return high[:, None], np.flatnonzero(east <= wide)[None]
 
     def _cut(self, field: np.ndarray | None, rows: slice) -> np.ndarray:
         """Those rows in float64; NaN where a field is not given."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -139,6 +140,8 @@ class PanguWeather(System[Config]):
                 "block; give data.test more times, or choose shorter evaluation.hours"
             )
         states = archive.states
+        for line in states.left_out if dist.current().is_first else ():
+            warnings.warn(f"left out: {line}", stacklevel=2)
         forecaster.set_statistics(statistics(states, archive.indices("train")))
         forecaster.set_maps(states.missing, states.constants())
         for lead in cfg.leads:
@@ -274,6 +277,7 @@ class PanguWeather(System[Config]):
             "WeatherBench2 takes the root last). acc: anomaly from the climatology of the training "
             "states by day of year, not centred. rqe: below 0 where extremes are too weak",
         ]
+        lines += [f"left out of the files: {line}" for line in self.archive.left_out]
         if left := sorted(set(cfg.evaluation.hours) - set(hours)):
             lines.append(f"not reached by these models: {', '.join(map(str, left))} h")
         if cfg.evaluation.members:
