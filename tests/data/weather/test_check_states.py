@@ -393,6 +393,43 @@ def test_check_of_own_files(tmp_path):
     assert "a.nc is no NetCDF file" in problem.what
 
 
+@pytest.mark.parametrize(
+    "value, name", [(9.96921e36, "q"), (-9999.0, "z"), (1e20, "msl"), (999.0, "t")]
+)
+def test_values_that_cannot_be_true_are_found_in_any_state(tmp_path, value, name):
+    """Fill values that the file does not declare; the first, middle and last state are whole."""
+    values = atmosphere(6)
+    values[name][1, ..., 2, 3] = value
+    times = TIMES[0] + np.arange(6) * np.timedelta64(6, "h")
+    put(tmp_path, "a.nc", dataset(values, times=times))
+    states = open_states(tmp_path)
+    words = rf"{name}.* is {value:.4g} at 1 point of 2018-01-01T06:00:00 \(index 1\)".replace(
+        "+", r"\+"
+    )
+    with pytest.raises(ValueError, match=words):
+        assert states.complete.any()
+    (problem,) = check("era5", tmp_path).problems
+    assert f"is {value:.4g} at 1 point of 2018-01-01T06" in problem.what
+
+
+def test_what_is_left_out_is_said(tmp_path):
+    data = dataset()
+    data["sst"], data["tcwv"] = data.t2m, data.msl
+    data["cape"] = data.t2m.expand_dims(expver=2)
+    put(tmp_path, "a.nc", data)
+    notes = check("era5", tmp_path).notes
+    assert [note for note in notes if note.startswith("left out: ")] == [
+        "left out: cape has the further dimension expver: select one entry of it, or interpolate "
+        "it to pressure levels if it is an axis of heights",
+        "left out: sst is no variable of the paper: name it to take it",
+        "left out: tcwv is no variable of the paper: name it to take it",
+    ]
+    states = open_states(tmp_path, upper=("t", "q"), levels=(850, 500), surface=("t2m",))
+    assert states.left_out[-1].startswith("q at 200 hPa: not all") and "msl was not asked for" in (
+        states.left_out
+    )
+
+
 def test_metadata_of_zarr_is_plain_json(tmp_path):
     """The walk over codecs sees those inside a shard, too."""
     shard = {"name": "sharding_indexed", "configuration": {"codecs": [{"name": "pickle"}]}}

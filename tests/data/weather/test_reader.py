@@ -383,6 +383,15 @@ def test_official_pair(tmp_path):
     np.testing.assert_array_equal(some[0, 0], values["t"][0, 5])
 
 
+def test_official_pairs_in_folders_named_by_their_dates(tmp_path):
+    for name in ("2018-01-01T06", "2018010112", "2018010118"):
+        (tmp_path / name).mkdir()
+        official(tmp_path / name)
+    states = open_states(tmp_path)
+    assert states.times.tolist() == TIMES[1:].tolist() and len(states) == 3
+    assert open_states(tmp_path / "2018010112").times[0] == TIMES[2]
+
+
 # --- pairs ---
 
 

@@ -24,6 +24,8 @@ NETCDF = (".nc", ".nc4", ".netcdf", ".cdf")
 """Suffixes of NetCDF files; what is in them decides how they are read."""
 PAIR = ("input_upper.npy", "input_surface.npy")
 """Names of the official input files."""
+DATE = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)(?:[T_]?(\d\d)(?:00|:00)?)?")
+"""Name of a folder with a pair, which has no date itself."""
 PANGU_LEVELS = (1000, 925, 850, 700, 600, 500, 400, 300, 250, 200, 150, 100, 50)
 """Levels of the official input, in hPa (official README)."""
 CACHE = 2**24
@@ -48,6 +50,9 @@ def open_parts(path: Path) -> list[Part]:
         return [_zarr(path)]
     if any((path / name).exists() for name in PAIR):
         return [_pair(path)]
+    pairs = [folder for folder in _folders(path) if any((folder / n).exists() for n in PAIR)]
+    if pairs:
+        return [_pair(folder) for folder in pairs]
     files = _within(path) or [file for folder in _folders(path) for file in _within(folder)]
     if files:
         return [part for file in files for part in _file(file, keep=len(files) == 1)]
@@ -191,6 +196,18 @@ def _codecs(content: Any) -> Iterator[str]:
             yield from _codecs(value)
 
 
+def _date(name: str) -> str:
+    """Date of a folder that is named by one (2018-01-01T06, 2018010106); else NaT."""
+    found = DATE.fullmatch(name)
+    if not found:
+        return "NaT"
+    year, month, day, hour = found.groups()
+    try:
+        return str(np.datetime64(f"{year}-{month}-{day}T{hour or '00'}", "s"))
+    except ValueError:
+        return "NaT"
+
+
 def _pair(path: Path) -> Part:
     """The official input: upper (5, 13, lat, lon) and surface (4, lat, lon), memory-mapped."""
     arrays = []
@@ -217,7 +234,7 @@ def _pair(path: Path) -> Part:
             "included (official: 721 x 1440)."
         )
     grid = horizontal(np.linspace(90, -90, lat), np.arange(lon) * (360 / lon), str(path))
-    part = Part(path, grid, np.array(["NaT"], "datetime64[s]"), dated=False)
+    part = Part(path, grid, np.array([_date(path.name)], "datetime64[s]"), dated=False)
     for k, name in enumerate(names.UPPER):
         stored = Stored(path / PAIR[0], name, upper[k], ("level", "lat", "lon"), grid)
         part.upper[name] = {level: (stored, i) for i, level in enumerate(PANGU_LEVELS)}

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int8
 
 from . import names
-from .axes import MOST_TIMES, Horizontal, Times, dates, durations, horizontal, pressures
+from .axes import MOST_TIMES, SECONDS, Horizontal, Times, dates, durations, horizontal, pressures
 from .source import BROKEN, Part, Stored
 
 MOST_POINTS = 2**27
@@ -144,6 +144,10 @@ def _clock(
     """
     time = next((name for name in sizes if _is_time(name, variables.get(name))), "")
     lead = next((name for name in sizes if names.LEAD.fullmatch(name) and name != time), "")
+    if time and not lead and time in variables and not _valid(variables, time):
+        about = variables[time].attrs
+        if str(about.get("units", "")).lower() in SECONDS:  # hours since an unknown start
+            time, lead = "", time
     for name in (time, lead):
         if name and name not in variables and not _valid(variables, name):
             raise ValueError(f"{where}: dimension {name} has no coordinate; add its values.")

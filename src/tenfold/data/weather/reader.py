@@ -39,10 +39,11 @@ def open_states(
 
     ``path``: a NetCDF 3 or 4 file; a folder of them (the same variables are joined in time, other
     variables side by side, files without times give constants); a .zarr store; or a folder with
-    the official pair input_upper.npy, input_surface.npy. A choice names variables (in any naming
-    that is understood) and levels in hPa. An empty choice takes what there is: known variables in
-    the order of the paper, or if no known one is there at all, every field on this grid by the
-    alphabet; the levels that all upper variables have, from the ground up.
+    the official pair input_upper.npy, input_surface.npy (or folders of such, named by dates). A
+    choice names variables (in any naming that is understood) and levels in hPa. An empty choice
+    takes what there is: known variables in the order of the paper, or if no known one is there at
+    all, every field on this grid by the alphabet; the levels that all upper variables have, from
+    the ground up.
 
     Raises FileNotFoundError, ImportError without the extra `weather`, and ValueError for choices
     that are not there (with the nearest names) and for everything that `check_states` is certain
