@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,15 +31,16 @@ class Prognostic(nn.Module):
     """Forecasts in steps of so many hours, each by the longest model that divides its hour.
 
     Args:
-        model: Carries states forward: `tenfold.load(RUN).model`.
-        grid: Its fields and grid: `tenfold.load(RUN).cfg.grid`.
+        model: Carries states forward: the model of a run, or of official files.
+        grid: Its fields and grid.
         every: Hours of a step; 0 is the shortest lead time of the model.
 
     Raises:
         ValueError: The model has no lead time of `every` hours.
 
     Example:
-        model = Prognostic.load(Path("runs/pangu-small"))
+        system = tenfold.load("runs/pangu-small")
+        model = Prognostic(system.model.eval(), system.cfg.grid)
         earth2studio.run.deterministic(["2018-01-01"], 20, model, data, io)
     """
 
@@ -56,14 +55,6 @@ class Prognostic(nn.Module):
             )
         self.leads = checked(lead for lead in model.leads if lead % self.every == 0)
         """Lead times that reach only hours that are multiples of a step, the longest first."""
-
-    @classmethod
-    def load(cls, run: Path, every: int = 0) -> Prognostic:
-        """Open a run folder, a weights file, or official ONNX files."""
-        import tenfold
-
-        system: Any = tenfold.load(run)
-        return cls(system.model.eval(), system.cfg.grid, every)
 
     def input_coords(self) -> Coordinates:
         """Axes of what is taken in; `batch` stands for any axes before the others."""
