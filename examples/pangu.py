@@ -35,7 +35,7 @@ print({name: round(result["metrics"][name], 1) for name in result["main"]})
 
 # Three days by an ensemble of three members: NetCDF, maps, and a page to look at.
 system = tenfold.load(out / "run")
-options = PredictOptions(start="60", hours=72, members=3, fields=("z500",), animate=False)
+options = PredictOptions(start="60", hours=72, members=3, animate=False)
 for path in system.predict(states, out / "forecast", options):
     print(path)
 

@@ -489,7 +489,7 @@ def track(folder: Path) -> None:
 
 
 def read_best_track(folder: Path) -> None:
-    from tenfold.systems.pangu.cyclone import read_track
+    from tenfold.systems.pangu.tracks import read_track
 
     read_track(only(folder))
 

@@ -46,7 +46,7 @@ MAY_IMPORT = {
 FORBIDDEN = set(
     "torchvision timm segmentation_models_pytorch transformers lightning lightning_fabric "
     "pytorch_lightning accelerate hydra omegaconf albumentations cv2 kornia torchmetrics gradio "
-    "mlflow aim cfgrib cartopy plotly".split()
+    "mlflow aim cartopy plotly".split()
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 EXTRAS = {
     "export": ("onnx", "onnxruntime", "onnxscript"),
+    "grib": ("cfgrib", "eccodes"),
     "text": ("tokenizers",),
     "video": ("imageio_ffmpeg",),
     "web": ("starlette", "uvicorn"),

@@ -10,8 +10,10 @@ import torch
 
 from golden.harness import Case
 from tenfold.metrics import weather
+from tenfold.metrics.weather import great_circle_km
 from tenfold.systems.pangu.aggregation import chain, hourly
-from tenfold.systems.pangu.cyclone import Tracker, great_circle_km, minima, track, vorticity
+from tenfold.systems.pangu.cyclone import Tracker, track
+from tenfold.systems.pangu.lows import minima, vorticity
 from tenfold.systems.pangu.noise import Noise, angles, fractal, perlin
 
 TERM = re.compile(r"\s*([+-]?)\s*(?:([\d.]+)\s*\*\s*)?(N\(\w+\)|[A-Za-z]\w*|[\d.]+)\s*")

@@ -271,6 +271,18 @@ def test_exceedance_and_brier(fields) -> None:
     assert weather.brier(got, truth, 281.0, fields["weights"]).isnan().sum() == 1
 
 
+def test_regions() -> None:
+    """Edges count; Europe lies on both sides of Greenwich, in either convention."""
+    lats = torch.arange(90.0, -91.0, -5.0)
+    for lons in (torch.arange(0.0, 360.0, 2.5), torch.arange(-180.0, 180.0, 2.5)):
+        masks = {name: weather.region_mask(lats, lons, name) for name in weather.REGIONS}
+        counts = {name: int(mask.sum()) for name, mask in masks.items()}
+        assert counts["tropics"] == 9 * 144 and counts["northern extratropics"] == 15 * 144
+        assert counts["europe"] == 9 * 23 and counts["north america"] == 8 * 19
+        europe = lons[masks["europe"].any(0)]
+        assert sorted(((europe + 180) % 360 - 180).tolist())[::22] == [-12.5, 42.5]
+
+
 def test_track_error() -> None:
     track = [Position(0.0, 10.0, 179.5), Position(6.0, 11.0, -179.5), Position(12.0, 0.0, 0.0)]
     reference = [Position(6.0, 11.0, 179.5), Position(12.0, 90.0, 77.0), Position(18.0, 1.0, 1.0)]

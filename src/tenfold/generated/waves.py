@@ -224,6 +224,8 @@ class WaveStates:
         """Indices after which time jumps: none."""
         self.missing: Bool[np.ndarray, "lat lon"] = np.zeros(self.grid.shape, bool)
         self.complete: Bool[np.ndarray, "time"] = np.ones(last, bool)
+        self.left_out: tuple[str, ...] = ()
+        """Lines on what is not read: none."""
 
     def __len__(self) -> int:
         return len(self.times)

@@ -63,6 +63,27 @@ def area_mean(
     return (sums * weights).sum(-1) / (counts * weights).sum(-1)
 
 
+REGIONS: dict[str, tuple[float, float, float, float]] = {
+    "tropics": (20.0, -180.0, -20.0, 180.0),
+    "northern extratropics": (90.0, -180.0, 20.0, 180.0),
+    "southern extratropics": (-20.0, -180.0, -90.0, 180.0),
+    "europe": (75.0, -12.5, 35.0, 42.5),
+    "north america": (60.0, -120.0, 25.0, -75.0),
+    "east asia": (60.0, 102.5, 25.0, 150.0),
+}
+"""Regions of WeatherBench 2: north, west, south, east."""
+
+
+def region_mask(
+    latitudes: Float[Tensor, " lat"], longitudes: Float[Tensor, " lon"], region: str
+) -> Bool[Tensor, "lat lon"]:
+    """Points of a grid (degrees) in one of `REGIONS`, edges included."""
+    north, west, south, east = REGIONS[region]
+    rows = (latitudes <= north) & (latitudes >= south)
+    columns = torch.remainder(longitudes - west, 360.0) <= east - west
+    return rows[:, None] & columns
+
+
 def difference(
     pred: Float[Tensor, "*lead lat lon"], truth: Float[Tensor, "*#lead lat lon"]
 ) -> Float[Tensor, "*lead lat lon"]:

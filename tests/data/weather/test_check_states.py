@@ -8,7 +8,7 @@ import pytest
 from weather_files import LAT, LEVELS, LON, SURFACE, TIMES, UPPER, atmosphere, dataset, land
 
 from tenfold.data.checks import check
-from tenfold.data.weather import files, source
+from tenfold.data.weather import files, layout
 from tenfold.data.weather.reader import check_states, open_states
 
 xarray = pytest.importorskip("xarray")
@@ -193,8 +193,8 @@ CLOCKS = [
     (hours(0, 6, np.nan, 12), "time has missing values"),
     (("time", [0, 6, 12, 18]), "time has units '', expected|time has units ''"),
     (
-        ("time", [0, 1, 2, 3], {"units": "days since 1-1-1", "calendar": "noleap"}),
-        "'noleap' cannot",
+        ("time", [0, 1, 2, 3], {"units": "days since 2000-1-1", "calendar": "360_day"}),
+        "the calendar '360_day', whose days are not all in the common one. Convert it first",
     ),
     (("time", [0, 1, 2, 2**61], {"units": "days since 2000-01-01"}), "cannot be read as dates"),
 ]
@@ -283,7 +283,6 @@ BYTES = {
     "a.nc": [
         (b"", r"a.nc is no NetCDF file \(0 bytes\)"),
         (b"<html>404</html>", "is no NetCDF file .16 bytes.: it begins with b'<html>40'; was the"),
-        (b"GRIB\x00\x00\x00\x02....", "GRIB is not read. Convert it: `cdo -f nc4 copy"),
         (b"PK\x03\x04........", "it is a zip archive, as the CDS sends"),
         (b"CDF\x05........", "64-bit data kind: `nccopy -k nc4"),
         (b"CDF\x01" + b"\xff" * 40, "a.nc is truncated: 44 bytes"),
@@ -300,22 +299,23 @@ def test_files_that_are_something_else(tmp_path, content, message):
 
 
 def test_paths_that_hold_nothing(tmp_path):
-    with pytest.raises(FileNotFoundError, match="none does not exist. Give a NetCDF file"):
+    with pytest.raises(FileNotFoundError, match="none does not exist. Give a NetCDF or GRIB file"):
         open_states(tmp_path / "none")
     with pytest.raises(ValueError, match="holds 0 zarr stores and no file of .nc"):
         open_states(tmp_path)
     (tmp_path / "x.grib2").touch()
-    with pytest.raises(ValueError, match="x.grib2: GRIB is not read"):
+    with pytest.raises(ValueError, match="x.grib2 is no NetCDF file .0 bytes."):
         open_states(tmp_path)
+    (tmp_path / "x.grib2").unlink()
     put(tmp_path, "a.nc", dataset()[["lat", "lon"]])
     with pytest.raises(ValueError, match="has no field with latitude and longitude"):
         open_states(tmp_path)
 
 
 def test_absurd_sizes_are_refused_before_they_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "MOST_POINTS", 100)
+    monkeypatch.setattr(layout, "MOST_POINTS", 100)
     refused(tmp_path, dataset(), "8 x 16 points, at most 100 are read")
-    monkeypatch.setattr(source, "MOST_TIMES", 10)
+    monkeypatch.setattr(layout, "MOST_TIMES", 10)
     refused(tmp_path, dataset(), "a coordinate has 16 values, at most 10")
 
 
@@ -383,12 +383,51 @@ def test_check_of_own_files(tmp_path):
     assert result.notes == [
         "4 states of 19 fields on 8 x 16 points, 2018-01-01T00:00:00 to 2018-01-01T18:00:00, "
         "every 6 h",
+        "q at 850 hPa is missing at 1 point of 2018-01-01T12:00:00 (index 2), first at latitude "
+        "78.75, longitude 0",
         "1 states lack values and are left out: index 2",
     ]
     assert len(check("era5", tmp_path, limit=1).notes) == 1
     (tmp_path / "a.nc").write_bytes(b"no")
     (problem,) = check("era5", tmp_path).problems
     assert "a.nc is no NetCDF file" in problem.what
+
+
+@pytest.mark.parametrize(
+    "value, name", [(9.96921e36, "q"), (-9999.0, "z"), (1e20, "msl"), (999.0, "t")]
+)
+def test_values_that_cannot_be_true_are_found_in_any_state(tmp_path, value, name):
+    """Fill values that the file does not declare; the first, middle and last state are whole."""
+    values = atmosphere(6)
+    values[name][1, ..., 2, 3] = value
+    times = TIMES[0] + np.arange(6) * np.timedelta64(6, "h")
+    put(tmp_path, "a.nc", dataset(values, times=times))
+    states = open_states(tmp_path)
+    words = rf"{name}.* is {value:.4g} at 1 point of 2018-01-01T06:00:00 \(index 1\)".replace(
+        "+", r"\+"
+    )
+    with pytest.raises(ValueError, match=words):
+        assert states.complete.any()
+    (problem,) = check("era5", tmp_path).problems
+    assert f"is {value:.4g} at 1 point of 2018-01-01T06" in problem.what
+
+
+def test_what_is_left_out_is_said(tmp_path):
+    data = dataset()
+    data["sst"], data["tcwv"] = data.t2m, data.msl
+    data["cape"] = data.t2m.expand_dims(expver=2)
+    put(tmp_path, "a.nc", data)
+    notes = check("era5", tmp_path).notes
+    assert [note for note in notes if note.startswith("left out: ")] == [
+        "left out: cape has the further dimension expver: select one entry of it, or interpolate "
+        "it to pressure levels if it is an axis of heights",
+        "left out: sst is no variable of the paper: name it to take it",
+        "left out: tcwv is no variable of the paper: name it to take it",
+    ]
+    states = open_states(tmp_path, upper=("t", "q"), levels=(850, 500), surface=("t2m",))
+    assert states.left_out[-1].startswith("q at 200 hPa: not all") and "msl was not asked for" in (
+        states.left_out
+    )
 
 
 def test_metadata_of_zarr_is_plain_json(tmp_path):

@@ -199,9 +199,12 @@ def test_choices_that_are_not_there(tmp_path, choice, message):
 
 def test_height_is_no_geopotential_by_name(tmp_path):
     dataset().rename(z="gh").to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
-    with pytest.raises(ValueError, match="It has geopotential height: multiply by 9.80665"):
+    with pytest.raises(ValueError, match="gh is geopotential height.*multiply it by 9.80665"):
         open_states(tmp_path / "a.nc", upper=("z",))
-    assert open_states(tmp_path / "a.nc").grid.upper == ("q", "t", "u", "v")
+    with pytest.raises(ValueError, match="gh is geopotential height.*: q t u v"):
+        open_states(tmp_path / "a.nc")
+    states = open_states(tmp_path / "a.nc", upper=("q", "t"))
+    assert states.grid.upper == ("q", "t")
 
 
 def test_default_leaves_other_fields_alone_unless_there_is_nothing_else(tmp_path):
@@ -378,6 +381,15 @@ def test_official_pair(tmp_path):
     np.testing.assert_array_equal(surface, np.stack([values[n][0] for n in SURFACE]))
     some = open_states(tmp_path, upper=("t",), levels=(500,)).read(0)[0]
     np.testing.assert_array_equal(some[0, 0], values["t"][0, 5])
+
+
+def test_official_pairs_in_folders_named_by_their_dates(tmp_path):
+    for name in ("2018-01-01T06", "2018010112", "2018010118"):
+        (tmp_path / name).mkdir()
+        official(tmp_path / name)
+    states = open_states(tmp_path)
+    assert states.times.tolist() == TIMES[1:].tolist() and len(states) == 3
+    assert open_states(tmp_path / "2018010112").times[0] == TIMES[2]
 
 
 # --- pairs ---

@@ -17,12 +17,10 @@ from tenfold.core import dist
 from tenfold.runner import use
 from tenfold.systems.pangu.config import PredictOptions
 from tenfold.systems.pangu.forecast import Forecast
-from tenfold.systems.pangu.inputs import read_inputs
+from tenfold.systems.pangu.inputs import open_input, read_inputs
 from tenfold.systems.pangu.predict import write_states
 
-ENSEMBLE = PredictOptions(
-    start="0", hours=30, every=6, members=4, batch=2, fields=("msl",), animate=False
-)
+ENSEMBLE = PredictOptions(start="0", hours=30, every=6, members=4, batch=2, pictures=False)
 
 
 def work(run: Path, states: Path, out: Path) -> None:
@@ -37,7 +35,8 @@ def work(run: Path, states: Path, out: Path) -> None:
     with dist.started("cpu"):
         for name, members in (("single", 1), ("continued", 4)):
             options = replace(ENSEMBLE, members=members)
-            forecast = Forecast(model, options, read_inputs(states, model, grid, options))
+            given = read_inputs(open_input(states, grid), options.start, model, grid, options)
+            forecast = Forecast(model, options, given)
             write_states(forecast, out / f"{name}.nc", title)
 
 

@@ -28,7 +28,7 @@ from tenfold.systems.pangu.config import Config, Data, PredictOptions
 from tenfold.systems.pangu.data import Archive
 from tenfold.systems.pangu.evaluation import Verification
 from tenfold.systems.pangu.forecast import Forecast
-from tenfold.systems.pangu.inputs import read_inputs
+from tenfold.systems.pangu.inputs import open_input, read_inputs
 from tenfold.systems.pangu.loss import weighted_mae
 from tenfold.systems.pangu.noise import Noise, member_noise
 from tenfold.systems.pangu.predict import write_states
@@ -332,6 +332,8 @@ def test_scores_equal_a_plain_loop() -> None:
 
     test = np.flatnonzero(waves.split == 2)
     sums: dict[str, dict[str, list[np.ndarray]]] = {n: {} for n in ("models", *baselines)}
+    tropics = np.abs(np.array(grid.latitudes)) <= 20
+    squares: dict[tuple[str, int], list[np.ndarray]] = {}
     for hours in (6, 30):
         starts = [i for i in test[::5] if {*range(i, i + hours // 6 + 1)} <= set(test)]
         for i in starts:
@@ -343,6 +345,7 @@ def test_scores_equal_a_plain_loop() -> None:
                 "climatology": usual,
             }
             for name, values in made.items():
+                squares.setdefault((name, hours), []).append((values - truth) ** 2)
                 a, b = values - usual, truth - usual
                 with np.errstate(invalid="ignore"):
                     scores = {
@@ -377,6 +380,15 @@ def test_scores_equal_a_plain_loop() -> None:
                 assert have[f"{kind}/{field}/{hours}"] == pytest.approx(
                     np.mean(values, 0)[row], rel=2e-4, abs=1e-6 * scale
                 ), (name, key, field)
+    for (name, hours), each in squares.items():  # WeatherBench: the root taken last
+        have, square = found if name == "models" else baselines[name], np.mean(each, 0)
+        for field in ("z500", "t2m"):
+            of, row = square[grid.fields.index(field)], np.s_[tropics]
+            for place, rows in (("", np.s_[:]), (" tropics", row)):
+                error = np.sqrt(np.average(of[rows], weights=weights[rows]))
+                key = f"weatherbench rmse/{field}{place}/{hours}h"
+                assert have[key] == pytest.approx(error, rel=2e-4), key
+    assert system.units["weatherbench rmse/t2m europe"] == "K"
     ratio = found["spread/z500/30h"] / found["ensemble rmse/z500/30h"]
     assert found["spread over error/z500/30h"] == pytest.approx(ratio)
 
@@ -458,7 +470,8 @@ def test_missing_corners(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
     def asked(path: Path, **words: Any) -> Forecast:
         options, model = PredictOptions(**words), system.forecaster
-        return Forecast(model, options, read_inputs(path, model, system.cfg.grid, options))
+        states, grid = open_input(path, system.cfg.grid), system.cfg.grid
+        return Forecast(model, options, read_inputs(states, options.start, model, grid, options))
 
     forecast = asked(file, start="20", hours=12, members=2, point="31,281")
     write_states(forecast, tmp_path / "forecast.nc", "a test")
@@ -467,12 +480,14 @@ def test_missing_corners(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     with xarray.open_dataset(tmp_path / "forecast.nc", engine="h5netcdf") as made:
         for name in ("z", "msl"):
             assert (np.isnan(made[name].values) == corners).all(), name
-    row, column = forecast.at
+    row, column = forecast.at[0]
     assert not corners[row, column] and (row, column) == (11, 15)
     assert all(math.isfinite(float(score["rmse"])) for score in forecast.outcome.scores)
     with pytest.raises(ValueError, match="--point 0,0 is .* km from the nearest point"):
         asked(file, point="0,0")
-    assert {7, 8} >= set(asked(file, start="20", hours=6).at)  # 50 N, 10 E is not there: the middle
+    assert {7, 8} >= set(
+        asked(file, start="20", hours=6).at[0]
+    )  # 50 N, 10 E is not there: the middle
     with xarray.open_dataset(file, engine="h5netcdf") as old:
         more = old.load()
     more["msl"].values[21, 0, 0] = np.nan

@@ -59,7 +59,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     assert "crps" in table and (two / "evaluation.txt").read_text() == table
     assert (two / "evaluation-of-another.txt").read_text() == ""
     assert files(one / "whole") == files(two / "whole")
-    assert {"scores.csv", "plume-msl.png", "forecast.nc"} <= set(files(one / "whole"))
+    assert {"scores.csv", "points.csv", "forecast.nc"} <= set(files(one / "whole"))
     for name in ("single.nc", "continued.nc"):
         assert (one / name).read_bytes() == (two / name).read_bytes()
     assert (one / "continued.nc").read_bytes() == files(one / "whole")["forecast.nc"]

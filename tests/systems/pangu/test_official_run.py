@@ -30,7 +30,7 @@ def official(made, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def forecast(run: Path, folder: Path, members: int) -> dict[str, np.ndarray]:
     system = tenfold.load(run)
-    options = PredictOptions(hours=48, members=members, fields=("msl",), animate=False)
+    options = PredictOptions(hours=48, members=members, pictures=False)
     system.predict(weather(folder), folder / "out", options)
     with xarray.open_dataset(folder / "out/forecast.nc", engine="h5netcdf") as data:
         return {name: v.values for name, v in data.data_vars.items() if v.ndim > 2}

@@ -15,11 +15,12 @@ from golden.pangu_tools import storm_fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tenfold.metrics.weather import Position
+from tenfold.metrics.weather import Position, great_circle_km
 from tenfold.systems.pangu import aggregation as plans
-from tenfold.systems.pangu import cyclone
+from tenfold.systems.pangu import tracks
 from tenfold.systems.pangu.config import Thresholds
-from tenfold.systems.pangu.cyclone import Tracker
+from tenfold.systems.pangu.cyclone import Tracker, cut_line, track
+from tenfold.systems.pangu.lows import minima, vorticity
 from tenfold.systems.pangu.noise import Noise, fractal, member_noise, perturbation
 
 PAPER = (1, 3, 6, 24)
@@ -210,7 +211,7 @@ def test_vorticity_of_a_turning_sphere() -> None:
     u = np.repeat(10 * np.cos(np.radians(lat))[:, None], len(lon), axis=1)
     want = 2 * 10 / 6371e3 * np.sin(np.radians(lat))
     for order in (slice(None), slice(None, None, -1)):
-        got = cyclone.vorticity(u[order], 0 * u, lat[order], lon)
+        got = vorticity(u[order], 0 * u, lat[order], lon)
         np.testing.assert_allclose(got[1:-1, 0], want[order][1:-1], rtol=2e-2, atol=1e-9)
         assert (got[[0, -1]] == 0).all()
 
@@ -219,21 +220,21 @@ def test_vorticity_over_the_seam() -> None:
     """v = sin(lon): dv/dx has no edge on a globe, and one-sided differences in a region."""
     lat, lon = GLOBE
     v = np.repeat(np.sin(np.radians(lon))[None], len(lat), axis=0)
-    got = cyclone.vorticity(0 * v, v, lat, lon)[45]
+    got = vorticity(0 * v, v, lat, lon)[45]
     np.testing.assert_allclose(got, np.cos(np.radians(lon)) / 6371e3, atol=1e-9)
     part = slice(10, 40)
-    here = cyclone.vorticity(0 * v[:, part], v[:, part], lat, lon[part], periodic=False)[45]
+    here = vorticity(0 * v[:, part], v[:, part], lat, lon[part], periodic=False)[45]
     np.testing.assert_allclose(here[1:-1], got[part][1:-1], rtol=1e-9)
 
 
 def test_minima() -> None:
     field = np.ones((5, 6))
     field[2, 0] = field[3, 3] = field[0, 2] = 0.0
-    assert np.argwhere(cyclone.minima(field)).tolist() == [[2, 0], [3, 3]]
-    assert np.argwhere(cyclone.minima(field, periodic=False)).tolist() == [[3, 3]]
+    assert np.argwhere(minima(field)).tolist() == [[2, 0], [3, 3]]
+    assert np.argwhere(minima(field, periodic=False)).tolist() == [[3, 3]]
     field[2, 4] = np.nan
-    assert np.argwhere(cyclone.minima(field)).tolist() == [[2, 0]]
-    assert not cyclone.minima(np.ones((4, 4))).any()
+    assert np.argwhere(minima(field)).tolist() == [[2, 0]]
+    assert not minima(np.ones((4, 4))).any()
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -265,7 +266,7 @@ def test_refined_position_is_nearer() -> None:
     for refine in (False, True):
         found = follow(Tracker(*GLOBE, (20.2, 352.3), Thresholds(refine=refine)), given)
         away = [
-            float(cyclone.great_circle_km(p.lat, p.lon, 20.2 + 0.9 * k, 352.3 + 2.5 * k))
+            float(great_circle_km(p.lat, p.lon, 20.2 + 0.9 * k, 352.3 + 2.5 * k))
             for k, p in enumerate(found)
         ]
         errors[refine] = np.mean(away)
@@ -313,8 +314,8 @@ def test_tests_of_a_storm() -> None:
     assert "no minimum" in ends(msl=np.full_like(state["msl"], 1e5))
     land, calm = np.ones_like(state["msl"]), {"u10": 0 * state["u"], "v10": 0 * state["v"]}
     assert not ends(land=land) and not ends(**calm) and "no minimum" in ends(land=land, **calm)
-    flat = -cyclone.great_circle_km(20.0, 352.0, lat[:, None], lon[None])
-    aside = -cyclone.great_circle_km(20.0, 330.0, lat[:, None], lon[None])
+    flat = -great_circle_km(20.0, 352.0, lat[:, None], lon[None])
+    aside = -great_circle_km(20.0, 330.0, lat[:, None], lon[None])
     warm = Thresholds(thickness=True, thickness_latitude=10.0)
     assert not ends(warm, thickness=flat) and "no minimum" in ends(warm, thickness=aside)
     assert not ends(replace(warm, thickness_latitude=30.0), thickness=aside)
@@ -367,15 +368,15 @@ TRACKS = {
 
 def test_csv_comes_back(tmp_path: Path) -> None:
     file = tmp_path / "tracks.csv"
-    cyclone.write_csv(file, TRACKS)
+    tracks.write_csv(file, TRACKS)
     for storm, want in TRACKS.items():
-        got = cyclone.read_track(file, storm)
+        got = tracks.read_track(file, storm)
         assert [(p.hour, p.lat, p.lon) for p in got] == [(p.hour, p.lat, p.lon) for p in want]
     assert "6.0,11.0,181.0,,,,vorticity wind" in file.read_text()
     with pytest.raises(ValueError, match="Name one"):
-        cyclone.read_track(file)
+        tracks.read_track(file)
     with pytest.raises(ValueError, match="'C'"):
-        cyclone.read_track(file, "C")
+        tracks.read_track(file, "C")
 
 
 @pytest.mark.parametrize(
@@ -397,17 +398,17 @@ def test_files_refused(tmp_path: Path, text: bytes, match: str) -> None:
     file = tmp_path / "track.csv"
     file.write_bytes(text)
     with pytest.raises(ValueError, match=match):
-        cyclone.read_track(file)
+        tracks.read_track(file)
 
 
 def test_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="is not there"):
-        cyclone.read_track(tmp_path / "none.csv")
+        tracks.read_track(tmp_path / "none.csv")
 
 
 def test_geojson(tmp_path: Path) -> None:
     file = tmp_path / "tracks.json"
-    cyclone.write_geojson(file, TRACKS)
+    tracks.write_geojson(file, TRACKS)
     features = json.loads(file.read_text())["features"]
     kinds = [(f["geometry"]["type"], f["properties"]["storm"]) for f in features]
     first = 'A, "x"'
@@ -430,7 +431,7 @@ def test_geojson(tmp_path: Path) -> None:
     ],
 )
 def test_lines_at_the_date_line(lons: list[float], lines: list[list[float]]) -> None:
-    got = cyclone.cut_line([(float(lon), 5.0) for lon in lons])
+    got = cut_line([(float(lon), 5.0) for lon in lons])
     assert [[point[0] for point in line] for line in got] == lines
     assert all(point[1] == 5 and abs(point[0]) <= 180 for line in got for point in line)
 
@@ -450,7 +451,7 @@ def test_the_blizzard_of_1996() -> None:
     assert lat[0] < lat[-1] and np.isnan(fields["msl"]).any()
     fields |= {"u10": fields["u"], "v10": fields["v"]}
     tracker = Tracker(lat, lon, (31.25, -85.0), periodic=False)
-    found = cyclone.track(tracker, [6.0 * k for k in steps], fields)
+    found = track(tracker, [6.0 * k for k in steps], fields)
     want = [
         (31.25, -85, 1011.6), (33.75, -82.5, 1006.7), (33.75, -80, 1001.6), (35, -77.5, 997.3),
         (37.5, -75, 991.2), (38.75, -72.5, 987.6), (40, -70, 987.4), (41.25, -67.5, 983.6),

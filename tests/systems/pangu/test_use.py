@@ -22,22 +22,26 @@ from tiny import config, options
 
 import tenfold
 from tenfold import cli
+from tenfold.data.weather.reader import open_states
 from tenfold.generated.waves import WaveStates, write_netcdf
 from tenfold.runner.weights import construct, save_weights
-from tenfold.systems.pangu import PanguWeather, figures
+from tenfold.systems.pangu import PanguWeather, coast, figures
 from tenfold.systems.pangu.config import PredictOptions, Thresholds
-from tenfold.systems.pangu.cyclone import minima, read_track
 from tenfold.systems.pangu.forecast import Forecast
 from tenfold.systems.pangu.forecaster import Forecaster
-from tenfold.systems.pangu.inputs import read_inputs
+from tenfold.systems.pangu.inputs import open_input, read_inputs
+from tenfold.systems.pangu.lows import minima
 from tenfold.systems.pangu.predict import write_states
 from tenfold.systems.pangu.recipes import SMALL
+from tenfold.systems.pangu.tracks import read_track
+from tenfold.viz.map_axes import MapAxes
 
 pytestmark = pytest.mark.usefixtures("generated_only")
 ANY_LOW = Thresholds(radius_km=1300.0, vorticity=-1.0, wind=-1.0)
 """Generated waves have lows but no storms."""
-PLAIN = PredictOptions(fields=("msl",), animate=False)
-"""Few pictures."""
+PLAIN = PredictOptions(pictures=False)
+FEW = PredictOptions(animate=False)
+"""No pictures, and few."""
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +78,8 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def forecast_of(system: PanguWeather, states: Path, options: PredictOptions) -> Forecast:
     """What `predict` makes of a file, before anything is computed."""
     grid, model = system.cfg.grid, system.forecaster
-    return Forecast(model, options, read_inputs(states, model, grid, options))
+    given = read_inputs(open_input(states, grid), options.start, model, grid, options)
+    return Forecast(model, options, given)
 
 
 def run(system: PanguWeather, states: Path, options: PredictOptions, path: Path) -> Forecast:
@@ -254,7 +259,7 @@ def test_tracks(
     )
     lat, lon = low_of(92)
     asked = replace(
-        PLAIN, start="0", hours=24, members=3, track=f"{lat},{lon}", tracker=ANY_LOW, amplitude=0.01
+        FEW, start="0", hours=24, members=3, track=f"{lat},{lon}", tracker=ANY_LOW, amplitude=0.01
     )
     written = system.predict(states, tmp_path, asked)
     names = {path.name for path in written}
@@ -276,7 +281,7 @@ def test_tracks(
     assert np.array_equal(drawn["msl"], values(tmp_path / "forecast.nc", "msl")[step, 0])
     assert set(drawn["tracks"]) == {name for name in tracks if len(tracks[name]) > 1}
     row = np.abs(np.array(system.cfg.grid.latitudes) - lat).argmin()
-    assert forecast_of(system, states, asked).outcome.point[0] == system.cfg.grid.latitudes[row]
+    assert forecast_of(system, states, asked).outcome.points[0][0] == system.cfg.grid.latitudes[row]
 
 
 def test_a_storm_that_is_lost_at_once(
@@ -294,7 +299,7 @@ def test_a_storm_that_is_lost_at_once(
     best = tmp_path / "best.csv"
     best.write_text("hour,lat,lon\n12,10,20\n18,11,21\n")
     asked = replace(
-        PLAIN, start="0", hours=18, track=f"{lat},{lon}", tracker=ANY_LOW, reference=str(best)
+        FEW, start="0", hours=18, track=f"{lat},{lon}", tracker=ANY_LOW, reference=str(best)
     )
     system.predict(states, tmp_path / "out", asked)
     assert set(drawn["tracks"]) == {"reference", "analysis"}
@@ -330,7 +335,7 @@ def test_page_and_scores(system: PanguWeather, states: Path, tmp_path: Path) -> 
     ]
     row = next(r for r in rows if (r["hour"], r["field"]) == ("24", "z500"))
     level = system.cfg.grid.levels.index(500)
-    forecast = values(out / "forecast.nc")[4, :, level].astype(float)
+    forecast = values(out / "forecast.nc", "z500")[4].astype(float)
     truth, before = (WaveStates().read(i)[0][0, level].astype(float) for i in (93 + 4, 93))
     weights = np.cos(np.deg2rad(system.cfg.grid.latitudes))[:, None]
 
@@ -355,9 +360,14 @@ def test_a_single_state(system: PanguWeather, states: Path, tmp_path: Path, date
         return data.isel(time=[0]) if dated else data.isel(time=0).drop_vars("time")
 
     file = edited(states, tmp_path / "one.nc", one)
-    written = system.predict(file, tmp_path / "out", replace(PLAIN, hours=12))
+    asked = replace(FEW, hours=12, fields=("msl",))
+    written = system.predict(file, tmp_path / "out", asked)
     names = {path.name for path in written}
-    assert names == {"forecast.nc", "plan.txt", "map-msl.png", "forecast.html"}
+    assert names == {"forecast.nc", "plan.txt", "map-msl.png", "points.csv", "forecast.html"}
+    import xarray
+
+    with xarray.open_dataset(tmp_path / "out/forecast.nc", engine="h5netcdf") as made:
+        assert made.time.dtype.kind == ("M" if dated else "i")  # no date that nobody gave
     page = (tmp_path / "out/forecast.html").read_text()
     assert ("Forecast from 2001-01-24 00 UTC" in page) == dated
     assert "unknown time" in page or dated
@@ -367,9 +377,186 @@ def test_a_single_state(system: PanguWeather, states: Path, tmp_path: Path, date
 def test_where_values_over_time_are_taken(system: PanguWeather, states: Path) -> None:
     grid = system.cfg.grid
     outcome = forecast_of(system, states, PLAIN).outcome
-    assert outcome.point == (grid.latitudes[3], grid.longitudes[1])
-    lat, lon = forecast_of(system, states, replace(PLAIN, point="-33,-70")).outcome.point
+    assert outcome.points == [(grid.latitudes[3], grid.longitudes[1])]
+    asked = replace(PLAIN, point="-33,-70;20,40")
+    (lat, lon), other = forecast_of(system, states, asked).outcome.points
     assert abs(lat + 33) < 6 and abs(lon - 290) < 6
+
+
+# --- what is written ---------------------------------------------------------------------------
+
+
+def whole(system: PanguWeather, states: Path, path: Path, **more: Any) -> np.ndarray:
+    """t500 of a forecast of 12 h from the first state, (time, member?, lat, lon)."""
+    run(system, states, replace(PLAIN, start="0", hours=12, **more), path)
+    return values(path, "t")[..., system.cfg.grid.levels.index(500), :, :]
+
+
+def test_fields_of_a_region(system: PanguWeather, states: Path, tmp_path: Path) -> None:
+    """Also around Greenwich; killed, it goes on; its numbers are those of the whole forecast."""
+    grid, every = system.cfg.grid, whole(system, states, tmp_path / "whole.nc")
+    asked = replace(PLAIN, start="0", hours=12, fields=("t500", "msl"), region="60,-20,20,30")
+    killed(lambda: run(system, states, asked, tmp_path / "part.nc"), 1)
+    forecast = run(system, states, asked, tmp_path / "part.nc")
+    kept = forecast.selection.grid
+    assert kept.longitudes[0] < 0 < kept.longitudes[-1] and not kept.periodic
+    rows = [grid.latitudes.index(lat) for lat in kept.latitudes]
+    columns = [grid.longitudes.index(lon % 360) for lon in kept.longitudes]
+    assert all(20 <= lat <= 60 for lat in kept.latitudes)
+    part = values(tmp_path / "part.nc", "t500")
+    assert np.array_equal(part, every[:, rows][:, :, columns])
+    assert forecast.outcome.frames == {} and forecast.outcome.last["msl"].shape[1:] == kept.shape
+    with pytest.raises(KeyError):
+        values(tmp_path / "part.nc", "z")
+
+
+def test_pairs_as_the_official_scripts_write_them(
+    system: PanguWeather, states: Path, tmp_path: Path
+) -> None:
+    every = whole(system, states, tmp_path / "whole.nc")
+    asked = replace(PLAIN, start="0", hours=12, write="npy")
+    killed(lambda: run(system, states, asked, tmp_path / "out.npy"), 1)
+    run(system, states, asked, tmp_path / "out.npy")
+    names = sorted(path.name for path in (tmp_path / "out.npy").iterdir())
+    assert names == ["forecast.json", *(f"output_{kind}{hour}.npy" for kind in ("surface", "upper")
+                                        for hour in ("", "_000h", "_006h"))]  # fmt: skip
+    level = system.cfg.grid.levels.index(500)
+    t = system.cfg.grid.upper.index("t")
+    for hour, want in zip(("_000h", "_006h", ""), every, strict=True):
+        upper = np.load(tmp_path / f"out.npy/output_upper{hour}.npy")
+        assert upper.dtype == np.float32 and np.array_equal(upper[t, level], want)
+    with pytest.raises(ValueError, match="out.npy holds another forecast: it differs in hours"):
+        run(system, states, replace(asked, hours=18), tmp_path / "out.npy")
+
+
+@pytest.mark.parametrize("tool", ["weatherbench2", "earth2studio"])
+def test_names_of_other_tools(
+    system: PanguWeather, states: Path, tmp_path: Path, tool: Any
+) -> None:
+    """Read by xarray as they expect them, and by us as the same states."""
+    import xarray
+
+    asked = replace(PLAIN, start="0", hours=12, members=2, names=tool, write="zarr")
+    path, plain = tmp_path / "f.zarr", tmp_path / "plain.nc"
+    every = whole(system, states, plain, members=2)
+    run(system, states, asked, path)
+    with xarray.open_dataset(path, engine="zarr", decode_timedelta=True) as made:
+        lead, member = (
+            ("prediction_timedelta", "number")
+            if tool == "weatherbench2"
+            else ("lead_time", "ensemble")
+        )
+        hours = (made[lead].values / np.timedelta64(1, "h")).tolist()
+        assert hours == [0, 6, 12] and str(made.time.values[0]) == "2001-01-24T00:00:00.000000000"
+        if tool == "weatherbench2":
+            t = made["temperature"].sel(level=500)
+            assert {"10m_u_component_of_wind", "mean_sea_level_pressure"} <= set(made.data_vars)
+        else:
+            t = made["t500"]
+            assert {"u10m", "msl", "z850"} <= set(made.data_vars)
+        assert np.array_equal(t.isel(time=0).transpose(lead, member, ...), every)
+        made.isel({member: 0}, drop=True).to_netcdf(tmp_path / "one.nc", engine="h5netcdf")
+    again = open_states(tmp_path / "one.nc")
+    assert (again.grid.upper, again.grid.surface) == (
+        system.cfg.grid.upper,
+        ("msl", "u10", "v10", "t2m"),
+    )
+    row = again.grid.upper.index("t"), again.grid.levels.index(500)
+    assert np.array_equal(again.read(2)[0][row], every[2, 0])
+    assert again.times[2] == np.datetime64("2001-01-24T12")
+
+
+def test_many_starts(system: PanguWeather, states: Path, tmp_path: Path) -> None:
+    asked = replace(PLAIN, start="0,2001-01-24T12", hours=12)
+    written = system.predict(states, tmp_path, asked)
+    folders = ["start-2001-01-24T0000", "start-2001-01-24T1200"]
+    assert {path.relative_to(tmp_path).parts[0] for path in written} == {
+        *folders, "scores.csv", "forecast.html"
+    }  # fmt: skip
+    tables = [list(csv.DictReader((tmp_path / f / "scores.csv").open())) for f in folders]
+    mean = list(csv.DictReader((tmp_path / "scores.csv").open()))
+    assert [row["starts"] for row in mean] == ["2"] * len(tables[0])
+    both = [float(table[3]["rmse"]) for table in tables]
+    assert float(mean[3]["rmse"]) == pytest.approx(sum(both) / 2, rel=1e-4)
+    with pytest.raises(ValueError, match="names a state twice"):
+        system.predict(states, tmp_path, replace(asked, start="0,first"))
+
+
+def test_probabilities_and_values_at_points(
+    system: PanguWeather, states: Path, tmp_path: Path
+) -> None:
+    asked = replace(
+        PLAIN, start="0", hours=12, members=4, above=("t500=255",), point="20,40;-30,100"
+    )
+    system.predict(states, tmp_path, asked)
+    t = values(tmp_path / "forecast.nc", "t")[..., system.cfg.grid.levels.index(500), :, :]
+    chance = values(tmp_path / "probabilities.nc", "t500_above_255")
+    assert np.array_equal(chance, (t > 255).mean(1, dtype=np.float32)) and 0 < chance.mean() < 1
+    rows = list(csv.DictReader((tmp_path / "scores.csv").open()))
+    row = next(r for r in rows if (r["hour"], r["field"]) == ("12", "t500"))
+    truth = WaveStates().read(94)[0][system.cfg.grid.upper.index("t")]
+    truth = truth[system.cfg.grid.levels.index(500)]
+    weights = np.cos(np.deg2rad(system.cfg.grid.latitudes))[:, None] * np.ones_like(truth)
+    brier = np.average((chance[2] - (truth > 255)) ** 2, weights=weights)
+    assert float(row["brier above 255"]) == pytest.approx(brier, rel=1e-4)
+    members = t[2].astype(float)
+    error = np.abs(members - truth).mean(0)
+    apart = np.abs(members[:, None] - members[None]).sum((0, 1)) / (2 * 4 * 3)
+    assert float(row["crps"]) == pytest.approx(np.average(error - apart, weights=weights), rel=1e-4)
+    assert next(r for r in rows if r["field"] == "msl")["brier above 255"] == ""
+    points = list(csv.DictReader((tmp_path / "points.csv").open()))
+    assert len(points) == 3 * 2 * 5 and {p["member"] for p in points} == {*"0123", "truth"}
+    assert points[0]["time"] == "2001-01-24T00:00:00"
+    forecast = forecast_of(system, states, asked)
+    at, last = forecast.at[1], [p for p in points if p["hour"] == "12" and p["lat"].startswith("-")]
+    assert float(last[2]["t500"]) == pytest.approx(t[2, 2][at], rel=1e-6)
+    with pytest.raises(ValueError, match="--above needs an ensemble"):
+        forecast_of(system, states, replace(asked, members=1))
+
+
+def test_the_date_of_a_file_without_one(system: PanguWeather, states: Path, tmp_path: Path) -> None:
+    bare = edited(states, tmp_path / "a.nc", lambda data: data.isel(time=0).drop_vars("time"))
+    asked = replace(PLAIN, hours=6, time="2018-09-10T12")
+    system.predict(bare, tmp_path / "out", asked)
+    page = (tmp_path / "out/forecast.html").read_text()
+    assert "Forecast from 2018-09-10 12 UTC" in page
+    import xarray
+
+    with xarray.open_dataset(tmp_path / "out/forecast.nc", engine="h5netcdf") as made:
+        assert str(made.time.values[-1]).startswith("2018-09-10T18")
+    with pytest.raises(ValueError, match="the file says that state 19 is of 2001"):
+        forecast_of(system, states, replace(asked, start="last"))
+
+
+def test_what_is_left_out_stands_on_the_page(
+    system: PanguWeather, states: Path, tmp_path: Path
+) -> None:
+    more = edited(states, tmp_path / "a.nc", lambda data: data.assign(tcw=data.msl, sst=data.t2m))
+    system.predict(more, tmp_path / "out", replace(PLAIN, hours=6))
+    page = (tmp_path / "out/forecast.html").read_text()
+    assert "tcw is no variable of the paper" in page and "sst is no variable" in page
+
+
+def test_coasts_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after the process that did it; a damaged file is made anew."""
+    pytest.importorskip("landcheck")
+    monkeypatch.setenv("TENFOLD_CACHE", str(tmp_path))
+    made = [np.array([[0.0, 1.0], [2.0, 3.0]]), np.array([[4.0, 5.0], [6.0, 7.0], [8.0, 9.0]])]
+    asked: list[int] = []
+
+    def computed(y: np.ndarray, x: np.ndarray, *_: Any) -> Any:
+        asked.append(1)
+        return MapAxes(y, x, tuple(made))
+
+    monkeypatch.setattr(coast, "map_axes", computed)
+    for times in (1, 1, 2):
+        where = coast.axes_of((1.0, 0.0), (0.0, 1.0), None, True)
+        assert len(asked) == times and len(where.coast) == 2
+        assert all(np.array_equal(a, b) for a, b in zip(where.coast, made, strict=True))
+        if times == 1 and len(asked) == 1 and where.coast[0] is not made[0]:
+            next(tmp_path.glob("coast/*.npy")).write_bytes(b"no")
+    coast.axes_of((1.0, 0.0), (0.0, 1.0), None, False)
+    assert len(asked) == 3 and len(list(tmp_path.glob("coast/*"))) == 1
 
 
 # --- wrong inputs ------------------------------------------------------------------------------
@@ -473,6 +660,13 @@ def test_wrong_options(folder: Path, states: Path, tmp_path: Path) -> None:
         "--members 0": "--members must be",
         "--members 2 --seed=-1": "--seed must be at least 0, got -1",
         "--members 2 --amplitude nan": "--amplitude must be at least 0, got nan",
+        "--region 20,-20,60,30": "north must be above south",
+        "--region 50,10": "give NORTH,WEST,SOUTH,EAST",
+        "--region 1,1,0.5,1.5": "holds 0 rows",
+        "--members 2 --above t2m": "give FIELD=VALUE",
+        "--members 2 --above tp=1": "the run forecasts",
+        "--time noon": "give a time such as",
+        "--names weatherbench2 --write npy": "npy has no names",
         "--fields z500 w500": "'w500'; the run forecasts z850",
         "--batch 0": "--batch",
     }

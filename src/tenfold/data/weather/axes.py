@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Integer, Num
 
+from . import names
+
 UNEVEN = 0.05
 """Share by which steps of an axis may differ: Gaussian latitudes do by about 1 %."""
 MOST_TIMES = 10_000_000
 """Longest time axis: more than a thousand years by the hour."""
+COMMON = frozenset({"standard", "gregorian", "proleptic_gregorian"})
+NOLEAP = frozenset({"noleap", "365_day"})
+"""Calendars that are read."""
+SECONDS = {
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0),
+    **dict.fromkeys(("min", "mins", "minute", "minutes"), 60.0),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 3600.0),
+    **dict.fromkeys(("d", "day", "days"), 86400.0),
+    "milliseconds": 1e-3,
+    "microseconds": 1e-6,
+    "nanoseconds": 1e-9,
+}
+"""Unit of time -> seconds."""
 
 Times = np.ndarray
 """One-dimensional datetime64[s]; NaT where the file does not say."""
@@ -124,29 +140,52 @@ def _circle(east: Float[np.ndarray, " n"], where: str) -> tuple[Float[np.ndarray
     return np.roll(around, -shift), shift, True
 
 
-def pressures(values: np.ndarray, units: str, name: str, where: str) -> tuple[int, ...]:
-    """Levels in hPa, in file order; ValueError unless whole, distinct and 1 to 1100."""
+def pressures(
+    values: np.ndarray, about: dict[str, Any], name: str, where: str
+) -> tuple[int | None, ...]:
+    """Levels in hPa, in file order; ValueError unless distinct and 1 to 1100.
+
+    They are whole, but for those of the stratosphere (below 10 hPa), which are None if they are
+    not. Axes of model levels are refused by what they say, or by counting 1, 2, 3, ...
+    """
     levels = _axis(np.atleast_1d(values), f"level coordinate {name}", where)
+    units = str(about.get("units", ""))
+    words = " ".join(str(about.get(key, "")) for key in ("standard_name", "long_name", "formula"))
     unit = units.strip().lower()
-    pascal = unit in ("pa", "pascal") or (not unit and (name == "plev" or levels.max() > 1100))
+    known = unit.rstrip(".") in names.PRESSURE_UNITS
+    counted = len(levels) > 3 and np.array_equal(
+        np.sort(levels), np.arange(len(levels)) + levels.min()
+    )
+    if re.search("hybrid|sigma|model.level|generalvertical", words, re.IGNORECASE) or (
+        counted and not known
+    ):
+        raise ValueError(
+            f"{where}: {name} has model levels ({words.strip() or 'numbers'}: {levels.min():g} to "
+            f"{levels.max():g}), not pressures. Interpolate to pressure levels first (cdo "
+            "ml2pl,85000,50000)."
+        )
+    pascal = unit.startswith("pa") or (not unit and (name == "plev" or levels.max() > 1100))
     scaled = levels / 100 if pascal or name == "isobaricInPa" else levels
     whole = np.round(scaled).astype(np.int64)
-    if np.abs(scaled - whole).max() > 1e-3 or whole.min() < 1 or whole.max() > 1100:
+    odd = np.abs(scaled - whole) > 1e-3
+    usable = whole[~odd]
+    if (odd & (scaled >= 10)).any() or not len(usable) or usable.min() < 1 or usable.max() > 1100:
         raise ValueError(
             f"{where}: levels {name} are {scaled.min():g} to {scaled.max():g} with units "
             f"{units!r}, expected whole pressures of 1 to 1100 hPa. Mend the units attribute, or "
             "interpolate model levels to pressure levels first."
         )
-    if len(set(whole.tolist())) < len(whole):
-        raise ValueError(f"{where}: levels {name} name a pressure twice: {whole.tolist()}.")
-    return tuple(whole.tolist())
+    if len(set(usable.tolist())) < len(usable):
+        raise ValueError(f"{where}: levels {name} name a pressure twice: {usable.tolist()}.")
+    return tuple(None if o else int(w) for o, w in zip(odd, whole, strict=True))
 
 
 def dates(values: np.ndarray, attributes: dict[str, Any], name: str, where: str) -> Times:
     """CF times (``hours since ...``) as datetime64[s], to the nearest second.
 
-    Numbers that count nothing (`month`) have no date: NaT. Raises ValueError for other calendars
-    than the common one, unreadable units, and missing values.
+    Numbers that count nothing (`month`) have no date: NaT. Years of 365 days (noleap) are read,
+    with the 29 February as a gap. Raises ValueError for other calendars than these and the common
+    one, unreadable units, and missing values.
     """
     import xarray
 
@@ -158,23 +197,82 @@ def dates(values: np.ndarray, attributes: dict[str, Any], name: str, where: str)
     if values.dtype.kind == "M":
         return values.astype("datetime64[s]")
     units = str(attributes.get("units", ""))
-    if " since " not in units or values.dtype.kind not in "iuf":
+    absolute = re.fullmatch(r"days? as %Y%m%d\.%f", units)
+    if not (" since " in units or absolute) or values.dtype.kind not in "iuf":
         raise ValueError(
             f"{where}: {name} has units {units!r} and type {values.dtype}, expected numbers and "
             "CF units such as 'hours since 1900-01-01'. Set the attribute (cdo setreftime)."
         )
     if not np.isfinite(values).all():
         raise ValueError(f"{where}: {name} has missing values; drop those times.")
-    kept = {k: attributes[k] for k in ("units", "calendar") if k in attributes}
-    try:
-        decoded = xarray.decode_cf(xarray.Dataset(coords={name: (name, values, kept)}))
-        exact = decoded[name].values.astype("datetime64[ms]")
-    except (ValueError, ArithmeticError, TypeError) as error:
+    calendar = str(attributes.get("calendar", "standard")).lower()
+    if calendar not in COMMON and calendar not in NOLEAP:
         raise ValueError(
-            f"{where}: {name} with units {units!r} and calendar "
-            f"{kept.get('calendar', 'standard')!r} cannot be read as dates of the common calendar."
+            f"{where}: {name} has the calendar {calendar!r}, whose days are not all in the common "
+            "one. Convert it first (xarray: .convert_calendar('standard', align_on='year'))."
+        )
+    try:
+        if absolute:
+            return _absolute(values)
+        if calendar in NOLEAP:
+            return _noleap(values, units)
+        decoded = xarray.decode_cf(
+            xarray.Dataset(coords={name: (name, values, {"units": units, "calendar": calendar})})
+        )
+        exact = decoded[name].values.astype("datetime64[ms]")
+    except (ValueError, ArithmeticError, TypeError, ImportError) as error:
+        raise ValueError(
+            f"{where}: {name} with units {units!r} and calendar {calendar!r} cannot be read as "
+            "dates of the common calendar."
         ) from error
     return (exact + np.timedelta64(500, "ms")).astype("datetime64[s]")
+
+
+def _absolute(values: np.ndarray) -> Times:
+    """CDO's absolute times: 20180101.25 is 6 h on 1 January 2018."""
+    days = np.floor(values + 1e-6)
+    text = [f"{int(day):08d}" for day in days]
+    start = np.array([f"{t[:-4]}-{t[-4:-2]}-{t[-2:]}" for t in text], "datetime64[s]")
+    return start + np.round((values - days) * 86400).astype("timedelta64[s]")
+
+
+_DAYS_BEFORE = np.cumsum([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30])
+"""Days of a year of 365 before each of its months."""
+
+
+def _noleap(values: np.ndarray, units: str) -> Times:
+    """Dates of a calendar without leap years, each of which the common one has, too."""
+    unit, _, since = units.partition(" since ")
+    date, _, clock = since.strip().replace("T", " ").partition(" ")
+    year, month, day = (int(part) for part in date.split("-"))
+    start = np.datetime64(f"2001-01-01T{(clock.split() or ['00:00:00'])[0]:0>8}", "s")
+    of_day = (start - np.datetime64("2001-01-01", "s")).astype(np.int64)
+    of_year = year * 365 + int(_DAYS_BEFORE[month - 1]) + day - 1
+    passed = np.round(values.astype(np.float64) * SECONDS[unit.strip().lower()]).astype(np.int64)
+    days, seconds = np.divmod(passed + of_day, 86400)
+    years, rest = np.divmod(days + of_year, 365)
+    months = np.searchsorted(_DAYS_BEFORE, rest, side="right") - 1
+    found = (years - 1970).astype("datetime64[Y]").astype("datetime64[M]") + months
+    first = found.astype("datetime64[D]") + (rest - _DAYS_BEFORE[months])
+    return first.astype("datetime64[s]") + seconds.astype("timedelta64[s]")
+
+
+def durations(values: np.ndarray, attributes: dict[str, Any], name: str, where: str) -> np.ndarray:
+    """Times since the start of a forecast, as timedelta64[s]; hours where the file does not say."""
+    values = np.atleast_1d(values)
+    units = str(attributes.get("units", "")).strip().lower()
+    if values.dtype.kind == "m":
+        return values.astype("timedelta64[s]")
+    if values.dtype.kind not in "iuf" or (units or "hours") not in SECONDS:
+        raise ValueError(
+            f"{where}: {name} has units {units!r} and type {values.dtype}, expected hours since "
+            "the start of the forecast. Set the attribute units."
+        )
+    if not np.isfinite(values).all():
+        raise ValueError(f"{where}: {name} has missing values; drop those times.")
+    # without units: nanoseconds, as NumPy keeps them, are too many for hours
+    unit = units or ("nanoseconds" if np.abs(values).max() > 1e9 else "hours")
+    return np.round(values * SECONDS[unit]).astype("timedelta64[s]")
 
 
 def spacing(times: Times, where: str) -> tuple[int, Integer[np.ndarray, " gap"]]:

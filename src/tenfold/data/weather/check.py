@@ -86,7 +86,11 @@ def check_era5(f: Problems) -> None:
         )
         for finding in check_states(states):
             f.note(finding.what)
+        for line in states.left_out:
+            f.note(f"left out: {line}")
         partial = [] if f.limit else np.flatnonzero(~states.complete).tolist()
+        for line in states.incomplete if partial else ():
+            f.note(line)
     except ImportError as error:
         f.note(str(error))
     except (ValueError, FileNotFoundError) as error:

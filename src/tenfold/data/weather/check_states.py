@@ -14,22 +14,10 @@ import numpy as np
 
 from . import names
 from .grid import MISSING_ALLOWED
+from .limits import FILL, LIMITS, is_fill, standard_geopotential
+from .names import GRAVITY
 from .states import States
 from .survey import Summary
-
-GRAVITY = 9.80665
-"""m/s2: geopotential is height times this."""
-LIMITS = {
-    "q": (-5e-3, 0.1),  # kg/kg; spectral models have small negative values
-    "t": (130.0, 370.0),  # K
-    "t2m": (130.0, 370.0),
-    "msl": (7e4, 1.4e5),  # Pa; wide, for it is extrapolated below high ground
-    "u": (-250.0, 250.0),  # m/s
-    "v": (-250.0, 250.0),
-    "u10": (-150.0, 150.0),
-    "v10": (-150.0, 150.0),
-}
-"""Values outside of which a unit or scale factor is certainly wrong."""
 
 
 @dataclass(frozen=True)
@@ -192,12 +180,12 @@ def _order(present: list[tuple[Summary, int]]) -> str:
 
 def _geopotential(present: list[tuple[Summary, int]]) -> str:
     """Compare with the standard atmosphere, where the ground does not matter: at 850 hPa and up."""
-    ratios = [f.mean / _standard(p) for f, p in present if p <= 850]
+    ratios = [f.mean / standard_geopotential(p) for f, p in present if p <= 850]
     if not ratios:
         return ""
     ratio, level = float(np.median(ratios)), [p for _, p in present if p <= 850][0]
     mean = next(f.mean for f, p in present if p == level)
-    about = f"is about {mean:.5g} at {level} hPa, expected {_standard(level):.3g} m2/s2"
+    about = f"is about {mean:.5g} at {level} hPa, expected {standard_geopotential(level):.3g} m2/s2"
     if 0.7 < ratio < 1.35:
         return ""
     if 0.7 < ratio * GRAVITY < 1.35:
@@ -207,23 +195,18 @@ def _geopotential(present: list[tuple[Summary, int]]) -> str:
     return f"{about}: neither geopotential nor height. Check scale factor and order of variables"
 
 
-def _standard(level: int) -> float:
-    """Geopotential of the ICAO standard atmosphere (m2/s2) at a pressure in hPa."""
-    if level > 226.32:
-        height = 44330.77 * (1 - (level / 1013.25) ** 0.190263)
-    else:
-        height = 11000 + 6341.62 * np.log(226.32 / level)
-    return float(GRAVITY * height)
-
-
 def _range(name: str, found: Summary, level: int) -> str:
     """Faults of the values of one field, or nothing."""
-    if name not in LIMITS:
-        return ""
-    low, high = LIMITS[name]
+    low, high = LIMITS.get(name, (-FILL, FILL))
     if low <= found.low and found.high <= high:
         return ""
     where = f" at {level} hPa" if level else ""
+    for value in (found.low, found.high):
+        if is_fill(value):
+            return (
+                f"is {value:.4g}{where}: this stands for a missing value, which the file does not "
+                "say: set its attribute _FillValue (ncatted), or drop those times"
+            )
     if found.low == found.high:
         return f"is {found.low:g} everywhere{where}: there is no data in it"
     about = f"is {found.low:.4g} to {found.high:.4g}{where}"

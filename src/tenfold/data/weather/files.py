@@ -1,4 +1,4 @@
-"""One weather file, opened but not read: NetCDF, zarr, or the official pair of npy files."""
+"""One weather file, opened but not read: NetCDF, GRIB, zarr, or the official pair of npy files."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from tenfold.extras import install
 from ..io import npz
 from . import names
 from .axes import horizontal
-from .source import BROKEN, Part, Stored, part_of
+from .grib import SUFFIXES, grib_parts
+from .layout import part_of
+from .source import BROKEN, Part, Stored
 
 NETCDF = (".nc", ".nc4", ".netcdf", ".cdf")
 """Suffixes of NetCDF files; what is in them decides how they are read."""
 PAIR = ("input_upper.npy", "input_surface.npy")
 """Names of the official input files."""
+DATE = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)(?:[T_]?(\d\d)(?:00|:00)?)?")
+"""Name of a folder with a pair, which has no date itself."""
 PANGU_LEVELS = (1000, 925, 850, 700, 600, 500, 400, 300, 250, 200, 150, 100, 50)
 """Levels of the official input, in hPa (official README)."""
 CACHE = 2**24
 """Bytes of the longest HDF5 chunk that is kept unpacked, one for each variable."""
-GRIB = (
-    "GRIB is not read. Convert it: `cdo -f nc4 copy in.grib out.nc`, or see 'Weather' in "
-    "docs/data.md"
-)
 SAFE_CODECS = frozenset(
     "blosc zlib gzip zstd lz4 bz2 lzma shuffle delta fixedscaleoffset bitround quantize astype "
     "packbits adler32 crc32 crc32c fletcher32 bytes transpose sharding_indexed vlen-utf8".split()
@@ -41,26 +41,45 @@ def open_parts(path: Path) -> list[Part]:
     """Open every file of `path`, which is a file, a zarr store or a folder of files."""
     if not path.exists():
         raise FileNotFoundError(
-            f"{path} does not exist. Give a NetCDF file, a folder of them, a .zarr store, or a "
-            f"folder with {' and '.join(PAIR)}."
+            f"{path} does not exist. Give a NetCDF or GRIB file, a folder of them, a .zarr "
+            f"store, or a folder with {' and '.join(PAIR)}."
         )
     if path.is_file():
-        return [_netcdf(path, keep=True)]
+        return _file(path, keep=True)
     if _is_zarr(path):
         return [_zarr(path)]
     if any((path / name).exists() for name in PAIR):
         return [_pair(path)]
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in NETCDF)
+    pairs = [folder for folder in _folders(path) if any((folder / n).exists() for n in PAIR)]
+    if pairs:
+        return [_pair(folder) for folder in pairs]
+    files = _within(path) or [file for folder in _folders(path) for file in _within(folder)]
     if files:
-        return [_netcdf(file, keep=len(files) == 1) for file in files]
+        return [part for file in files for part in _file(file, keep=len(files) == 1)]
     stores = [folder for folder in sorted(path.iterdir()) if _is_zarr(folder)]
     if len(stores) == 1:
         return [_zarr(stores[0])]
-    grib = [f.name for f in path.iterdir() if f.suffix.lower().startswith((".grib", ".grb"))]
     raise ValueError(
-        f"{path} holds {len(stores)} zarr stores and no file of {', '.join(NETCDF)} or {PAIR[0]}. "
-        + (f"{grib[0]}: {GRIB}." if grib else "Give the folder or store that holds the states.")
+        f"{path} holds {len(stores)} zarr stores and no file of {', '.join((*NETCDF, *SUFFIXES))} "
+        f"or {PAIR[0]}. Give the folder or store that holds the states."
     )
+
+
+def _within(folder: Path) -> list[Path]:
+    """Weather files of a folder."""
+    return sorted(f for f in folder.iterdir() if f.suffix.lower() in (*NETCDF, *SUFFIXES))
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Folders of a folder (WeatherBench 1 has one for each variable) that are no zarr store."""
+    return sorted(f for f in folder.iterdir() if f.is_dir() and not _is_zarr(f))
+
+
+def _file(path: Path, keep: bool) -> list[Part]:
+    """Open one file, told by its first bytes."""
+    with path.open("rb") as stream:
+        is_grib = stream.read(4) == b"GRIB"
+    return grib_parts(path) if is_grib else [_netcdf(path, keep)]
 
 
 def _library(name: str) -> Any:
@@ -117,8 +136,6 @@ def _kept(path: Path) -> list[Any]:
 
 
 def _what(magic: bytes) -> str:
-    if magic.startswith(b"GRIB"):
-        return GRIB
     if magic.startswith(b"PK"):
         return "it is a zip archive, as the CDS sends for several streams: unpack it"
     if magic.startswith(b"CDF\x05"):
@@ -179,6 +196,18 @@ def _codecs(content: Any) -> Iterator[str]:
             yield from _codecs(value)
 
 
+def _date(name: str) -> str:
+    """Date of a folder that is named by one (2018-01-01T06, 2018010106); else NaT."""
+    found = DATE.fullmatch(name)
+    if not found:
+        return "NaT"
+    year, month, day, hour = found.groups()
+    try:
+        return str(np.datetime64(f"{year}-{month}-{day}T{hour or '00'}", "s"))
+    except ValueError:
+        return "NaT"
+
+
 def _pair(path: Path) -> Part:
     """The official input: upper (5, 13, lat, lon) and surface (4, lat, lon), memory-mapped."""
     arrays = []
@@ -205,7 +234,7 @@ def _pair(path: Path) -> Part:
             "included (official: 721 x 1440)."
         )
     grid = horizontal(np.linspace(90, -90, lat), np.arange(lon) * (360 / lon), str(path))
-    part = Part(path, grid, np.array(["NaT"], "datetime64[s]"), dated=False)
+    part = Part(path, grid, np.array([_date(path.name)], "datetime64[s]"), dated=False)
     for k, name in enumerate(names.UPPER):
         stored = Stored(path / PAIR[0], name, upper[k], ("level", "lat", "lon"), grid)
         part.upper[name] = {level: (stored, i) for i, level in enumerate(PANGU_LEVELS)}

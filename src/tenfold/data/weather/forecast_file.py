@@ -21,23 +21,10 @@ from jaxtyping import Float32
 
 from tenfold.extras import install
 
+from .forecast_plan import MARKER, TENFOLD, Convention, plan_of
 from .forecast_store import Array, Netcdf, Variable, Zarr
 from .grid import Grid
 
-NAMES = {
-    "z": ("geopotential", "geopotential", "m2 s-2"),
-    "q": ("specific_humidity", "specific humidity", "kg kg-1"),
-    "t": ("air_temperature", "temperature", "K"),
-    "u": ("eastward_wind", "eastward wind", "m s-1"),
-    "v": ("northward_wind", "northward wind", "m s-1"),
-    "w": ("lagrangian_tendency_of_air_pressure", "vertical velocity", "Pa s-1"),
-    "msl": ("air_pressure_at_mean_sea_level", "mean sea level pressure", "Pa"),
-    "sp": ("surface_air_pressure", "surface pressure", "Pa"),
-    "u10": ("eastward_wind", "eastward wind at 10 m", "m s-1"),
-    "v10": ("northward_wind", "northward wind at 10 m", "m s-1"),
-    "t2m": ("air_temperature", "temperature at 2 m", "K"),
-}
-"""CF standard name, long name and unit of the variables that we know."""
 MADE_BY = {
     "Conventions": "CF-1.10",
     "title": "weather forecast",
@@ -46,7 +33,6 @@ MADE_BY = {
     "history": "written by tenfold, one step after another",  # no date: equal runs, equal bytes
 }
 """Attributes of the file unless the caller gives others (but for the conventions)."""
-MARKER = "finished"
 LONGEST = 16_000
 """Bytes of an attribute; HDF5 ends at 64 KiB."""
 SPARE = 2**20
@@ -62,7 +48,14 @@ class ForecastFile:
     reads as zeros in NetCDF, as NaN in Zarr).
     """
 
-    def __init__(self, path: Path, grid: Grid, members: int, store: Netcdf | Zarr) -> None:
+    def __init__(
+        self,
+        path: Path,
+        grid: Grid,
+        members: int,
+        store: Netcdf | Zarr,
+        convention: Convention = TENFOLD,
+    ) -> None:
         marks = store.values(MARKER)
         self.path = path
         self.grid = grid
@@ -71,7 +64,7 @@ class ForecastFile:
         self._steps = len(marks)
         if (marks[self.done :] != 0).any():  # then the ones, as many as done, come first
             raise _damaged(path, f"the marks in `{MARKER}` are not ones and then zeros")
-        self._store = store
+        self._store, self._named = store, convention.name_of
         self._lock: Lock | None = None
         self._upper = (members, len(grid.upper), len(grid.levels), *grid.shape)
         self._surface = (members, len(grid.surface), *grid.shape)
@@ -85,17 +78,19 @@ class ForecastFile:
         hours: tuple[int, ...],
         members: int,
         attributes: dict[str, str],
+        convention: Convention = TENFOLD,
     ) -> ForecastFile:
         """A new file, or the one of the same forecast where it was left.
 
         Args:
             path: What to write, ending in ``.nc`` (NetCDF-4) or ``.zarr`` (Zarr version 3).
             grid: Fields and coordinates of the states; its constants are not written.
-            start: Time of the initial state, UTC, to the second.
+            start: Time of the initial state, UTC, to the second; NaT where it is not known.
             hours: Lead of every step in hours, rising; 0 is the initial state itself.
             members: Size of the ensemble; with 1 the file has no dimension ``member``.
             attributes: Attributes of the file, such as a digest of the weights. They belong to the
                 configuration: give nothing that may differ when the forecast continues.
+            convention: Names of variables and axes.
 
         Raises ValueError for what cannot be written, a file of another configuration (which stays
         as it is), a damaged one, one that another process writes and too small a disk; ImportError
@@ -107,7 +102,7 @@ class ForecastFile:
         kind = kinds[path.suffix]
         if find_spec(kind.package) is None:
             raise ImportError(f"{path}: writing it needs {kind.package}: {install('weather')}")
-        plan = _plan(grid, start, hours, members)
+        plan = plan_of(grid, start, hours, members, convention)
         texts = _texts(attributes)
         path.parent.mkdir(parents=True, exist_ok=True)
         lock, store = Lock(path), None
@@ -129,7 +124,7 @@ class ForecastFile:
                     f"{path} holds another forecast: {'; '.join(different[:SHOWN])}{more}. Give "
                     "another path, or move the file away; it was not changed."
                 )
-            forecast = cls(path, grid, members, store)
+            forecast = cls(path, grid, members, store, convention)
             _check_space(path, plan, len(hours) - forecast.done)
         except BaseException:
             lock.release()
@@ -187,8 +182,9 @@ class ForecastFile:
 
     def _blocks(self, upper: Array, surface: Array) -> Iterator[tuple[str, Array]]:
         """Every variable's part (a view) of one step."""
-        yield from ((name, upper[:, i]) for i, name in enumerate(self.grid.upper))
-        yield from ((name, surface[:, i]) for i, name in enumerate(self.grid.surface))
+        named = self._named
+        yield from ((named(name), upper[:, i]) for i, name in enumerate(self.grid.upper))
+        yield from ((named(name), surface[:, i]) for i, name in enumerate(self.grid.surface))
 
     def close(self) -> None:
         """Let go of the file; a second call does nothing."""
@@ -237,82 +233,6 @@ class Lock:
         """Give the path free."""
         self._file.unlink(missing_ok=True)  # while it is locked, or it might be another's
         os.close(self._fd)
-
-
-def _plan(grid: Grid, start: np.datetime64, hours: tuple[int, ...], members: int) -> list[Variable]:
-    """Every array of the file, coordinates first; ValueError for what no file can say."""
-    _check(grid, start, hours, members)
-    since = f"hours since {str(start.astype('datetime64[s]')).replace('T', ' ')}"
-    clock = {"units": since, "calendar": "proleptic_gregorian"}
-    lead = {"units": "h"}  # "hours" would be read as a duration by xarray
-
-    def axis(name: str, values: object, dtype: str, standard: str, **more: str) -> Variable:
-        array = np.asarray(values, dtype)
-        texts = {"standard_name": standard, "long_name": standard.replace("_", " "), **more}
-        dims = ("time",) if name == "lead_time" else (name,) * array.ndim
-        return Variable(name, dims, array.shape, dtype, texts, array)
-
-    plan = [
-        axis("time", hours, "<i4", "time", axis="T", **clock),
-        axis("lead_time", hours, "<i4", "forecast_period", **lead),
-        axis("reference_time", 0, "<i4", "forecast_reference_time", **clock),
-        axis("lat", grid.latitudes, "<f8", "latitude", axis="Y", units="degrees_north"),
-        axis("lon", grid.longitudes, "<f8", "longitude", axis="X", units="degrees_east"),
-    ]
-    if grid.upper:
-        more = {"axis": "Z", "units": "hPa", "positive": "down"}
-        plan.append(axis("level", grid.levels, "<i4", "air_pressure", **more))
-    if members > 1:
-        plan.append(axis("member", range(members), "<i4", "realization", units="1"))
-    first = ("time", "member") if members > 1 else ("time",)
-    shape = (len(hours), members)[: len(first)]
-    for name in (*grid.upper, *grid.surface):
-        above = ("level",) * (name in grid.upper)
-        size = (*shape, *(len(grid.levels) for _ in above), *grid.shape)
-        texts = {**_meaning(name), "coordinates": "lead_time reference_time"}
-        plan.append(Variable(name, (*first, *above, "lat", "lon"), size, "<f4", texts))
-    texts = {"long_name": "1 where the step is written", "units": "1"}
-    plan.append(Variable(MARKER, ("time",), (len(hours),), "|i1", texts))
-    return plan
-
-
-def _meaning(name: str) -> dict[str, str]:
-    """CF attributes of a field, by its name: t2m, z, and z500 for a field on one level."""
-    found = re.fullmatch(r"([a-z])(\d+)", name)
-    if name in NAMES or found is None or found[1] not in NAMES:
-        known = zip(("standard_name", "long_name", "units"), NAMES.get(name, ()), strict=False)
-        return {"long_name": name, **dict(known)}
-    standard, long, unit = NAMES[found[1]]
-    return {"standard_name": standard, "long_name": f"{long} at {found[2]} hPa", "units": unit}
-
-
-def _check(grid: Grid, start: np.datetime64, hours: tuple[int, ...], members: int) -> None:
-    fields = (*grid.upper, *grid.surface)
-    taken = {"time", "lead_time", "reference_time", "lat", "lon", "level", "member", MARKER}
-    wrong = [n for n in fields if not re.fullmatch(r"[A-Za-z]\w{0,63}", n, re.ASCII) or n in taken]
-    if wrong or len(set(fields)) < len(fields) or not fields:
-        raise ValueError(
-            f"the fields of a forecast are {', '.join(fields) or 'none'}: their names must differ, "
-            f"be letters, digits and _, and not {', '.join(sorted(taken))}. Rename them."
-        )
-    if 0 in grid.shape or (grid.upper and not grid.levels):
-        raise ValueError(
-            f"the grid has {grid.shape} rows and columns and {len(grid.levels)} levels for "
-            f"{len(grid.upper)} upper variables. Give a grid whose coordinates are filled in."
-        )
-    rising = all(a < b for a, b in zip(hours, hours[1:], strict=False))
-    if not hours or not rising or hours[0] < 0 or hours[-1] >= 2**31:
-        raise ValueError(
-            f"the hours of a forecast are {hours[:5]}{'...' * (len(hours) > 5)}: expected at least "
-            "one, rising, from 0 to 2^31 - 1."
-        )
-    if members < 1:
-        raise ValueError(f"a forecast has {members} members; expected at least 1.")
-    year = 0 if np.isnat(start) else int(start.astype("datetime64[Y]").astype(np.int64)) + 1970
-    if not 1 <= year <= 9999 or start.astype("datetime64[s]") != start:
-        raise ValueError(
-            f"a forecast starts at {start}: expected whole seconds in the years 1 to 9999."
-        )
 
 
 def _texts(attributes: dict[str, str]) -> dict[str, str]:

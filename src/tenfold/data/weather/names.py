@@ -17,35 +17,60 @@ z is the height of the ground in ERA5 files."""
 CONSTANTS = ("lsm", "slt", "orog", "zs")
 """Maps that do not change: land share, soil type, height (m) and geopotential of the ground."""
 
-ALIASES = {
-    "geopotential": "z",
-    "specific_humidity": "q",
-    "temperature": "t",
-    "u_component_of_wind": "u",
-    "v_component_of_wind": "v",
-    "mean_sea_level_pressure": "msl",
-    "10m_u_component_of_wind": "u10",
-    "10m_v_component_of_wind": "v10",
-    "2m_temperature": "t2m",
-    "10u": "u10",
-    "10v": "v10",
-    "2t": "t2m",
-    "hus": "q",
-    "ta": "t",
-    "ua": "u",
-    "va": "v",
-    "psl": "msl",
-    "uas": "u10",
-    "vas": "v10",
-    "tas": "t2m",
-    "land_sea_mask": "lsm",
-    "soil_type": "slt",
-    "geopotential_at_surface": "zs",
-    "sea_surface_temperature": "sst",
+LATITUDE = re.compile(r"latitude|lat|(g\d_)?lat_\d", re.IGNORECASE)
+LONGITUDE = re.compile(r"longitude|lon|(g\d_)?lon_\d", re.IGNORECASE)
+NORTH = re.compile(r"degrees?_?n(orth)?", re.IGNORECASE)
+EAST = re.compile(r"degrees?_?e(ast)?", re.IGNORECASE)
+"""Names of the horizontal axes, and their units in CF."""
+LEVEL = re.compile(
+    r"(lev|level|levels|plev|pressure|pressure_level|isobaric|lv_isbl|air_pressure)\w*",
+    re.IGNORECASE,
+)
+TIME = re.compile(r"(valid_|initial_|reference_|ref)?time\d?(_hours)?|month", re.IGNORECASE)
+LEAD = re.compile(
+    r"step|lead|leadtime|lead_time|prediction_timedelta|forecast_(period|time|hour)\d?|fhour",
+    re.IGNORECASE,
+)
+"""Names of other axes: pressure, valid time, hours since the start of a forecast."""
+ABOVE_GROUND = re.compile(r"(height|lv_htgl)\w*", re.IGNORECASE)
+PER_ENTRY = ("variable", "channel")
+"""Axes whose entries are fields, with the names of fields as coordinates (earth2studio)."""
+PRESSURE_UNITS = frozenset("pa pascal pascals hpa mb mbar millibar millibars".split())
+
+HEIGHT = "gh"
+"""Our name of geopotential height, which is not geopotential: that is height times GRAVITY."""
+GRAVITY = 9.80665
+"""m/s2."""
+_SPELLINGS = {
+    "z": "geopotential geopot phi fi var129",
+    "q": "specific_humidity hus shum spfh spfhprs qv var133",
+    "t": "temperature air_temperature ta air temp tmp tmpprs var130",
+    "u": "u_component_of_wind eastward_wind x_wind ua uwnd ugrd ugrdprs var131",
+    "v": "v_component_of_wind northward_wind y_wind va vwnd vgrd vgrdprs var132",
+    HEIGHT: "geopotential_height geopot_height zg hgt hgtprs z3 h var156",
+    "msl": "mean_sea_level_pressure air_pressure_at_sea_level air_pressure_at_mean_sea_level "
+    "psl slp mslp prmsl prmslmsl pmsl pres_msl mslet mslma var151 prmsl_meansealevel "
+    "mslet_meansealevel pressure_reduced_to_msl mslp_eta_model_reduction",
+    "u10": "10m_u_component_of_wind 10u u10m u_10m uas ugrd10m ugrd_10maboveground var165 var_10u",
+    "v10": "10m_v_component_of_wind 10v v10m v_10m vas vgrd10m vgrd_10maboveground var166 var_10v",
+    "t2m": "2m_temperature 2t t2 t_2m tas trefht tmp2m tmp_2maboveground var167 var_2t",
+    "lsm": "land_sea_mask landfrac sftlf fr_land land landsfc var172",
+    "slt": "soil_type",
+    "orog": "orography topography hsurf",
+    "zs": "geopotential_at_surface phis surface_geopotential",
+    "sst": "sea_surface_temperature tos",
 }
-"""Long and short names of other sources: WeatherBench2, ecCodes, CMIP -> ours."""
+"""Names in other files, in lower case: WeatherBench2, ecCodes, CMIP, CF, CESM, MERRA-2, NCEP and
+its servers (GrADS, wgrib2), DWD's ICON, earth2studio, CDO's codes."""
+ALIASES = {spelling: name for name, all_ in _SPELLINGS.items() for spelling in all_.split()}
+"""Another file's name, in lower case -> ours."""
+_SUFFIX = re.compile(
+    r"_(gds\d+|p\d+)_(isbl|htgl|msl|l1\d\d)\w*$|_(isobaric|height_above_ground|msl)$"
+)
+"""Kinds of level that NCL and THREDDS append to names."""
 _CF_UPPER = {
     "geopotential": "z",
+    "geopotential_height": HEIGHT,
     "specific_humidity": "q",
     "air_temperature": "t",
     "eastward_wind": "u",
@@ -56,16 +81,11 @@ _CF_SURFACE = {
     "air_pressure_at_sea_level": "msl",
     "land_binary_mask": "lsm",
     "surface_altitude": "orog",
+    "surface_geopotential": "zs",
 }
-
-LATITUDE = ("latitude", "lat")
-LONGITUDE = ("longitude", "lon")
-LEVEL = ("level", "pressure_level", "isobaricInhPa", "isobaricInPa", "plev", "pressure")
-TIME = ("time", "valid_time", "initial_time", "month")
-"""Coordinates, known by name; latitude and longitude also by CF standard_name or units."""
-
-HEIGHT = {"gh", "zg", "geopotential_height"}
-"""Names of geopotential height, which is not geopotential."""
+AT_HEIGHT = {("t", 2): "t2m", ("u", 10): "u10", ("v", 10): "v10"}
+"""Our name of a variable so many metres above the ground."""
+_OURS = {*UPPER, *SURFACE, *CONSTANTS, HEIGHT, "sst"}
 
 
 @dataclass(frozen=True)
@@ -110,7 +130,7 @@ QUANTITIES = {
 }
 """Variables whose units are known."""
 
-_FLAT = re.compile(r"([A-Za-z]+?)_?(\d{1,4})(?:hPa)?")
+_FLAT = re.compile(r"([A-Za-z]+?)_?(\d{1,4})(?:hPa|mb)?")
 
 
 def plain_unit(text: str) -> str:
@@ -120,15 +140,33 @@ def plain_unit(text: str) -> str:
 
 def canonical(name: str) -> str:
     """Our name of a variable that a user may call by another one; unknown names as they are."""
-    return ALIASES.get(name, name)
+    low = name.lower()
+    return low if low in _OURS else ALIASES.get(low, name)
 
 
-def name_of(name: str, standard_name: str, on_levels: bool) -> str:
-    """Our name of a file's variable; its own name counts more than its CF standard_name."""
-    known = {*UPPER, *SURFACE, *CONSTANTS, *HEIGHT}
-    if name in ALIASES or name in known:
-        return canonical(name)
-    return (_CF_UPPER if on_levels else _CF_SURFACE).get(standard_name, name)
+def name_of(name: str, standard_name: str, on_levels: bool, height: float | None = None) -> str:
+    """Our name of a file's variable; its own name counts more than its CF standard_name.
+
+    `height`: metres above the ground, if the file says so.
+    """
+    low = name.lower().replace("-", "_")
+    found = canonical(low if canonical(low) in _OURS else _SUFFIX.sub("", low))
+    if found not in _OURS:
+        cf = _CF_UPPER if on_levels or height is not None else _CF_SURFACE
+        found = cf.get(standard_name, name)
+    return found if on_levels or height is None else AT_HEIGHT.get((found, round(height)), found)
+
+
+def wrong_kind(ours: str, standard_name: str, long_name: str, height: float | None) -> str:
+    """Words for what a variable is, if not the one whose name it has; empty if nothing says so."""
+    if ours in ("u10", "v10") and "speed" in f"{standard_name} {long_name}".lower():
+        return "is the speed of the wind, not one of its components"
+    right = next((metres for (_, metres), name in AT_HEIGHT.items() if name == ours), None)
+    heights = (2, 10) if ours in NEAR_SURFACE else (right,)
+    known = right is not None or ours in NEAR_SURFACE
+    if known and height is not None and round(height) not in heights:
+        return f"lies {height:g} m above the ground"
+    return ""
 
 
 def flat(name: str, long_name: str) -> tuple[str, int] | None:
@@ -137,10 +175,10 @@ def flat(name: str, long_name: str) -> tuple[str, int] | None:
     u10 and v10 are winds at 10 m, and so is whatever speaks of metres in its long_name (u100).
     """
     match = _FLAT.fullmatch(name)
-    if not match or name in SURFACE or re.search(r"\bmet(er|re)s?\b", long_name.lower()):
+    if not match or canonical(name) in _OURS or re.search(r"\bmet(er|re)s?\b", long_name.lower()):
         return None
     variable, level = canonical(match[1]), int(match[2])
-    return (variable, level) if variable in UPPER and 1 <= level <= 1100 else None
+    return (variable, level) if variable in (*UPPER, HEIGHT) and 1 <= level <= 1100 else None
 
 
 def ordered(names: Collection[str], first: Collection[str]) -> tuple[str, ...]:
@@ -155,6 +193,4 @@ def require(names: Collection[object], there: Collection[object], kind: str, whe
             found = ", ".join(map(str, there)) or "none"
             near = get_close_matches(str(name), map(str, there), n=2, cutoff=0.4)
             hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            if name in ("z", "geopotential") and HEIGHT & set(map(str, there)):
-                hint = " It has geopotential height: multiply by 9.80665 and name the result z."
             raise ValueError(f"{where} has no {kind} {name!r}; it has {found}.{hint}")

@@ -17,6 +17,7 @@ from .axes import Times, spacing
 from .check_states import Finding, check_states
 from .files import open_parts
 from .grid import Grid
+from .left_out import left_out
 from .series import Layer, join
 from .source import Part, Stored
 from .states import States
@@ -38,10 +39,11 @@ def open_states(
 
     ``path``: a NetCDF 3 or 4 file; a folder of them (the same variables are joined in time, other
     variables side by side, files without times give constants); a .zarr store; or a folder with
-    the official pair input_upper.npy, input_surface.npy. A choice names variables (in any naming
-    that is understood) and levels in hPa. An empty choice takes what there is: known variables in
-    the order of the paper, or if no known one is there at all, every field on this grid by the
-    alphabet; the levels that all upper variables have, from the ground up.
+    the official pair input_upper.npy, input_surface.npy (or folders of such, named by dates). A
+    choice names variables (in any naming that is understood) and levels in hPa. An empty choice
+    takes what there is: known variables in the order of the paper, or if no known one is there at
+    all, every field on this grid by the alphabet; the levels that all upper variables have, from
+    the ground up.
 
     Raises FileNotFoundError, ImportError without the extra `weather`, and ValueError for choices
     that are not there (with the nearest names) and for everything that `check_states` is certain
@@ -51,6 +53,7 @@ def open_states(
     where = str(path)
     dated = [part for part in parts if part.dated] or parts
     known = _known(dated)
+    _refuse_height(upper, dated, where)
     uppers = _choose(upper, _offered(dated, "upper"), names.UPPER, known, "upper variable", parts)
     shared = _levels(uppers, levels, dated, where)
     surfaces = _choose(
@@ -78,7 +81,8 @@ def open_states(
         periodic=parts[0].horizontal.periodic,
         step=step,
     )
-    states = States(path, grid, series, tuple(stored.values()), gaps)
+    unread = left_out(parts, uppers, shared, surfaces, stored)
+    states = States(path, grid, series, tuple(stored.values()), gaps, unread)
     wrong = [finding.what for finding in check_states(states) if finding.certain]
     if wrong:
         raise ValueError(f"{where}: {'; '.join(wrong)}.")
@@ -128,7 +132,22 @@ def _offered(parts: list[Part], kind: str) -> set[str]:
 def _known(parts: list[Part]) -> bool:
     """Return True if any variable of the paper is there: then the others are left alone."""
     flat = _offered(parts, "surface") & set(_FLAT_FIELDS)
-    return bool(flat or _offered(parts, "upper") & set(names.UPPER))
+    return bool(flat or _offered(parts, "upper") & {*names.UPPER, names.HEIGHT})
+
+
+def _refuse_height(chosen: Collection[str], parts: list[Part], where: str) -> None:
+    """Raise ValueError where geopotential is wanted, and only its height is there."""
+    wanted = not chosen or "z" in map(names.canonical, chosen)
+    there = _offered(parts, "upper")
+    if wanted and names.HEIGHT in there and "z" not in there:
+        part = next(part for part in parts if names.HEIGHT in part.upper)
+        stored = next(iter(part.upper[names.HEIGHT].values()))[0]
+        others = [name for name in names.UPPER if name in there]
+        raise ValueError(
+            f"{where}: {stored.name} is geopotential height, not geopotential: multiply it by "
+            f"{names.GRAVITY} and name the result z (m2/s2), or choose upper variables without z: "
+            f"{' '.join(others) or 'none is there'}."
+        )
 
 
 def _choose(

@@ -10,9 +10,13 @@ from jaxtyping import Bool, Float32, Int8, Integer
 
 from .axes import Times
 from .grid import Grid
+from .record import Record, record, words
 from .series import Layer, Series
 from .source import Stored
 from .survey import Survey, survey
+
+MOST = 5
+"""Fields with wrong values that an error names."""
 
 
 class States:
@@ -29,6 +33,7 @@ class States:
         series: list[Series],
         constants: tuple[Stored, ...] = (),
         gaps: Integer[np.ndarray, " gap"] | None = None,
+        left_out: tuple[str, ...] = (),
     ) -> None:
         """Made by `weather.open_states`. Reads the first, the middle and the last state."""
         self.path = path
@@ -43,13 +48,15 @@ class States:
         """Variable `split` of the file: 0 training, 1 validation, 2 test, -1 gap; or None."""
         self.gaps: Integer[np.ndarray, " gap"] = np.empty(0, np.int64) if gaps is None else gaps
         """Indices of times after which more than `grid.step` hours pass."""
+        self.left_out = left_out
+        """A line for each variable of the files that is not read, with the reason."""
         upper = [Layer(name, grid.levels) for name in grid.upper]
         surface = [Layer(name) for name in grid.surface]
         self._upper, self._surface = tuple(upper), tuple(surface)
         self._of = {layer: one for one in reversed(series) for layer in one.layers}
         self._constants = constants
         self._lock = threading.Lock()
-        self._complete: Bool[np.ndarray, " time"] | None = None
+        self._record: Record | None = None
         last = len(self) - 1
         sample = tuple(sorted({0, last // 2, last}))
         self.survey: Survey = survey(self.read, sample)
@@ -108,16 +115,31 @@ class States:
         """False where a field lacks values at points that are not `missing`.
 
         The first use reads every chosen field of every time once, 64 MiB at a time; the answer is
-        kept. Raises ValueError naming file and variable if a file is damaged.
+        kept. Raises ValueError naming file and variable if a file is damaged, and naming field,
+        value and time if a value cannot be true (a fill value that the file does not declare).
         """
+        found = self._all()
+        if found.impossible:
+            said = [words(fault, self._when, self._place) for fault in found.impossible[:MOST]]
+            rest = len(found.impossible) - MOST
+            more = f"; and {rest} more fields" if rest > 0 else ""
+            raise ValueError(f"{self.path}: {'; '.join(said)}{more}.")
+        return found.complete
+
+    @property
+    def incomplete(self) -> tuple[str, ...]:
+        """A line for each field that makes states incomplete: points, time and place."""
+        return tuple(words(fault, self._when, self._place) for fault in self._all().gaps)
+
+    def _all(self) -> Record:
         with self._lock:
-            if self._complete is None:
-                complete = np.ones(len(self), bool)
-                present = ~self.missing
-                for layer, one in self._of.items():
-                    for first, values in one.blocks(layer):
-                        whole = np.isfinite(values)[..., present].all((1, 2))
-                        complete[first : first + len(values)] &= whole
-                complete.setflags(write=False)
-                self._complete = complete
-            return self._complete
+            if self._record is None:
+                self._record = record(self._of, len(self), ~self.missing)
+            return self._record
+
+    def _when(self, index: int) -> str:
+        return "unknown time" if np.isnat(self.times[index]) else str(self.times[index])
+
+    def _place(self, row: int, column: int) -> str:
+        lat, lon = self.grid.latitudes[row], self.grid.longitudes[column]
+        return f"at latitude {lat:g}, longitude {lon:g}"

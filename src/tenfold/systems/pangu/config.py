@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from tenfold.core.config import require
 from tenfold.core.loop import Loop
 from tenfold.core.optim import Optim
@@ -176,7 +178,8 @@ class Thresholds:
     """Criteria for a pressure minimum to be the storm; values as remembered from the paper."""
 
     radius_km: float = 445.0
-    """Largest distance that the storm moves from one state to the next (paper: 6 hours)."""
+    """Largest distance that the storm moves from one state to the next (paper: 6 hours). Once its
+    motion is known the search is smaller, around where it would be if it went on (ours)."""
     vorticity: float = 5e-5
     """Relative vorticity in 1/s that must be exceeded, cyclonic in either hemisphere (paper)."""
     vorticity_radius_km: float = 278.0
@@ -200,13 +203,15 @@ class Thresholds:
     refine: bool = False
     """True if position and pressure come from parabolas through the grid's minimum. (ours)"""
     patience: int = 2
-    """Most states in a row that may lack pressure; each widens the search by `radius_km`. (ours)"""
+    """Most states in a row that may lack pressure; each widens the search. (ours)"""
+    unseen: int = 1
+    """Most states in a row with pressure in which the storm may be missed. (ours)"""
 
     def __post_init__(self) -> None:
         require(self, "tracker.", f"(0, {math.pi * EARTH_KM:.0f}]", "radius_km", "wind_radius_km")
         require(self, "tracker.", f"(0, {math.pi * EARTH_KM:.0f}]", "vorticity_radius_km")
         require(self, "tracker.", f"(0, {math.pi * EARTH_KM:.0f}]", "thickness_radius_km")
-        require(self, "tracker.", "[0, inf)", "patience")
+        require(self, "tracker.", "[0, inf)", "patience", "unseen")
         require(self, "tracker.", "[0, 1]", "land")
 
 
@@ -223,7 +228,10 @@ class PredictOptions:
     every: int = 0
     """Hours between the states that are written; 0 is the shortest lead time of the models."""
     start: str = "last"
-    """State to start from: last, first, its number from 0, or its time such as 1996-01-07T06."""
+    """State to start from: last, first, its number from 0, or its time such as 1996-01-07T06.
+    Several: all, or a list with commas; each gets a folder, and their scores a mean."""
+    time: str = ""
+    """Date of the start where the input has none (npy files), such as 2018-01-01T00."""
     members: int = 1
     """Members of the ensemble, the first unperturbed; 1 is a single forecast."""
     amplitude: float = 0.2
@@ -237,14 +245,23 @@ class PredictOptions:
     tracker: Thresholds = Thresholds()
     """Criteria for a pressure minimum to be the storm."""
     fields: tuple[str, ...] = ()
-    """Fields to draw, such as z500 t2m; empty draws some usual ones."""
+    """Fields to write and to draw, such as z500 t2m; empty writes all and draws some usual ones."""
+    region: str = ""
+    """NORTH,WEST,SOUTH,EAST in degrees: what is written, drawn and scored; empty for all."""
+    above: tuple[str, ...] = ()
+    """Thresholds such as t2m=303.15 (SI units): probabilities that members exceed them, and their
+    Brier score."""
     point: str = ""
-    """LAT,LON whose values over time are drawn; empty takes the storm, 50 N, 10 E if that is on the
-    grid, or the grid's middle."""
-    write: Literal["nc", "zarr"] = "nc"
-    """Format of the forecast's file."""
+    """LAT,LON whose values over time are written (points.csv), the first also drawn; several with
+    semicolons. Empty takes the storm, 50 N, 10 E if that is on the grid, or the grid's middle."""
+    write: Literal["nc", "zarr", "npy"] = "nc"
+    """Format of the forecast's file; npy is a folder of pairs as the official scripts write."""
+    names: Literal["tenfold", "weatherbench2", "earth2studio"] = "tenfold"
+    """Names of variables and axes in NetCDF and Zarr."""
     batch: int = 4
     """Members that are carried forward together: more is faster, and needs more memory."""
+    pictures: bool = True
+    """Draw maps, values over time and an animation."""
     animate: bool = True
     """Draw the first field as an animation."""
 
@@ -255,9 +272,38 @@ class PredictOptions:
         require(self, "", "[0, inf)", "every", "seed", "amplitude")
         if self.reference and not self.track:
             raise ValueError("--reference needs --track LAT,LON: where the storm is at the start")
-        for name in ("track", "point"):
-            if getattr(self, name):
-                parse_lat_lon(getattr(self, name), f"--{name}")
+        if self.track:
+            parse_lat_lon(self.track, "--track")
+        for place in filter(None, self.point.split(";")):
+            parse_lat_lon(place, "--point")
+        for text in self.above:
+            parse_threshold(text)
+        if self.time:
+            parse_time(self.time, "--time")
+        if self.write == "npy" and self.names != "tenfold":
+            raise ValueError(f"--names {self.names} is for --write nc or zarr; npy has no names")
+
+
+def parse_threshold(text: str) -> tuple[str, float]:
+    """Field and value of "t2m=303.15"; ValueError if it is none."""
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError as error:
+        raise ValueError(
+            f"--above has {text!r}; give FIELD=VALUE in SI units such as t2m=303.15"
+        ) from error
+
+
+def parse_time(text: str, option: str) -> np.datetime64:
+    """A date and hour; the message of the ValueError names `option`."""
+    try:
+        time = np.datetime64(text, "s")
+        if np.isnat(time):
+            raise ValueError("no date")
+    except ValueError as error:
+        raise ValueError(f"{option} is {text!r}; give a time such as 2018-01-01T00") from error
+    return time
 
 
 def parse_lat_lon(text: str, option: str) -> tuple[float, float]:

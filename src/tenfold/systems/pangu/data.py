@@ -143,6 +143,12 @@ class Archive:
                 )
         return states
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Lines on what the files hold and is not read, if they were opened."""
+        opened: AnyStates | None = self.__dict__.get("states")
+        return () if opened is None else opened.left_out
+
     @cached_property
     def split(self) -> Int[np.ndarray, " time"]:
         """Split of every time: 0 training, 1 validation, 2 test, -1 none."""

@@ -20,6 +20,10 @@ from .data import Archive
 from .forecaster import Forecaster
 from .noise import Noise, perturbation
 
+WEATHERBENCH = ("z500", "t850", "q700", "u850", "v850", "t2m", "msl", "u10", "v10")
+"""Fields of WeatherBench 2's score cards, of those that there are."""
+WB_RMSE = "weatherbench rmse"
+"""Group of its scores: the root of the mean over starts and area, by field and region."""
 BATCH = 16
 """Starts that are carried forward together."""
 Fields = Float[Tensor, "*lead field lat lon"]
@@ -89,6 +93,17 @@ class Verification:
         self.weights = weather.latitude_weights(torch.tensor(cfg.grid.latitudes)).to(self.device)
         self.valid = ~forecaster.missing if bool(forecaster.missing.any()) else None
         self.levels = weather.quantile_levels()
+        names = cfg.grid.fields
+        self.usual = [names.index(name) for name in WEATHERBENCH if name in names]
+        lats, lons = torch.tensor(cfg.grid.latitudes), torch.tensor(cfg.grid.longitudes)
+        masks = {"": torch.ones(cfg.grid.shape, dtype=torch.bool)}
+        masks |= {region: weather.region_mask(lats, lons, region) for region in weather.REGIONS}
+        there = ~forecaster.missing.cpu()
+        self.regions = {
+            name: (mask & there).to(self.device)
+            for name, mask in masks.items()
+            if bool((mask & there)[lats.abs() < 90].any())
+        }
 
     def starts(self, split: str, hours: int) -> np.ndarray:
         """Index of every chosen start with a state `hours` later in its block.
@@ -174,6 +189,10 @@ class Verification:
             "bias": weather.bias(made, truth, weights, valid),
             "rqe": weather.rqe(made, truth, self.levels, valid),
         }
+        if self.usual:
+            fields = made[:, self.usual], truth[:, self.usual]
+            for region, mask in self.regions.items():
+                scores[f"{WB_RMSE} {region}"] = weather.mse(*fields, weights, mask)
         return {f"{name}/{hours}h": values.cpu() for name, values in scores.items()}
 
     def _ensembles(self, split: str, hours: tuple[int, ...]) -> Scores:
@@ -224,15 +243,27 @@ class Verification:
     def _flat(self, scores: Scores) -> dict[str, float]:
         """Means over starts: "rmse/z500/24h"; the ratio of mean spread to mean error as well."""
         means = {key: values.double().mean(0) for key, values in scores.items()}
+        flat = self._weatherbench(means)
         for key in [k for k in means if k.startswith("spread/")]:
             hours = key.split("/")[1]
             means[f"spread over error/{hours}"] = means[key] / means[f"ensemble rmse/{hours}"]
-        flat = {}
         for key, values in means.items():
             group, hours = key.split("/")
             for name, value in zip(self.cfg.grid.fields, values.tolist(), strict=True):
                 if np.isfinite(value):  # the climatology has no anomaly to correlate
                     flat[f"{group}/{name}/{hours}"] = float(value)
+        return flat
+
+    def _weatherbench(self, means: dict[str, Tensor]) -> dict[str, float]:
+        """Take WeatherBench's errors out of the means: "weatherbench rmse/z500 europe/24h"."""
+        flat = {}
+        for key in [key for key in means if key.startswith(WB_RMSE)]:
+            group, hours = key.split("/")
+            region = group.removeprefix(WB_RMSE).strip()
+            for row, value in zip(self.usual, means.pop(key).sqrt().tolist(), strict=True):
+                name = f"{self.cfg.grid.fields[row]} {region}".strip()
+                if np.isfinite(value):
+                    flat[f"{WB_RMSE}/{name}/{hours}"] = float(value)
         return flat
 
 

@@ -9,10 +9,11 @@ import numpy as np
 from tenfold.core.checkpoint import write_bytes
 from tenfold.metrics.weather import Position
 from tenfold.viz.lead_time import error_over_lead, plume
-from tenfold.viz.map_axes import MapAxes, map_axes
+from tenfold.viz.map_axes import MapAxes
 from tenfold.viz.maps import animation, ensemble, field_map, panels, style_of, track_map
 from tenfold.viz.page import Picture
 
+from .coast import axes_of
 from .data import Archive
 from .evaluation import Verified, as_fields, calls_to
 from .forecast import Outcome, shown
@@ -70,15 +71,17 @@ def _from(outcome: Outcome, name: str) -> str:
 def _series(outcome: Outcome, where: MapAxes, out: Path) -> list[Picture]:
     """Values at the point, errors over lead time, and the first field as an animation."""
     pictures = []
-    lat, lon = outcome.point
+    lat, lon = outcome.points[0]
     lon = (lon + 180) % 360 - 180
     at = f"{abs(lat):.4g}°{'N' if lat >= 0 else 'S'} {abs(lon):.4g}°{'E' if lon >= 0 else 'W'}"
     if outcome.members > 1:
-        for name, values in outcome.series.items():
-            style = style_of(name)
-            shown = style(np.stack(values, axis=1))
-            truth = outcome.truth_series.get(name, [])
-            known = style(np.array(truth)) if len(truth) == len(outcome.hours) else None
+        truths = [t for t in outcome.truth_series if t is not None]
+        for name in outcome.drawn:
+            style, row = style_of(name), outcome.grid.fields.index(name)
+            shown = style(np.stack([values[:, row, 0] for values in outcome.series], axis=1))
+            known = None
+            if len(truths) == len(outcome.hours):
+                known = style(np.array([values[row, 0] for values in truths]))
             title = _from(outcome, f"{name} at {at}")
             content = plume(outcome.hours, shown, known, title=title, unit=style.unit)
             caption = f"{name} of all members at {at}"
@@ -91,7 +94,7 @@ def _series(outcome: Outcome, where: MapAxes, out: Path) -> list[Picture]:
             pictures.append(
                 _put(out, f"error-{name}.png", content, f"{name}: error over lead time")
             )
-    frames, truths = outcome.frames, outcome.truth_frames
+    frames, shots = outcome.frames, outcome.truth_frames
     if len(frames) > 1:
         name = outcome.drawn[0]
         content = animation(
@@ -99,7 +102,7 @@ def _series(outcome: Outcome, where: MapAxes, out: Path) -> list[Picture]:
             list(frames),
             where,
             style_of(name),
-            truth=np.stack(list(truths.values())) if len(truths) == len(frames) else None,
+            truth=np.stack(list(shots.values())) if len(shots) == len(frames) else None,
             title=_from(outcome, name),
         )
         pictures.append(_put(out, "animation.gif", content, f"{name} over the forecast"))
@@ -117,7 +120,7 @@ def _error_lines(outcome: Outcome, name: str) -> dict[str, tuple[list[float], li
     return {
         shown.get(key, key): (hours, [float(row[key]) * scale for row in rows])
         for key in rows[0]
-        if key not in ("hour", "field")
+        if key not in ("hour", "field", "crps") and not key.startswith("brier")
     }
 
 
@@ -192,7 +195,7 @@ def _example(
     fields = as_fields(*states[hours])[0].cpu().numpy()
     truth = as_fields(*archive.stack([end]))[0].numpy()
     grid = forecaster.grid
-    where = map_axes(grid.latitudes, grid.longitudes, forecaster.land_share(), earth)
+    where = axes_of(grid.latitudes, grid.longitudes, forecaster.land_share(), earth)
     pictures = {}
     for name in shown(grid)[:2]:
         row = grid.fields.index(name)

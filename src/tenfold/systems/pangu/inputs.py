@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from tenfold.data.weather.grid import Grid
+from tenfold.data.weather.limits import impossible
 from tenfold.data.weather.reader import States, open_states
 from tenfold.metrics.weather import Position
 
-from .config import PredictOptions
-from .cyclone import read_track
+from .config import PredictOptions, parse_time
 from .forecaster import ForecastModel
 from .rollout import Start
+from .tracks import read_track
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,13 @@ class Inputs:
     start: Start
     reference: tuple[Position, ...] = ()
     """Best track with which those of the forecast are compared."""
+    remarks: list[str] = field(default_factory=list)
+    """Sentences on the files that a reader of the forecast must know."""
 
     @property
     def time(self) -> np.datetime64:
-        """Time of the start, NaT if the files do not say."""
-        time: np.datetime64 = self.states.times[self.index]
-        return time
+        """Time of the start, NaT if neither the files nor the user say."""
+        return self.start.time
 
     @property
     def has_later(self) -> bool:
@@ -42,21 +45,53 @@ class Inputs:
     def later(self, hour: int) -> tuple[np.ndarray, np.ndarray] | None:
         """The files' own upper and surface fields so many hours after the start, if there."""
         valid = np.flatnonzero(self.states.times == self.time + np.timedelta64(3600 * hour, "s"))
-        return self.states.read(int(valid[0])) if len(valid) else None
+        if not len(valid):
+            return None
+        upper, surface = self.states.read(int(valid[0]))
+        for name, level, values in layers_of(self.states.grid, upper, surface):
+            wrong = impossible(values, name, level)
+            if wrong.any():
+                values[wrong] = np.nan
+                self.remarks.append(
+                    f"{name}{level or ''} of the file has {int(wrong.sum())} values that cannot be "
+                    f"true at {self.states.times[valid[0]]}: left out of the scores"
+                )
+        return upper, surface
 
 
-def read_inputs(source: Path, model: ForecastModel, grid: Grid, options: PredictOptions) -> Inputs:
-    """Open a file or folder of states and read the one to start from.
+def read_inputs(
+    states: States, start: str, model: ForecastModel, grid: Grid, options: PredictOptions
+) -> Inputs:
+    """Read the state to start from.
 
     Raises:
-        ValueError: Other fields or another grid than the run's, a start that is not there or has
-            missing points, or a best track that is none.
+        ValueError: A start that is not there, has missing points or values that cannot be true, or
+            a date although the file has one; or a best track that is none.
     """
-    states = open_input(source, grid)
-    index = start_index(states, options.start)
-    start = initial(states, index, model.missing_points())
+    index = start_index(states, start)
+    state = initial(states, index, model.missing_points(), options.time)
     reference = read_track(Path(options.reference)) if options.reference else []
-    return Inputs(states, index, replace(start, grid=replace(grid, constants=())), tuple(reference))
+    plain = replace(state, grid=replace(grid, constants=()))
+    return Inputs(states, index, plain, tuple(reference))
+
+
+def starts_of(states: States, text: str) -> list[str]:
+    """The starts that `--start` asks for: all, or a list with commas."""
+    if text == "all":
+        return [str(k) for k in range(len(states))]
+    starts = [part.strip() for part in text.split(",")]
+    chosen = [start_index(states, start) for start in starts]
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"--start is {text!r}, which names a state twice")
+    return starts
+
+
+def land_of(states: States, model: ForecastModel) -> np.ndarray | None:
+    """Share of land, 0 to 1: of the run, or else of the file; None where neither knows it."""
+    share = model.land_share()
+    if share is None and "lsm" in states.grid.constants:
+        share = states.constants()[states.grid.constants.index("lsm")]
+    return share
 
 
 def open_input(source: Path, grid: Grid) -> States:
@@ -102,23 +137,41 @@ def start_index(states: States, text: str) -> int:
     return int(at[0])
 
 
-def initial(states: States, index: int, missing: np.ndarray) -> Start:
-    """The state at an index, NaN at the points that are missing in the run and nowhere else."""
+def layers_of(
+    grid: Grid, upper: np.ndarray, surface: np.ndarray
+) -> Iterator[tuple[str, int, np.ndarray]]:
+    """Name, level (0 on the surface) and values of each field, as views."""
+    for k, name in enumerate(grid.upper):
+        yield from ((name, level, upper[k, i]) for i, level in enumerate(grid.levels))
+    yield from ((name, 0, surface[k]) for k, name in enumerate(grid.surface))
+
+
+def initial(states: States, index: int, missing: np.ndarray, date: str = "") -> Start:
+    """The state at an index, NaN at the points that are missing in the run and nowhere else.
+
+    Its time is NaT if neither the file nor `date` says it.
+    """
     upper, surface = states.read(index)
-    grid = states.grid
-    layers = [*upper.reshape(-1, *grid.shape), *surface]
-    for name, values in zip(grid.fields, layers, strict=True):
-        wrong = ~np.isfinite(values) & ~missing
+    grid, time = states.grid, states.times[index]
+    if date:
+        given = parse_time(date, "--time")
+        if not np.isnat(time) and time != given:
+            raise ValueError(
+                f"--time is {date}, but the file says that state {index} is of {time}; leave it out"
+            )
+        time = given
+    when = "unknown time" if np.isnat(time) else str(time)
+    for name, level, values in layers_of(grid, upper, surface):
+        lacking = ~np.isfinite(values) & ~missing
+        wrong = lacking | impossible(values, name, level)
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
+            what = "is missing" if lacking.any() else f"is {values[row, column]:.4g}"
             raise ValueError(
-                f"{states.path}: {name} of state {index} ({states.times[index]}) is missing at "
+                f"{states.path}: {name}{level or ''} of state {index} ({when}) {what} at "
                 f"{wrong.sum()} points ({100 * wrong.mean():.1f} %), first at latitude "
                 f"{grid.latitudes[row]:g}, longitude {grid.longitudes[column]:g}; choose another "
                 "--start, or fill the gap"
             )
-    time = states.times[index]
-    if np.isnat(time):  # the file does not say; a forecast's file needs a beginning
-        time = np.datetime64("2000-01-01T00:00:00")
     upper[..., missing] = surface[..., missing] = np.nan
     return Start(grid, time, upper, surface)

@@ -106,13 +106,16 @@ class Rollout:
         hours: int,
         every: int,
         batch: int,
+        given_back: bool = True,
     ) -> None:
+        """`given_back`: what is written holds whole states, from which the forecast can go on."""
         self.model, self.start, self.ensemble = model, start, ensemble
         self.calls = {call.hour: call for call in hourly(hours, model.leads, every)}
         self.hours = (0, *(h for h, call in self.calls.items() if call.output))
         self._last_use = {call.source: hour for hour, call in self.calls.items()}
         self._kept: dict[int, Members] = {}
         """Hour -> states of this process's members that a later call starts from."""
+        self._given_back = given_back
         self._world = dist.current()
         shares = divided_members(ensemble.members, batch, self._world.size)
         self._groups = shares[self._world.rank]
@@ -132,7 +135,8 @@ class Rollout:
         Only the first process is given `written`, and gets states; it must write each before it
         takes the next. The other processes must take all hours, too: they make their members.
         """
-        done: int = self._world.gather(0 if written is None else written.done)[0]
+        first = written.done if written is not None and self._given_back else 0
+        done: int = self._world.gather(first)[0]
         bar = Bar("forecast", len(self.hours), done, self._world.is_first)
         try:
             for number, hour in enumerate(self.hours):
@@ -161,10 +165,13 @@ class Rollout:
     def _needed(self, made: int, now: int) -> bool:
         """Return True if states stay in memory: of those that a file gives back only the last ones.
 
-        With many processes, which would have to send them around, all that a call starts from.
+        With many processes, which would have to send them around, all that a call starts from;
+        so, too, where a part of the states is written.
         """
-        given_back = self._world.size == 1 and made in self.hours and made != now
-        return self._last_use.get(made, 0) > now and not given_back
+        alone = self._given_back and self._world.size == 1
+        return self._last_use.get(made, 0) > now and not (
+            alone and made in self.hours and made != now
+        )
 
     def _known(self, hour: int, number: int, written: Written | None) -> Members | None:
         """This process's members at an hour, if they need not be computed.
@@ -173,7 +180,8 @@ class Rollout:
         """
         if hour in self._kept:
             return self._kept[hour]
-        if hour in self.hours and (earlier := self.hours.index(hour)) < number:
+        earlier = self.hours.index(hour) if hour in self.hours else number
+        if self._given_back and earlier < number:
             return self._apart(None if written is None else written.read(earlier))
         if hour == 0:
             self._kept[0] = self.ensemble.initial(self.start, self._owned[self._world.rank])

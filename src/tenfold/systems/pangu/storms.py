@@ -11,7 +11,8 @@ from jaxtyping import Float32
 from tenfold.data.weather.grid import Grid
 from tenfold.metrics.weather import Position, great_circle_km
 
-from .cyclone import Thresholds, Tracker, minima
+from .cyclone import Thresholds, Tracker
+from .lows import minima
 from .rollout import Start
 
 Field = Float32[np.ndarray, "lat lon"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -21,11 +22,12 @@ from tenfold.data.weather.climatology import Climatology, default_harmonics, fit
 from tenfold.data.weather.grid import Grid
 from tenfold.data.weather.names import QUANTITIES
 from tenfold.data.weather.statistics import statistics
+from tenfold.metrics.weather import REGIONS
 from tenfold.viz.predictions import Trained
 
 from . import data
 from .config import Config, PredictOptions
-from .evaluation import Verification, Verified, reachable
+from .evaluation import WB_RMSE, Verification, Verified, reachable
 from .figures import report_pictures
 from .forecast import shown
 from .forecaster import Forecaster, ForecastModel, TrainingModel
@@ -65,6 +67,7 @@ class PanguWeather(System[Config]):
         "crps": "lower",
         "ensemble rmse": "lower",
         "unperturbed rmse": "lower",
+        WB_RMSE: "lower",
     }
     units: ClassVar[dict[str, str]] = {
         **dict.fromkeys(IN_UNITS, "SI"),  # of each field: see `__init__`
@@ -102,6 +105,11 @@ class PanguWeather(System[Config]):
         self.units = {  # type: ignore[misc]  # the fields are those of the data
             **type(self).units,
             **{f"{g}/{f}": unit for g in IN_UNITS for f, unit in field_units(cfg.grid).items()},
+            **{
+                f"{WB_RMSE}/{f} {region}".strip(): unit
+                for f, unit in field_units(cfg.grid).items()
+                for region in ("", *REGIONS)
+            },
         }
         self.model = Forecaster(cfg) if model is None else model
         self.archive = data.Archive(cfg)
@@ -139,6 +147,8 @@ class PanguWeather(System[Config]):
                 "block; give data.test more times, or choose shorter evaluation.hours"
             )
         states = archive.states
+        for line in states.left_out if dist.current().is_first else ():
+            warnings.warn(f"left out: {line}", stacklevel=2)
         forecaster.set_statistics(statistics(states, archive.indices("train")))
         forecaster.set_maps(states.missing, states.constants())
         for lead in cfg.leads:
@@ -271,9 +281,11 @@ class PanguWeather(System[Config]):
             f"models of {', '.join(map(str, cfg.leads))} h; longer lead times by chains of them, "
             "longest first",
             "rmse: square root of the mean over area, then the mean over starts (as the paper; "
-            "WeatherBench2 takes the root last). acc: anomaly from the climatology of the training "
-            "states by day of year, not centred. rqe: below 0 where extremes are too weak",
+            "WeatherBench2 takes the root last: weatherbench rmse, also by its regions). acc: "
+            "anomaly from the climatology of the training states by day of year, not centred. rqe: "
+            "below 0 where extremes are too weak",
         ]
+        lines += [f"left out of the files: {line}" for line in self.archive.left_out]
         if left := sorted(set(cfg.evaluation.hours) - set(hours)):
             lines.append(f"not reached by these models: {', '.join(map(str, left))} h")
         if cfg.evaluation.members:
