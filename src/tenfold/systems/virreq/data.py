@@ -188,6 +188,37 @@ def without_parts(data: Data, found: Pictures) -> frozenset[str]:
     return frozenset(held_out(names, f"{SPLIT_SEED}/parts", 1 - data.labelled))
 
 
+def examples_of(cfg: Config, found: Pictures) -> Pictures:
+    """For each hidden concept so many pictures that have it, or all there are; chosen by the seed.
+
+    Raises:
+        ValueError: No picture has one of them.
+    """
+    kb, codes = knowledge_of(cfg), codes_of(cfg)
+    order = torch.randperm(len(found), generator=generator(cfg.seed, "examples")).tolist()
+    lacking = {
+        name: [c for c, path in codes.items() if any(kb.node(i).name == name for i in path)]
+        for name in cfg.data.hidden
+    }
+    count = dict.fromkeys(lacking, 0)
+    chosen = []
+    for row in order:
+        if not lacking:
+            break
+        labels = found.items[row].read()[1]
+        shown = [name for name, numbers in lacking.items() if np.isin(labels, numbers).any()]
+        if shown:
+            chosen.append(found.items[row])
+        for name in shown:
+            count[name] += 1
+            if count[name] == cfg.data.examples:
+                del lacking[name]
+    never = [name for name, seen in count.items() if not seen]
+    if never:
+        raise ValueError(f"no training picture has {never[0]!r} of data.hidden")
+    return replace(found, items=tuple(chosen))
+
+
 def used(data: Data) -> DataUsed:
     """The data that results rest on."""
     if data.name == GENERATED:
@@ -206,6 +237,8 @@ class Batches:
     def __init__(self, cfg: Config, stage: str, batch_size: int) -> None:
         self.cfg, self.stage, self.batch_size = cfg, stage, batch_size
         self.found = open_pictures(cfg.data, "train")
+        if cfg.data.examples:
+            self.found = examples_of(cfg, self.found)
         self.bare = without_parts(cfg.data, self.found)
         if len(self.bare) == len(self.found) and cfg.data.labelled > 0:
             warnings.warn(

@@ -49,7 +49,8 @@ def evaluate(networks: Networks, cfg: Config, split: str) -> Evaluation:
 
     Returns:
         "iou/<whole>/mIoU" over the parts that occur, "iou/parts/mIoU" over the parts of all wholes
-        but the picture, "iou/hidden/mIoU" of concepts without labels in training,
+        but the picture, "iou/hidden/mIoU" of concepts without labels in training and
+        "iou/known/mIoU" of the other parts,
         "concept/<whole>/<part>", "probe/objects/..." of the objects that pixels of the truth
         return (IoU, share of at least 0.5, IoU of two of one object), and "hpq/regions/all":
         hierarchical panoptic quality of regions (as `metrics.panoptic.hpq` reconstructs it), in
@@ -76,7 +77,7 @@ def evaluate(networks: Networks, cfg: Config, split: str) -> Evaluation:
 
     shares = divided(len(rows), work, "measuring")
     counts = {g.name: torch.stack([one[0][i] for one in shares]).sum(0) for i, g in enumerate(own)}
-    metrics, parts, hidden = {}, [], []
+    metrics, parts, hidden, known = {}, [], [], []
     named = list(keys(kb).values())
     names = {group.name: tuple(named[row] for row in group.rows) for group in own}
     for group in own:
@@ -86,15 +87,19 @@ def evaluate(networks: Networks, cfg: Config, split: str) -> Evaluation:
             metrics[f"iou/{group.name}/mIoU"] = 100 * float(each[is_true].mean())
         if group.level > 1:
             parts.append(each[is_true])
-        for name, value, known in zip(names[group.name], each, is_true, strict=True):
-            if known and name in cfg.data.hidden:
+        for name, value, occurs in zip(names[group.name], each, is_true, strict=True):
+            if not occurs:
+                continue
+            if name in cfg.data.hidden:
                 hidden.append(value)
-            if known:
-                metrics[f"concept/{group.name}/{name.replace('/', '-')}"] = 100 * float(value)
+            elif group.level > 1:
+                known.append(value)
+            metrics[f"concept/{group.name}/{name.replace('/', '-')}"] = 100 * float(value)
     if parts and len(every := torch.cat(parts)):
         metrics["iou/parts/mIoU"] = 100 * float(every.mean())
-    if hidden:
-        metrics["iou/hidden/mIoU"] = 100 * float(torch.stack(hidden).mean())
+    for name, values in (("hidden", hidden), ("known", known)):
+        if hidden and values:
+            metrics[f"iou/{name}/mIoU"] = 100 * float(torch.stack(values).mean())
     quality = hpq([one[1] for one in shares], [one[2] for one in shares])
     metrics["hpq/regions/all"] = 100 * quality.hpq
     for level, measured in enumerate(quality.levels, 1):

@@ -78,7 +78,8 @@ class Virreq(System[Config]):
         cfg, kb, networks = self.cfg, data.knowledge_of(self.cfg), self.model
         sources.fill(networks.divide.texts, kb, cfg.text)
         self.origin = pretrained.begin(networks, cfg)
-        own = groups(kb, data.codes_of(cfg), cfg.loss.groups, frozenset(cfg.data.hidden))
+        hidden = frozenset() if cfg.data.examples else frozenset(cfg.data.hidden)
+        own = groups(kb, data.codes_of(cfg), cfg.loss.groups, hidden)
         yield Stage(
             "divide",
             RequestTraining(cfg, networks.divide, own),
@@ -162,5 +163,6 @@ class Virreq(System[Config]):
         if cfg.data.labelled < 1:
             lines.append(f"{cfg.data.labelled:.0%} of the training pictures have labels of parts")
         if cfg.data.hidden:
-            lines.append(f"never labelled in training: {', '.join(cfg.data.hidden)}")
+            often = f"{cfg.data.examples} pictures each" if cfg.data.examples else "never"
+            lines.append(f"labelled in training, {often}: {', '.join(cfg.data.hidden)}")
         return lines
