@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .catalog import entry, find_or_explain
 from .images import check as images
-from .images import check_public, check_stores
+from .images import check_parts, check_public, check_stores
 from .io.problems import CheckResult, Problem, Problems
 from .motion import check as motion
 from .text import check as text
@@ -46,6 +46,8 @@ CHECKS: dict[str, Callable[[Problems], None]] = {
     "coco2014": check_public.check_coco2014,
     "coco2017": check_public.check_coco2017,
     "cityscapes": check_public.check_cityscapes,
+    "cityscapes_parts": check_parts.check_cityscapes_parts,
+    "ade20k_parts": check_parts.check_ade20k_parts,
     "gta5": check_public.check_gta5,
     "synthia": check_public.check_synthia,
     "era5": weather.check_era5,

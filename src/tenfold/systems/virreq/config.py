@@ -15,7 +15,7 @@ from tenfold.core.optim import Optim
 
 from .text import Prompt
 
-SetName = Literal["clothing_parsing", "car_parts", "dolls"]
+SetName = Literal["clothing_parsing", "car_parts", "cityscapes_parts", "ade20k_parts", "dolls"]
 EncoderName = Literal["mit", "efficientnet-lite0"]
 TextSource = Literal["clip", "table", "learned"]
 

@@ -16,10 +16,9 @@ from tenfold.metrics.iou import IGNORED, confusion, iou
 from tenfold.metrics.panoptic import TreeQuality, hpq, probe_quality
 from tenfold.structures import Code, Tree
 
-from . import data
+from . import data, sets
 from .config import Config
 from .groups import Group, groups, keys
-from .knowledge_sets import tree_of_labels
 from .model import Networks
 from .recogniser import OpenedPicture, TrainedRecogniser
 from .requests import Recognition
@@ -57,23 +56,23 @@ def evaluate(networks: Networks, cfg: Config, split: str) -> Evaluation:
         percent. Others count where they were found, and are no class.
     """
     kb = data.knowledge_of(cfg)
-    own = groups(kb, data.codes_of(cfg), "parent")
-    found = data.open_pictures(cfg.data, split)
+    own = groups(kb, data.codes_of(cfg), "parent", numbers=sets.table_size(cfg.data))
+    found = data.open_split(cfg, split)
     rows = range(0, len(found), cfg.data.test_every if split == "test" else 1)
     recogniser = TrainedRecogniser(networks, kb, objects=False)
-    whole = data.WHOLES.get(cfg.data.name, "")
-
-    things = data.things_of(kb, data.codes_of(cfg))
+    things = data.things_of(kb, data.codes_of(cfg), sets.table_size(cfg.data))
 
     def work(place: int) -> tuple[list[Int64[Tensor, "_ _"]], Tree, Tree, Probed]:
-        picture, labels = found.items[rows[place]].read()
-        opened = recogniser.open(picture)
-        truth = tree_of_labels(labels.astype(np.int64), kb, whole=whole)
-        counts = of_picture(networks.divide, own, opened.encoded, labels)
-        objects = data.objects_of(labels, things, cfg.separate.least)
-        regions = things.inside[:, labels]
+        item = found.items[rows[place]]
+        picture, labels = item.read()
+        opened, numbers = recogniser.open(picture), sets.numbers_in(labels)
+        counts = of_picture(networks.divide, own, opened.encoded, numbers)
+        objects = data.objects_of(
+            numbers, things, cfg.separate.least, objects=sets.objects_in(labels)
+        )
+        regions = things.inside[:, numbers]
         asked = probes_of(opened, objects, regions, rows[place]) if networks.separate else []
-        return counts, truth, Recognition(opened, kb).run(kb.depth), asked
+        return counts, item.truth(kb), Recognition(opened, kb).run(kb.depth), asked
 
     shares = divided(len(rows), work, "measuring")
     counts = {g.name: torch.stack([one[0][i] for one in shares]).sum(0) for i, g in enumerate(own)}
@@ -136,10 +135,13 @@ def probes_of(
 
 
 def of_picture(
-    network: Network, own: list[Group], encoded: Encoded, labels: np.ndarray
+    network: Network,
+    own: list[Group],
+    encoded: Encoded,
+    numbers: Int64[np.ndarray, "height width"],
 ) -> list[Int64[Tensor, "_ _"]]:
     """Counts of each group: pixels by true and found part inside the whole."""
-    codes = torch.from_numpy(labels.astype(np.int64))
+    codes = torch.from_numpy(numbers)
     vectors = network.texts.rows_of()
     found = []
     for group in own:

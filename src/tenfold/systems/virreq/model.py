@@ -134,24 +134,31 @@ class RequestTraining(nn.Module):
             wanted = torch.where(divided, wanted, UNLABELLED)
         allowed = None
         if not is_first and cfg.parts != "all":
-            allowed = self._allowed(group, wanted, inside)
+            allowed = self._allowed(wanted, inside, len(group.rows), batch.get("objects"))
         counted = None if cfg.outside == "others" else inside
         weight = cfg.others_weight if is_first else cfg.part_others_weight
         return request_loss(logits, wanted, weight, counted, allowed)
 
-    def _allowed(self, group: Group, wanted: Tensor, inside: Tensor) -> Allowed:
-        """Parts of this whole that are labelled anywhere in the picture; none outside.
+    def _allowed(
+        self, wanted: Tensor, inside: Tensor, names: int, objects: Tensor | None
+    ) -> Allowed:
+        """Parts that are labelled anywhere on this whole; none outside of wholes.
 
-        Where a picture is known to be labelled completely, that is all of the group.
+        A whole is an object where the labels tell objects apart, else all that a picture has of
+        the group's wholes. With "complete" all parts are possible where any is labelled.
         """
-        batch, names = len(wanted), len(group.rows)
-        table = torch.zeros(batch + 1, names, dtype=torch.bool, device=wanted.device)
+        batch = len(wanted)
+        number = torch.zeros_like(wanted, dtype=torch.int64)
+        if objects is not None:
+            number = torch.unique(objects, return_inverse=True)[1].view_as(objects)
+        count = int(number.max()) + 1
+        number = number + count * torch.arange(batch, device=wanted.device)[:, None, None]
+        table = torch.zeros(batch * count + 1, names, dtype=torch.bool, device=wanted.device)
         named = inside & (wanted != UNLABELLED)
-        place = torch.arange(batch, device=wanted.device)[:, None, None].expand_as(wanted)
-        table[place[named], wanted[named].long()] = True
+        table[number[named], wanted[named].long()] = True
         if self.cfg.loss.parts == "complete":
-            table[:batch] |= table[:batch].any(1, keepdim=True)
-        return Allowed(torch.where(inside, place, batch), table)
+            table |= table.any(1, keepdim=True)
+        return Allowed(torch.where(inside, number, batch * count), table)
 
 
 class ObjectTraining(nn.Module):

@@ -16,7 +16,7 @@ from tenfold.core.stage import Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from tenfold.viz.predictions import Trained
 
-from . import claims, data, evaluation, figures, predict, pretrained, sources
+from . import claims, data, evaluation, figures, predict, pretrained, sets, sources
 from .config import Config, PredictOptions
 from .evaluation import Details
 from .groups import groups
@@ -79,7 +79,7 @@ class Virreq(System[Config]):
         sources.fill(networks.divide.texts, kb, cfg.text)
         self.origin = pretrained.begin(networks, cfg)
         hidden = frozenset() if cfg.data.examples else frozenset(cfg.data.hidden)
-        own = groups(kb, data.codes_of(cfg), cfg.loss.groups, hidden)
+        own = groups(kb, data.codes_of(cfg), cfg.loss.groups, hidden, sets.table_size(cfg.data))
         yield Stage(
             "divide",
             RequestTraining(cfg, networks.divide, own),
