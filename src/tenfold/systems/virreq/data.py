@@ -148,16 +148,17 @@ class Batches:
             images.append(image)
             codes.append(code)
             divided.append(item.name not in self.bare)
+        maps = torch.stack(codes)
         batch = {
             "images": torch.stack(images),
-            "codes": torch.stack(codes),
+            "codes": maps,
             "divided": torch.tensor(divided),
             "step": index // self.cfg.loop.accumulate,
         }
-        if batch["codes"].ndim == 4:
-            maps = batch["codes"].long()
-            batch["objects"] = maps[..., 2] * 256 + maps[..., 3]
+        if maps.ndim == 4:
+            maps = maps.long()
             batch["codes"] = maps[..., 0] * 256 + maps[..., 1]
+            batch["objects"] = maps[..., 2] * 256 + maps[..., 3]
         return batch
 
 
@@ -231,7 +232,7 @@ def objects_of(
         for mask in _apart(codes, things, label, objects if level == 1 else None):
             if mask.sum() < least:
                 continue
-            rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+            rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
             boxes.append([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
             labels.append(label)
             masks.append(torch.from_numpy(mask))

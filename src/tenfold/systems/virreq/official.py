@@ -61,12 +61,16 @@ def read_official(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: It is no such network.
     """
-    found = ours(read_checkpoint(path))
+    return known(path, read_checkpoint(path))[0]
+
+
+def known(path: Path, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Layout]:
+    """`ours` for the tensors of a file, and its layout; the error of another one names it."""
+    found = ours(state)
     try:
-        describe(found)
+        return found, describe(found)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return found
 
 
 def ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

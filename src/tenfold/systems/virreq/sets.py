@@ -151,7 +151,7 @@ def numbers_of(kb: KnowledgeBase) -> dict[Path_, int]:
         ValueError: There are more than 16 bits can tell.
     """
     found: dict[Path_, int] = {}
-    left = [((), kb.root.id)]
+    left: list[tuple[Path_, int]] = [((), kb.root.id)]
     while left:
         above, number = left.pop(0)
         for child in kb.children(number):

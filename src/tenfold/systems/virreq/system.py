@@ -15,6 +15,7 @@ from tenfold.core.seed import generator
 from tenfold.core.stage import Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from tenfold.viz.predictions import Trained
+from tenfold.weights.keymap import Converted
 
 from . import claims, data, evaluation, figures, predict, pretrained, sets, sources
 from .config import Config, PredictOptions
@@ -70,7 +71,7 @@ class Virreq(System[Config]):
     @classmethod
     def complete(cls, cfg: Config) -> Config:
         """Choose data and texts that are there, and take the knowledge base from the data."""
-        cfg = data.complete(cfg)
+        cfg = data.complete(pretrained.sized(cfg))
         return sources.complete(cfg, data.knowledge_of(cfg))
 
     def stages(self) -> Iterator[Stage]:
@@ -142,6 +143,23 @@ class Virreq(System[Config]):
     def claims(self) -> list[Claim[Config]]:
         """Few labels of parts, texts as classes, new concepts."""
         return claims.claims()
+
+    @classmethod
+    def convert(cls, source: Path) -> tuple[System[Config], Converted]:
+        """Read a checkpoint of the authors' whole-to-part network; sizes follow from its shapes.
+
+        Returns:
+            A system whose concepts are those of Cityscapes Panoptic Parts, and what became of each
+            tensor.
+
+        Raises:
+            ValueError: It is no such file; an encoder alone, CLIP or a network of objects is said
+                to be one, with what of it is known and how to use it.
+        """
+        networks, cfg, account = pretrained.opened(source)
+        system = cls(cfg)
+        system.model = networks
+        return system, account
 
     def export(self) -> Export:
         """The network of concepts, from normalised pictures to logits of all at a quarter."""
