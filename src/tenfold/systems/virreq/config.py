@@ -224,6 +224,9 @@ class PredictOptions:
 
     depth: int = 2
     """Levels of concepts that are asked for from the whole picture down; 64 is all."""
+    knowledge: str = ""
+    """Knowledge base (JSON) whose concepts are asked for in place of the run's: those that the run
+    does not know get their vectors from the run's source of texts."""
     request: str = ""
     """Requests of a file (JSON) in place of all: [{"unit", "kind", "names" | "probe"}, ...]."""
     panoptic: bool = True

@@ -17,7 +17,7 @@ from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from tenfold.viz.predictions import Trained
 from tenfold.weights.keymap import Converted
 
-from . import claims, data, evaluation, figures, predict, pretrained, sets, sources
+from . import claims, data, evaluation, figures, given, predict, pretrained, sets, sources
 from .config import Config, PredictOptions
 from .evaluation import Details
 from .groups import groups
@@ -125,6 +125,8 @@ class Virreq(System[Config]):
         used = self.data_used()
         trained = Trained(type(self).__name__, used.name, used.kind, self.notes())
         recogniser = TrainedRecogniser(self.model, data.knowledge_of(self.cfg))
+        if options.knowledge:
+            given.take_over(recogniser, Path(options.knowledge), self.cfg.text)
         return predict.predict_files(recogniser, inputs, out, options, trained)
 
     def draw_pictures(self, evaluation: Evaluation, out: Path) -> dict[Path, str]:
