@@ -225,21 +225,21 @@ def largest(
     """
     possible = candidates(logits)
     few = possible.flatten(0, 1).any(0).nonzero()[:, 0]
-    tall, wide = (_reach(possible.any(axis), few, side) for axis, side in ((1, down), (0, across)))
     by_name = logits.permute(2, 1, 0).index_select(0, few).contiguous()
-    enlarged = by_name @ down.matrix()  # name, column of cells, height
-    best = enlarged.new_zeros(len(across.low), len(down.low))
+    tall = by_name @ down.matrix()  # name, column of cells, height
+    best = tall.new_zeros(len(across.low), len(down.low))
     found = torch.zeros(best.shape, dtype=torch.int16)
     share = across.share[:, None]
-    for plane, name, y, x in zip(enlarged, few.tolist(), tall, wide, strict=True):
+    for plane, name, x in zip(
+        tall, few.tolist(), _reach(possible.any(0), few, across), strict=True
+    ):
         if name == OTHERS:  # whose logit is 0
             continue
-        some = plane[:, y]
         large = torch.lerp(
-            some.index_select(0, across.low[x]), some.index_select(0, across.high[x]), share[x]
+            plane.index_select(0, across.low[x]), plane.index_select(0, across.high[x]), share[x]
         )
-        own = best[x, y]
-        found[x, y].masked_fill_(large > own, name)
+        own = best[x]
+        found[x].masked_fill_(large > own, name)
         torch.maximum(own, large, out=own)
     return found.T.long()
 
