@@ -36,7 +36,7 @@ from tenfold.nn.mit import MitSize  # noqa: E402
 from tenfold.report.claim import md_table  # noqa: E402
 from tenfold.systems.dts.config import Model  # noqa: E402
 from tenfold.systems.virreq.loss import present_parts, request_loss  # noqa: E402
-from tenfold.systems.virreq.segmentation import Network, TextClassifier  # noqa: E402
+from tenfold.systems.virreq.segmentation import Network, TextClassifier, mix_transformer  # noqa: E402
 from tenfold.systems.virreq.table import TextTable  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
@@ -84,7 +84,7 @@ def networks(case: Case) -> tuple[Network, plainly.PlainNetwork, torch.Tensor]:
     table, model = TextTable(names, DIM, "drawn"), case.model
     table.fill(torch.randn(len(names), DIM))
     sizes = MitSize(model.dims, model.heads, model.depths, model.reductions)
-    ours = Network(sizes, case.channels, TextClassifier(case.channels, DIM), table)
+    ours = Network(mix_transformer(sizes), case.channels, TextClassifier(case.channels, DIM), table)
     plain = plainly.PlainNetwork(model, case.channels, DIM)
     state = {k: v for k, v in ours.state_dict().items() if not k.startswith("texts.")}
     plain.load_state_dict(state)

@@ -12,7 +12,7 @@ from tenfold.nn.mit import EPS, MitSize, MixTransformer
 from tenfold.nn.segformer import NormedFusion
 from tenfold.nn.uperhead import enlarged
 from tenfold.systems.virreq import loss, official
-from tenfold.systems.virreq.segmentation import Network, TextClassifier
+from tenfold.systems.virreq.segmentation import Network, TextClassifier, mix_transformer
 from tenfold.systems.virreq.table import TextTable
 from tenfold.weights.mit import from_mmseg
 
@@ -114,9 +114,8 @@ def network_of(case: Case) -> Network:
     table = TextTable([f"name {i}" for i in range(count)], width, "rule")
     table.fill(given(case, "text"))
     classifier = TextClassifier(config["head_channels"], width, config["dropout"], 0)
-    network = Network(
-        size_of(config["backbone"]), config["head_channels"], classifier, table, drop_path=0.0
-    )
+    backbone = mix_transformer(size_of(config["backbone"]), 0.0)
+    network = Network(backbone, config["head_channels"], classifier, table)
     account = official.convert(official.ours(state), shapes(network))
     network.load_state_dict(account.require_complete(), strict=False)
     back = official.theirs(network.state_dict())

@@ -10,7 +10,7 @@ from metrics.nested_boxes import boxes
 from metrics.street_segments import CLASSES, SIZE, picture
 
 from tenfold.data.images import coco_tree
-from tenfold.data.images.runs import code_of, codes_of, full
+from tenfold.data.images.runs import code_of, codes_of, full, mask_of
 from tenfold.metrics import panoptic
 from tenfold.structures import PartMap, Segments, Tree, Unit
 
@@ -234,6 +234,24 @@ def test_void_of_a_unit_is_kinder() -> None:
     found = Tree((6, 8), units)
     assert panoptic.hpq([true], [found]).hpq == pytest.approx(0.75 / 1.5)
     assert panoptic.hpq([true], [found], void="unit").hpq == 1
+
+
+@pytest.mark.parametrize("rule", ["iou", "hpq"])
+def test_void_of_a_picture_is_never_a_prediction(rule: str) -> None:
+    """Whatever is found there, and however much of it, is as if nothing were."""
+    true = tree_of(picture(0))
+    assert true.void is not None
+    void = mask_of(true.void)
+    found = tree_of(picture(0, True))
+    want = panoptic.hpq([true], [found], rule)
+    more = tuple(
+        unit if unit.parent is None or number % 2
+        else replace(unit, mask=code_of(mask_of(unit.mask) | void))
+        for number, unit in enumerate(found.units)
+    )  # fmt: skip
+    alone = Unit(999, "sign", 0, true.void)
+    got = panoptic.hpq([true], [replace(found, units=(*more, alone))], rule)
+    assert got.hpq == pytest.approx(want.hpq, abs=1e-12) and not got.classes["sign"].weight
 
 
 def test_trees_of_other_pictures_are_refused() -> None:

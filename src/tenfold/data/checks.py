@@ -9,7 +9,7 @@ from pathlib import Path
 from .captions import check as captions
 from .catalog import entry, find_or_explain
 from .images import check as images
-from .images import check_public, check_stores
+from .images import check_parts, check_public, check_stores
 from .io.problems import CheckResult, Problem, Problems
 from .motion import check as motion
 from .motion.bvh_folder import files_below
@@ -69,6 +69,8 @@ CHECKS: dict[str, Check] = {
     "refcoco+": captions.check_captions,
     "refcocog": captions.check_captions,
     "cityscapes": check_public.check_cityscapes,
+    "cityscapes_parts": check_parts.check_cityscapes_parts,
+    "ade20k_parts": check_parts.check_ade20k_parts,
     "gta5": check_public.check_gta5,
     "synthia": check_public.check_synthia,
     "era5": weather.check_era5,

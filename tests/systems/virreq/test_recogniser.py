@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from tenfold.data.images import runs
 from tenfold.generated import dolls
 from tenfold.nn.condinst import in_picture
 from tenfold.nn.fcos import HeadOutputs
-from tenfold.systems.virreq import data, trees
+from tenfold.systems.virreq import data, given, sources, trees
+from tenfold.systems.virreq.config import Text
 from tenfold.systems.virreq.knowledge import Node
 from tenfold.systems.virreq.model import Networks
 from tenfold.systems.virreq.probing import cells, probed
@@ -112,6 +115,39 @@ def test_a_probe_is_answered_by_the_rule(opened: OpenedPicture) -> None:
 
 def replace_centreness(outputs: HeadOutputs) -> HeadOutputs:
     return replace(outputs, centreness=-outputs.centreness - 9)
+
+
+def test_a_knowledge_base_in_place_of_the_runs(
+    texts: StoredTexts, opened: OpenedPicture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fewer concepts, and one that was never trained; what cannot be known is named."""
+    own = opened.recogniser
+    recogniser = TrainedRecogniser(own.networks, own.kb)
+    text = Text(source="table", prompt="a-name")
+    monkeypatch.setattr(sources, "encoder", lambda _: texts)
+    names = {"scene": [1], "cart": [2, 3], "wheel": [], "door": []}
+    rows = [
+        {"id": i, "name": n, "synonyms": [], "thing": False, "children": c, "codes": []}
+        for i, (n, c) in enumerate(names.items())
+    ]
+    file = tmp_path / "kb.json"
+    file.write_text(json.dumps({"nodes": rows}))
+    kept = own.networks.divide.texts.rows_of(["wheel"])
+    given.take_over(recogniser, file, text)
+    kb = recogniser.kb
+    assert [n.name for n in kb.children(kb.root.id)] == ["cart"]
+    assert [n.name for n in kb.children(kb.at(("cart",)).id)] == ["wheel", "door"]
+    assert recogniser.key(kb.at(("cart", "wheel"))) == "wheel"
+    assert torch.equal(own.networks.divide.texts.rows_of(["wheel"]), kept)
+    tree = Recognition(recogniser.open(PICTURE), kb).run(2)
+    assert {unit.name for unit in tree.units} <= {"scene", "cart", "wheel", "door"}
+    rows[3]["name"] = "zip"
+    file.write_text(json.dumps({"nodes": rows}))
+    with pytest.raises(ValueError, match=r"kb\.json: the run does not know zip of cart: .*no text"):
+        given.take_over(recogniser, file, text)
+    assert recogniser.kb == kb, "nothing half done"
+    with pytest.raises(ValueError, match="does not know zip of cart: its texts were learned"):
+        given.take_over(recogniser, file, replace(text, source="learned"))
 
 
 def test_a_new_concept_is_answered_at_once(texts: StoredTexts, opened: OpenedPicture) -> None:

@@ -122,6 +122,28 @@ def test_every_loss_has_gradients(how: str, parts: str, outside: str) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in training.parameters())
 
 
+@pytest.mark.parametrize("parts", ["present", "complete"])
+def test_parts_compete_where_they_are_labelled_on_the_same_object(parts: str) -> None:
+    """Two carts, of one only the wheel is labelled, of the other only the window; a third has no
+    part."""
+    cfg = completed(replace(SMALL, loss=replace(SMALL.loss, parts=parts)))  # type: ignore[arg-type]
+    kb = data.knowledge_of(cfg)
+    training = RequestTraining(cfg, divider(cfg, kb), groups(kb, data.codes_of(cfg), "parent"))
+    inside = torch.tensor([[[True, True, True, True, True, False]]])
+    wanted = torch.tensor([[[2, 255, 1, 255, 255, 255]]], dtype=torch.uint8)
+    objects = torch.tensor([[[7, 7, 9, 9, 4, 0]]])
+    apart = training._allowed(wanted, inside, 3, objects)
+    shown = [row.nonzero().flatten().tolist() for row in apart.table[apart.instances[0, 0]]]
+    together = training._allowed(wanted, inside, 3, None)
+    merged = [row.nonzero().flatten().tolist() for row in together.table[together.instances[0, 0]]]
+    if parts == "present":
+        assert shown == [[2], [2], [1], [1], [], []]
+        assert merged == [[1, 2]] * 5 + [[]]
+    else:
+        assert shown == [[0, 1, 2]] * 4 + [[], []]
+        assert merged == [[0, 1, 2]] * 5 + [[]]
+
+
 def test_training_learns_and_its_weights_are_opened_again(tmp_path: Path) -> None:
     cfg = completed(replace(SMALL, steps=40, data=replace(SMALL.data, generated=(32, 6))))
     system = construct(Virreq, cfg)

@@ -7,7 +7,7 @@ seen, some 128 where others hide it), or, in the small form, run-length codes `v
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +249,20 @@ def tree_of(picture: Picture) -> Tree:
     every = runs.mask_of(runs.merged([one.visible for one in picture.objects], height, width))
     void = None if every.all() else runs.code_of(~every)
     return Tree(picture.size, tuple(units), picture.file.name, void=void)
+
+
+def scene_tree(picture: Picture) -> Tree:
+    """`tree_of` by the names that ViRReq has: the 150 classes, and the 83 words of parts.
+
+    What is of neither keeps its own name.
+    """
+    tree = tree_of(picture)
+    names = {0: tree.root.name}
+    for number, one in enumerate(picture.objects, 1):
+        word = part_of(one) if one.level else class_of(one)
+        known = PARTS if one.level else SCENE
+        names[number] = known[word - 1] if word else one.name
+    return replace(tree, units=tuple(replace(unit, name=names[unit.id]) for unit in tree.units))
 
 
 def class_of(one: Object) -> int:

@@ -48,13 +48,13 @@ def resized(picture: Picture, height: int, width: int) -> Picture:
 
 def segmentation_view(
     picture: Picture,
-    labels: UInt8[np.ndarray, "height width"],
+    labels: UInt8[np.ndarray, "height width *channel"],
     size: int,
     generator: torch.Generator,
     scales: tuple[float, float] = (0.5, 2.0),
     most: float = 0.75,
     resize: tuple[int, int] = (0, 0),
-) -> tuple[UInt8[Tensor, "3 size size"], UInt8[Tensor, "size size"]]:
+) -> tuple[UInt8[Tensor, "3 size size"], UInt8[Tensor, "size size *channel"]]:
     """mmsegmentation's training view: random scale, crop, mirror, colours.
 
     most: a crop in which one class has more of the counted pixels is drawn again, TRIES times. What
@@ -63,7 +63,7 @@ def segmentation_view(
     """
     draw = torch.rand(3, generator=generator).tolist()
     scale = scales[0] + (scales[1] - scales[0]) * draw[0]
-    sides = labels.shape
+    sides = labels.shape[:2]
     if any(resize):
         sides = size_for(labels.shape[0], labels.shape[1], resize[0], resize[1])
     height, width = (max(1, round(side * scale)) for side in sides)
@@ -79,8 +79,8 @@ def segmentation_view(
             break
     shown = np.empty((size, size, 3), dtype=np.uint8)
     shown[:] = MEAN
-    known = np.full((size, size), IGNORED, dtype=np.uint8)
-    tall, wide = part.shape
+    known = np.full((size, size, *labels.shape[2:]), IGNORED, dtype=np.uint8)
+    tall, wide = part.shape[:2]
     shown[:tall, :wide] = picture[top : top + size, left : left + size]
     known[:tall, :wide] = part
     if draw[1] < 0.5:

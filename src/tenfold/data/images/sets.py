@@ -266,6 +266,35 @@ SETS = (
         bring_your_own=True,
     ),
     DataSet(
+        "cityscapes_parts",
+        ("virreq",),
+        "Cityscapes Panoptic Parts: 3,475 driving photos with classes, objects and 23 parts",
+        "real",
+        "Cityscapes' terms for the photos; annotations for research (see the authors' site)",
+        "cityscapes-dataset.com; github.com/pmeletis/panoptic_parts",
+        "11 GB",
+        "leftImg8bit/{train,val}/<city>/*_leftImg8bit.png, "
+        "gtFinePanopticParts/{train,val}/<city>/*_gtFinePanopticParts.tif",
+        "register there; unpack leftImg8bit_trainvaltest.zip and gtFinePanopticParts_trainval.zip "
+        "into one folder",
+        "as is",
+        bring_your_own=True,
+    ),
+    DataSet(
+        "ade20k_parts",
+        ("virreq",),
+        "ADE20K (2021_17_01): 27,574 photos with objects, parts and parts of parts",
+        "real",
+        "see the ADE20K site: non-commercial research and education; images keep their owners",
+        "groups.csail.mit.edu/vision/datasets/ADE20K",
+        "4.6 GB",
+        "**/{training,validation}/**/ADE_*.json with picture and masks beside it, or one folder of "
+        "JSON with run-length masks, as ade20k_sample",
+        "register there and give the folder ADE20K_2021_17_01",
+        "as is",
+        bring_your_own=True,
+    ),
+    DataSet(
         "gta5",
         ("dts",),
         "GTA5: 24,966 frames of a game with the labels of Cityscapes, 1914x1052",

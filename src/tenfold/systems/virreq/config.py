@@ -15,14 +15,20 @@ from tenfold.core.optim import Optim
 
 from .text import Prompt
 
-SetName = Literal["clothing_parsing", "car_parts", "dolls"]
+SetName = Literal["clothing_parsing", "car_parts", "cityscapes_parts", "ade20k_parts", "dolls"]
+EncoderName = Literal["mit", "efficientnet-lite0"]
 TextSource = Literal["clip", "table", "learned"]
 
 
 @dataclass(frozen=True)
 class Model:
-    """The network of Type-I requests: Mix Transformer, SegFormer's head, text classifier."""
+    """The network of Type-I requests: an encoder, SegFormer's head, text classifier."""
 
+    encoder: EncoderName = "mit"
+    """mit: a Mix Transformer (official); efficientnet-lite0: a small convolutional network, which
+    learns from few pictures if it starts from ImageNet's weights."""
+    frozen: int = 0
+    """Stages of efficientnet-lite0, from the first on, that are not trained."""
     dims: tuple[int, int, int, int] = (64, 128, 320, 512)
     """Channels of the four stages (official: MiT-B5; B0: 32 64 160 256)."""
     depths: tuple[int, int, int, int] = (3, 6, 40, 3)
@@ -45,6 +51,9 @@ class Model:
     def __post_init__(self) -> None:
         require(self, "model.", "[1, inf)", "dims", "depths", "heads", "reductions", "head_dim")
         require(self, "model.", "[0, 1)", "drop_path", "dropout")
+        require(self, "model.", "[0, 6]", "frozen")
+        if self.frozen and self.encoder == "mit":
+            raise ValueError("model.frozen is of efficientnet-lite0; a Mix Transformer has 0")
         require(self, "model.", "[0, inf)", "most_temperature")
         for dim, heads in zip(self.dims, self.heads, strict=True):
             if dim % heads:
@@ -108,6 +117,9 @@ class Data:
     level is labelled (ours: incomplete labels)."""
     hidden: tuple[str, ...] = ()
     """Concepts whose labels training never sees (ours: new concepts)."""
+    examples: int = 0
+    """Train on so many pictures of each hidden concept alone, whose labels are all seen, instead of
+    the whole set: for a run that starts from one without them (ours)."""
     generated: tuple[int, int] = (200, 40)
     """Pictures of dolls for training and for the test."""
     test_every: int = 1
@@ -117,6 +129,12 @@ class Data:
         require(self, "data.", "[1, inf)", "batch_size", "generated", "test_every")
         require(self, "data.", "[32, inf)", "crop")
         require(self, "data.", "(0, inf)", "scales")
+        require(self, "data.", "[0, inf)", "examples")
+        if self.examples and not self.hidden:
+            raise ValueError(
+                f"data.examples is {self.examples}, but data.hidden names no concept; name those "
+                "that the examples show"
+            )
         require(self, "data.", "[0, 1]", "labelled")
 
 
@@ -206,6 +224,9 @@ class PredictOptions:
 
     depth: int = 2
     """Levels of concepts that are asked for from the whole picture down; 64 is all."""
+    knowledge: str = ""
+    """Knowledge base (JSON) whose concepts are asked for in place of the run's: those that the run
+    does not know get their vectors from the run's source of texts."""
     request: str = ""
     """Requests of a file (JSON) in place of all: [{"unit", "kind", "names" | "probe"}, ...]."""
     panoptic: bool = True

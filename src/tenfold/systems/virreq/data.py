@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Integer
 from scipy import ndimage
 from torch import Tensor
 
@@ -19,66 +18,20 @@ from tenfold.core.epochs import Epochs
 from tenfold.core.seed import generator
 from tenfold.core.system import DataUsed
 from tenfold.data import catalog
-from tenfold.data.images.decode import read_picture
 from tenfold.data.images.folders import held_out
 from tenfold.data.images.scene_views import segmentation_view
-from tenfold.data.images.segmentation import read_labels, read_names
-from tenfold.files import misfit, parse_json
+from tenfold.files import parse_json
 from tenfold.generated import dolls
 
-from . import knowledge, knowledge_sets
-from .config import Config, Data, SetName
-from .groups import paths
-from .knowledge import KnowledgeBase, Node
+from . import knowledge, sets
+from .config import Config, Data
+from .knowledge import KnowledgeBase
+from .sets import GENERATED, Pictures, knowledge_in, open_pictures
 
-Picture = UInt8[np.ndarray, "height width 3"]
-LabelMap = UInt8[np.ndarray, "height width"]
-GENERATED: SetName = "dolls"
-WHOLES: dict[SetName, str] = {"clothing_parsing": "person", "car_parts": "car"}
-"""Node that has the pixels of every number which no other node has."""
-SPLITS = ("train", "validation", "test")
 ENTIRE = 1.0
 """Share of a crop that one number may fill: all of it."""
 SPLIT_SEED = 0
 """Of the pictures without parts: the same in all runs of a share."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One picture and its label map: files, or arrays of a set without files."""
-
-    name: str
-    image: Path | None = None
-    labels: Path | None = None
-    held: tuple[Picture, LabelMap] | None = field(default=None, repr=False, compare=False)
-
-    def read(self) -> tuple[Picture, LabelMap]:
-        """Both, of one size; ValueError names the file that is damaged or does not fit."""
-        if self.held is not None:
-            return self.held
-        assert self.image is not None and self.labels is not None
-        picture, labels = read_picture(self.image), read_labels(self.labels)
-        if labels.shape != picture.shape[:2]:
-            raise ValueError(
-                f"label map {self.labels} has {labels.shape[1]} x {labels.shape[0]} pixels, its "
-                f"picture {picture.shape[1]} x {picture.shape[0]}"
-            )
-        return picture, labels
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """One split of a set."""
-
-    name: str
-    kind: Literal["real", "generated"]
-    items: tuple[Item, ...]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-
-# --- opening -------------------------------------------------------------------------------------
 
 
 def complete(cfg: Config) -> Config:
@@ -86,10 +39,10 @@ def complete(cfg: Config) -> Config:
     data = cfg.data
     if data.name != GENERATED and catalog.find(data.name, data.path) is None:
         data = replace(data, name=GENERATED, path="", crop=min(data.crop, dolls.SIDE))
-    kb = _knowledge(data)
+    kb = knowledge_in(data)
     if cfg.knowledge and cfg.knowledge != kb.text:
         kb = knowledge.of(parse_json(cfg.knowledge))
-    paths(kb, WHOLES.get(data.name, ""))  # says what does not fit
+    sets.codes_of(data, kb)  # says what does not fit
     return replace(cfg, data=data, knowledge=kb.text)
 
 
@@ -100,82 +53,13 @@ def knowledge_of(cfg: Config) -> KnowledgeBase:
 
 def codes_of(cfg: Config) -> dict[int, tuple[int, ...]]:
     """Number in a label map -> ids of nodes from below the root down."""
-    return paths(knowledge_of(cfg), WHOLES.get(cfg.data.name, ""))
+    return sets.codes_of(cfg.data, knowledge_of(cfg))
 
 
-def _knowledge(data: Data) -> KnowledgeBase:
-    if data.knowledge:
-        return knowledge.read(Path(data.knowledge))
-    if data.name == GENERATED:
-        return _of_dolls()
-    names = _names(_folder(data))
-    if data.name == "car_parts":
-        return knowledge_sets.of_car_parts(names)
-    return knowledge_sets.of_clothing(names)
-
-
-def _of_dolls() -> KnowledgeBase:
-    nodes: list[Node] = []
-    wholes: list[Node] = []
-    for whole, parts in dolls.PARTS.items():
-        number = 1 + len(wholes)
-        own = [
-            Node(10 + dolls.NAMES.index(part), part, (), part in ("shoe", "wheel"), (),
-                 (dolls.NAMES.index(part) + 1,))
-            for part in parts
-        ]  # fmt: skip
-        wholes.append(Node(number, whole, thing=True, children=tuple(node.id for node in own)))
-        nodes += own
-    root = Node(0, knowledge_sets.ROOT, children=tuple(node.id for node in wholes))
-    return KnowledgeBase((root, *wholes, *nodes))
-
-
-def _folder(data: Data) -> Path:
-    folder = catalog.find(data.name, data.path)
-    if folder is None:
-        raise FileNotFoundError(f"the data set {data.name} is not there any more: {data.path}")
-    return folder
-
-
-def _names(folder: Path) -> list[str]:
-    """Names of the numbers of a set's label maps."""
-    content = read_names(folder / "labels.json", "names the labels")
-    problem = misfit(content, {"labels": [str]}, "") or (
-        "" if content.get("labels") else "it lacks labels"
-    )
-    if problem:
-        raise ValueError(f"{folder / 'labels.json'}: {problem}. Copy the set again.")
-    return list(content["labels"])
-
-
-@lru_cache(maxsize=8)
-def open_pictures(data: Data, split: str) -> Pictures:
-    """The pictures of a split; ValueError if a set has no such split, or no pictures."""
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
-    if data.name == GENERATED:
-        count = data.generated[split != "train"]
-        held = dolls.pairs(split, count)
-        return Pictures(data.name, "generated", tuple(
-            Item(f"{split} {i}", held=one) for i, one in enumerate(held)
-        ))  # fmt: skip
-    folder = _folder(data)
-    place = "labels" if data.name == "clothing_parsing" else "parts"
-    images = sorted((folder / "images").glob("*.webp"))
-    items = [Item(image.stem, image, folder / place / f"{image.stem}.png") for image in images]
-    chosen = [item for row, item in enumerate(items) if _split(data, row, item.name) == split]
-    if not chosen:
-        raise ValueError(f"{folder / 'images'} holds no picture for {split}. Copy the set again.")
-    return Pictures(data.name, "real", tuple(chosen))
-
-
-def _split(data: Data, row: int, name: str) -> str:
-    """Every tenth picture of the clothes is test, and validation; cars have their own test."""
-    if data.name == "clothing_parsing":
-        return {0: "test", 1: "validation"}.get(row % 10, "train")
-    if name.startswith("test_"):
-        return "test"
-    return "validation" if row % 10 == 1 else "train"
+def open_split(cfg: Config, split: str) -> Pictures:
+    """The pictures of a split of a completed configuration, labelled as its knowledge base has it;
+    ValueError if the set has no such split, or no pictures."""
+    return open_pictures(cfg.data, split, knowledge_of(cfg))
 
 
 def without_parts(data: Data, found: Pictures) -> frozenset[str]:
@@ -186,6 +70,38 @@ def without_parts(data: Data, found: Pictures) -> frozenset[str]:
     if data.labelled <= 0:
         return frozenset(names)
     return frozenset(held_out(names, f"{SPLIT_SEED}/parts", 1 - data.labelled))
+
+
+def examples_of(cfg: Config, found: Pictures) -> Pictures:
+    """For each hidden concept so many pictures that have it, or all there are; chosen by the seed.
+
+    Raises:
+        ValueError: No picture has one of them.
+    """
+    kb, codes = knowledge_of(cfg), codes_of(cfg)
+    order = torch.randperm(len(found), generator=generator(cfg.seed, "examples")).tolist()
+    lacking = {
+        name: [c for c, path in codes.items() if any(kb.node(i).name == name for i in path)]
+        for name in cfg.data.hidden
+    }
+    count = dict.fromkeys(lacking, 0)
+    chosen = []
+    for row in order:
+        if not lacking:
+            break
+        labels = found.items[row].read()[1]
+        seen = np.unique(sets.numbers_in(labels))
+        shown = [name for name, numbers in lacking.items() if np.isin(seen, numbers).any()]
+        if shown:
+            chosen.append(found.items[row])
+        for name in shown:
+            count[name] += 1
+            if count[name] == cfg.data.examples:
+                del lacking[name]
+    never = [name for name, seen in count.items() if not seen]
+    if never:
+        raise ValueError(f"no training picture has {never[0]!r} of data.hidden")
+    return replace(found, items=tuple(chosen))
 
 
 def used(data: Data) -> DataUsed:
@@ -205,7 +121,9 @@ class Batches:
 
     def __init__(self, cfg: Config, stage: str, batch_size: int) -> None:
         self.cfg, self.stage, self.batch_size = cfg, stage, batch_size
-        self.found = open_pictures(cfg.data, "train")
+        self.found = open_split(cfg, "train")
+        if cfg.data.examples:
+            self.found = examples_of(cfg, self.found)
         self.bare = without_parts(cfg.data, self.found)
         if len(self.bare) == len(self.found) and cfg.data.labelled > 0:
             warnings.warn(
@@ -215,8 +133,9 @@ class Batches:
         self.order = Epochs(len(self.found), batch_size, cfg.seed, stage, repeats=True)
 
     def __call__(self, index: int) -> dict[str, Any]:
-        """Pictures of bytes, their label maps (255 outside of a picture), whether the wholes of a
-        picture are divided into parts, and the number of the optimiser step."""
+        """Pictures of bytes, their label maps (the last number is outside of a picture), whether
+        the wholes of a picture are divided into parts, and the number of the optimiser step; of
+        labels that tell objects apart also the object of each pixel, 0 for none."""
         data = self.cfg.data
         places = range(self.batch_size)[dist.current().share(self.batch_size)]
         rows = self.order.rows(index)
@@ -229,28 +148,38 @@ class Batches:
             images.append(image)
             codes.append(code)
             divided.append(item.name not in self.bare)
-        return {
+        maps = torch.stack(codes)
+        batch = {
             "images": torch.stack(images),
-            "codes": torch.stack(codes),
+            "codes": maps,
             "divided": torch.tensor(divided),
             "step": index // self.cfg.loop.accumulate,
         }
+        if maps.ndim == 4:
+            maps = maps.long()
+            batch["codes"] = maps[..., 0] * 256 + maps[..., 1]
+            batch["objects"] = maps[..., 2] * 256 + maps[..., 3]
+        return batch
 
 
 class ObjectBatches(Batches):
-    """The same, with the objects of each picture: pixels of a thing that touch are one."""
+    """The same, with the objects of each picture."""
 
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg, "separate", cfg.separate.batch_size)
-        self.things = things_of(knowledge_of(cfg), codes_of(cfg))
+        self.things = things_of(knowledge_of(cfg), codes_of(cfg), sets.table_size(cfg.data))
 
     def __call__(self, index: int) -> dict[str, Any]:
-        """Also a list, for each picture, of boxes, labels and masks of its objects."""
+        """For the map of objects a list, for each picture, of their boxes, labels and masks."""
         batch = super().__call__(index)
+        known = batch.get("objects", [None] * len(batch["codes"]))
         batch["objects"] = [
-            objects_of(code.numpy(), self.things, self.cfg.separate.least, bool(divided))
-            for code, divided in zip(batch["codes"], batch["divided"], strict=True)
-        ]
+            objects_of(
+                code.numpy(), self.things, self.cfg.separate.least, bool(divided),
+                None if objects is None else objects.numpy(),
+            )
+            for code, divided, objects in zip(batch["codes"], batch["divided"], known, strict=True)
+        ]  # fmt: skip
         return batch
 
 
@@ -261,37 +190,50 @@ class Things:
     ids: tuple[int, ...]
     """Nodes; their places are the labels of objects."""
     levels: tuple[int, ...]
-    inside: Bool[np.ndarray, "thing 256"]
+    inside: Bool[np.ndarray, "thing number"]
     """Whether a number in a label map is of the thing."""
+    are_leaves: tuple[bool, ...]
+    """Things without parts."""
 
 
-def things_of(kb: KnowledgeBase, of_codes: dict[int, tuple[int, ...]]) -> Things:
-    """The countable concepts, in the knowledge base's order."""
+def things_of(
+    kb: KnowledgeBase, of_codes: dict[int, tuple[int, ...]], numbers: int = 256
+) -> Things:
+    """The countable concepts, in the knowledge base's order; `numbers` a label map can have."""
     ids = [node.id for node in kb.nodes if node.thing and node.id != kb.root.id]
-    inside = np.zeros((len(ids), 256), dtype=bool)
+    inside = np.zeros((len(ids), numbers), dtype=bool)
     levels = [1] * len(ids)
     for code, path in of_codes.items():
         for level, number in enumerate(path, 1):
             if number in ids:
                 inside[ids.index(number), code] = True
                 levels[ids.index(number)] = level
-    return Things(tuple(ids), tuple(levels), inside)
+    leaves = tuple(not kb.node(number).children for number in ids)
+    return Things(tuple(ids), tuple(levels), inside, leaves)
 
 
 def objects_of(
-    codes: LabelMap, things: Things, least: int, divided: bool = True
+    codes: Integer[np.ndarray, "height width"],
+    things: Things,
+    least: int,
+    divided: bool = True,
+    objects: Integer[np.ndarray, "height width"] | None = None,
 ) -> dict[str, Tensor]:
-    """Boxes, labels and masks of a picture's objects; without parts, those of the first level."""
+    """Boxes, labels and masks of a picture's objects; without parts, those of the first level.
+
+    Where `objects` tells those of the first level apart (0 is none), that is believed. Else pixels
+    of a thing that touch are one object; of a thing without parts those of one number, so that the
+    front and back door of a car are two.
+    """
     boxes, labels, masks = [], [], []
-    for label, (level, inside) in enumerate(zip(things.levels, things.inside, strict=True)):
+    for label, level in enumerate(things.levels):
         if level > 1 and not divided:
             continue
-        numbers, count = ndimage.label(inside[codes], np.ones((3, 3)))
-        for number, place in enumerate(ndimage.find_objects(numbers), 1):
-            mask = numbers == number
-            if place is None or mask.sum() < least:
+        for mask in _apart(codes, things, label, objects if level == 1 else None):
+            if mask.sum() < least:
                 continue
-            boxes.append([place[1].start, place[0].start, place[1].stop, place[0].stop])
+            rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+            boxes.append([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
             labels.append(label)
             masks.append(torch.from_numpy(mask))
     shape = (0, *codes.shape)
@@ -300,3 +242,21 @@ def objects_of(
         "labels": torch.tensor(labels, dtype=torch.int64),
         "masks": torch.stack(masks) if masks else torch.zeros(shape, dtype=torch.bool),
     }
+
+
+def _apart(
+    codes: np.ndarray, things: Things, label: int, objects: np.ndarray | None
+) -> Iterator[Bool[np.ndarray, "height width"]]:
+    """Masks of a thing's objects."""
+    inside = things.inside[label]
+    region = inside[codes]
+    if objects is not None:
+        for number in np.unique(objects[region]):
+            if number:
+                yield region & (objects == number)
+        return
+    shown = np.unique(codes[region]) if things.are_leaves[label] else [None]
+    for code in shown:
+        numbers, count = ndimage.label(region if code is None else codes == code, np.ones((3, 3)))
+        for number in range(1, count + 1):
+            yield numbers == number

@@ -16,10 +16,9 @@ from tenfold.metrics.iou import IGNORED, confusion, iou
 from tenfold.metrics.panoptic import TreeQuality, hpq, probe_quality
 from tenfold.structures import Code, Tree
 
-from . import data
+from . import data, sets
 from .config import Config
 from .groups import Group, groups, keys
-from .knowledge_sets import tree_of_labels
 from .model import Networks
 from .recogniser import OpenedPicture, TrainedRecogniser
 from .requests import Recognition
@@ -49,34 +48,35 @@ def evaluate(networks: Networks, cfg: Config, split: str) -> Evaluation:
 
     Returns:
         "iou/<whole>/mIoU" over the parts that occur, "iou/parts/mIoU" over the parts of all wholes
-        but the picture, "iou/hidden/mIoU" of concepts without labels in training,
+        but the picture, "iou/hidden/mIoU" of concepts without labels in training and
+        "iou/known/mIoU" of the other parts,
         "concept/<whole>/<part>", "probe/objects/..." of the objects that pixels of the truth
         return (IoU, share of at least 0.5, IoU of two of one object), and "hpq/regions/all":
         hierarchical panoptic quality of regions (as `metrics.panoptic.hpq` reconstructs it), in
         percent. Others count where they were found, and are no class.
     """
     kb = data.knowledge_of(cfg)
-    own = groups(kb, data.codes_of(cfg), "parent")
-    found = data.open_pictures(cfg.data, split)
+    own = groups(kb, data.codes_of(cfg), "parent", numbers=sets.table_size(cfg.data))
+    found = data.open_split(cfg, split)
     rows = range(0, len(found), cfg.data.test_every if split == "test" else 1)
     recogniser = TrainedRecogniser(networks, kb, objects=False)
-    whole = data.WHOLES.get(cfg.data.name, "")
-
-    things = data.things_of(kb, data.codes_of(cfg))
+    things = data.things_of(kb, data.codes_of(cfg), sets.table_size(cfg.data))
 
     def work(place: int) -> tuple[list[Int64[Tensor, "_ _"]], Tree, Tree, Probed]:
-        picture, labels = found.items[rows[place]].read()
-        opened = recogniser.open(picture)
-        truth = tree_of_labels(labels.astype(np.int64), kb, whole=whole)
-        counts = of_picture(networks.divide, own, opened.encoded, labels)
-        objects = data.objects_of(labels, things, cfg.separate.least)
-        regions = things.inside[:, labels]
+        item = found.items[rows[place]]
+        picture, labels = item.read()
+        opened, numbers = recogniser.open(picture), sets.numbers_in(labels)
+        counts = of_picture(networks.divide, own, opened.encoded, numbers)
+        objects = data.objects_of(
+            numbers, things, cfg.separate.least, objects=sets.objects_in(labels)
+        )
+        regions = things.inside[:, numbers]
         asked = probes_of(opened, objects, regions, rows[place]) if networks.separate else []
-        return counts, truth, Recognition(opened, kb).run(kb.depth), asked
+        return counts, item.truth(kb), Recognition(opened, kb).run(kb.depth), asked
 
     shares = divided(len(rows), work, "measuring")
     counts = {g.name: torch.stack([one[0][i] for one in shares]).sum(0) for i, g in enumerate(own)}
-    metrics, parts, hidden = {}, [], []
+    metrics, parts, hidden, known = {}, [], [], []
     named = list(keys(kb).values())
     names = {group.name: tuple(named[row] for row in group.rows) for group in own}
     for group in own:
@@ -86,15 +86,19 @@ def evaluate(networks: Networks, cfg: Config, split: str) -> Evaluation:
             metrics[f"iou/{group.name}/mIoU"] = 100 * float(each[is_true].mean())
         if group.level > 1:
             parts.append(each[is_true])
-        for name, value, known in zip(names[group.name], each, is_true, strict=True):
-            if known and name in cfg.data.hidden:
+        for name, value, occurs in zip(names[group.name], each, is_true, strict=True):
+            if not occurs:
+                continue
+            if name in cfg.data.hidden:
                 hidden.append(value)
-            if known:
-                metrics[f"concept/{group.name}/{name.replace('/', '-')}"] = 100 * float(value)
+            elif group.level > 1:
+                known.append(value)
+            metrics[f"concept/{group.name}/{name.replace('/', '-')}"] = 100 * float(value)
     if parts and len(every := torch.cat(parts)):
         metrics["iou/parts/mIoU"] = 100 * float(every.mean())
-    if hidden:
-        metrics["iou/hidden/mIoU"] = 100 * float(torch.stack(hidden).mean())
+    for name, values in (("hidden", hidden), ("known", known)):
+        if hidden and values:
+            metrics[f"iou/{name}/mIoU"] = 100 * float(torch.stack(values).mean())
     quality = hpq([one[1] for one in shares], [one[2] for one in shares])
     metrics["hpq/regions/all"] = 100 * quality.hpq
     for level, measured in enumerate(quality.levels, 1):
@@ -131,10 +135,13 @@ def probes_of(
 
 
 def of_picture(
-    network: Network, own: list[Group], encoded: Encoded, labels: np.ndarray
+    network: Network,
+    own: list[Group],
+    encoded: Encoded,
+    numbers: Int64[np.ndarray, "height width"],
 ) -> list[Int64[Tensor, "_ _"]]:
     """Counts of each group: pixels by true and found part inside the whole."""
-    codes = torch.from_numpy(labels.astype(np.int64))
+    codes = torch.from_numpy(numbers)
     vectors = network.texts.rows_of()
     found = []
     for group in own:

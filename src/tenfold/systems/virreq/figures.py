@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from tenfold.core.checkpoint import write_bytes
 from tenfold.viz import overlays, plots
 from tenfold.viz.predictions import spread
 
 from . import data
 from .config import Config
-from .knowledge_sets import tree_of_labels
 from .levels import level_map, names_of
 from .model import Networks
 from .recogniser import TrainedRecogniser
@@ -35,13 +32,13 @@ def draw_figures(
     """
     captions: dict[Path, str] = {}
     kb = data.knowledge_of(cfg)
-    recogniser, whole = TrainedRecogniser(networks, kb), data.WHOLES.get(cfg.data.name, "")
-    items = spread(list(data.open_pictures(cfg.data, "test").items), ROWS)
+    recogniser = TrainedRecogniser(networks, kb)
+    items = spread(list(data.open_split(cfg, "test").items), ROWS)
     pictures, truths, found = [], [], []
     for item in items:
-        picture, labels = item.read()
+        picture, _ = item.read()
         pictures.append(picture)
-        truths.append(tree_of_labels(labels.astype(np.int64), kb, whole=whole))
+        truths.append(item.truth(kb))
         found.append(Recognition(recogniser.open(picture), kb).run(kb.depth))
     for level in range(1, kb.depth + 1):
         names = names_of(kb, level)

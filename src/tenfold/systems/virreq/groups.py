@@ -19,7 +19,7 @@ from .loss import UNLABELLED
 from .text import Concept
 
 NUMBERS = 256
-"""Of a label map of bytes; 255 lies outside of the picture."""
+"""Of a label map of bytes; the last, 255, is of pixels that do not count."""
 Grouping = Literal["parent", "level"]
 
 
@@ -34,9 +34,9 @@ class Group:
     """Ids of the nodes that they divide."""
     rows: tuple[int, ...]
     """Rows of the concepts in the table of texts."""
-    wanted: UInt8[Tensor, "256"]
+    wanted: UInt8[Tensor, " number"]
     """Number in a label map -> concept of the group, 255 for none."""
-    inside: Bool[Tensor, "256"]
+    inside: Bool[Tensor, " number"]
     """Number in a label map -> whether the pixel is of a parent."""
 
 
@@ -100,6 +100,7 @@ def groups(
     of_codes: dict[int, tuple[int, ...]],
     how: Grouping,
     hidden: frozenset[str] = frozenset(),
+    numbers: int = NUMBERS,
 ) -> list[Group]:
     """The groups of a knowledge base, from the root down.
 
@@ -108,6 +109,7 @@ def groups(
         of_codes: As `paths` gives it.
         how: parent: a group for each node with parts; level: one for each level.
         hidden: Names of concepts that have no label.
+        numbers: Those that a label map can have; the last is of pixels that do not count.
     """
     row = {number: place for place, number in enumerate(keys(kb))}
     unknown = sorted(hidden - {node.name for node in kb.nodes})
@@ -122,10 +124,10 @@ def groups(
             if not children:
                 continue
             place = {child: i for i, child in enumerate(children)}
-            wanted = torch.full((NUMBERS,), UNLABELLED, dtype=torch.uint8)
-            inside = torch.zeros(NUMBERS, dtype=torch.bool)
+            wanted = torch.full((numbers,), UNLABELLED, dtype=torch.uint8)
+            inside = torch.zeros(numbers, dtype=torch.bool)
             ids = {node.id for node in own}
-            inside[:UNLABELLED] = kb.root.id in ids
+            inside[:-1] = kb.root.id in ids
             for code, path in of_codes.items():
                 above = path[level - 2] if level > 1 and len(path) >= level - 1 else None
                 if above in ids:

@@ -14,17 +14,21 @@ from torch import Tensor, nn
 from tenfold.core.optim import Groups, groups_by_name
 from tenfold.nn import fcos
 from tenfold.nn.condinst import SMALL, CondInst, Settings, Supervision, Targets
+from tenfold.nn.encoders import LiteEncoder
 from tenfold.nn.mit import MitSize
 
 from .config import Config
 from .groups import Group, keys
 from .knowledge import KnowledgeBase
 from .loss import UNLABELLED, Allowed, request_loss
-from .segmentation import Network, TextClassifier
+from .segmentation import Backbone, Network, TextClassifier, mix_transformer
 from .table import TextTable
 
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet's, which encoders expect."""
+Colours = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""Mean and deviation of a picture's channels, of numbers from 0 to 1."""
+IMAGENET: Colours = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+LITE: Colours = ((127 / 255,) * 3, (128 / 255,) * 3)
+"""What the published EfficientNet-Lite0 was trained on."""
 
 
 class Networks(nn.Module):
@@ -66,16 +70,24 @@ def divider(cfg: Config, kb: KnowledgeBase) -> Network:
     classifier = TextClassifier(
         model.head_dim, cfg.text.dim, model.dropout, model.most_temperature, model.half
     )
+    return Network(_encoder(cfg), model.head_dim, classifier, table)
+
+
+def _encoder(cfg: Config) -> Backbone:
+    model = cfg.model
+    if model.encoder == "efficientnet-lite0":
+        return LiteEncoder(fixed=bool(cfg.start), frozen=model.frozen)
     sizes = MitSize(model.dims, model.heads, model.depths, model.reductions)
-    return Network(sizes, model.head_dim, classifier, table, model.drop_path)
+    return mix_transformer(sizes, model.drop_path)
 
 
 def normalised(
-    images: UInt8[Tensor, "*batch 3 height width"],
+    images: UInt8[Tensor, "*batch 3 height width"], network: Network
 ) -> Float[Tensor, "*batch 3 height width"]:
-    """Pictures of bytes as the encoder expects them."""
+    """Pictures of bytes as the network's encoder expects them."""
+    colours = LITE if isinstance(network.backbone, LiteEncoder) else IMAGENET
     mean, deviation = (
-        torch.tensor(values, device=images.device).view(3, 1, 1) for values in (MEAN, DEVIATION)
+        torch.tensor(values, device=images.device).view(3, 1, 1) for values in colours
     )
     return (images / 255 - mean) / deviation
 
@@ -100,7 +112,7 @@ class RequestTraining(nn.Module):
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Losses of {"images", "codes", "divided"}, as `data.Batches` has them."""
-        logits = self.network(normalised(batch["images"]))
+        logits = self.network(normalised(batch["images"], self.network))
         found: dict[str, Tensor] = {}
         total = logits.new_zeros((), dtype=torch.float32)
         for group in self.groups:
@@ -122,24 +134,31 @@ class RequestTraining(nn.Module):
             wanted = torch.where(divided, wanted, UNLABELLED)
         allowed = None
         if not is_first and cfg.parts != "all":
-            allowed = self._allowed(group, wanted, inside)
+            allowed = self._allowed(wanted, inside, len(group.rows), batch.get("objects"))
         counted = None if cfg.outside == "others" else inside
         weight = cfg.others_weight if is_first else cfg.part_others_weight
         return request_loss(logits, wanted, weight, counted, allowed)
 
-    def _allowed(self, group: Group, wanted: Tensor, inside: Tensor) -> Allowed:
-        """Parts of this whole that are labelled anywhere in the picture; none outside.
+    def _allowed(
+        self, wanted: Tensor, inside: Tensor, names: int, objects: Tensor | None
+    ) -> Allowed:
+        """Parts that are labelled anywhere on this whole; none outside of wholes.
 
-        Where a picture is known to be labelled completely, that is all of the group.
+        A whole is an object where the labels tell objects apart, else all that a picture has of
+        the group's wholes. With "complete" all parts are possible where any is labelled.
         """
-        batch, names = len(wanted), len(group.rows)
-        table = torch.zeros(batch + 1, names, dtype=torch.bool, device=wanted.device)
+        batch = len(wanted)
+        number = torch.zeros_like(wanted, dtype=torch.int64)
+        if objects is not None:
+            number = torch.unique(objects, return_inverse=True)[1].view_as(objects)
+        count = int(number.max()) + 1
+        number = number + count * torch.arange(batch, device=wanted.device)[:, None, None]
+        table = torch.zeros(batch * count + 1, names, dtype=torch.bool, device=wanted.device)
         named = inside & (wanted != UNLABELLED)
-        place = torch.arange(batch, device=wanted.device)[:, None, None].expand_as(wanted)
-        table[place[named], wanted[named].long()] = True
+        table[number[named], wanted[named].long()] = True
         if self.cfg.loss.parts == "complete":
-            table[:batch] |= table[:batch].any(1, keepdim=True)
-        return Allowed(torch.where(inside, place, batch), table)
+            table |= table.any(1, keepdim=True)
+        return Allowed(torch.where(inside, number, batch * count), table)
 
 
 class ObjectTraining(nn.Module):

@@ -8,12 +8,13 @@ a file of an encoder alone (ImageNet, of SegFormer's authors or of mmsegmentatio
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
+from tenfold.weights import efficientnet
 from tenfold.weights.containers import read_checkpoint, shown
 from tenfold.weights.keymap import Converted, KeyMap, Rule
 from tenfold.weights.mit import (
@@ -28,6 +29,8 @@ from tenfold.weights.mit import (
 CLASSIFIER = "decode_head.CLIP_CLS_SEG."
 CLIP = CLASSIFIER + "clip_model."
 STEM = "patch_embed1.proj.weight"
+LITE = "backbone.conv_stem.weight"
+"""A key of EfficientNet-Lite0's weights under our names."""
 
 SEMANTIC_NAMES = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic_light", "traffic_sign",
@@ -44,7 +47,8 @@ PART_NAMES = (
 class Layout:
     """Sizes of a file's network, by the shapes of its tensors."""
 
-    encoder: MitLayout
+    encoder: MitLayout | None
+    """None is EfficientNet-Lite0, of one size."""
     channels: int = 0
     """Of the head; 0 where the file has an encoder alone."""
     dim: int = 0
@@ -57,16 +61,23 @@ def read_official(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: It is no such network.
     """
-    found = ours(read_checkpoint(path))
+    return known(path, read_checkpoint(path))[0]
+
+
+def known(path: Path, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Layout]:
+    """`ours` for the tensors of a file, and its layout; the error of another one names it."""
+    found = ours(state)
     try:
-        describe(found)
+        return found, describe(found)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return found
 
 
 def ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """An official state under our names; what is not known keeps its name."""
+    if efficientnet.STEM in state:
+        given = efficientnet.rules("backbone.")
+        return {_renamed(key, given): value for key, value in state.items()}
     found = from_mmseg(state)
     if STEM in found:  # a common prefix was taken off, or there was none
         found = {
@@ -75,6 +86,12 @@ def ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         }
     is_ours = re.compile(re.escape(CLASSIFIER) + r"(?!clip_model\.)")
     return {is_ours.sub("classifier.", key): value for key, value in found.items()}
+
+
+def _renamed(key: str, rules: Sequence[Rule]) -> str:
+    for rule in rules:
+        key = re.sub(rf"^{rule.pattern}$", rule.replacement, key)
+    return key
 
 
 def theirs(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -89,6 +106,8 @@ def theirs(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def describe(state: Mapping[str, Tensor]) -> Layout:
     """The sizes of a state of `ours`; ValueError if it is another network."""
+    if LITE in state:
+        return Layout(None)
     if f"backbone.{STEM}" not in state:
         have = ", ".join(shown(key) for key in list(state)[:4])
         raise ValueError(f"it has no Mix Transformer; its keys are {have}")
@@ -114,6 +133,8 @@ def convert(state: Mapping[str, Tensor], target: Mapping[str, tuple[int, ...]]) 
         re.escape(CLIP) + ".*": "CLIP, whose texts are encoded once (--text.clip)",
         r"head\.(?:weight|bias)": "the ImageNet classifier",
         r"decode_head\.conv_seg\..*": "the classifier that the text classifier replaces",
+        efficientnet.CLASSIFIER: "the ImageNet classifier",
+        r"backbone\.(?:conv_head|bn1|blocks\.15)\..*": "of EfficientNet-Lite0's classifier",
     }
     rules = [Rule(r"((?:backbone|decode_head|classifier)\..+)", r"\1")]
     account = KeyMap(rules, list(ignored.items())).convert(state, target)

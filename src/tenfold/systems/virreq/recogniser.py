@@ -82,8 +82,8 @@ class OpenedPicture:
     def __init__(self, recogniser: TrainedRecogniser, image: Picture) -> None:
         self.recogniser, self.image = recogniser, image
         self.size = (image.shape[0], image.shape[1])
-        pixels = normalised(channels_first(image))
-        self.encoded = recogniser.networks.divide.encode(pixels)
+        divide = recogniser.networks.divide
+        self.encoded = divide.encode(normalised(channels_first(image), divide))
 
     def divide(
         self, whole: Node, parts: Sequence[Node], unit: Bool[np.ndarray, "height width"]

@@ -1,6 +1,7 @@
 """The network of Type-I requests: what the pixels of a unit are, among concepts given as text.
 
-A Mix Transformer, SegFormer's head, and the text classifier that stands in place of its last layer
+An encoder (official: a Mix Transformer), SegFormer's head, and the text classifier in place of its
+last layer
 (ViRReq, arXiv 2207.14227, sec. 3.3; official: mmseg/models/decode_heads/decode_head_cpp_part.py).
 A logit is a cosine times one learned temperature, so that it depends on its own concept alone.
 """
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from tenfold.nn.aspp import ConvNorm
 from tenfold.nn.bilinear import Between, between
+from tenfold.nn.encoders import LiteEncoder
 from tenfold.nn.mit import EPS, MitSize, MixTransformer
 from tenfold.nn.segformer import NormedFusion
 
@@ -35,6 +37,14 @@ TINY = 1e-12
 code divides by 0."""
 VOID, OTHERS = -1, 0
 """In an answer: outside of the unit, and none of the concepts."""
+
+
+Backbone = MixTransformer | LiteEncoder
+
+
+def mix_transformer(sizes: MitSize, drop_path: float = 0.1) -> MixTransformer:
+    """The official encoder: all norms with mmsegmentation's eps."""
+    return MixTransformer(*sizes, drop_path=drop_path, patch_eps=EPS)
 
 
 class Encoded(NamedTuple):
@@ -131,16 +141,15 @@ class Network(nn.Module):
 
     def __init__(
         self,
-        sizes: MitSize,
+        backbone: Backbone,
         channels: int,
         classifier: TextClassifier,
         texts: TextTable,
-        drop_path: float = 0.1,
     ) -> None:
         """`channels` are those of the head, before the classifier's."""
         super().__init__()
-        self.backbone = MixTransformer(*sizes, drop_path=drop_path, patch_eps=EPS)
-        self.decode_head = NormedFusion(sizes.dims, channels)
+        self.backbone = backbone
+        self.decode_head = NormedFusion(backbone.dims, channels)
         self.classifier = classifier
         self.texts = texts
 
@@ -212,28 +221,36 @@ def largest(
 ) -> Int64[Tensor, "height width"]:
     """The name of the largest enlarged logit of each pixel; the first of equals.
 
-    A plane a name is held at a time, and only names that can be the largest have one.
+    A name is enlarged only where it can be the largest, a plane at a time.
     """
-    few = candidates(logits)
+    possible = candidates(logits)
+    few = possible.flatten(0, 1).any(0).nonzero()[:, 0]
     by_name = logits.permute(2, 1, 0).index_select(0, few).contiguous()
     tall = by_name @ down.matrix()  # name, column of cells, height
     best = tall.new_zeros(len(across.low), len(down.low))
     found = torch.zeros(best.shape, dtype=torch.int16)
     share = across.share[:, None]
-    for plane, name in zip(tall[1:], few[1:].tolist(), strict=True):
+    for plane, name, x in zip(
+        tall, few.tolist(), _reach(possible.any(0), few, across), strict=True
+    ):
+        if name == OTHERS:  # whose logit is 0
+            continue
         large = torch.lerp(
-            plane.index_select(0, across.low), plane.index_select(0, across.high), share
+            plane.index_select(0, across.low[x]), plane.index_select(0, across.high[x]), share[x]
         )
-        found.masked_fill_(large > best, name)
-        torch.maximum(best, large, out=best)
+        own = best[x]
+        found[x].masked_fill_(large > own, name)
+        torch.maximum(own, large, out=own)
     return found.T.long()
 
 
-def candidates(logits: Float[Tensor, "rows columns name"]) -> Int64[Tensor, " few"]:
-    """Names that can be the largest somewhere between cells, others (the first) among them.
+def candidates(
+    logits: Float[Tensor, "rows columns name"],
+) -> Bool[Tensor, "places_down places_across name"]:
+    """Names that can be the largest somewhere between four cells.
 
-    What lies between four cells is at most the largest of them, and at least the smallest; so a
-    name is out where another's smallest is above its largest, around every place.
+    What lies between cells is at most the largest of them, and at least the smallest; so a name is
+    out where another's smallest is above its largest.
     """
     highest = lowest = logits
     for axis in (0, 1):
@@ -241,6 +258,19 @@ def candidates(logits: Float[Tensor, "rows columns name"]) -> Int64[Tensor, " fe
             size = logits.shape[axis] - 1
             highest = torch.maximum(highest.narrow(axis, 0, size), highest.narrow(axis, 1, size))
             lowest = torch.minimum(lowest.narrow(axis, 0, size), lowest.narrow(axis, 1, size))
-    possible = (highest >= lowest.amax(-1, keepdim=True)).flatten(0, 1).any(0)
-    possible[OTHERS] = True
-    return possible.nonzero()[:, 0]
+    return highest >= lowest.amax(-1, keepdim=True)
+
+
+def _reach(
+    possible: Bool[Tensor, "place name"], few: Int64[Tensor, " few"], side: Between
+) -> list[slice]:
+    """From the first to the last pixel of a side at which each of a few names is possible."""
+    first = possible.int().argmax(0)[few]
+    last = len(possible) - 1 - possible.flip(0).int().argmax(0)[few]
+    low = side.low.clamp(max=len(possible) - 1)  # the last cell is in no place of its own
+    ends = zip(
+        torch.searchsorted(low, first).tolist(),
+        torch.searchsorted(low, last, right=True).tolist(),
+        strict=True,
+    )
+    return [slice(*one) for one in ends]

@@ -15,8 +15,9 @@ from tenfold.core.seed import generator
 from tenfold.core.stage import Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from tenfold.viz.predictions import Trained
+from tenfold.weights.keymap import Converted
 
-from . import claims, data, evaluation, figures, predict, pretrained, sources
+from . import claims, data, evaluation, figures, given, predict, pretrained, sets, sources
 from .config import Config, PredictOptions
 from .evaluation import Details
 from .groups import groups
@@ -70,7 +71,7 @@ class Virreq(System[Config]):
     @classmethod
     def complete(cls, cfg: Config) -> Config:
         """Choose data and texts that are there, and take the knowledge base from the data."""
-        cfg = data.complete(cfg)
+        cfg = data.complete(pretrained.sized(cfg))
         return sources.complete(cfg, data.knowledge_of(cfg))
 
     def stages(self) -> Iterator[Stage]:
@@ -78,7 +79,8 @@ class Virreq(System[Config]):
         cfg, kb, networks = self.cfg, data.knowledge_of(self.cfg), self.model
         sources.fill(networks.divide.texts, kb, cfg.text)
         self.origin = pretrained.begin(networks, cfg)
-        own = groups(kb, data.codes_of(cfg), cfg.loss.groups, frozenset(cfg.data.hidden))
+        hidden = frozenset() if cfg.data.examples else frozenset(cfg.data.hidden)
+        own = groups(kb, data.codes_of(cfg), cfg.loss.groups, hidden, sets.table_size(cfg.data))
         yield Stage(
             "divide",
             RequestTraining(cfg, networks.divide, own),
@@ -123,6 +125,8 @@ class Virreq(System[Config]):
         used = self.data_used()
         trained = Trained(type(self).__name__, used.name, used.kind, self.notes())
         recogniser = TrainedRecogniser(self.model, data.knowledge_of(self.cfg))
+        if options.knowledge:
+            given.take_over(recogniser, Path(options.knowledge), self.cfg.text)
         return predict.predict_files(recogniser, inputs, out, options, trained)
 
     def draw_pictures(self, evaluation: Evaluation, out: Path) -> dict[Path, str]:
@@ -141,6 +145,23 @@ class Virreq(System[Config]):
     def claims(self) -> list[Claim[Config]]:
         """Few labels of parts, texts as classes, new concepts."""
         return claims.claims()
+
+    @classmethod
+    def convert(cls, source: Path) -> tuple[System[Config], Converted]:
+        """Read a checkpoint of the authors' whole-to-part network; sizes follow from its shapes.
+
+        Returns:
+            A system whose concepts are those of Cityscapes Panoptic Parts, and what became of each
+            tensor.
+
+        Raises:
+            ValueError: It is no such file; an encoder alone, CLIP or a network of objects is said
+                to be one, with what of it is known and how to use it.
+        """
+        networks, cfg, account = pretrained.opened(source)
+        system = cls(cfg)
+        system.model = networks
+        return system, account
 
     def export(self) -> Export:
         """The network of concepts, from normalised pictures to logits of all at a quarter."""
@@ -162,5 +183,6 @@ class Virreq(System[Config]):
         if cfg.data.labelled < 1:
             lines.append(f"{cfg.data.labelled:.0%} of the training pictures have labels of parts")
         if cfg.data.hidden:
-            lines.append(f"never labelled in training: {', '.join(cfg.data.hidden)}")
+            often = f"{cfg.data.examples} pictures each" if cfg.data.examples else "never"
+            lines.append(f"labelled in training, {often}: {', '.join(cfg.data.hidden)}")
         return lines
