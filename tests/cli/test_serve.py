@@ -33,7 +33,7 @@ def test_what_cannot_be_served_is_refused_in_one_line(
     (tmp_path / "full").write_text("")
     for words, says in (
         (("serve", "apsi"), "did you mean 'apis'"),
-        (("serve", "spgsn", other), "spgsn cannot serve; systems that can: apis"),
+        (("serve", "spgsn", other), "spgsn cannot serve; systems that can: apis, virreq"),
         (("serve", "apis", run), "which photos? give --images FOLDER"),
         (("serve", "apis", other, "--images", photos), "is a run of spgsn, not of apis"),
         (("serve", "apis", run, "--images", tmp_path / "gone"), "gone"),

@@ -1,0 +1,94 @@
+"""The page of a run: its networks, the texts that they take new words from, its knowledge base."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from . import data, knowledge, sources
+from .annotations import FILE
+from .config import Config, PageOptions, Text
+from .knowledge import KnowledgeBase
+from .labelling import Labelling
+from .model import Networks
+from .recogniser import OpenedPicture, TrainedRecogniser
+from .text import Encoder
+
+
+class Taught:
+    """Networks of a run that take words from its source of texts, which is opened when needed."""
+
+    def __init__(self, networks: Networks, kb: KnowledgeBase, text: Text) -> None:
+        self._recogniser = TrainedRecogniser(networks, kb)
+        self._text = text
+        self.refusal = ""
+        if text.source == "learned":
+            self.refusal = (
+                "this run learned its words with its network and takes no new ones; train with "
+                "--text.source table or clip"
+            )
+
+    def open(self, image: UInt8[np.ndarray, "height width 3"]) -> OpenedPicture:
+        """Compute what requests on a picture need of it."""
+        return self._recogniser.open(image)
+
+    def adopt(self, kb: KnowledgeBase) -> None:
+        """Answer by this knowledge base from now on; ValueError if a word of it is unknown."""
+        if not self._recogniser.unknown(kb):
+            return
+        if self.refusal:
+            raise ValueError(self.refusal)
+        text = self._text
+        try:
+            encoder = self._encoder
+        except FileNotFoundError as error:
+            raise ValueError(str(error)) from error
+        self._recogniser.adopt(kb, encoder, text.prompt, text.centred)
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        return sources.encoder(self._text)
+
+
+def open_page(
+    networks: Networks, cfg: Config, images: Path, folder: Path, options: PageOptions
+) -> Labelling:
+    """Open the page of a run.
+
+    Args:
+        networks: Those of the run.
+        cfg: Its configuration.
+        images: Folder of photos.
+        folder: Where the log is kept, and the knowledge base that grows.
+        options: Choices.
+
+    Raises:
+        ValueError: Photos, log or knowledge base do not fit.
+        FileNotFoundError: One of them is not there.
+    """
+    own = data.knowledge_of(cfg)
+    base = own
+    if options.knowledge:
+        file = Path(options.knowledge)
+        if file.exists() and (folder / FILE).exists() and file.samefile(folder / FILE):
+            raise ValueError(
+                f"--knowledge {file} is the page's own, which it goes on with by itself; leave it "
+                "out"
+            )
+        base = knowledge.read(file)
+        _require_grown(base, own, file)
+    return Labelling(Taught(networks, own, cfg.text), base, images, folder, options)
+
+
+def _require_grown(base: KnowledgeBase, own: KnowledgeBase, file: Path) -> None:
+    """Refuse a knowledge base in which a number stands for another concept than in the run's."""
+    for node in base.nodes:
+        known = own.by_id.get(node.id)
+        if known is not None and known.name != node.name:
+            raise ValueError(
+                f"{file}: node {node.id} is {node.name!r}, in the run {known.name!r}; begin with "
+                "the run's own (knowledge.json of its predictions) and add to it"
+            )
