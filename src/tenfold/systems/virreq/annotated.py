@@ -7,7 +7,7 @@ with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -83,6 +83,22 @@ class Annotated:
     def is_kept(self, number: int) -> bool:
         """Whether a unit is not replaced by a later request: someone went on with it."""
         return number in self.stopped or self.is_begun(number)
+
+    def below(self, number: int) -> list[int]:
+        """A unit and all that it was divided into."""
+        found = [number]
+        for at in found:  # which grows
+            found += [part.id for part in self.tree.parts(at)]
+        return found
+
+    def left(self, after: int | None = None) -> Iterator[Unit]:
+        """Units that are to be divided, in the order of the tree, from the one after a unit on."""
+        order = list(self.tree.walk())
+        place = [unit.id for unit in order].index(self.tree.root.id if after is None else after) + 1
+        for unit in [*order[place:], *order[:place]]:
+            has_parts = bool(self.nodes[unit.id].children) or self.is_region(unit.id)
+            if unit.state != "done" and unit.id not in self.stopped and has_parts:
+                yield unit
 
     def deepest(self, x: int, y: int) -> Unit:
         """The deepest unit at a pixel; of those that overlap the later one."""
@@ -162,13 +178,15 @@ class _Folded:
             self._wrong(self.units[number])
         elif kind == ABSENT:
             names = frozenset([event["name"]])
-            for part in [u for u in self.units.values() if u.parent == number]:
-                if part.name in names:
-                    self._drop(part.id)
+            for part in self._parts(number):
+                if self.units[part].name in names:
+                    self._drop(part)
             self.absent[number] = self.absent.get(number, frozenset()) | names
             self.known[number] = self.known.get(number, frozenset()) | names
         elif kind == FINISH:
-            self.stopped[number] = True
+            for one in [number, *self._below(number)]:
+                if one == number or not (self.known.get(one) or self._parts(one)):
+                    self.stopped[one] = True
             if event["told"]:
                 self.told[number] = True
             self.known[number] = self.known.get(number, frozenset()) | frozenset(event["names"])
@@ -213,12 +231,18 @@ class _Folded:
         self.stopped.pop(above, None)
 
     def _drop(self, number: int) -> None:
-        gone = [number]
-        while gone:
-            at = gone.pop()
+        for at in [number, *self._below(number)]:
             self.units.pop(at, None)
             self._forget(at)
-            gone += [u.id for u in self.units.values() if u.parent == at]
+
+    def _parts(self, number: int) -> list[int]:
+        return [unit.id for unit in self.units.values() if unit.parent == number]
+
+    def _below(self, number: int) -> list[int]:
+        found = self._parts(number)
+        for at in found:  # which grows
+            found += self._parts(at)
+        return found
 
     def _forget(self, number: int) -> None:
         records: tuple[dict[int, Any], ...]

@@ -150,8 +150,8 @@ class Annotations:
     def finish(self, id: str, tab: str, name: str, unit: int, expects: int | None) -> None:
         """Keep that a person stops at a unit: what is not there of its concepts is not there.
 
-        Of a unit of which nothing was asked or said that says nothing of its parts: it stays
-        not annotated, and the level that was reached is kept.
+        Of units of which nothing was asked or said, itself or below it, that says nothing: they
+        stay not annotated, and the level that was reached is kept.
         """
         now = self.picture(name)
         is_begun, is_region = now.is_begun(unit), now.is_region(unit)
@@ -160,7 +160,7 @@ class Annotations:
             "unit": unit,
             "names": names if is_begun and not is_region else [],
             "told": is_begun and is_region,
-            "level": level_of(now.tree, unit),
+            "level": max(level_of(now.tree, one) for one in now.below(unit)),
         }
         self._keep(id, tab, FINISH, name, said, expects)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.data.images.album import Album
-from tenfold.structures import Unit
 from tenfold.web.pages import Call, Media
 from tenfold.web.session import Stale, identity
 
@@ -136,9 +135,12 @@ class Labelling:
         for name in every:
             now = self.annotations.picture(name)
             below = [unit for unit in now.tree.units if unit.parent is not None]
-            states.update(unit.state for unit in below if now.nodes[unit.id].children)
+            states.update(
+                unit.state for unit in below
+                if now.nodes[unit.id].children or now.is_region(unit.id)
+            )  # fmt: skip
             states["units"] += len(below)
-            finished += now.tree.root.state == "done" or now.tree.root.id in now.stopped
+            finished += next(now.left(), None) is None
         return {
             "pictures": len(self.album), "begun": len(every), "finished": finished,
             "units": states["units"], "done": states["done"], "open": states["open"],
@@ -286,7 +288,8 @@ class Labelling:
             "open": "It is still open.",
             "not-annotated": "Finished here: its parts are not annotated.",
         }[one.state]
-        return self._after(image, now, _next_open(then, one), words)
+        following = next(then.left(one.id), one)
+        return self._after(image, now, following.id, words)
 
     def undo(self, id: str, tab: str, image: int) -> dict[str, Any]:
         """Take back the last thing that was done in this tab."""
@@ -364,17 +367,6 @@ def _doubt(answers: Sequence[Answer]) -> str:
     if all(answer.confident for answer in answers):
         return ""
     return " The network told no object apart: it is a connected piece of the region."
-
-
-def _next_open(now: Annotated, unit: Unit) -> int:
-    """The next unit that is to be divided, by the order of the tree; the unit itself if none."""
-    order = [one.id for one in now.tree.walk()]
-    place = order.index(unit.id)
-    for number in [*order[place + 1 :], *order[:place]]:
-        one = now.tree.by_id[number]
-        if one.state != "done" and number not in now.stopped and now.nodes[number].children:
-            return number
-    return unit.id
 
 
 def _clean(text: str) -> str:
