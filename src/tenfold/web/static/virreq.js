@@ -177,16 +177,18 @@ function pressed(concept) {
 
 /** Has something done, and shows what the server says of it; one thing at a time. */
 async function act(name, body) {
-  if (page.busy || !page.picture) return;
+  if (page.busy || !page.picture) return false;
   page.busy += 1;
   const began = performance.now();
   try {
     const { image, picture: { revision } } = page;
     await answered(await post(name, { image, ...(OF_ALL.has(name) ? {} : { revision }), ...body }));
     timing.requests.push(performance.now() - began);
+    return true;
   } catch (error) {
     failed(error);
     if (error.stale) await open(page.image);
+    return false;
   } finally {
     page.busy -= 1;
   }
@@ -234,8 +236,10 @@ async function addConcept(event) {
   const unit = unitOf(page.current);
   const name = byId("word").value.trim();
   if (!name || !unit) return;
-  await act("concept", { unit: unit.id, path: pathOf(unit.node), name });
-  if (byId("said").textContent.startsWith(name)) byId("new").reset();
+  if (await act("concept", { unit: unit.id, path: pathOf(unit.node), name })) {
+    byId("new").reset();
+    tree.focus(); // so that keys are keys again
+  }
 }
 
 const placed = () => page.state.knowledge.nodes[byId("place").selectedIndex];
