@@ -133,3 +133,11 @@ def test_a_new_concept_is_answered_at_once(texts: StoredTexts, opened: OpenedPic
     with pytest.raises(ValueError, match="of the text space 'drawn, prompt a-name, centred'"):
         recogniser.add("door", doll.id, texts, "a-name", centred=True)
     assert [n.name for n in recogniser.kb.children(doll.id)][-1] == "pocket", "nothing half done"
+    # another word makes another vector, and without it the old one is there again
+    grown = recogniser.kb.rename(node.id, synonyms=["door"])
+    assert [one.id for one in recogniser.unknown(grown)] == [node.id]
+    recogniser.adopt(grown, texts, "a-name")
+    table, (plain, both) = recogniser.networks.divide.texts, (node, grown.node(node.id))
+    mean = torch.nn.functional.normalize(texts.rows[10:12].sum(0), dim=0)
+    assert torch.allclose(table.rows_of([recogniser.key(both)])[0], mean, atol=1e-6)
+    assert torch.equal(table.rows_of([recogniser.key(plain)])[0], texts.rows[10])

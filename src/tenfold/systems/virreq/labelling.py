@@ -195,8 +195,8 @@ class Labelling:
                 answer = self._looking.parts(image, now, self.kb, unit)
             if answer.what == "parts" and not answer.names:
                 raise ValueError(
-                    "there is nothing left to ask for: what is not here was ruled out, and is "
-                    "asked for again by its own button"
+                    "there is nothing left to ask for: parts that are here were gone on with, the "
+                    "others were ruled out; a concept's own button asks for it again"
                 )
             self.annotations.found(id, tab, name, [answer], revision)
         return self._after(image, now, unit, _found([answer] if answer else []))
