@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import warnings
@@ -125,11 +126,14 @@ def test_who_stops_early_says_nothing_of_parts(opened: Open) -> None:
     page = opened()
     two = person(page)
     said = do(page, "finish", unit=two)
-    assert said["said"] == "Finished here: its parts are not annotated."
+    assert said["said"] == "person is finished, its parts are not annotated."
     assert unit(said, "person")["state"] == "not-annotated" and unit(said, "person")["stopped"]
     assert said["select"] == 1  # the region is still open
     said = do(page, "finish", unit=1)
-    assert said["said"].startswith("Done") and said["progress"]["finished"] == 1
+    assert (
+        said["said"].endswith("not there. Nothing is left in this picture.")
+        and said["progress"]["finished"] == 1
+    )
     assert states(page) == {
         (0, "scene"): "done", (1, "person"): "done", (two, "person"): "not-annotated",
     }  # fmt: skip
@@ -291,6 +295,34 @@ def test_a_picture_that_vanished_or_changed_is_named_and_its_tree_stays(
     assert len(states(page)) == len(states(page, "more/b.png")) == 3
     with zipfile.ZipFile(io.BytesIO(page.export("trees").content)) as archive:
         assert len(archive.namelist()) == 3
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        ({"subject": "picture ../../x", "kind": "finish"}, "'../../x' is no picture below"),
+        ({"subject": "picture /etc/x", "kind": "finish"}, "is no picture below a folder"),
+        ({"subject": "picture a.png", "kind": "finish"}, "has the size None, no picture's"),
+        ({"subject": "picture a.png", "kind": "finish", "size": [10**6, 10**6]}, "no picture's"),
+        ({"subject": "picture a.png", "kind": "finish", "size": [96, 128]}, "lacks 'unit'"),
+        ({"subject": "knowledge", "kind": "concept", "path": 3}, "lacks 'int' object"),
+        ({"subject": "knowledge", "kind": "concept", "path": ["person"]}, "lacks 'name'"),
+        ({"subject": "picture a.png", "kind": "bite", "size": [96, 128], "unit": 0}, "bite"),
+        ({"subject": "picture a.png", "kind": "found", "size": [96, 128], "answers": [
+            {"what": "parts", "unit": 0, "names": ["tree"], "gone": [], "masks": [], "units": [
+                {"id": 1, "class": "tree", "parent": 0, "mask": {"size": [2, 2], "counts": "4"}}]}
+        ]}, "a mask is of 2 x 2 pixels"),
+    ],
+)  # fmt: skip
+def test_a_log_that_is_none_of_this_page_is_named(
+    opened: Open, tmp_path: Path, event: dict[str, Any], words: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    line = json.dumps({"id": "event-x", "tab": TAB, **event})
+    (tmp_path / "out" / "requests.jsonl").write_text(f"{line}\n")
+    with pytest.raises(ValueError, match=words):
+        opened().export("trees")
+    assert not (tmp_path / "x-tree.json").exists()
 
 
 # --- exports -------------------------------------------------------------------------------------

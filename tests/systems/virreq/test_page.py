@@ -83,7 +83,7 @@ def test_the_whole_loop(browser: Any, servers: list[Served], tmp_path: Path) -> 
     page.click("#wrong")
     says(page, "trousers 6 is taken out")
     page.keyboard.press("d")
-    says(page, "Done: what is not here")
+    says(page, "body is done: what is not here")
     rows = [
         "scene, done, 1 part", "person (region), open, 1 part", "person 2, done, 2 parts",
         "head, not annotated", "body, done, 2 parts, finished there",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tenfold.data.images.album import Album
+from tenfold.data.images.decode import MAX_PIXELS
 from tenfold.journal import Event, Journal
 from tenfold.web.session import Session, Stale, identity
 
@@ -52,6 +53,8 @@ class Annotations:
         self._journal = Journal(log, LINE)
         try:
             self.session = Session(self._journal)
+            for name in self._names():
+                _require_inside(name, log)
             self.base, self._album, self._who = base, album, who
             self._grown: tuple[int, KnowledgeBase] = (-1, base)
             self._pictures: dict[str, tuple[tuple[int, int], Annotated]] = {}
@@ -78,6 +81,11 @@ class Annotations:
                         kb = grown(kb, event)
                     except ValueError:  # what it hangs on was taken back
                         continue
+                    except (KeyError, TypeError, AttributeError) as error:
+                        raise ValueError(
+                            f"event {str(event.get('id'))[:64]!r} of the log lacks {error}, or it "
+                            "is of another type; restore the log from a copy"
+                        ) from error
                 self._grown = (revision, kb)
             return self._grown[1]
 
@@ -111,8 +119,7 @@ class Annotations:
 
     def begun(self) -> list[str]:
         """Names of the pictures of which something is kept, in the album's order."""
-        subjects = (s for s in self.session.subjects() if s.startswith(f"{PICTURE} "))
-        names = [name_of(s) for s in subjects if self.session.standing(s)]
+        names = [name for name in self._names() if self.session.standing(subject(name))]
         gone = len(self._album)
         order = {name: self._album.number(name) for name in names}
 
@@ -121,6 +128,10 @@ class Annotations:
             return gone if number is None else number, name
 
         return sorted(names, key=place)
+
+    def _names(self) -> list[str]:
+        """Names of all pictures of which anything was ever kept."""
+        return [name_of(s) for s in self.session.subjects() if s.startswith(f"{PICTURE} ")]
 
     def _size_of(self, name: str) -> tuple[int, int]:
         number = self._album.number(name)
@@ -228,11 +239,20 @@ def name_of(subject: str) -> str:
 
 
 def _size(event: Event) -> tuple[int, int]:
-    try:
-        height, width = event["size"]
-        return int(height), int(width)
-    except (KeyError, TypeError, ValueError) as error:
+    size = event.get("size")
+    is_size = isinstance(size, list) and [type(side) for side in size] == [int, int]
+    if not is_size or min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
         raise ValueError(
-            f"event {str(event.get('id'))[:64]!r} of the log lacks the size of its picture; "
-            "restore the log from a copy"
-        ) from error
+            f"event {str(event.get('id'))[:64]!r} of the log has the size {str(size)[:40]}, no "
+            f"picture's of 1 to {MAX_PIXELS} pixels; restore the log from a copy"
+        )
+    return size[0], size[1]
+
+
+def _require_inside(name: str, log: Path) -> None:
+    """Refuse names that lead out of a folder: exports are written by them."""
+    path = PurePosixPath(name)
+    if not path.name or path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise ValueError(
+            f"{log}: {name[:80]!r} is no picture below a folder; restore the log from a copy"
+        )

@@ -24,10 +24,14 @@ TITLES = {
     "x_anylabeling": "X-AnyLabeling (relations)",
 }
 """Form -> its name on the page."""
-CROWDS = (
-    "what was not told apart of a region is a crowd",
-    "states of units are in the trees alone",
-)
+CROWDS = "what was not told apart of a region is a crowd"
+NOTES = {
+    "coco_panoptic": (CROWDS, "parts and states are not held"),
+    "panoptic_parts": (CROWDS, "parts of parts and states are not held"),
+    "cocotree": ("crowds and states are not held",),
+    "x_anylabeling": ("crowds are not held",),
+}
+"""Form -> what it cannot hold."""
 Write = Callable[[Path, Sequence[Tree], Sequence[int], KnowledgeBase], None]
 
 
@@ -56,7 +60,7 @@ def exported(
         folder = Path(place)
         WRITERS[form](folder, every, [number + 1 for number in ids], kb)
         files = [file for file in folder.rglob("*") if file.is_file()]
-        return download(folder, files, form, CROWDS if form != "trees" else ())
+        return download(folder, files, form, NOTES.get(form, ()))
 
 
 def apart(tree: Tree, kb: KnowledgeBase) -> Tree:

@@ -226,7 +226,8 @@ class Labelling:
         said = {"kind": CONCEPT, "path": path, "name": own, "synonyms": words, "thing": thing}
         self._grow(id, tab, said)
         now = self.annotations.picture(picture)
-        is_below = now.nodes[unit] is self.kb.at(path) and not now.is_region(unit)
+        node = now.nodes.get(unit)
+        is_below = node == self.kb.at(path) and not now.is_region(unit)
         answers = []
         again = f"{id[:60]}-ask"  # a killed server that is asked once more goes on here
         if is_below and again not in self.annotations.session:
@@ -284,12 +285,13 @@ class Labelling:
         then = self.annotations.picture(name)
         one = then.tree.by_id.get(unit, then.tree.root)
         words = {
-            "done": "Done: what is not here of its parts is not there.",
-            "open": "It is still open.",
-            "not-annotated": "Finished here: its parts are not annotated.",
+            "done": f"{one.name} is done: what is not here of its parts is not there.",
+            "open": f"{one.name} is still open.",
+            "not-annotated": f"{one.name} is finished, its parts are not annotated.",
         }[one.state]
-        following = next(then.left(one.id), one)
-        return self._after(image, now, following.id, words)
+        following = next(then.left(one.id), None)
+        words += " Nothing is left in this picture." if following is None else ""
+        return self._after(image, now, (following or one).id, words)
 
     def undo(self, id: str, tab: str, image: int) -> dict[str, Any]:
         """Take back the last thing that was done in this tab."""

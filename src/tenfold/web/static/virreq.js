@@ -114,6 +114,7 @@ function showUnit(unit) {
   const above = [];
   for (let at = unitOf(unit.parent); at; at = unitOf(at.parent)) above.unshift(at);
   byId("path").replaceChildren(
+    ...(above.length ? [] : ["the whole picture"]),
     ...above.flatMap((one) => [
       element("button", { type: "button", onclick: () => choose(one.id) }, nameOf(one)), " › "]),
   );
@@ -182,7 +183,8 @@ async function act(name, body) {
   const began = performance.now();
   try {
     const { image, picture: { revision } } = page;
-    await answered(await post(name, { image, ...(OF_ALL.has(name) ? {} : { revision }), ...body }));
+    const answer = await post(name, { image, ...(OF_ALL.has(name) ? {} : { revision }), ...body });
+    await answered(answer, name === "undo" || page.image === image);
     timing.requests.push(performance.now() - began);
     return true;
   } catch (error) {
@@ -195,16 +197,18 @@ async function act(name, body) {
 }
 const OF_ALL = new Set(["undo", "synonym"]); // not about a picture as it was seen
 
-async function answered(answer) {
+/** Shows an answer; of a picture that was left meanwhile its words alone. */
+async function answered(answer, isHere) {
   const { picture } = answer;
+  if (answer.knowledge) showKnowledge(answer.knowledge);
+  showProgress(answer.progress);
+  say(answer.said);
+  if (!isHere) return;
   if (picture.image !== page.image) await open(picture.image);
   else take(picture.units.every((unit) => masks.has(unit.mask) || unit.mask in answer.masks)
     ? answer : await get(`tree?image=${page.image}`));
   if (answer.select !== null && unitOf(answer.select)) page.current = answer.select;
-  if (answer.knowledge) showKnowledge(answer.knowledge);
   redraw();
-  showProgress(answer.progress);
-  say(answer.said);
 }
 
 function split() {
