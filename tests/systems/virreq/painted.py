@@ -132,3 +132,28 @@ def pages(folder: Path) -> Iterator[Callable[..., Labelling]]:
     yield open_page
     for page in every:
         page.close()
+
+
+def do(page: Labelling, verb: str, **more: Any) -> dict[str, Any]:
+    """A command about picture 0 as it is now."""
+    image = more.setdefault("image", 0)
+    if verb not in ("undo", "synonym"):
+        more.setdefault("revision", page.tree(image)["picture"]["revision"])
+    return page.commands[verb].run(**{"id": fresh(), "tab": TAB, **more})
+
+
+def person(page: Labelling) -> int:
+    return int(do(page, "click", x=30, y=40)["select"])
+
+
+def unit(said: dict[str, Any], name: str) -> dict[str, Any]:
+    """The last unit of a name that a page shows."""
+    return next(u for u in reversed(said["picture"]["units"]) if u["class"] == name)
+
+
+def concepts(one: dict[str, Any]) -> dict[str, str]:
+    return {concept["name"]: concept["is"] for concept in one["concepts"]}
+
+
+def states(page: Labelling, image: str = "a.png") -> dict[tuple[int, str], str]:
+    return {(u.id, u.name): u.state for u in page.annotations.picture(image).tree.units}
