@@ -75,6 +75,9 @@ class Painted:
         self.opened += 1
         return OpenedPainting(self, image)
 
+    def unheard(self, words: Sequence[str]) -> list[str]:
+        return [word for word in words if word not in WORDS]
+
     def adopt(self, kb: KnowledgeBase) -> None:
         for node in kb.nodes:
             if node.id != kb.root.id and not any(text in WORDS for text in node.texts):

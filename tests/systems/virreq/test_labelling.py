@@ -247,6 +247,9 @@ def test_words_that_the_network_does_not_know_and_bases_that_do_not_fit(
     assert not list(events(page.folder / "requests.jsonl"))
     told = do(page, "synonym", path=["person", "head"], name="  crown ")
     assert told["knowledge"]["nodes"][2]["synonyms"] == ["crown"]
+    assert told["said"].endswith("This run has no text for crown: answers heed none.")
+    heard = do(page, "synonym", path=["person", "head"], name="hat")["said"]
+    assert heard == "head is also called hat now."
     page.close()
     (tmp_path / "out" / "requests.jsonl").unlink()
     with pytest.raises(ValueError, match=r"knowledge\.json is not of this page, and would be writ"):

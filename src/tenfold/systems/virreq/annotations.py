@@ -239,7 +239,7 @@ def name_of(subject: str) -> str:
 
 
 def _size(event: Event) -> tuple[int, int]:
-    size = event.get("size")
+    size: Any = event.get("size")
     is_size = isinstance(size, list) and [type(side) for side in size] == [int, int]
     if not is_size or min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
         raise ValueError(

@@ -234,14 +234,16 @@ class Labelling:
             answers.append(self._looking.parts(image, now, self.kb, unit, [own]))
             self.annotations.found(again, tab, picture, answers, revision)
         words_of = _found(answers) if answers else "It is asked for where it can be a part."
-        after = self._after(image, now, unit, f"{own} was added. {words_of}")
+        after = self._after(
+            image, now, unit, f"{own} was added. {words_of}{self._mute([own, *words])}"
+        )
         return after | {"knowledge": self._knowledge()}
 
     def synonym(self, id: str, tab: str, image: int, path: list[str], name: str) -> dict[str, Any]:
         """Add another word of a concept; it is asked for by the mean of all its words."""
         now = self.annotations.picture(self._name(image))
         self._grow(id, tab, {"kind": SYNONYM, "path": path, "name": _clean(name)})
-        words = f"{path[-1]} is asked for as {_clean(name)}, too, from now on."
+        words = f"{path[-1]} is also called {_clean(name)} now.{self._mute([_clean(name)])}"
         return self._after(image, now, None, words) | {"knowledge": self._knowledge()}
 
     def _grow(self, id: str, tab: str, said: dict[str, Any]) -> None:
@@ -346,6 +348,11 @@ class Labelling:
             "said": said,
             "progress": self.progress(),
         }
+
+    def _mute(self, words: Sequence[str]) -> str:
+        """Words about those that change no answer."""
+        mute = self.network.unheard(words)
+        return f" This run has no text for {', '.join(mute)}: answers heed none." if mute else ""
 
     def _nothing(self) -> str:
         known = ", ".join(node.name for node in self.kb.children(self.kb.root.id)[:6])

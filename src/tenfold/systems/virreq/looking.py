@@ -41,7 +41,10 @@ class Network(Protocol):
         """Compute what requests on a picture need of it."""
 
     def adopt(self, kb: KnowledgeBase) -> None:
-        """Answer by this knowledge base from now on; ValueError if a word of it is unknown."""
+        """Answer by this knowledge base from now on; ValueError if a concept has no known word."""
+
+    def unheard(self, words: Sequence[str]) -> list[str]:
+        """Those of these words that the texts do not have, so that they change no answer."""
 
 
 class Looking:
@@ -59,7 +62,7 @@ class Looking:
         self._kept = lru_cache(maxsize=kept)(lambda number: network.open(album.picture(number)))
 
     def adopt(self, kb: KnowledgeBase) -> None:
-        """Have the network answer by this knowledge base; ValueError if it does not know a word."""
+        """Have the network answer by this knowledge base; ValueError if a concept is unknown."""
         with self._guard:
             self.network.adopt(kb)
 

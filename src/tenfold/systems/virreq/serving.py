@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from .knowledge import KnowledgeBase
 from .labelling import Labelling
 from .model import Networks
 from .recogniser import OpenedPicture, TrainedRecogniser
-from .text import Encoder
+from .text import Concept, Encoder, UnknownWordsError
 
 
 class Taught:
@@ -36,7 +37,7 @@ class Taught:
         return self._recogniser.open(image)
 
     def adopt(self, kb: KnowledgeBase) -> None:
-        """Answer by this knowledge base from now on; ValueError if a word of it is unknown."""
+        """Answer by this knowledge base from now on; ValueError if a concept has no known word."""
         if not self._recogniser.unknown(kb):
             return
         if self.refusal:
@@ -47,6 +48,16 @@ class Taught:
         except FileNotFoundError as error:
             raise ValueError(str(error)) from error
         self._recogniser.adopt(kb, encoder, text.prompt, text.centred)
+
+    def unheard(self, words: Sequence[str]) -> list[str]:
+        """Those of these words that the texts do not have, so that they change no answer."""
+        found = []
+        for word in words:
+            try:
+                self._encoder.vectors(Concept(word, word), self._text.prompt)
+            except UnknownWordsError:
+                found.append(word)
+        return found
 
     @cached_property
     def _encoder(self) -> Encoder:

@@ -255,11 +255,16 @@ async function grow(event) {
     unit: page.current, path: placed().path, name: byId("part").value.trim(), synonyms: others,
     thing: byId("thing").checked,
   });
+  look();
 }
+
+/** Shows what came of it, above. */
+const look = () => byId("said").scrollIntoView({ block: "nearest" });
 
 async function addWord(event) {
   event.preventDefault();
   await act("synonym", { path: placed().path, name: byId("synonym").value.trim() });
+  look();
 }
 
 function showKnowledge(knowledge) {
