@@ -22,9 +22,8 @@ from .text import Concept, Encoder, UnknownWordsError
 class Taught:
     """Networks of a run that take words from its source of texts, which is opened when needed."""
 
-    def __init__(self, networks: Networks, kb: KnowledgeBase, text: Text) -> None:
-        self._recogniser = TrainedRecogniser(networks, kb)
-        self._text = text
+    def __init__(self, recogniser: TrainedRecogniser, text: Text) -> None:
+        self._recogniser, self._text = recogniser, text
         self.refusal = ""
         if text.source == "learned":
             self.refusal = (
@@ -80,8 +79,8 @@ def open_page(
         ValueError: Photos, log or knowledge base do not fit.
         FileNotFoundError: One of them is not there.
     """
-    own = data.knowledge_of(cfg)
-    base = own
+    recogniser = TrainedRecogniser(networks, data.knowledge_of(cfg))
+    base = recogniser.kb
     if options.knowledge:
         file = Path(options.knowledge)
         if file.exists() and (folder / FILE).exists() and file.samefile(folder / FILE):
@@ -90,8 +89,8 @@ def open_page(
                 "out"
             )
         base = knowledge.read(file)
-        _require_grown(base, own, file)
-    return Labelling(Taught(networks, own, cfg.text), base, images, folder, options)
+        _require_grown(base, recogniser.kb, file)
+    return Labelling(Taught(recogniser, cfg.text), base, images, folder, options)
 
 
 def _require_grown(base: KnowledgeBase, own: KnowledgeBase, file: Path) -> None:
