@@ -16,7 +16,8 @@ from typing import Any
 from .files import claim, parse_json
 
 LIMIT = 1_000_000
-"""Bytes of a line at most: an event is a few words, and a hostile file is no reason to swap."""
+"""Bytes of a line, unless more are allowed: an event is a few words, and a hostile file is no
+reason to swap."""
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
 Event = dict[str, Any]
@@ -32,14 +33,15 @@ class Journal:
 
     Args:
         path: The file; it is made, with its folders, if it is not there. A link is refused.
+        limit: Bytes of a line at most.
 
     Raises:
         ValueError: Another process writes to the file, or a line before the last cannot be read;
             the error names file and line.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, limit: int = LIMIT) -> None:
+        self.path, self.limit = path, limit
         self.torn = b""
         """Bytes of a line that was cut off when the file was opened."""
         self._numbers: dict[str, int] = {}
@@ -68,7 +70,7 @@ class Journal:
             ValueError: The event cannot be written as JSON, or is too long.
             OSError: The disk refuses; nothing of the event is left in the file.
         """
-        line = _line(event)
+        line = _line(event, self.limit)
         identity = _identity(event)
         with self._guard:
             if not self._is_open:
@@ -94,7 +96,7 @@ class Journal:
         return identity in self._numbers
 
     def __iter__(self) -> Iterator[Event]:
-        return events(self.path, self._size)
+        return events(self.path, self._size, self.limit)
 
     def close(self) -> None:
         """Let another process write."""
@@ -136,7 +138,7 @@ class Journal:
     def _read(self) -> tuple[int, int]:
         """Number of events and of their bytes; a torn last line is cut off."""
         length, size = 0, 0
-        for number, (event, taken) in enumerate(_lines(self.path)):
+        for number, (event, taken) in enumerate(_lines(self.path, self.limit)):
             identity = _identity(event)
             if identity is not None and self._numbers.setdefault(identity, number) != number:
                 raise _unreadable(self.path, number, f"the id {identity!r} is there twice")
@@ -146,7 +148,7 @@ class Journal:
             _write(self._file, b"\n")
             os.fsync(self._file)
         elif size < whole:
-            self.torn = os.pread(self._file, LIMIT, size)
+            self.torn = os.pread(self._file, self.limit, size)
             beside = self.path.with_name(self.path.name + ".torn")
             _keep(beside, self.torn)
             os.ftruncate(self._file, size)
@@ -159,7 +161,7 @@ class Journal:
         return length, size
 
 
-def events(path: Path, size: int | None = None) -> Iterator[Event]:
+def events(path: Path, size: int | None = None, limit: int = LIMIT) -> Iterator[Event]:
     """Read the events of a file without locking it, of its first `size` bytes or of all.
 
     A last line that is not written whole is left out.
@@ -168,21 +170,21 @@ def events(path: Path, size: int | None = None) -> Iterator[Event]:
         ValueError: A line before the last is no JSON object, or too long.
     """
     taken = 0
-    for event, length in _lines(path):
+    for event, length in _lines(path, limit):
         taken += length
         if size is not None and taken > size:
             return
         yield event
 
 
-def _lines(path: Path) -> Iterator[tuple[Event, int]]:
+def _lines(path: Path, limit: int) -> Iterator[tuple[Event, int]]:
     """Events and the bytes of each; the last may lack its end, which counts as if it were there."""
     with path.open("rb") as file:
         number = 0
-        while line := file.readline(LIMIT + 1):
+        while line := file.readline(limit + 1):
             has_end = line.endswith(b"\n")
-            if len(line) > LIMIT and not has_end:
-                raise _unreadable(path, number, f"it is longer than {LIMIT} bytes")
+            if len(line) > limit and not has_end:
+                raise _unreadable(path, number, f"it is longer than {limit} bytes")
             try:
                 event = parse_json(line.decode("utf-8"))
                 if not isinstance(event, dict):
@@ -201,15 +203,15 @@ def _unreadable(path: Path, number: int, why: str) -> ValueError:
     )
 
 
-def _line(event: Event) -> bytes:
+def _line(event: Event, limit: int) -> bytes:
     """Make the line of an event, and see that it can be read again."""
     try:
         text = json.dumps(event, allow_nan=False, separators=(",", ":"))
         parse_json(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"an event cannot be written as JSON: {error}") from error
-    if len(text) >= LIMIT:
-        raise ValueError(f"an event has {len(text)} bytes; at most {LIMIT - 1} are written")
+    if len(text) >= limit:
+        raise ValueError(f"an event has {len(text)} bytes; at most {limit - 1} are written")
     return text.encode() + b"\n"
 
 

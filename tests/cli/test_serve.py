@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from web.discs import DISCS, box_of, draw
 
 from tenfold import cli
+from tenfold.generated import dolls
 from tenfold.runner import serve
 from tenfold.web.jobs import Stopped
 
@@ -33,7 +36,7 @@ def test_what_cannot_be_served_is_refused_in_one_line(
     (tmp_path / "full").write_text("")
     for words, says in (
         (("serve", "apsi"), "did you mean 'apis'"),
-        (("serve", "spgsn", other), "spgsn cannot serve; systems that can: apis"),
+        (("serve", "spgsn", other), "spgsn cannot serve; systems that can: apis, virreq"),
         (("serve", "apis", run), "which photos? give --images FOLDER"),
         (("serve", "apis", other, "--images", photos), "is a run of spgsn, not of apis"),
         (("serve", "apis", run, "--images", tmp_path / "gone"), "gone"),
@@ -122,6 +125,46 @@ def test_a_run_asks_learns_from_the_answers_and_goes_on(
     first, second = (one.network.state_dict() for one in models)
     assert all(bool((first[key] == second[key]).all()) for key in first)  # the one that was trained
     assert serve.newest(folder) == folder / "models/1"
+
+
+@pytest.mark.usefixtures("generated_only")
+def test_a_run_of_virreq_divides_photos_by_request(
+    call: Call, made: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(dolls.pair("test", 1)[0]).save(tmp_path / "photos" / "a.png")
+    seen: list[int] = []
+
+    def served(page: Any, port: int, place: Path, say: Callable[[str], None]) -> None:
+        assert page.page == "virreq" and "learned its words" in page.state()["refusal"]
+        revision = page.tree(0)["picture"]["revision"]
+        mine = {"tab": TAB, "image": 0}
+        act = page.finish if seen else page.split
+        act(f"event-{len(seen):05}", revision=revision, unit=0, **mine)
+        seen.append(page.annotations.revision("a.png"))
+        assert page.annotations.picture("a.png").tree.root.state == "done"
+
+    monkeypatch.setattr(serve, "serve_page", served)
+    words = ("serve", "virreq", made("virreq"), "--images", tmp_path / "photos")
+    (tmp_path / "photos-labels" / "models" / "1").mkdir(parents=True)  # of another page
+    shutil.copytree(made("apis"), tmp_path / "photos-labels" / "models" / "1", dirs_exist_ok=True)
+    for _ in range(2):
+        code, _, err = call(*words)
+        assert code == 0, err
+    assert seen == [1, 2]  # the second goes on
+    own = tmp_path / "photos-labels" / "knowledge.json"
+    code, _, err = call(*words, "--knowledge", own)
+    assert code == 2 and "is the page's own, which it goes on with by itself" in err
+    content = json.loads(own.read_text())
+    content["nodes"][1]["name"] = "dragon"
+    (tmp_path / "kb.json").write_text(json.dumps(content))
+    code, _, err = call(*words, "--knowledge", tmp_path / "kb.json")
+    assert code == 2 and "node 1 is 'dragon', in the run 'doll'" in err
+    content = json.loads(own.read_text())
+    content["nodes"][1]["synonyms"] = ["puppet"]
+    (tmp_path / "kb.json").write_text(json.dumps(content))
+    code, _, err = call(*words, "--knowledge", tmp_path / "kb.json")
+    assert code == 2 and "takes no new ones" in err and len(err.splitlines()) == 1
 
 
 def test_a_training_that_fails_says_its_last_line_and_one_that_is_stopped_ends(

@@ -9,16 +9,14 @@ from typing import Any
 
 import pytest
 from pycocotools.coco import COCO
-from web.browser import Served, chromium, free_port, until
+from web.browser import Served, chromium, free_port
 from web.discs import DISCS, Discs, box_of, draw
+from web.look import CALM, opened, place, wait
 
 from tenfold.journal import events
 from tenfold.systems.apis.answers import standing
 from tenfold.systems.apis.config import PageOptions
 from tenfold.systems.apis.labelling import Labelling, Trained
-
-CALM = {"viewport": {"width": 900, "height": 600}, "reduced_motion": "reduce"}
-"""Little to draw, for quick tests."""
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +47,6 @@ def servers(tmp_path: Path) -> Iterator[list[Served]]:
         one.close()
 
 
-def place(page: Any, x: float, y: float) -> tuple[float, float]:
-    """Where a pixel of the picture is on the screen."""
-    return tuple(page.evaluate(
-        "([x, y]) => { const { view } = tenfold; const r = view.canvas.getBoundingClientRect();"
-        " return [r.left + view.left + x * view.scale, r.top + view.top + y * view.scale]; }",
-        [x, y],
-    ))  # fmt: skip
-
-
 def drag(page: Any, box: list[float]) -> None:
     page.mouse.move(*place(page, *box[:2]))
     page.mouse.down()
@@ -65,24 +54,9 @@ def drag(page: Any, box: list[float]) -> None:
     page.mouse.up()
 
 
-def wait(page: Any, script: str) -> None:
-    """Wait until something is true in the page, whose policy forbids playwright's own way."""
-    until(lambda: page.evaluate(script))
-
-
 def answered(page: Any, count: int) -> None:
     """Wait until the page has drawn what follows so many answers."""
     wait(page, f"tenfold.numbers?.answers === {count}")
-
-
-def opened(page: Any, address: str) -> list[str]:
-    """Open the page; returns the list that its errors will be in."""
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-    page.goto(address)
-    wait(page, "tenfold.numbers")
-    return errors
 
 
 def test_the_whole_loop(browser: Any, servers: list[Served], tmp_path: Path) -> None:

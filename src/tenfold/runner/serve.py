@@ -58,7 +58,9 @@ def serve(
         raise ValueError(f"{run} is a run of {found}, not of {name}: tenfold serve {found} {run}")
     cls = system_class(name)
     with dist.started(device) as world:
-        system = load(cls, newest(folder) or run)
+        last = newest(folder)
+        is_own = last is not None and system_of(last) == name  # a folder may have two pages
+        system = load(cls, last if last is not None and is_own else run)
         if not isinstance(system, Serves):
             raise refusal(name, "serve")
         system.model.to(world.device)

@@ -90,7 +90,7 @@ SYSTEMS = {
         "recognition by request: a picture into wholes, wholes into parts, as far as asked",
         "clothing_parsing",
         1.0,
-        ("export", "convert"),
+        ("export", "convert", "serve"),
     ),
 }
 """Name -> where its class is; nothing is imported until it is asked for."""

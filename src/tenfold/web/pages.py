@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import io
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from tenfold.files import Shape
 
@@ -53,6 +56,14 @@ class Labelling(Protocol):
     def export(self, form: str) -> Media:
         """Return the labels in another tool's form."""
 
+    def close(self) -> None:
+        """End what runs beside, and let another process write."""
+
+
+@runtime_checkable
+class Predicts(Protocol):
+    """Content of a page that answers Label Studio, too."""
+
     def predict(
         self, tasks: list[Any], context: Mapping[str, Any], config: str
     ) -> list[dict[str, Any]]:
@@ -61,5 +72,26 @@ class Labelling(Protocol):
     def version(self) -> str:
         """Name the model that answers now."""
 
-    def close(self) -> None:
-        """End what runs beside, and let another process write."""
+
+KINDS = {".json": "application/json", ".xml": "application/xml"}
+"""Ending of a file -> its MIME type."""
+
+
+def download(folder: Path, files: Iterable[Path], name: str, notes: tuple[str, ...] = ()) -> Media:
+    """Files of a folder for a browser: one as it is, several as an archive.
+
+    Args:
+        folder: Names in the archive are below it.
+        files: The files.
+        name: Of the download, without its ending.
+        notes: What its form cannot hold.
+    """
+    every = sorted(files)
+    if len(every) == 1:
+        kind = KINDS.get(every[0].suffix, "application/octet-stream")
+        return Media(every[0].read_bytes(), kind, f"{name}{every[0].suffix}", notes)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in every:
+            archive.write(file, file.relative_to(folder).as_posix())
+    return Media(packed.getvalue(), "application/zip", f"{name}.zip", notes)

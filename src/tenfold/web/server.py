@@ -25,7 +25,7 @@ from tenfold.files import misfit, parse_json, write_bytes
 from tenfold.printable import shown
 
 from .guard import App, Guard, TooLarge
-from .pages import Call, Labelling, Media
+from .pages import Call, Labelling, Media, Predicts
 from .session import Stale
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def serve(
             )
         )  # fmt: skip
         say(f"http://{HOST}:{port}/#{token}")
-        say(f"Label Studio: http://{HOST}:{port}/studio/{token}")
+        if isinstance(labelling, Predicts):
+            say(f"Label Studio: http://{HOST}:{port}/studio/{token}")
         if threading.current_thread() is threading.main_thread():
             # uvicorn raises the signal again when it has ended: then what is open is closed
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -171,6 +172,8 @@ def application(labelling: Labelling, token: str, port: int) -> App:
     async def studio(request: Request) -> Response:
         from starlette.concurrency import run_in_threadpool
 
+        if not isinstance(labelling, Predicts):
+            raise FileNotFoundError("this page does not answer Label Studio")
         what = request.path_params["what"]
         if what == "health":
             return JSONResponse({"status": "UP", "model_class": labelling.page})
@@ -182,6 +185,7 @@ def application(labelling: Labelling, token: str, port: int) -> App:
                                        await request.body())  # fmt: skip
 
     def predict(tasks: list[Any], **more: Any) -> dict[str, Any]:
+        assert isinstance(labelling, Predicts)
         context = (more.get("params") or {}).get("context") or {}
         if not isinstance(context, dict):
             raise ValueError("params.context must be an object")

@@ -14,7 +14,7 @@ from tenfold.data.images import runs
 from tenfold.generated import dolls
 from tenfold.nn.condinst import in_picture
 from tenfold.nn.fcos import HeadOutputs
-from tenfold.systems.virreq import data, given, sources, trees
+from tenfold.systems.virreq import data, given, looking, sources, trees
 from tenfold.systems.virreq.config import Text
 from tenfold.systems.virreq.knowledge import Node
 from tenfold.systems.virreq.model import Networks
@@ -22,6 +22,7 @@ from tenfold.systems.virreq.probing import cells, probed
 from tenfold.systems.virreq.recipes import DEMO
 from tenfold.systems.virreq.recogniser import OpenedPicture, TrainedRecogniser
 from tenfold.systems.virreq.requests import Opened, Recogniser, Recognition
+from tenfold.systems.virreq.serving import Taught
 from tenfold.systems.virreq.system import Virreq
 from tenfold.systems.virreq.text import StoredTexts, space_of
 
@@ -169,3 +170,33 @@ def test_a_new_concept_is_answered_at_once(texts: StoredTexts, opened: OpenedPic
     with pytest.raises(ValueError, match="of the text space 'drawn, prompt a-name, centred'"):
         recogniser.add("door", doll.id, texts, "a-name", centred=True)
     assert [n.name for n in recogniser.kb.children(doll.id)][-1] == "pocket", "nothing half done"
+    # another word makes another vector, and without it the old one is there again
+    grown = recogniser.kb.rename(node.id, synonyms=["door"])
+    assert [one.id for one in recogniser.unknown(grown)] == [node.id]
+    recogniser.adopt(grown, texts, "a-name")
+    table, (plain, both) = recogniser.networks.divide.texts, (node, grown.node(node.id))
+    mean = torch.nn.functional.normalize(texts.rows[10:12].sum(0), dim=0)
+    assert torch.allclose(table.rows_of([recogniser.key(both)])[0], mean, atol=1e-6)
+    assert torch.equal(table.rows_of([recogniser.key(plain)])[0], texts.rows[10])
+
+
+def test_a_page_takes_words_from_what_made_the_runs(
+    texts: StoredTexts, recogniser: TrainedRecogniser, tmp_path: Path
+) -> None:
+    table = {"names": np.array(texts.names), "vectors": texts.rows.numpy()}
+    np.savez(tmp_path / "table.npz", **table, space=texts.space, prompt=texts.prompt)
+    text = Text(source="table", prompt="a-name", table=str(tmp_path / "table.npz"), dim=32)
+    taught, cart = Taught(recogniser, text), recogniser.kb.at(("cart",))
+    assert isinstance(taught, looking.Network) and not taught.refusal
+    grown = recogniser.kb.add("door", cart.id, ["zip"])
+    taught.adopt(grown)
+    assert not recogniser.unknown(grown) and taught.unheard(["door", "zip"]) == ["zip"]
+    with pytest.raises(ValueError, match="no text 'zip'"):
+        taught.adopt(grown.add("zip", cart.id - 1))
+    gone = Taught(recogniser, replace(text, table=str(tmp_path / "gone.npz")))
+    gone.adopt(grown)  # nothing is new: no file is opened
+    with pytest.raises(ValueError, match=r"gone\.npz"):
+        gone.adopt(grown.add("pocket", cart.id))
+    learned = Taught(recogniser, replace(text, source="learned"))
+    with pytest.raises(ValueError, match="this run learned its words with its network"):
+        learned.adopt(grown.add("pocket", cart.id))

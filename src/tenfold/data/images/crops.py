@@ -81,6 +81,13 @@ class Crop:
             ]
         return found
 
+    def rows(self) -> dict[str, Any]:
+        """Run lengths along the rows of the crop, first of pixels off the object, as pages draw."""
+        pixels = self.decode().ravel()
+        edges = np.flatnonzero(np.diff(pixels, prepend=False, append=False))
+        counts = np.diff(edges, prepend=0, append=pixels.size).tolist()
+        return {"x": self.x, "y": self.y, "w": self.width, "h": self.height, "counts": counts}
+
     def code(self, height: int, width: int) -> dict[str, Any]:
         """COCO's compressed code of the whole picture, its counts a text."""
         from pycocotools import mask

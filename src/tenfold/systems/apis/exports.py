@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +13,7 @@ from tenfold.data.images.album import Album
 from tenfold.data.images.crops import Crop
 from tenfold.data.images.exchange import Format
 from tenfold.data.images.instances import Objects, ObjectSet, Said, Shape
-from tenfold.web.pages import Media
+from tenfold.web.pages import Media, download
 
 from .labelled import Known
 
@@ -27,7 +25,6 @@ TITLES: dict[Format, str] = {
     "x_anylabeling": "X-AnyLabeling",
     "labelme": "LabelMe",
 }
-KINDS = {".json": "application/json", ".xml": "application/xml"}
 assert set(TITLES) == set(get_args(Format))
 
 
@@ -89,12 +86,4 @@ def exported(objects: ObjectSet, form: str) -> Media:
     with tempfile.TemporaryDirectory(prefix="tenfold-export-") as place:
         folder = Path(place)
         made = exchange.write(objects, folder, wanted)
-        files = sorted(made.files)
-        if len(files) == 1:
-            name = f"{wanted}{files[0].suffix}"
-            return Media(files[0].read_bytes(), KINDS[files[0].suffix], name, made.notes)
-        packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-            for file in files:
-                archive.write(file, file.relative_to(folder).as_posix())
-        return Media(packed.getvalue(), "application/zip", f"{wanted}.zip", made.notes)
+        return download(folder, made.files, wanted, made.notes)

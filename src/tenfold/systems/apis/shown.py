@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from tenfold.data.images.crops import Crop
-
 from .labelled import MARKS, Known
 from .looking import Seen
 
@@ -22,7 +18,7 @@ def shown(one: Known, seen: Seen | None, image: int | None) -> dict[str, Any]:
         "class": one.name,
         "box": list(one.box),
         "points": [[a.x, a.y, MARKS[a.label]] for a in one.answers if a.label in MARKS],
-        "mask": None if mask is None else runs(mask),
+        "mask": None if mask is None else mask.rows(),
         "own_mask": one.mask is not None,
         "unsure": None if seen is None else round(seen.unsure, 4),
         "problem": "" if seen is None else seen.problem,
@@ -45,11 +41,3 @@ def curve(models: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found = [{"answers": 0, "ap": one.get("before")} for one in models[:1]]
     found += [{"answers": one["answers"], "ap": one["ap"]} for one in models]
     return [one for one in found if one["ap"] is not None]
-
-
-def runs(mask: Crop) -> dict[str, Any]:
-    """Run lengths along the rows of a crop, first of pixels off the object."""
-    pixels = mask.decode().ravel()
-    edges = np.flatnonzero(np.diff(pixels, prepend=False, append=False))
-    counts = np.diff(edges, prepend=0, append=pixels.size).tolist()
-    return {"x": mask.x, "y": mask.y, "w": mask.width, "h": mask.height, "counts": counts}

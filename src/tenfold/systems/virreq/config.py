@@ -238,3 +238,21 @@ class PredictOptions:
     def __post_init__(self) -> None:
         if not 1 <= self.depth <= 64:
             raise ValueError(f"--depth must be in [1, 64], got {self.depth}")
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """Options of `tenfold serve` for a run of ViRReq."""
+
+    knowledge: str = ""
+    """Knowledge base (JSON) to begin with in place of the run's: the run's with more concepts, or
+    more words for some. The file is read, and never written to."""
+    who: str = ""
+    """Name that is kept with what is said."""
+    opened: int = 6
+    """Pictures whose features are kept in memory."""
+
+    def __post_init__(self) -> None:
+        require(self, "", "[1, 1000]", "opened")
+        if len(self.who) > 60:
+            raise ValueError(f"--who is of {len(self.who)} characters, at most 60")

@@ -53,12 +53,12 @@ def level_map(tree: Tree, names: list[str], level: int) -> UInt8[np.ndarray, "he
     flat = np.full(tree.size[0] * tree.size[1], OTHERS, dtype=np.uint8)
     place = {name: i for i, name in enumerate(names)}
     for unit in tree.walk():
-        if _level(tree, unit.id) == level and unit.name in place:
+        if level_of(tree, unit.id) == level and unit.name in place:
             flat[runs.pixels_of(unit.mask)] = place[unit.name]
     return np.ascontiguousarray(flat.reshape(tree.size[::-1]).T)
 
 
-def _level(tree: Tree, number: int) -> int:
+def level_of(tree: Tree, number: int) -> int:
     """Levels of concepts above a unit: one of its whole's own class is none of its own."""
     unit, level = tree.by_id[number], 0
     while unit.parent is not None:

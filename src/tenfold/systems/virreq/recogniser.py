@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import count
 
 import numpy as np
 import torch
@@ -35,7 +36,8 @@ class TrainedRecogniser:
     def __init__(self, networks: Networks, kb: KnowledgeBase, objects: bool = True) -> None:
         """Without `objects` regions are never told apart."""
         self.networks, self.kb, self.objects = networks.eval(), kb, objects
-        self._keys = keys(kb)
+        # an id and its words: a concept of the same id that got a synonym has another vector
+        self._keys = {(number, kb.node(number).texts): key for number, key in keys(kb).items()}
 
     def open(self, image: Picture) -> OpenedPicture:
         """Encode a picture."""
@@ -43,9 +45,9 @@ class TrainedRecogniser:
 
     def key(self, node: Node) -> str:
         """A node's name in the table of texts; ValueError if the networks do not know it."""
-        if node.id not in self._keys:
+        if (node.id, node.texts) not in self._keys:
             raise ValueError(f"{node.name!r} ({node.id}) has no text in this run; add it first")
-        return self._keys[node.id]
+        return self._keys[node.id, node.texts]
 
     def add(
         self, name: str, parent: int, encoder: Encoder, prompt: Prompt, centred: bool = False,
@@ -65,15 +67,38 @@ class TrainedRecogniser:
             ValueError: The parent has such a child, the encoder does not know the name, or its
                 vectors are of another space than the network's.
         """
-        grown = self.kb.add(name, parent, synonyms)
-        node = grown.nodes[-1]
-        place = list(keys(grown)).index(node.id)
-        vectors, _ = vectors_of([concepts(grown)[place]], encoder, prompt, centred)
+        self.adopt(self.kb.add(name, parent, synonyms), encoder, prompt, centred)
+        return self.kb.nodes[-1]
+
+    def unknown(self, kb: KnowledgeBase) -> list[Node]:
+        """Concepts of a knowledge base that have no text in this run, or other words than there."""
+        return [n for n in kb.nodes if n.id != kb.root.id and (n.id, n.texts) not in self._keys]
+
+    def adopt(
+        self, kb: KnowledgeBase, encoder: Encoder, prompt: Prompt, centred: bool = False
+    ) -> None:
+        """Take a knowledge base that grew: what is new in it can be asked for at once.
+
+        Raises:
+            ValueError: The encoder does not know the words of a concept, or its vectors are of
+                another space than the network's; then nothing is taken.
+        """
+        new = {node.id: node for node in self.unknown(kb)}
+        every = [c for c, number in zip(concepts(kb), keys(kb), strict=True) if number in new]
+        vectors, _ = vectors_of(every, encoder, prompt, centred)
         texts = self.networks.divide.texts
-        key = name if name not in texts.names else f"{name} ({node.id})"
-        texts.add(key, vectors[0], space_of(encoder, prompt, centred))
-        self.kb, self._keys = grown, {**self._keys, node.id: key}
-        return node
+        for node, vector in zip(new.values(), vectors, strict=True):
+            key = next(k for k in _names(node) if k not in texts.names)
+            texts.add(key, vector, space_of(encoder, prompt, centred))
+            self._keys[node.id, node.texts] = key
+        self.kb = kb
+
+
+def _names(node: Node) -> Iterator[str]:
+    """Names for a node in the table of texts, the plainest first."""
+    yield node.name
+    yield f"{node.name} ({node.id})"
+    yield from (f"{node.name} ({node.id}.{n})" for n in count(1))
 
 
 class OpenedPicture:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,10 +17,22 @@ from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from tenfold.viz.predictions import Trained
 from tenfold.weights.keymap import Converted
 
-from . import claims, data, evaluation, figures, given, predict, pretrained, sets, sources
-from .config import Config, PredictOptions
+from . import (
+    claims,
+    data,
+    evaluation,
+    figures,
+    given,
+    predict,
+    pretrained,
+    serving,
+    sets,
+    sources,
+)  # fmt: skip
+from .config import Config, PageOptions, PredictOptions
 from .evaluation import Details
 from .groups import groups
+from .labelling import Labelling
 from .model import Networks, ObjectTraining, RequestTraining, parameter_groups
 from .recipes import RECIPES
 from .recogniser import TrainedRecogniser
@@ -60,6 +72,7 @@ class Virreq(System[Config]):
     )  # fmt: skip
     starts_itself = True
     options: ClassVar[PredictOptions] = PredictOptions()
+    page_options: ClassVar[PageOptions] = PageOptions()
     model: Networks
 
     def __init__(self, cfg: Config) -> None:
@@ -128,6 +141,20 @@ class Virreq(System[Config]):
         if options.knowledge:
             given.take_over(recogniser, Path(options.knowledge), self.cfg.text)
         return predict.predict_files(recogniser, inputs, out, options, trained)
+
+    def labelling(
+        self, images: Path, folder: Path, options: PageOptions,
+        train: Callable[[list[str], Callable[[float, str], None]], System[Any]],
+    ) -> Labelling:  # fmt: skip
+        """Return the page on which people ask for and judge trees of photos.
+
+        Args:
+            images: Folder of photos.
+            folder: Where what was asked and said is kept, and the knowledge base that grows.
+            options: Choices.
+            train: Not used: this page trains nothing.
+        """
+        return serving.open_page(self.model, self.cfg, images, folder, options)
 
     def draw_pictures(self, evaluation: Evaluation, out: Path) -> dict[Path, str]:
         """Draw test pictures level by level, and the IoU of every concept."""

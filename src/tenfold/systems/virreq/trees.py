@@ -57,7 +57,7 @@ def of(content: Any) -> Tree:
     if problem:
         raise ValueError(f"{problem}; it is no tree of units")
     size = (content["hw"][0], content["hw"][1])
-    units = tuple(_unit(item, size) for item in content["units"])
+    units = tuple(unit_of(item, size) for item in content["units"])
     void = content.get("void")
     return Tree(
         size, units, content.get("image", ""), content.get("kb", ""),
@@ -65,7 +65,8 @@ def of(content: Any) -> Tree:
     )  # fmt: skip
 
 
-def _unit(item: dict[str, Any], size: tuple[int, int]) -> Unit:
+def unit_of(item: dict[str, Any], size: tuple[int, int]) -> Unit:
+    """The unit of a parsed JSON object, in a picture of that height and width."""
     lost = {"id", "class", "parent", "mask"} - item.keys()
     if lost:
         raise ValueError(f"unit {item.get('id')} lacks {', '.join(sorted(lost))}")
@@ -91,15 +92,18 @@ def _unit(item: dict[str, Any], size: tuple[int, int]) -> Unit:
 
 def item_of(tree: Tree) -> dict[str, Any]:
     """The JSON object of a tree."""
-    units = []
-    for unit in tree.units:
-        item = {
-            "id": unit.id, "class": unit.name, "parent": unit.parent, "mask": unit.mask,
-            "score": round(unit.score, 6), "state": unit.state, "source": unit.source,
-        }  # fmt: skip
-        units.append(item | ({"crowd": True} if unit.crowd else {}))
+    units = [unit_item(unit) for unit in tree.units]
     found = {"image": tree.image, "hw": [*tree.size], "kb": tree.kb, "units": units}
     return found | ({"void": tree.void} if tree.void else {})
+
+
+def unit_item(unit: Unit) -> dict[str, Any]:
+    """The JSON object of a unit."""
+    item = {
+        "id": unit.id, "class": unit.name, "parent": unit.parent, "mask": unit.mask,
+        "score": round(unit.score, 6), "state": unit.state, "source": unit.source,
+    }  # fmt: skip
+    return item | ({"crowd": True} if unit.crowd else {})
 
 
 def write(file: Path, tree: Tree) -> None:

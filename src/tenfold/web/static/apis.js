@@ -3,16 +3,14 @@
 import { View, colourOf, magnify } from "./canvas.js";
 import { prepared } from "./masks.js";
 import { count, element, showJob, showNext, showObjects, showProgress } from "./panels.js";
-import { Refused, bytes, get, onConnection, post, resend, tab } from "./transport.js";
+import { download, failed, onButtons, onKeys, pictureOf, say, showLists } from "./shell.js";
+import { get, post, resend, tab } from "./transport.js";
 
 const byId = (id) => document.getElementById(id);
-const KEPT = 4; // pictures that stay decoded
 const ANSWERS = { yes: "Yes", no: "No", unsure: "Not sure", skip: "Skipped" };
 
 const page = { state: null, image: 0, objects: [], question: null, current: 0, zoomed: true, asked: 0, away: 0 };
-const pictures = new Map();
 const timing = { redraws: [], questions: [] }; // milliseconds, for who measures
-
 
 const view = new View(byId("picture"), byId("ring"), {
   tap: (x, y, label) => tapped(x, y, label),
@@ -22,38 +20,7 @@ const view = new View(byId("picture"), byId("ring"), {
 
 globalThis.tenfold = { timing, page, view, numbers: null };
 
-// --- what is said --------------------------------------------------------------------------------
-
-function say(text) {
-  byId("said").textContent = text;
-}
-
-function failed(error) {
-  if (!(error instanceof Refused)) console.error(error);
-  say(error.message);
-}
-
-onConnection((now) => {
-  const words = {
-    "": "",
-    waiting: "The server does not answer. What you say is kept here and sent when it is back.",
-    full: "The server cannot write (is the disk full?). It is tried again until it can.",
-    locked: "This page has no valid key. Open the address that the server printed in this tab.",
-  };
-  byId("connection").textContent = words[now];
-  byId("connection").hidden = !now;
-});
-
 // --- pictures and objects ------------------------------------------------------------------------
-
-async function pictureOf(index) {
-  if (!pictures.has(index)) {
-    const { blob } = await bytes(`image/${index}`);
-    pictures.set(index, await createImageBitmap(blob));
-    if (pictures.size > KEPT) pictures.delete(pictures.keys().next().value);
-  }
-  return pictures.get(index);
-}
 
 async function open(index) {
   page.image = index;
@@ -298,20 +265,6 @@ async function train() {
   }
 }
 
-async function download() {
-  const { value } = byId("form");
-  say("Writing…");
-  try {
-    const { blob, name, notes } = await bytes(`export/${value}`);
-    const link = element("a", { href: URL.createObjectURL(blob), download: name });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-    say(`${name} written.${notes ? ` Note: ${notes}.` : ""}`);
-  } catch (error) {
-    failed(error);
-  }
-}
-
 // --- keys and buttons ----------------------------------------------------------------------------
 
 async function goTo(index) {
@@ -336,18 +289,10 @@ const KEYS = {
   "]": () => goTo(page.image + 1),
 };
 
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.altKey || event.metaKey || event.repeat || event.defaultPrevented) return;
-  const { target } = event;
-  if (target.closest("input, select, textarea")) return;
-  if (event.key === " " && target.closest("button, a")) return; // presses it
-  const action = KEYS[event.key.toLowerCase()];
-  if (!action || !page.state) return;
-  event.preventDefault();
-  action();
-});
+onKeys(KEYS, () => page.state);
 
-for (const [id, action] of Object.entries({
+// a pointer leaves the focus where it is, so that Space stays "not sure" after a click
+onButtons({
   yes: KEYS.y, no: KEYS.n, unsure: KEYS[" "], skip: KEYS.s, undo,
   answering: KEYS.a, drawing: KEYS.b, zoom: KEYS.z, previous: KEYS["["], following: KEYS["]"],
   train, export: download, stop: () => post("stop", {}).catch(failed),
@@ -355,11 +300,7 @@ for (const [id, action] of Object.entries({
     byId("class-form").hidden = !byId("class-form").hidden;
     if (!byId("class-form").hidden) byId("class-name").focus();
   },
-})) {
-  byId(id).addEventListener("click", action);
-  // a pointer leaves the focus where it is, so that Space stays "not sure" after a click
-  byId(id).addEventListener("mousedown", (event) => event.preventDefault());
-}
+});
 byId("class-form").addEventListener("submit", addClass);
 byId("pictures").addEventListener("change", (event) => goTo(event.target.selectedIndex));
 
@@ -367,11 +308,7 @@ async function begin() {
   await resend();
   page.state = await get("state");
   const { state } = page;
-  byId("folder").textContent = state.folder;
-  byId("pictures").append(...state.images.map((name) => element("option", {}, name)));
-  byId("form").append(
-    ...state.forms.map(({ name, title }) => element("option", { value: name }, title)),
-  );
+  showLists(state);
   byId("new-class").hidden = !state.can_add;
   byId("training").hidden = !state.can_train;
   showClasses();

@@ -18,7 +18,7 @@ export class View {
     this.ring = ring;
     this.on = on;
     this.picture = null;
-    this.objects = []; // {id, box, colour, name, mask, points, current}
+    this.objects = []; // {id, box, colour, name, mask, points, current}, and where they differ {framed, filled, anchor}
     this.mark = null; // the pixel that is asked about
     this.drawing = false;
     this.focus = null; // the box that is zoomed to
@@ -102,7 +102,7 @@ export class View {
   #object(pen, object) {
     const { mask, colour } = object;
     if (mask && mask.w && mask.h) {
-      if (object.current) this.#fill(pen, mask, colour);
+      if (object.filled ?? object.current) this.#fill(pen, mask, colour);
       for (const [width, ink] of [[3.5, "#000000"], [1.75, colour]]) {
         pen.lineWidth = width / this.scale;
         pen.strokeStyle = ink;
@@ -111,7 +111,7 @@ export class View {
       }
       pen.globalAlpha = 1;
     }
-    this.#frame(pen, object.box, colour, object.current ? [] : [6, 4]);
+    if (object.framed !== false) this.#frame(pen, object.box, colour, object.current ? [] : [6, 4]);
     this.#label(pen, object);
     if (object.current) for (const point of object.points) this.#point(pen, point);
   }
@@ -141,15 +141,16 @@ export class View {
     pen.setLineDash([]);
   }
 
-  #label(pen, { box, name, colour, current }) {
+  #label(pen, { box, name, colour, current, anchor }) {
     const size = 12 / this.scale;
     pen.font = `${current ? "bold " : ""}${size}px system-ui, sans-serif`;
     const width = pen.measureText(name).width + size * 0.7;
-    const top = box[1] * this.scale + this.top > 20 ? box[1] - size * 1.4 : box[1];
+    const above = box[1] * this.scale + this.top > 20 ? box[1] - size * 1.4 : box[1];
+    const [left, top] = anchor ? [anchor[0] - width / 2, anchor[1] - size * 0.7] : [box[0], above];
     pen.fillStyle = "rgba(0, 0, 0, 0.75)";
-    pen.fillRect(box[0], top, width, size * 1.4);
+    pen.fillRect(left, top, width, size * 1.4);
     pen.fillStyle = colour;
-    pen.fillText(name, box[0] + size * 0.35, top + size * 1.05);
+    pen.fillText(name, left + size * 0.35, top + size * 1.05);
   }
 
   /** A plus in a circle, a minus in a square, a question mark: told apart by shape. */

@@ -52,6 +52,23 @@ export function prepared(mask) {
   return { ...mask, stencil: stencil(mask, pixels), path: outline(mask, pixels) };
 }
 
+/** The middle of the longest run of a mask along a row: a place on the object, for its name. */
+export function middle({ x, y, w, counts }) {
+  let [at, best, place] = [0, 0, 0];
+  counts.forEach((run, index) => {
+    if (index % 2) {
+      // a run goes on from one row to the next
+      for (let from = at, end = at + run; from < end; ) {
+        const length = Math.min(end, (Math.floor(from / w) + 1) * w) - from;
+        if (length > best) [best, place] = [length, from];
+        from += length;
+      }
+    }
+    at += run;
+  });
+  return [x + (place % w) + best / 2, y + Math.floor(place / w) + 0.5];
+}
+
 /** Diagonal lines on a tint, so that a mask is seen without its colour, too. */
 export function hatch(context, colour) {
   const tile = document.createElement("canvas");
