@@ -35,6 +35,8 @@ class _Enlarged(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, factor):
         ctx.factor = factor
+        if factor == 2:
+            return _between(_between(x, 2), 3)
         height, width = x.shape[2:]
         # a cell more on each side, so that the ends are level and nothing has to be put before them
         x = F.pad(x, (1, 1, 1, 1), mode="replicate")
@@ -49,6 +51,22 @@ class _Enlarged(torch.autograd.Function):
         for dim in (2, 3):
             grad = _gathered(grad, dim, ctx.factor)
         return grad, None
+
+
+def _between(x: Tensor, dim: int) -> Tensor:
+    """Twice as many cells along an axis: before each one the mean of it and the cell before.
+
+    It is what interpolation comes to for a factor of 2, in less than half its time.
+    """
+    count = x.shape[dim]
+    sizes = [*x.shape[:dim], 2 * count, *x.shape[dim + 1 :]]
+    pairs = x.new_empty(sizes).unflatten(dim, (count, 2))
+    means, cells = pairs.unbind(dim + 1)
+    cells.copy_(x)
+    means.narrow(dim, 0, 1).copy_(x.narrow(dim, 0, 1))
+    before, behind = x.narrow(dim, 0, count - 1), x.narrow(dim, 1, count - 1)
+    means.narrow(dim, 1, count - 1).copy_((before + behind).mul_(0.5))
+    return pairs.flatten(dim, dim + 1)
 
 
 def _gathered(grad: Tensor, dim: int, factor: int) -> Tensor:

@@ -6,13 +6,14 @@ Transformer (`mit.py`) is such an encoder by itself.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from .efficientnet import EfficientNetLite
 from .hivit import HiViT, Shape, raster
 from .resnet import Kind, ResNet
 from .uperhead import enlarged
@@ -52,6 +53,56 @@ class ResnetEncoder(ResNet):
     ) -> list[Float[Tensor, "batch _ _ _"]]:
         """A map a stage."""
         return self.maps(x, self.with_stem)
+
+
+class LiteEncoder(EfficientNetLite):
+    """The maps of EfficientNet-Lite0 at 1/4, 1/8, 1/16 and 1/32, without its last convolution.
+
+    Statistics of norms that were learned on millions of pictures are better than those of a small
+    batch: with `fixed` they, and the scales beside them, stay as they are.
+    """
+
+    ENDS = (1, 2, 4, 5)
+    """Stages whose maps are given: the last of each size, but the widest, which is no larger."""
+
+    def __init__(self, fixed: bool = False, frozen: int = 0) -> None:
+        """`frozen` stages, from the stem on, are not trained."""
+        super().__init__()
+        if not 0 <= frozen <= self.ENDS[-1] + 1:
+            raise ValueError(f"{frozen} stages cannot be frozen; there are {self.ENDS[-1] + 1}")
+        last = self.ends[self.ENDS[-1]]
+        del self.conv_head, self.bn1, self.blocks[last:]
+        self.fixed = fixed
+        self.dims = tuple(self.widths[stage] for stage in self.ENDS)
+        if frozen:
+            for part in (self.conv_stem, self.bn0, *self.blocks[: self.ends[frozen - 1]]):
+                part.requires_grad_(False)
+        for norm in self._norms() if fixed else ():
+            norm.requires_grad_(False)
+        self.train()
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _norms(self) -> list[nn.Module]:
+        return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode but for fixed norms."""
+        super().train(mode)
+        for norm in self._norms() if self.fixed else ():
+            norm.training = False
+        return self
+
+    def forward(
+        self, x: Float[Tensor, "batch 3 height width"]
+    ) -> list[Float[Tensor, "batch _ _ _"]]:
+        """A map for each of `dims`."""
+        x = F.relu6(self.bn0(self.conv_stem(x)), inplace=True)
+        found, ends = [], [self.ends[stage] for stage in self.ENDS]
+        for number, block in enumerate(self.blocks, 1):
+            x = block(x)
+            if number in ends:
+                found.append(x)
+        return found
 
 
 class HivitEncoder(HiViT):

@@ -23,7 +23,7 @@ from tenfold.nn.hivit import HiViT
 from tenfold.nn.resnet import ResNet
 from tenfold.nn.resnet38 import ResNet38
 from tenfold.nn.vit import Vit
-from tenfold.weights import hivit
+from tenfold.weights import efficientnet, hivit
 from tenfold.weights.containers import is_run, read_checkpoint
 from tenfold.weights.keymap import Converted, KeyMap, Rule
 
@@ -92,7 +92,7 @@ def described(state: State, asked: Model) -> Model:
     name = asked.name
     if name == "hivit":
         return _of_hivit(state, asked)
-    marks = {"resnet38": "conv1a.weight", "efficientnet-lite0": "_conv_stem.weight"}
+    marks = {"resnet38": "conv1a.weight", "efficientnet-lite0": efficientnet.STEM}
     if name in ("resnet18", "resnet50"):
         return _of_resnet(state, asked)
     if name in marks:
@@ -166,11 +166,7 @@ def _rules(state: State, network: SeedNetwork) -> tuple[list[Rule], dict[str, st
             ignored = {}
         return [Rule(r"(?:resnet50\.)?((?:conv1|bn1|layer\d)\..+)", r"body.\1")], ignored
     if isinstance(body, EfficientNetLite):
-        rules = [
-            Rule(r"_(conv_stem|bn0|conv_head|bn1)\.(.+)", r"body.\1.\2"),
-            Rule(r"_blocks\.(\d+)\._(\w+)\.(.+)", r"body.blocks.\1.\2.\3"),
-        ]
-        return rules, {}
+        return efficientnet.rules("body."), {}
     if isinstance(body, HiViT):
         ignored = {
             r"(?:decoder_|mask_token|lm_|norm|cls_pt_layers|fc_norm).*": "decoder or last norm",
@@ -194,7 +190,7 @@ def _head_of(body: object) -> re.Pattern[str]:
     if isinstance(body, ResNet):
         return re.compile(r"classifier\.weight|fc\.(?:weight|bias)")
     if isinstance(body, EfficientNetLite):
-        return re.compile(r"_fc\.(?:weight|bias)")
+        return re.compile(efficientnet.CLASSIFIER)
     return re.compile(r"head\.(?:weight|bias)")
 
 
