@@ -18,8 +18,7 @@ COLOURS = {
     "small": (MEAN, (58.395, 57.12, 57.375)),
     "efficientnet-lite0": ((127.0,) * 3, (128.0,) * 3),
 }
-"""Mean and deviation of colours from 0 to 255: ImageNet's, those of the published EfficientNet-Lite0.
-"""
+"""Mean and deviation of colours from 0 to 255: ImageNet's, and those of the published Lite0."""
 
 
 def settings_of(cfg: Config) -> Settings:
