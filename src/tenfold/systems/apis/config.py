@@ -76,6 +76,8 @@ class Data:
     points_path: str = ""
     """File of COCO's form with points (PointSup's layout, as `tenfold serve` exports it), of the
     training pictures: its answers are trained on from the beginning."""
+    points_masks: bool = False
+    """Objects that have a mask in `points_path`, too, learn from it (ours)."""
     batch_size: int = 16
     """Pictures of one optimiser step, over all processes (official)."""
     short_sides: tuple[int, ...] = (640, 672, 704, 736, 768, 800)

@@ -57,11 +57,15 @@ class Known:
         ]
 
     def shape(self, classes: Sequence[str]) -> Shape:
-        """The object as files have it; its answers of yes, no and not sure are points."""
+        """The object as files have it; its answers of yes, no and not sure are points.
+
+        Those that its box has left behind are not; they come back with it.
+        """
+        x0, y0, x1, y1 = self.pixels
         points = tuple(
             Point(a.x, a.y, MARKS[a.label], Said("human", a.who, "", a.time), a.seconds, a.source)
             for a in self.answers
-            if a.label != "skip"
+            if a.label != "skip" and x0 <= a.x < x1 and y0 <= a.y < y1
         )
         area = (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
         return Shape(
@@ -104,7 +108,11 @@ def _after(found: Known | None, event: Event) -> Known | None:
     if found is None:  # its making was taken back
         return None
     if kind == CHANGE:
-        return replace(found, name=event["class"], said=_said(event))
+        box = found.box
+        if "box" in event:
+            x0, y0, x1, y1 = (float(value) for value in event["box"])
+            box = (x0, y0, x1, y1)
+        return replace(found, name=event.get("class", found.name), box=box, said=_said(event))
     if kind == REMOVE:
         return replace(found, is_removed=True)
     answer = of_event(event)
