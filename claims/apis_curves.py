@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,11 @@ from tenfold.metrics.curves import cost_of
 from tenfold.report.markdown import md_table, spread
 from tenfold.runner.claim import measure
 from tenfold.systems.apis import Apis, Config, claims
+from tenfold.systems.apis.config import SetName
 from tenfold.viz import plots
 
 HERE = Path(__file__).parent
-SETS = ("clothing_parsing", "car_parts")
+SETS: tuple[SetName, ...] = ("clothing_parsing", "car_parts")
 COLUMNS = {"given": ("IoU", "mean IoU in true boxes"), "masks": ("AP", "mask AP")}
 """Group of metrics -> column, title."""
 Result = Mapping[str, Any]
@@ -36,10 +36,9 @@ Curves = dict[str, Float[np.ndarray, "seed stage"]]
 """Row -> values of its stages."""
 
 
-def claims_on(name: str) -> list[Claim[Config]]:
+def claims_on(name: SetName) -> list[Claim[Config]]:
     """The claim's rows on a set."""
-    base = claims.BASE
-    return claims.claims(replace(base, data=replace(base.data, name=name)))
+    return claims.claims(claims.base(name))
 
 
 def curves_of(results: Mapping[str, Sequence[Result]], group: str) -> tuple[list[float], Curves]:

@@ -179,6 +179,22 @@ def test_files_that_do_not_fit_are_named_and_nothing_is_added(
     assert (tmp_path / "out" / "answers.jsonl").read_bytes() == log
 
 
+@pytest.mark.parametrize(("form", "ending"), [("cvat", "xml"), ("label_studio", "json")])
+def test_a_file_of_another_tool_is_told_from_a_damaged_one(
+    opened: Any, tmp_path: Path, form: str, ending: str
+) -> None:
+    page = answered(opened(), 0)
+    file = tmp_path / f"{form}.{ending}"
+    file.write_bytes(page.export(form).content)
+    with pytest.raises(ValueError, match=f"{file.name}.*say which tool wrote it: --form .*{form}"):
+        opened(boxes=str(file))
+    file = tmp_path / "boxes.json"
+    file.write_text('{"images": []')
+    with pytest.raises(ValueError, match="boxes.json is no JSON") as error:
+        opened(boxes=str(file))
+    assert "--form" not in str(error.value)
+
+
 def test_a_crowd_in_front_shifts_nothing_and_is_not_asked_about(
     opened: Any, tmp_path: Path
 ) -> None:
