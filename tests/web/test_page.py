@@ -228,6 +228,7 @@ def test_a_box_is_changed_and_boxes_are_suggested(
     page.click("#suggest")
     wait(page, "tenfold.numbers.objects === 1")
     assert page.text_content("#said").startswith("1 object found")
+    assert page.get_attribute("#picture", "aria-label") == "Picture a.png with 1 object"
     first = page.evaluate("tenfold.page.objects[0].box")
     assert first == [40.0, 36.0, 120.0, 108.0]
     page.click("#editing")

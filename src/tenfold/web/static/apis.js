@@ -60,7 +60,6 @@ async function pictureOf(index) {
 async function open(index) {
   page.image = index;
   byId("pictures").selectedIndex = index;
-  const name = page.state.images[index];
   try {
     const [picture, found] = await Promise.all([pictureOf(index), get(`objects?image=${index}`)]);
     if (page.image !== index) return; // another one was chosen meanwhile
@@ -71,7 +70,6 @@ async function open(index) {
     view.show(null);
     failed(error);
   }
-  byId("picture").setAttribute("aria-label", `Picture ${name} with ${count(page.objects.length, "object")}`);
 }
 
 function take(object) {
@@ -93,10 +91,12 @@ function redraw() {
   }));
   const object = page.objects.find((one) => one.id === page.current);
   const asked = page.question && page.question.object.image === page.image;
-  view.mark = asked ? page.question.point : null;
+  view.mark = asked && !page.editing ? page.question.point : null;
   view.focus = page.zoomed && !view.drawing && object ? object.box : null;
   view.edit(page.editing && object && !object.own_mask ? object : null);
   view.draw();
+  const name = page.state.images[page.image];
+  byId("picture").setAttribute("aria-label", `Picture ${name} with ${count(page.objects.length, "object")}`);
   showObjects(page.objects, classes, page.current, { choose: (one) => next(one.id), change, remove });
 }
 
