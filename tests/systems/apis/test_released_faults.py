@@ -3,7 +3,7 @@
 Here are those that no other file holds. The others: points at a wrong object, as crowds are counted
 on one side only (test_rounds, `..._belong_to_objects_and_not_to_places`); an empty box, whose point
 may be anywhere (test_strategies, `a_box_has_a_pixel_...`); the same pixel asked again (there,
-`every_pixel_of_the_box_once`); contradiction taken for doubt (there, `agreement_and_contradiction`);
+`every_pixel_of_the_box_once`); contradiction taken for doubt (there, `agreement_and_contra...`);
 statistics that drift while pixels are chosen (nn/test_condinst, `choosing_points_changes_no_...`);
 full masks that cannot be trained on any more (there, `one_model_learns_of_all_kinds`); points
 normalised by another size than the batch's (nn/test_mask_losses, `points_of_a_batch_with_...`);
