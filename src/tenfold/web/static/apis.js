@@ -9,7 +9,7 @@ const byId = (id) => document.getElementById(id);
 const KEPT = 4; // pictures that stay decoded
 const ANSWERS = { yes: "Yes", no: "No", unsure: "Not sure", skip: "Skipped" };
 
-const page = { state: null, image: 0, objects: [], question: null, current: 0, zoomed: true, editing: false, asked: 0, away: 0 };
+const page = { state: null, image: 0, objects: [], question: null, current: 0, zoomed: true, asked: 0, away: 0 };
 const pictures = new Map();
 const timing = { redraws: [], questions: [] }; // milliseconds, for who measures
 
@@ -91,9 +91,9 @@ function redraw() {
   }));
   const object = page.objects.find((one) => one.id === page.current);
   const asked = page.question && page.question.object.image === page.image;
-  view.mark = asked && !page.editing ? page.question.point : null;
+  view.mark = asked && !editing ? page.question.point : null;
   view.focus = page.zoomed && !view.drawing && object ? object.box : null;
-  view.edit(page.editing && object && !object.own_mask ? object : null);
+  view.edit(editing && object && !object.own_mask ? object : null);
   view.draw();
   const name = page.state.images[page.image];
   byId("picture").setAttribute("aria-label", `Picture ${name} with ${count(page.objects.length, "object")}`);
@@ -201,7 +201,7 @@ function undo() {
 function tapped(x, y, label) {
   const inside = ({ box }) => x >= box[0] && y >= box[1] && x < box[2] && y < box[3];
   const current = page.objects.find((one) => one.id === page.current);
-  if (current && inside(current) && !current.own_mask && !page.editing) {
+  if (current && inside(current) && !current.own_mask && !editing) {
     const body = { object: current.id, x, y, label: label ? "yes" : "no", seconds: seconds() };
     act("click", body, (done) => `Clicked: ${label ? "on" : "not on"} the object.${maskWords(done)}`);
     return;
@@ -277,6 +277,7 @@ async function addClass(event) {
   }
 }
 
+let editing = false; // whether boxes are changed
 const MODES = {
   answering: "",
   drawing: "Drag boxes around objects, or use arrows and Enter.",
@@ -285,10 +286,10 @@ const MODES = {
 
 function setMode(mode) {
   for (const name of Object.keys(MODES)) byId(name).setAttribute("aria-pressed", String(name === mode));
-  page.editing = mode === "editing";
+  editing = mode === "editing";
   view.setDrawing(mode === "drawing");
   redraw();
-  const own = page.editing && page.objects.find((one) => one.id === page.current)?.own_mask;
+  const own = editing && page.objects.find((one) => one.id === page.current)?.own_mask;
   say(own ? "Its mask is a person's, and so its box stays; choose another object." : MODES[mode]);
 }
 
