@@ -348,6 +348,7 @@ def test_a_box_is_moved_and_what_it_leaves_behind_comes_back_with_it(opened: Any
     assert 2 <= x < 41 and 2 <= y < 40
     shape = page.labels.object(2).shape(page.labels.classes)
     assert shape.box == tuple(aside) and shape.points == ()
+    assert page.export("coco").notes[-1].startswith("1 answers lie outside of boxes")
     assert opened().labels.object(2).box == tuple(aside)
     page = opened()
     back = page.undo(fresh(), TAB)

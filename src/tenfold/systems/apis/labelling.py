@@ -166,7 +166,8 @@ class Labelling:
 
     def export(self, form: str) -> Media:
         """Return all objects in another tool's form."""
-        return exported(self.objects(), form)
+        aside = sum(len(one.answers) - len(one.inside) for one in self.labels.objects)
+        return exported(self.objects(), form, aside)
 
     def predict(
         self, tasks: list[Any], context: Mapping[str, Any], config: str
