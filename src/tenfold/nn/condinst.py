@@ -132,8 +132,8 @@ class CondInst(nn.Module):
             self.backbone = SmallBackbone(settings.widths, settings.groups)
         else:
             self.backbone = SmallBackbone(groups=settings.groups)
-        is_lite = isinstance(self.backbone, LiteEncoder)
-        widths = self.backbone.dims if is_lite else self.backbone.widths
+        own = self.backbone
+        widths = own.dims if isinstance(own, LiteEncoder) else own.widths
         self.pyramid = FPN(widths[-STAGES:], settings.channels, settings.extra)
         self.fcos = FCOSHead(
             settings.channels, classes, settings.strides, settings.convs, settings.mask.numbers,

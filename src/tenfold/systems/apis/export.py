@@ -48,8 +48,8 @@ def export_part(network: CondInst, cfg: Config, part: str, size: tuple[int, int]
     own = deepcopy(network).cpu().eval()
     images = 255 * torch.rand(2, 3, height, width, generator=generator(0, "export"))
     if part == "heads":
-        names = ("logits", "distances", "centreness", "parameters", "features")
-        return Export(Heads(own), (images,), ("images",), names)
+        of_heads = ("logits", "distances", "centreness", "parameters", "features")
+        return Export(Heads(own), (images,), ("images",), of_heads)
     names = ("boxes", "scores", "labels", "masks")
     return Export(DetectionGraph(own), (images[:1],), ("images",), names, False, onnx_operators)
 
