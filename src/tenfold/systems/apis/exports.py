@@ -77,13 +77,8 @@ def object_set(
     return ObjectSet(tuple(classes), tuple(range(1, len(classes) + 1)), tuple(made))
 
 
-def exported(objects: ObjectSet, form: str, aside: int) -> Media:
+def exported(objects: ObjectSet, form: str) -> Media:
     """Write for a tool: one file as it is, several as an archive.
-
-    Args:
-        objects: What was labelled.
-        form: The tool's form.
-        aside: Answers that boxes have left behind.
 
     Raises:
         LookupError: There is no such form.
@@ -94,14 +89,12 @@ def exported(objects: ObjectSet, form: str, aside: int) -> Media:
     with tempfile.TemporaryDirectory(prefix="tenfold-export-") as place:
         folder = Path(place)
         made = exchange.write(objects, folder, wanted)
-        files, notes = sorted(made.files), made.notes
-        if aside:
-            notes = (*notes, f"{aside} answers lie outside of boxes that were changed: left out")
+        files = sorted(made.files)
         if len(files) == 1:
             name = f"{wanted}{files[0].suffix}"
-            return Media(files[0].read_bytes(), KINDS[files[0].suffix], name, notes)
+            return Media(files[0].read_bytes(), KINDS[files[0].suffix], name, made.notes)
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in files:
                 archive.write(file, file.relative_to(folder).as_posix())
-        return Media(packed.getvalue(), "application/zip", f"{wanted}.zip", notes)
+        return Media(packed.getvalue(), "application/zip", f"{wanted}.zip", made.notes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from secrets import token_hex
@@ -167,7 +167,9 @@ class Labelling:
     def export(self, form: str) -> Media:
         """Return all objects in another tool's form."""
         aside = sum(len(one.answers) - len(one.inside) for one in self.labels.objects)
-        return exported(self.objects(), form, aside)
+        media = exported(self.objects(), form)
+        note = f"{aside} answers lie outside of boxes that were changed: left out"
+        return replace(media, notes=(*media.notes, note)) if aside else media
 
     def predict(
         self, tasks: list[Any], context: Mapping[str, Any], config: str
