@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,11 @@ from tenfold.metrics.curves import cost_of
 from tenfold.report.markdown import md_table, spread
 from tenfold.runner.claim import measure
 from tenfold.systems.apis import Apis, Config, claims
+from tenfold.systems.apis.config import SetName
 from tenfold.viz import plots
 
 HERE = Path(__file__).parent
-SETS = ("clothing_parsing", "car_parts")
+SETS: tuple[SetName, ...] = ("clothing_parsing", "car_parts")
 COLUMNS = {"given": ("IoU", "mean IoU in true boxes"), "masks": ("AP", "mask AP")}
 """Group of metrics -> column, title."""
 Result = Mapping[str, Any]
@@ -36,26 +36,45 @@ Curves = dict[str, Float[np.ndarray, "seed stage"]]
 """Row -> values of its stages."""
 
 
-def claims_on(name: str) -> list[Claim[Config]]:
+def claims_on(name: SetName) -> list[Claim[Config]]:
     """The claim's rows on a set."""
-    base = claims.BASE
-    return claims.claims(replace(base, data=replace(base.data, name=name)))
+    return claims.claims(claims.base(name))
 
 
 def curves_of(results: Mapping[str, Sequence[Result]], group: str) -> tuple[list[float], Curves]:
     """Answers an object after each stage, and values of the rows that ask, a line a seed."""
     column = COLUMNS[group][0]
     found: Curves = {}
-    answers: list[float] = []
+    for name, stages in _asking(results).items():
+        values = [
+            [one["metrics"][f"{group}/{s}/{column}"] for s in stages] for one in results[name]
+        ]
+        found[name] = np.array(values)
+    return _costs(results, "answers", "per object"), found
+
+
+def _asking(results: Mapping[str, Sequence[Result]]) -> dict[str, list[str]]:
+    """Stages of the rows that ask."""
+    found = {}
     for name, some in results.items():
-        stages = [key.split("/")[1] for key in some[0]["metrics"] if key.startswith("answers/")]
-        stages = [stage for stage in dict.fromkeys(stages) if stage != "final"]
-        asked = [some[0]["metrics"][f"answers/{stage}/per object"] for stage in stages]
-        if len(stages) > 1 and asked[-1] > asked[0]:
-            answers = asked
-            values = [[one["metrics"][f"{group}/{s}/{column}"] for s in stages] for one in some]
-            found[name] = np.array(values)
-    return answers, found
+        metrics = some[0]["metrics"]
+        keys = [key.split("/")[1] for key in metrics if key.startswith("answers/")]
+        stages = [stage for stage in dict.fromkeys(keys) if stage != "final"]
+        asked = [metrics[f"answers/{stage}/per object"] for stage in (stages[0], stages[-1])]
+        if len(stages) > 1 and asked[1] > asked[0]:
+            found[name] = stages
+    return found
+
+
+def _costs(results: Mapping[str, Sequence[Result]], group: str, column: str) -> list[float]:
+    """What the stages of a row that asks have cost, the same for all of them."""
+    name, stages = list(_asking(results).items())[-1]
+    return [results[name][0]["metrics"][f"{group}/{stage}/{column}"] for stage in stages]
+
+
+def hours_of(results: Mapping[str, Sequence[Result]]) -> list[float]:
+    """Hours of people for boxes and answers until each stage, by the stated seconds."""
+    return [seconds / 3600 for seconds in _costs(results, "seconds", "total")]
 
 
 def needed(answers: Sequence[float], curves: Curves, against: str) -> dict[str, float | None]:
@@ -72,16 +91,19 @@ def page(results: Mapping[str, Sequence[Result]], data: str) -> list[str]:
         answers, curves = curves_of(results, group)
         reach = needed(answers, curves, "random")
         head = ["row", *(f"{n:.3g}" for n in answers), "answers to reach random's last"]
-        rows = []
+        hours = [f"{value:.1f}" for value in hours_of(results)]
+        rows = [["hours of people (stated)", *hours, ""]]
         for name, values in curves.items():
             deviation = values.std(0, ddof=1) if len(values) > 1 else np.zeros(len(answers))
             cells = [spread(m, d, 1) for m, d in zip(values.mean(0), deviation, strict=True)]
             count = reach[name]
             rows.append([name, *cells, "not reached" if count is None else f"{count:.2f}"])
-        others = {n: [one["metrics"][f"{group}/final/{column}"] for one in some]
-                  for n, some in results.items() if n not in curves}  # fmt: skip
         lines += [f"## {title} (%) by answers an object", "", *md_table(head, rows), ""]
-        lines += [f"- {name}: {np.mean(values):.1f}" for name, values in others.items()]
+        for name, some in results.items():
+            if name not in curves:
+                values = [one["metrics"][f"{group}/final/{column}"] for one in some]
+                cost = some[0]["metrics"]["seconds/final/total"] / 3600
+                lines.append(f"- {name}: {np.mean(values):.1f} ({cost:.1f} hours)")
         lines.append("")
     costs = next(iter(results.values()))[0]["metrics"]
     lines.append(
@@ -92,14 +114,15 @@ def page(results: Mapping[str, Sequence[Result]], data: str) -> list[str]:
     return lines
 
 
-def draw(results: Mapping[str, Sequence[Result]], group: str) -> bytes:
+def draw(results: Mapping[str, Sequence[Result]], group: str, in_hours: bool = False) -> bytes:
     """Curves of the rows that ask, with a deviation of the seeds as a band."""
     answers, curves = curves_of(results, group)
-    lines = {name: (answers, values) for name, values in curves.items()}
+    x, label = (answers, "answers an object")
+    if in_hours:
+        x, label = hours_of(results), "hours of people for boxes and answers (stated)"
+    lines = {name: (x, values) for name, values in curves.items()}
     title = COLUMNS[group][1]
-    return plots.lines_with_spread(
-        lines, xlabel="answers an object", ylabel=f"{title} (%)", size=(6.4, 4.0)
-    )
+    return plots.lines_with_spread(lines, xlabel=label, ylabel=f"{title} (%)", size=(6.4, 4.0))
 
 
 def main() -> None:
@@ -127,6 +150,7 @@ def main() -> None:
     write_text(HERE / f"{stem}.md", "\n".join(page(results, args.data)) + "\n")
     for group in COLUMNS:
         write_bytes(HERE / f"{stem}-{group}.png", draw(results, group))
+        write_bytes(HERE / f"{stem}-{group}-hours.png", draw(results, group, in_hours=True))
 
 
 if __name__ == "__main__":

@@ -1,28 +1,22 @@
-"""CondInst's graph for export finds what the network finds, in ONNX too."""
+"""CondInst's graph for export finds what the network finds."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
-import pytest
 import torch
 from torch import nn
 
-from tenfold.core.capabilities import Export
 from tenfold.nn.condinst import SMALL, CondInst
 from tenfold.nn.condinst_graph import DetectionGraph
 from tenfold.nn.dynamic_masks import DynamicHead
 from tenfold.nn.fcos import DetectSettings
-from tenfold.nn.suppression import onnx_operators
-from tenfold.runner.export import export_checked
 
 TINY = replace(
     SMALL, widths=(4, 8, 8, 8), channels=8, groups=4, convs=1, branch_channels=8, branch_convs=1,
     mask=DynamicHead(features=4, channels=4),
     detection=DetectSettings(threshold=0.001, per_level=60, most=120),
 )  # fmt: skip
-NAMES = ("boxes", "scores", "labels", "masks")
 
 
 def network() -> CondInst:
@@ -51,12 +45,3 @@ def test_the_graph_finds_the_same() -> None:
     assert torch.equal(labels[:count], torch.from_numpy(wanted.labels))
     assert torch.equal(masks[:count] > 0.5, torch.from_numpy(wanted.masks))
     assert (masks > 0.5).any()
-
-
-@pytest.mark.slow
-def test_the_graph_in_onnx(tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    graph = DetectionGraph(network())
-    what = Export(graph, (image(),), ("images",), NAMES, False, onnx_operators)
-    assert export_checked(what, "onnx", tmp_path / "condinst.onnx") < 1e-4

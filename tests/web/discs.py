@@ -39,9 +39,11 @@ def draw(folder: Path) -> Path:
 class Discs:
     """A segmenter whose committee is of discs in the box, those that the answers allow."""
 
-    def __init__(self, classes: tuple[str, ...] = ("disc", "ball"), grows: bool = True) -> None:
+    def __init__(
+        self, classes: tuple[str, ...] = ("disc", "ball"), grows: bool = True, finds: bool = False
+    ) -> None:
         self.classes = list(classes)
-        self.grows = grows
+        self.grows, self.finds = grows, finds
         self.opened = 0
 
     def open(self, image: np.ndarray) -> OpenedDiscs:

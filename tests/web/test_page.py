@@ -39,7 +39,9 @@ def servers(tmp_path: Path) -> Iterator[list[Served]]:
     port, out = free_port(), tmp_path / "out"
 
     def make() -> Labelling:
-        return Labelling(Discs(), tmp_path / "photos", out, PageOptions(ahead=False), train)
+        return Labelling(
+            Discs(finds=True), tmp_path / "photos", out, PageOptions(ahead=False), train
+        )
 
     every = [Served(make, out, port) for _ in range(2)]
     yield every
@@ -187,6 +189,51 @@ def test_boxes_and_clicks_by_keys_alone(
     page.keyboard.press("Space")  # presses the button that has the focus
     answered(page, 2)
     assert standing(events(tmp_path / "out" / "answers.jsonl"))[1].label == 1 and not errors
+
+
+@pytest.mark.parametrize("way", ["pointer", "touch", "keys"])
+def test_a_box_is_changed_and_boxes_are_suggested(
+    browser: Any, servers: list[Served], tmp_path: Path, way: str
+) -> None:
+    """A corner dragged, the box moved; what the model finds is added and can be changed."""
+    context = browser.new_context(**CALM, has_touch=way == "touch")
+    page = context.new_page()
+    errors = opened(page, servers[0].begin())
+    page.click("#suggest")
+    wait(page, "tenfold.numbers.objects === 1")
+    assert page.text_content("#said").startswith("1 object found")
+    assert page.get_attribute("#picture", "aria-label") == "Picture a.png with 1 object"
+    first = page.evaluate("tenfold.page.objects[0].box")
+    assert first == [40.0, 36.0, 120.0, 108.0]
+    page.click("#editing")
+    page.keyboard.press("z")
+    wanted = [30.0, 30.0, 120.0, 108.0], [35.0, 33.0, 125.0, 111.0]
+    if way == "pointer":
+        drag(page, [40.0, 36.0, 30.0, 30.0])
+    elif way == "touch":
+        _touches(page, (41.0, 37.0), (36.0, 34.0), (31.0, 31.0))
+    else:
+        page.focus("#picture")
+        for key in ["ArrowLeft"] * 10 + ["ArrowUp"] * 6 + ["Shift+ArrowRight"] * 10:
+            page.keyboard.press(key)
+        assert "Columns 30 to 120, rows 30 to 102" in page.text_content("#said")
+        for key in ["Shift+ArrowDown"] * 6 + ["Enter"]:
+            page.keyboard.press(key)
+    near = "tenfold.page.objects[0].box.every((v, i) => Math.abs(v - {}[i]) < 1.1)".format
+    wait(page, near(wanted[0]))
+    if way == "pointer":
+        drag(page, [80.0, 80.0, 85.0, 83.0])
+    elif way == "touch":
+        _touches(page, (80.0, 80.0), (82.0, 81.0), (85.0, 83.0))
+    else:
+        for key in ["ArrowRight"] * 5 + ["ArrowDown"] * 3 + ["Enter"]:
+            page.keyboard.press(key)
+    wait(page, near(wanted[1]))
+    kinds = [event["kind"] for event in events(tmp_path / "out" / "answers.jsonl")]
+    assert kinds == ["object", "change", "change"] and not errors
+    page.keyboard.press("u")
+    wait(page, near(wanted[0]))
+    context.close()
 
 
 def test_two_tabs_and_a_stranger(browser: Any, servers: list[Served], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -274,6 +275,7 @@ def test_the_token_is_new_each_time_but_after_a_kill(tmp_path: Path) -> None:
 
 def test_it_listens_on_this_machine_only_and_says_if_a_port_is_taken() -> None:
     with server.listening(0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP  # answers are sent at once
         host, port = listener.getsockname()
         assert host == "127.0.0.1"
         with pytest.raises(ValueError, match=f"port {port} cannot be had .*--port"):

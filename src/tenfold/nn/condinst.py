@@ -19,6 +19,7 @@ from tenfold.structures import Instances
 from .boxes import clip_to
 from .condinst_settings import SMALL, STAGES, Settings
 from .dynamic_masks import aligned_bilinear, dynamic_masks
+from .encoders import LiteEncoder
 from .fcos import (
     Assigned,
     Candidates,
@@ -121,15 +122,19 @@ class CondInst(nn.Module):
         """classifier: Of a tower's features, in place of a convolution (`fcos.TextClassifier`)."""
         super().__init__()
         self.settings = settings = settings or Settings()
-        self.backbone: ResNet | SmallBackbone
+        self.backbone: ResNet | SmallBackbone | LiteEncoder
         if settings.backbone == "resnet50":
             width = settings.widths[0] if settings.widths else 0
             self.backbone = ResNet("resnet50", width, depths=settings.depths, early_stride=True)
+        elif settings.backbone == "efficientnet-lite0":
+            self.backbone = LiteEncoder(fixed=settings.frozen, frozen=settings.frozen_stages)
         elif settings.widths:
             self.backbone = SmallBackbone(settings.widths, settings.groups)
         else:
             self.backbone = SmallBackbone(groups=settings.groups)
-        self.pyramid = FPN(self.backbone.widths[-STAGES:], settings.channels, settings.extra)
+        own = self.backbone
+        widths = own.dims if isinstance(own, LiteEncoder) else own.widths
+        self.pyramid = FPN(widths[-STAGES:], settings.channels, settings.extra)
         self.fcos = FCOSHead(
             settings.channels, classes, settings.strides, settings.convs, settings.mask.numbers,
             settings.groups, classifier,
@@ -187,7 +192,9 @@ class CondInst(nn.Module):
 
     def levels(self, x: Float[Tensor, "image 3 height width"]) -> list[Tensor]:
         """Levels of the pyramid, of normalised pictures whose sides the strides divide."""
-        return self.pyramid(self.backbone.maps(x)[-STAGES:])
+        own = self.backbone
+        found = own(x) if isinstance(own, LiteEncoder) else own.maps(x)
+        return self.pyramid(found[-STAGES:])
 
     def head(self, encoded: Encoded) -> HeadOutputs:
         """Classes, boxes and masks' parameters at every place."""

@@ -19,13 +19,16 @@ MEAN, STD = (123.675, 116.28, 103.53), (1.0, 1.0, 1.0)
 class Settings:
     """Network, supervision and detection; the defaults are AdelaiDet's of CondInst, R-50."""
 
-    backbone: Literal["resnet50", "small"] = "resnet50"
+    backbone: Literal["resnet50", "efficientnet-lite0", "small"] = "resnet50"
     widths: tuple[int, ...] = ()
     """Channels of the small backbone's maps, or of a ResNet's stem; the usual ones if empty."""
     depths: tuple[int, ...] = ()
     """Blocks of a ResNet's stages; the published ones if empty."""
     frozen: bool = True
-    """A ResNet's statistics stay, and so do its stem and first stage (detectron2)."""
+    """A ResNet's statistics stay, and so do its stem and first stage (detectron2); of
+    EfficientNet-Lite0 all norms and `frozen_stages`."""
+    frozen_stages: int = 0
+    """Of EfficientNet-Lite0, from the stem on; 6 are all."""
     channels: int = 256
     """Of the pyramid and of the towers."""
     groups: int = 32

@@ -35,6 +35,8 @@ class _Enlarged(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, factor):
         ctx.factor = factor
+        if factor == 2:
+            return _between(_between(x, 3), 2)
         height, width = x.shape[2:]
         # a cell more on each side, so that the ends are level and nothing has to be put before them
         x = F.pad(x, (1, 1, 1, 1), mode="replicate")
@@ -49,6 +51,22 @@ class _Enlarged(torch.autograd.Function):
         for dim in (2, 3):
             grad = _gathered(grad, dim, ctx.factor)
         return grad, None
+
+
+def _between(x: Tensor, dim: int) -> Tensor:
+    """Twice as many cells along an axis: before each one the mean of it and the cell before.
+
+    It is what interpolation comes to for a factor of 2, in less than half its time.
+    """
+    count = x.shape[dim]
+    sizes = [*x.shape[:dim], 2 * count, *x.shape[dim + 1 :]]
+    pairs = x.new_empty(sizes).unflatten(dim, (count, 2))
+    means, cells = pairs.unbind(dim + 1)
+    cells.copy_(x)
+    means.narrow(dim, 0, 1).copy_(x.narrow(dim, 0, 1))
+    before, behind = x.narrow(dim, 0, count - 1), x.narrow(dim, 1, count - 1)
+    means.narrow(dim, 1, count - 1).copy_((before + behind).mul_(0.5))
+    return pairs.flatten(dim, dim + 1)
 
 
 def _gathered(grad: Tensor, dim: int, factor: int) -> Tensor:
@@ -175,14 +193,15 @@ def _prepared(
         return shared.flatten(2), weights, biases
     # (centre - cell) / extent: the cell is a channel, the rest a part of the bias
     extent = centres.new_tensor(head.extents)[levels]
+    size = shared.shape[2:]
     y, x = (
         (torch.arange(n, device=shared.device) * head.stride + head.stride // 2).to(shared)
-        for n in shared.shape[2:]
+        for n in size
     )
-    cells = torch.stack(torch.meshgrid(x, y, indexing="xy"))
+    cells = torch.stack([x.expand(size), y[:, None].expand(size)])
     shared = torch.cat([cells.expand(len(shared), -1, -1, -1), shared], 1)
     slope = weights[0][:, :, :2] / extent[:, None, None]
-    biases[0] = biases[0] + (slope * centres[:, None]).sum(-1)
+    biases[0] = biases[0] + (slope @ centres[:, :, None])[..., 0]
     weights[0] = torch.cat([-slope, weights[0][:, :, 2:]], 2)
     return shared.flatten(2), weights, biases
 
@@ -202,14 +221,23 @@ def _blocks(counts: Sequence[int], numbers: int) -> list[tuple[int, slice]]:
     return found
 
 
-def _activations(shared: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]):
-    """Values after every layer for some objects of one picture."""
+def _activations(
+    shared: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], out: Tensor | None = None
+) -> list[Tensor]:
+    """Values after every layer for some objects of one picture; of the last one in `out`, if any.
+
+    out: [object, cell], of one channel.
+    """
     count, wide, _ = weights[0].shape
-    x = torch.addmm(biases[0].reshape(-1, 1), weights[0].flatten(0, 1), shared)
+    last = len(weights) - 1
+    x = torch.addmm(
+        biases[0].reshape(-1, 1), weights[0].flatten(0, 1), shared, out=None if last else out
+    )
     found = [x.view(count, wide, -1)]
-    for weight, bias in zip(weights[1:], biases[1:], strict=True):
-        x = torch.baddbmm(bias[:, :, None], weight, found[-1].relu_())
-        found.append(x)
+    for layer in range(1, len(weights)):
+        given = out[:, None] if out is not None and layer == last else None
+        bias = biases[layer][:, :, None]
+        found.append(torch.baddbmm(bias, weights[layer], found[-1].relu_(), out=given))
     return found
 
 
@@ -226,7 +254,7 @@ class _Network(torch.autograd.Function):
         with torch.autocast(shared.device.type, enabled=False):
             for image, rows in _blocks(counts, weights[0].shape[1] * cells):
                 part = ([w[rows] for w in weights], [b[rows] for b in biases])
-                found[rows] = _activations(shared[image], *part)[-1][:, 0]
+                _activations(shared[image], *part, out=found[rows])
         return found
 
     @staticmethod

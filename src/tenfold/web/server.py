@@ -96,7 +96,9 @@ def serve(
 @contextlib.contextmanager
 def listening(port: int) -> Iterator[socket.socket]:
     """A socket on 127.0.0.1; ValueError if the port is taken."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # asyncio sends at once (TCP_NODELAY) only where the protocol is named; else the body of an
+    # answer waits 40 ms for the receipt of its header
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -39,8 +39,11 @@ def test_rows_that_ask_have_curves_and_what_they_need() -> None:
     assert needed == {"random": 3.0, "entropy": pytest.approx(1.75), "worse": None}
     text = "\n".join(curves.page(results, "some data"))
     assert "| entropy | 41.0 ± 0.0 | 49.0 ± 0.0 | 50.0 ± 0.0 | 1.75 |" in text
-    assert "not reached" in text and "- full masks: 61.0" in text and "Means of 2 seeds" in text
-    assert curves.draw(results, "masks").startswith(b"\x89PNG")
+    assert "| hours of people (stated) | 0.0 | 0.0 | 0.0 |" in text
+    assert "not reached" in text and "- full masks: 61.0 (0.0 hours)" in text
+    assert "Means of 2 seeds" in text
+    for in_hours in (False, True):
+        assert curves.draw(results, "masks", in_hours).startswith(b"\x89PNG")
 
 
 def test_another_set_has_the_same_rows() -> None:

@@ -332,3 +332,50 @@ def test_killed_anywhere_and_tried_again_no_answer_is_lost_or_doubled(
             labels.answer(*one)
         labels.close()
         assert [(a.annotation, a.x, a.y, a.label) for a in standing(events(log))] == wanted
+
+
+def test_a_box_is_moved_and_what_it_leaves_behind_comes_back_with_it(opened: Any) -> None:
+    page = opened()
+    boxes(page)
+    said = page.click(fresh(), TAB, 2, 110, 50, "yes", 2.0)
+    before = said["object"]["box"]
+    aside = [2.0, 2.0, 40.5, 40.0]
+    moving = fresh()
+    for _ in range(2):  # sent twice, done once
+        said = page.change(moving, TAB, 2, box=aside)
+    assert said["object"]["box"] == aside and said["question"]["object"]["id"] == 2
+    x, y = said["question"]["point"]
+    assert 2 <= x < 41 and 2 <= y < 40
+    shape = page.labels.object(2).shape(page.labels.classes)
+    assert shape.box == tuple(aside) and shape.points == ()
+    assert page.export("coco").notes[-1].startswith("1 answers lie outside of boxes")
+    assert opened().labels.object(2).box == tuple(aside)
+    page = opened()
+    back = page.undo(fresh(), TAB)
+    assert back["undone"] == "a change of object 2" and back["object"]["box"] == before
+    assert len(page.labels.object(2).shape(page.labels.classes).points) == 1
+    for wrong, says in (([9.0, 9.0, 5.0, 5.0], "has no pixel"), ([1.0], "four numbers")):
+        with pytest.raises(ValueError, match=says):
+            page.change(fresh(), TAB, 2, box=wrong)
+    with pytest.raises(ValueError, match="give one of them"):
+        page.change(fresh(), TAB, 2)
+    with pytest.raises(Stale, match="object 9 is not there"):
+        page.change(fresh(), TAB, 9, box=aside)
+
+
+def test_boxes_that_the_model_finds_are_its_own_and_not_found_twice(opened: Any) -> None:
+    page = opened(segmenter=Discs(finds=True))
+    assert page.state()["can_suggest"] and not opened().state()["can_suggest"]
+    page = opened(segmenter=Discs(finds=True))
+    said = page.suggest(fresh(), TAB, 1)
+    assert said["made"] == 1 and said["question"]["object"]["id"] == 1
+    (one,) = page.labels.objects
+    assert one.said.source == "model" and one.box == (40.0, 36.0, 120.0, 108.0)
+    assert page.suggest(fresh(), TAB, 1)["made"] == 0  # it is there already
+    page.change(fresh(), TAB, 1, box=[40.0, 36.0, 118.0, 108.0])
+    assert page.labels.object(1).said.source == "human"  # it is a person's now
+    assert page.suggest(fresh(), TAB, 1)["made"] == 0
+    page.undo(fresh(), TAB)
+    assert page.undo(fresh(), TAB)["undone"] == "the box of object 1"
+    with pytest.raises(LookupError, match="no picture 7"):
+        page.suggest(fresh(), TAB, 7)

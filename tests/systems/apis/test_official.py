@@ -133,6 +133,33 @@ def test_a_backbone_of_imagenet_is_taken(tmp_path: Path) -> None:
         official.load(network(), save(tmp_path, {"some.weight": torch.ones(3)}))
 
 
+def test_an_efficientnet_of_imagenet_is_taken(tmp_path: Path) -> None:
+    """As the widely used port names it; its norms and, if asked, its stages stay as they are."""
+    lite = replace(
+        TINY, backbone="efficientnet-lite0", widths=(), depths=(), branch_norm="group",
+        branch_channels=32, frozen_stages=6,
+    )  # fmt: skip
+    made = network(lite)
+    names = {
+        key: "_" + key.replace(".", "._", 2) if key.startswith("blocks") else f"_{key}"
+        for key in made.backbone.state_dict()
+    }
+    names = {key: re.sub(r"\._(\d+)\.", r".\1.", name) for key, name in names.items()}
+    state = {names[key]: value for key, value in made.backbone.state_dict().items()}
+    extra = {"_fc.bias": torch.ones(1000), "_blocks.15._bn0.weight": torch.ones(4)}
+    torch.save(state | extra, tmp_path / "lite.pth")
+    fresh = CondInst(3, lite)
+    account = official.load(fresh, tmp_path / "lite.pth")
+    assert dict(account.ignored)["_fc.bias"] == "a classifier of ImageNet"
+    assert "_blocks.15._bn0.weight" in dict(account.ignored) and not account.unused
+    for key, value in fresh.backbone.state_dict().items():
+        assert torch.equal(value, made.backbone.state_dict()[key])
+    fresh.train()
+    fresh.encode(torch.rand(1, 3, 64, 64)).features.sum().backward()
+    assert all(p.grad is None for p in fresh.backbone.parameters())
+    assert torch.equal(fresh.backbone.bn0.running_mean, made.backbone.bn0.running_mean)
+
+
 def before(made: CondInst) -> Tensor:
     """A classifier's weights."""
     return torch.ones(1000, made.backbone.widths[-1])

@@ -7,6 +7,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ from pycocotools.coco import COCO
 from systems.apis.pages import TAB, boxes, fresh, pages
 from web.discs import DISCS, Discs, box_of
 
+import tenfold
 from tenfold.data.images import exchange
 from tenfold.data.images.exchange_label_studio import decode_brush
 from tenfold.data.images.instance_sets import open_photos
 from tenfold.journal import events
+from tenfold.systems.apis import data, serving
 from tenfold.systems.apis.answers import standing
 from tenfold.systems.apis.exports import TITLES
 from tenfold.systems.apis.labelling import Labelling
+from tenfold.systems.apis.segmenters import NetworkSegmenter
 from tenfold.systems.apis.studio import picture_of
 
 
@@ -126,6 +130,9 @@ def test_what_another_tool_began_goes_on_here(opened: Any, tmp_path: Path) -> No
     assert again["segmentation"] == one["segmentation"]
     assert again["tenfold"]["mask"]["time"] == "2026-01-02T03:04:05Z"
 
+    with pytest.raises(ValueError, match="its box is that of the mask"):
+        page.change(fresh(), TAB, own.id, box=[1.0, 1.0, 9.0, 9.0])
+
     page.remove(fresh(), TAB, 4)  # a person's doing: the file does not bring it back
     page = opened(boxes=str(file))
     assert [o.id for o in page.labels.objects] == [1, 2, 3]
@@ -172,6 +179,22 @@ def test_files_that_do_not_fit_are_named_and_nothing_is_added(
     assert (tmp_path / "out" / "answers.jsonl").read_bytes() == log
 
 
+@pytest.mark.parametrize(("form", "ending"), [("cvat", "xml"), ("label_studio", "json")])
+def test_a_file_of_another_tool_is_told_from_a_damaged_one(
+    opened: Any, tmp_path: Path, form: str, ending: str
+) -> None:
+    page = answered(opened(), 0)
+    file = tmp_path / f"{form}.{ending}"
+    file.write_bytes(page.export(form).content)
+    with pytest.raises(ValueError, match=f"{file.name}.*say which tool wrote it: --form .*{form}"):
+        opened(boxes=str(file))
+    file = tmp_path / "boxes.json"
+    file.write_text('{"images": []')
+    with pytest.raises(ValueError, match="boxes.json is no JSON") as error:
+        opened(boxes=str(file))
+    assert "--form" not in str(error.value)
+
+
 def test_a_crowd_in_front_shifts_nothing_and_is_not_asked_about(
     opened: Any, tmp_path: Path
 ) -> None:
@@ -199,6 +222,33 @@ def test_classes_of_a_file_are_added_where_they_can_be(opened: Any, tmp_path: Pa
     page = opened(boxes=str(file))
     assert page.labels.classes == ["disc", "ball", "cat"]
     assert [o.name for o in page.labels.objects].count("cat") == 1
+
+
+@pytest.mark.usefixtures("generated_only")
+def test_training_learns_from_answers_and_from_masks_that_people_made(
+    opened: Any, tmp_path: Path, made: Any
+) -> None:
+    """What a training of the page reads: a person's mask is known, a network's is not."""
+    file, content = coco_of(answered(opened()), tmp_path)
+    one = content["annotations"][0]
+    one["tenfold"]["mask"] = {"source": "human", "who": "eve"}
+    file.write_text(json.dumps(content))
+    for path in (tmp_path / "out").iterdir():
+        path.unlink()
+    system = tenfold.load(made("apis"))
+    now = NetworkSegmenter(system.model, system.cfg)
+    with pytest.raises(ValueError, match="no answer to train on yet, and no mask"):
+        serving.training(opened(segmenter=now), now)
+    words = serving.training(opened(boxes=str(file), segmenter=now), now)
+    known = json.loads(Path(words[1]).read_text())["config"]["data"]
+    own = replace(system.cfg.data, **{k: known[k] for k in ("name", "path", "points_path")})
+    cfg = replace(system.cfg, data=replace(own, points_masks=known["points_masks"], least=1))
+    train = data.open_set(cfg.data, "train")
+    shapes = [shape for some in train.pictures for shape in some.shapes]
+    assert [shape.id for shape in shapes if data.is_masked(cfg, shape)] == [one["id"]]
+    assert sum(len(shape.points) > 0 for shape in shapes) == 3
+    batch = data.Batches(replace(cfg, classes=train.classes), train, "page", lambda _: ())(0)
+    assert sum(int(some["has_mask"].sum()) for some in batch["objects"]) >= 1
 
 
 # --- Label Studio --------------------------------------------------------------------------------

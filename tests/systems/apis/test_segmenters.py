@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from onnx import TensorProto, helper, save
+from web.discs import draw
 
 import tenfold
 from tenfold.generated import hollows
-from tenfold.systems.apis import segmenters
+from tenfold.systems.apis import segmenters, serving
+from tenfold.systems.apis.config import PageOptions
 from tenfold.systems.apis.promptable import INPUTS, Promptable
 from tenfold.systems.apis.segmenters import MOST, NetworkSegmenter
 
@@ -137,6 +140,40 @@ def test_a_promptable_segmenter_makes_a_committee(
     # labels of the corners are 2 and 3, of the answers 1 and 0
     np.testing.assert_allclose(found, 1 / (1 + np.exp(0.5)), rtol=1e-5)
     assert opened.propose_boxes() == [] and segmenter.classes == ["thing"]
+
+
+@pytest.mark.usefixtures("generated_only")
+def test_the_page_with_a_segmenter_of_the_users_own(made: Made, tmp_path: Path) -> None:
+    """Its masks follow the answers; it is not trained, and finds no boxes."""
+    files = {
+        "encoder": str(write_encoder(tmp_path / "encoder.onnx", ["h", "w", 3])),
+        "decoder": str(write_decoder(tmp_path / "decoder.onnx", 1)),
+    }
+    system = tenfold.load(made("apis"))
+    options = PageOptions(ahead=False, **files)
+    photos = draw(tmp_path / "photos")
+    page = serving.open_page(
+        system.model, system.cfg, photos, tmp_path / "out", options, lambda *_: None
+    )
+    try:
+        state = page.state()
+        assert not state["can_train"] and not state["can_suggest"] and state["can_add"]
+        assert state["classes"] == list(hollows.NAMES)
+        drawn = {"class": hollows.NAMES[0]}
+        said = page.draw("event-001", "tab-00001", 0, [8.0, 8.0, 28.0, 24.0], **drawn)
+        assert sum(said["object"]["mask"]["counts"][1::2]) == 20 * 16
+        question = said["question"]
+        said = page.answer("event-002", "tab-00001", question["id"], "no", 1.0)
+        assert sum(said["object"]["mask"]["counts"][1::2]) == 0
+        assert said["question"]["point"] != question["point"]
+        assert page.undo("event-003", "tab-00001")["question"]["point"] == question["point"]
+        assert page.suggest("event-004", "tab-00001", 0)["made"] == 0
+        with pytest.raises(ValueError, match="is not trained here"):
+            page.train()
+        (annotation,) = json.loads(page.export("coco").content)["annotations"]
+        assert annotation["area"] == 20 * 16
+    finally:
+        page.close()
 
 
 def test_points_are_in_the_encoders_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

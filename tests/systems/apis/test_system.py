@@ -147,8 +147,9 @@ def test_nothing_is_asked_of_objects_whose_masks_are_known(tmp_path: Path) -> No
     rounds = system.rounds()
     rounds.ask(1)
     asked = {one.annotation for one in rounds.answers("round1")}
-    known = {shape.id for one in rounds.train.pictures for shape in one.asked} - asked
-    assert asked and known and all(data.is_masked(system.cfg, number) for number in known)
+    every = [shape for one in rounds.train.pictures for shape in one.asked]
+    known = [shape for shape in every if shape.id not in asked]
+    assert asked and known and all(data.is_masked(system.cfg, shape) for shape in known)
     cost = rounds.cost("round1")
     assert cost.answers == 2 * len(asked)
     assert cost.seconds == pytest.approx(79.2 * len(known) + (7 + 2 * 0.9) * len(asked))
@@ -220,7 +221,7 @@ def test_objects_of_one_batch_are_known_in_three_ways() -> None:
     """A mask here, points there, a box elsewhere; every loss has something to learn from."""
     cfg = tiny("--loss.masked-share", "0.5")
     train = data.open_set(cfg.data, "train")
-    known = {data.is_masked(cfg, shape.id) for one in train.pictures for shape in one.asked}
+    known = {data.is_masked(cfg, shape) for one in train.pictures for shape in one.asked}
     assert known == {True, False}
     network = construct(Apis, cfg).model
     batches = data.Batches(cfg, train, "boxes", lambda number: (Point(20, 20, 1),) * (number % 2))

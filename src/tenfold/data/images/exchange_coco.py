@@ -45,8 +45,11 @@ def write_coco(objects: ObjectSet, out: Path) -> Exported:
     return Exported((file,), tuple(notes))
 
 
-def write_coco_points(objects: ObjectSet, out: Path) -> Exported:
-    """Write PointSup's form, each object of a picture with as many points as its loader needs."""
+def write_coco_points(objects: ObjectSet, out: Path, with_masks: bool = False) -> Exported:
+    """Write PointSup's form, each object of a picture with as many points as its loader needs.
+
+    `with_masks`: keep the masks beside them, which that form lacks and our training reads.
+    """
     content = content_of(objects)
     shapes = [(shape, p.image_id) for p in objects.pictures for shape in p.shapes]
     points: dict[int, Labelled] = {
@@ -56,14 +59,19 @@ def write_coco_points(objects: ObjectSet, out: Path) -> Exported:
     boxes = {item["id"]: item["bbox"] for item in content["annotations"]}
     even = padded(points, {shape.id: image for shape, image in shapes}, boxes)
     file = out / POINTS_FILE
-    write_text(file, text_of(with_points(content, even)) + "\n")
+    written = with_points(content, even)
+    if with_masks:
+        for item, whole in zip(written["annotations"], content["annotations"], strict=True):
+            item["segmentation"] = whole["segmentation"]
+    write_text(file, text_of(written) + "\n")
     uneven = sum(even[number] != points[number] for number in even)
     notes = [f"{uneven} objects are filled up with points of label -1, which count for nothing"] * (
         uneven > 0
     )
-    notes += lacking(
-        objects, "have a mask, which this file lacks: see coco", lambda s: s.mask is not None
-    )
+    if not with_masks:
+        notes += lacking(
+            objects, "have a mask, which this file lacks: see coco", lambda s: s.mask is not None
+        )
     return Exported((file,), tuple(notes))
 
 

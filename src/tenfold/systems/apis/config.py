@@ -27,8 +27,11 @@ Committee = Literal["locations", "flip", "dropout"]
 class Model:
     """CondInst: FCOS, a mask branch, and a mask head whose parameters each location predicts."""
 
-    backbone: Literal["resnet50", "small"] = "resnet50"
-    """Backbone: ResNet-50, or four stages with group norm (ours)."""
+    backbone: Literal["resnet50", "efficientnet-lite0", "small"] = "resnet50"
+    """Backbone: ResNet-50, EfficientNet-Lite0 (ours), or four stages with group norm (ours)."""
+    frozen_stages: int = 0
+    """Stages of EfficientNet-Lite0 that stay as they were, from the stem on; 6 are all. Its norms
+    stay wherever training has a start."""
     widths: tuple[int, ...] = ()
     """Channels of the small backbone's stages, or of a ResNet's stem; empty: the usual ones."""
     depths: tuple[int, ...] = ()
@@ -56,6 +59,7 @@ class Model:
     def __post_init__(self) -> None:
         require(self, "model.", "[1, inf)", "channels", "groups", "bounds", "branch")
         require(self, "model.", "[1, inf)", "mask_channels", "widths", "depths")
+        require(self, "model.", "[0, 6]", "frozen_stages")
         require(self, "model.", "[0, inf)", "convs", "branch_convs", "proposals", "per_picture")
         if len(self.bounds) < 2:
             raise ValueError(f"model.bounds {self.bounds} are of three levels at least: give two")
@@ -72,6 +76,8 @@ class Data:
     points_path: str = ""
     """File of COCO's form with points (PointSup's layout, as `tenfold serve` exports it), of the
     training pictures: its answers are trained on from the beginning."""
+    points_masks: bool = False
+    """Objects that have a mask in `points_path`, too, learn from it (ours)."""
     batch_size: int = 16
     """Pictures of one optimiser step, over all processes (official)."""
     short_sides: tuple[int, ...] = (640, 672, 704, 736, 768, 800)

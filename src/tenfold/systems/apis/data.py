@@ -282,19 +282,19 @@ class Batches:
             self.found.picture(row),
             shapes,
             [self.known(shape.id) for shape in shapes],
-            [is_masked(self.cfg, shape.id) for shape in shapes],
+            [is_masked(self.cfg, shape) for shape in shapes],
             side,
             own.longest,
             own.flip and draw[1] < 0.5,
         )
 
 
-def is_masked(cfg: Config, annotation: int) -> bool:
+def is_masked(cfg: Config, shape: Shape) -> bool:
     """True if the mask of an object is trained on; the same in all stages and runs of a seed."""
-    if cfg.loss.supervision == "mask":
+    if cfg.loss.supervision == "mask" or (cfg.data.points_masks and shape.mask is not None):
         return True
     share = cfg.loss.masked_share
     if not share:
         return False
-    draw = generator(cfg.seed, "masked", annotation)
+    draw = generator(cfg.seed, "masked", shape.id)
     return bool(torch.rand((), generator=draw) < share)

@@ -39,7 +39,15 @@ def take(labels: Labels, images: Path, file: Path, form: Format, grows: bool) ->
         ValueError: Something in the file does not fit; nothing was added.
         FileNotFoundError: The file, or a picture of it, is not there.
     """
-    objects = exchange.read(file, form, open_photos(images))
+    try:
+        objects = exchange.read(file, form, open_photos(images))
+    except ValueError as error:
+        if form != "coco" or not _seems_other(file):
+            raise
+        others = ", ".join(known for known in exchange.FORMATS if known != form)
+        raise ValueError(
+            f"{error}; if it is not of COCO's form, say which tool wrote it: --form {others}"
+        ) from error
     used = {objects.classes[s.label] for p in objects.pictures for s in p.shapes}
     strange = sorted(used - set(labels.classes))
     if strange and not grows:
@@ -76,6 +84,14 @@ def take(labels: Labels, images: Path, file: Path, form: Format, grows: bool) ->
                 for place, point in enumerate(shape.points):
                     session.record(_said(f"{identity}-{place}", number, point))
     return count
+
+
+def _seems_other(file: Path) -> bool:
+    """True if a file cannot be COCO's: it does not end or begin like one."""
+    if file.suffix.lower() != ".json" or not file.is_file():
+        return True
+    with file.open("rb") as opened:
+        return not opened.read(1000).lstrip().startswith(b"{")
 
 
 def _drawn(shape: Shape) -> dict[str, Any]:

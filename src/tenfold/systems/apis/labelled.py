@@ -47,20 +47,21 @@ class Known:
         return pixel_box(self.box, *self.size)
 
     @property
+    def inside(self) -> list[Answer]:
+        """The answers in its box; those that the box has left behind come back with it."""
+        x0, y0, x1, y1 = self.pixels
+        return [a for a in self.answers if x0 <= a.x < x1 and y0 <= a.y < y1]
+
+    @property
     def points(self) -> list[tuple[int, int, int]]:
         """x, y, label of the answers yes (1) and no (0) that lie in the box."""
-        x0, y0, x1, y1 = self.pixels
-        return [
-            (a.x, a.y, int(a.label))  # type: ignore[arg-type]
-            for a in self.answers
-            if a.is_point and x0 <= a.x < x1 and y0 <= a.y < y1
-        ]
+        return [(a.x, a.y, int(a.label)) for a in self.inside if a.is_point]  # type: ignore[arg-type]
 
     def shape(self, classes: Sequence[str]) -> Shape:
         """The object as files have it; its answers of yes, no and not sure are points."""
         points = tuple(
             Point(a.x, a.y, MARKS[a.label], Said("human", a.who, "", a.time), a.seconds, a.source)
-            for a in self.answers
+            for a in self.inside
             if a.label != "skip"
         )
         area = (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
@@ -104,7 +105,11 @@ def _after(found: Known | None, event: Event) -> Known | None:
     if found is None:  # its making was taken back
         return None
     if kind == CHANGE:
-        return replace(found, name=event["class"], said=_said(event))
+        box = found.box
+        if "box" in event:
+            x0, y0, x1, y1 = (float(value) for value in event["box"])
+            box = (x0, y0, x1, y1)
+        return replace(found, name=event.get("class", found.name), box=box, said=_said(event))
     if kind == REMOVE:
         return replace(found, is_removed=True)
     answer = of_event(event)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from secrets import token_hex
@@ -99,7 +99,10 @@ class Labelling:
             "answer": Call(self.answer, {**mine, "question": str, **said}, here),
             "click": Call(self.click, {**mine, "object": int, "x": int, "y": int, **said}, here),
             "object": Call(self.draw, {**mine, **here, "box": [NUMBER], "class": str}),
-            "change": Call(self.change, {**mine, "object": int, "class": str}, here),
+            "suggest": Call(self.suggest, {**mine, **here}),
+            "change": Call(
+                self.change, {**mine, "object": int}, {"class": str, "box": [NUMBER], **here}
+            ),
             "remove": Call(self.remove, {**mine, "object": int}, here),
             "class": Call(self.add_class, {**mine, "name": str}),
             "undo": Call(self.undo, mine, here),
@@ -139,6 +142,7 @@ class Labelling:
             "classes": self.labels.classes,
             "can_add": self._can_add,
             "can_train": self._train is not None,
+            "can_suggest": bool(getattr(self.segmenter, "finds", False)),
             "forms": [{"name": form, "title": title} for form, title in TITLES.items()],
         }
 
@@ -162,7 +166,10 @@ class Labelling:
 
     def export(self, form: str) -> Media:
         """Return all objects in another tool's form."""
-        return exported(self.objects(), form)
+        aside = sum(len(one.answers) - len(one.inside) for one in self.labels.objects)
+        media = exported(self.objects(), form)
+        note = f"{aside} answers lie outside of boxes that were changed: left out"
+        return replace(media, notes=(*media.notes, note)) if aside else media
 
     def predict(
         self, tasks: list[Any], context: Mapping[str, Any], config: str
@@ -233,11 +240,24 @@ class Labelling:
         return self._after(tab, number, again=True)
 
     def change(
-        self, id: str, tab: str, object: int, image: int | None = None, **more: str
-    ) -> dict[str, Any]:
-        """Give an object another class."""
-        self.labels.change(id, tab, object, more["class"])
+        self, id: str, tab: str, object: int, image: int | None = None,
+        box: list[float] | None = None, **more: str,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Give an object another class, or another box."""
+        if (box is None) == ("class" not in more):
+            raise ValueError("a change is of the class or of the box: give one of them")
+        if box is None:
+            self.labels.change(id, tab, object, more["class"])
+        else:
+            self.labels.move(id, tab, object, box)
         return self._after(tab, object, again=True)
+
+    def suggest(self, id: str, tab: str, image: int) -> dict[str, Any]:
+        """Keep the boxes that the network finds in a picture, those of objects there left out."""
+        every, classes = self._looking.proposed(self._name(image)), self.segmenter.classes
+        found = [(box, classes[label]) for box, label, _ in every]
+        made = self.labels.suggest(id, image, tab, found)
+        return {**self.objects_of(image), "made": len(made)} | self._question(tab, image)
 
     def remove(self, id: str, tab: str, object: int, image: int | None = None) -> dict[str, Any]:
         """Take an object out."""

@@ -20,6 +20,8 @@ CLASSES, MODELS = "classes", "models"
 """Their subjects."""
 LONGEST_NAME = 60
 """Characters of a class."""
+SAME = 0.6
+"""Overlap from which a suggested box is an object that is there already."""
 LONGEST_ANSWER = 600.0
 """Seconds; who takes longer was elsewhere."""
 
@@ -170,6 +172,49 @@ class Labels:
         self.there(number)
         self._keep(id, tab, CHANGE, number, {"class": self._class(name)})
 
+    def move(self, id: str, tab: str, number: int, box: Sequence[float]) -> None:
+        """Give an object another box.
+
+        Raises:
+            Stale: The object is gone.
+            ValueError: The box has no pixel in the picture, or the mask that it lies around is a
+                person's.
+        """
+        if identity(id, "id") in self.session:
+            return
+        one = self.there(number)
+        if one.mask is not None:
+            raise ValueError(
+                f"object {number} has a mask that a person made, and its box is that of the mask"
+            )
+        self._keep(id, tab, CHANGE, number, {"box": cut_box(box, *one.size)})
+
+    def suggest(
+        self, id: str, image: int, tab: str, boxes: Sequence[tuple[Sequence[float], str]]
+    ) -> list[int]:
+        """Keep boxes that a model found, as its own; returns the numbers of those that are new.
+
+        A box that lies on an object's is left out.
+        """
+        with self.session.lock:
+            name, (height, width) = self._album.names[image], self._album.picture(image).shape[:2]
+            there = [one.box for one in self.objects if one.image == name]
+            made = []
+            for place, (given, label) in enumerate(boxes):
+                own, box = f"{identity(id, 'id')[:60]}-{place}", cut_box(given, height, width)
+                if own in self.session or any(overlap(box, other) > SAME for other in there):
+                    continue
+                number = max(self.numbers, default=0) + 1
+                drawn = {
+                    "annotation": number, "image": name, "size": [height, width],
+                    "class": self._class(label), "box": box, "by": "model",
+                    "model": self.version(),
+                }  # fmt: skip
+                self._keep(own, tab, OBJECT, number, drawn)
+                there.append((box[0], box[1], box[2], box[3]))
+                made.append(number)
+            return made
+
     def remove(self, id: str, tab: str, number: int) -> None:
         """Take an object out; what was said about it stays in the log."""
         if identity(id, "id") not in self.session:
@@ -200,7 +245,7 @@ class Labels:
             return None
         number = number_of(event["subject"])
         what = {ANSWER: "an answer about", OBJECT: "the box of", REMOVE: "the removal of",
-                CHANGE: "the class of"}[event["kind"]]  # fmt: skip
+                CHANGE: "a change of"}[event["kind"]]  # fmt: skip
         return number, f"{what} object {number}"
 
     def _keep(
@@ -230,6 +275,14 @@ def subject(number: int) -> str:
 def number_of(subject: str) -> int:
     """The object of a subject."""
     return int(subject[len(OBJECT) + 1 :])
+
+
+def overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """Intersection of two boxes over their union."""
+    sides = [min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1)]
+    shared = max(sides[0], 0.0) * max(sides[1], 0.0)
+    areas = ((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return shared / (sum(areas) - shared)
 
 
 def cut_box(box: Sequence[float], height: int, width: int) -> list[float]:

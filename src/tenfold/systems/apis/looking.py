@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -38,7 +38,8 @@ class Opened(Protocol):
 class Segmenter(Protocol):
     """A network that makes masks of boxes and points.
 
-    One that has `grows`, and it is true, takes classes beyond its own.
+    One that has `grows`, and it is true, takes classes beyond its own; one that has `finds`, and
+    it is true, opens pictures that have `propose_boxes`.
     """
 
     classes: list[str]
@@ -112,10 +113,11 @@ class Looking:
             self._opened.clear()
             self._seen.clear()
 
-    def opened(self, name: str) -> Opened:
-        """A picture's features; hold nothing while they are computed."""
+    def proposed(self, name: str) -> list[tuple[tuple[float, ...], int, float]]:
+        """Box, class and score of what the network finds in a picture; nothing, if it does not."""
         with self._guard:
-            return self._features(name, None)
+            found: Any = self._features(name, None)
+        return getattr(found, "propose_boxes", list)()
 
     def mask(self, one: Known, label: int) -> Crop:
         """The mask of an object that is not of the page; nothing of it is kept."""

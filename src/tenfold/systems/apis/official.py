@@ -1,4 +1,6 @@
-"""Published files of CondInst and BoxInst (AdelaiDet), and of ImageNet's ResNet-50 (detectron2).
+"""Published files of CondInst and BoxInst (AdelaiDet), and of ImageNet's backbones.
+
+These are ResNet-50 (detectron2) and EfficientNet-Lite0.
 
 Every tensor of a file and of the network is accounted for: taken, left out for a reason, or named
 as unused, missing or of another shape.
@@ -15,14 +17,23 @@ from torch import Tensor
 
 from tenfold.nn.condinst import CondInst, Settings
 from tenfold.nn.dynamic_masks import DynamicHead
+from tenfold.nn.encoders import LiteEncoder
+from tenfold.weights import efficientnet
 from tenfold.weights.condinst import convert_condinst, describe_condinst
 from tenfold.weights.containers import read_checkpoint
-from tenfold.weights.keymap import Converted
+from tenfold.weights.keymap import Converted, KeyMap
 
 State = Mapping[str, Tensor]
 
 CLASSIFIER = "fcos.cls_logits."
 ANEW = "ours; starts anew"
+LITE = KeyMap(
+    efficientnet.rules("backbone."),
+    [
+        (efficientnet.CLASSIFIER, "a classifier of ImageNet"),
+        (r"_(?:conv_head|bn1|blocks\.15)\..+", "behind the last map"),
+    ],
+)
 
 
 def described(state: State) -> tuple[int, Settings]:
@@ -51,7 +62,11 @@ def described(state: State) -> tuple[int, Settings]:
 def convert(state: State, network: CondInst) -> Converted:
     """Tensors of a file, under its own names, for a network (our key -> tensor)."""
     target = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    return convert_condinst(state, target)
+    if not isinstance(network.backbone, LiteEncoder):
+        return convert_condinst(state, target)
+    account = LITE.convert(state, target)
+    account.missing = [k for k in account.missing if not k.endswith("num_batches_tracked")]
+    return account
 
 
 def opened(source: Path) -> tuple[CondInst, Converted]:
@@ -84,7 +99,7 @@ def load(network: CondInst, source: Path) -> Converted:
     A file of other classes fills all but the classifier, one of ImageNet the backbone.
 
     Args:
-        network: With a ResNet-50 as backbone.
+        network: With a ResNet-50 or an EfficientNet-Lite0 as backbone.
         source: A file of torch or safetensors, in AdelaiDet's or detectron2's layout.
 
     Raises:

@@ -180,7 +180,7 @@ class RunRounds:
     def cost(self, stage: str) -> Cost:
         """What was said until the end of a stage, and how long it takes."""
         own, answers = self.cfg.oracle, self.answers(stage)
-        masked = sum(data.is_masked(self.cfg, number) for number in self._shapes)
+        masked = sum(data.is_masked(self.cfg, shape) for shape in self._shapes.values())
         given = [point for shape in self._shapes.values() for point in shape.points]
         boxes = len(self._shapes) - masked
         return Cost(

@@ -51,6 +51,8 @@ class NetworkSegmenter:
 
     grows = True
     """Classes beyond its own are taken: its masks follow from boxes and answers."""
+    finds = True
+    """Boxes are proposed for objects of its classes."""
 
     def __init__(self, network: CondInst, cfg: Config) -> None:
         self.network, self.cfg = network.eval(), cfg

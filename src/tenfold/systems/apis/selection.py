@@ -38,7 +38,7 @@ class Question:
 
 def unmasked(shapes: Sequence[Shape], cfg: Config) -> list[Shape]:
     """Those whose masks are not known anyway."""
-    return [shape for shape in shapes if not is_masked(cfg, shape.id)]
+    return [shape for shape in shapes if not is_masked(cfg, shape)]
 
 
 def random_questions(

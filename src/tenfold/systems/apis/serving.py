@@ -12,8 +12,8 @@ from typing import Any
 from tenfold import __version__
 from tenfold.core.checkpoint import write_tensors
 from tenfold.core.config import to_json
-from tenfold.data.images import exchange
-from tenfold.data.images.instances import ObjectSet
+from tenfold.data.images.exchange_coco import write_coco_points
+from tenfold.data.images.instances import Objects, ObjectSet
 from tenfold.files import write_json
 from tenfold.nn.condinst import CondInst
 from tenfold.web.jobs import Report
@@ -70,7 +70,7 @@ def open_page(
 def training(page: Labelling, now: NetworkSegmenter) -> list[str]:
     """Write what a training learns from: COCO with points, weights to start from, configuration.
 
-    It takes the steps of a round.
+    Masks that people made are learned, too. It takes the steps of a round.
 
     Returns:
         Words for `tenfold train apis`.
@@ -79,18 +79,25 @@ def training(page: Labelling, now: NetworkSegmenter) -> list[str]:
         ValueError: There is no answer to learn from.
     """
     objects = page.objects()
-    there = tuple(one for one in objects.pictures if one.file.is_file())
+    there = tuple(_said_by_people(one) for one in objects.pictures if one.file.is_file())
     objects = replace(objects, pictures=there)
-    if not any(shape.points for one in objects.pictures for shape in one.shapes):
-        raise ValueError("there is no answer to train on yet")
+    shapes = [shape for one in there for shape in one.shapes]
+    if not any(shape.points or shape.mask for shape in shapes):
+        raise ValueError("there is no answer to train on yet, and no mask that a person made")
     place = page.folder / ROUNDS / str(len(page.labels.models) + 1)
-    (points,) = exchange.write(objects, place, "coco_points").files
+    (points,) = write_coco_points(objects, place, with_masks=True).files
     cfg, start = now.cfg, place / "start.safetensors"
     header = {"system": "apis", "config": to_json(cfg), "version": __version__}
     write_tensors(start, now.network.state_dict(), {"tenfold": json.dumps(header)})
     own = replace(
         cfg,
-        data=replace(cfg.data, name="folder", path=str(page.album.folder), points_path=str(points)),
+        data=replace(
+            cfg.data,
+            name="folder",
+            path=str(page.album.folder),
+            points_path=str(points),
+            points_masks=True,
+        ),
         points=replace(cfg.points, rounds=0, initial=0),
         loss=replace(
             cfg.loss, supervision="box+points", point_weight=cfg.loss.point_weight_later, warmup=0
@@ -104,6 +111,15 @@ def training(page: Labelling, now: NetworkSegmenter) -> list[str]:
     identity = {"system": "apis", "recipe": "small", "config": to_json(own)}
     write_json(place / "config.json", identity)
     return ["--config", str(place / "config.json")]
+
+
+def _said_by_people(one: Objects) -> Objects:
+    """A picture's objects without the masks that the network made."""
+    shapes = (
+        replace(shape, mask=None) if shape.mask_said.source == "model" else shape
+        for shape in one.shapes
+    )
+    return replace(one, shapes=tuple(shapes))
 
 
 def precision(segmenter: NetworkSegmenter, of_run: Config) -> float | None:

@@ -122,12 +122,12 @@ class Studio:
 
     def _proposed(self, number: int) -> tuple[list[Masked], list[float]]:
         """Objects that the network finds, and their scores."""
-        name = self.album.names[number]
         height, width = self.album.picture(number).shape[:2]
-        propose = getattr(self.looking.opened(name), "propose_boxes", list)
         found: list[Masked] = []
         scores = []
-        for place, (box, label, score) in enumerate(propose(), 1):
+        for place, (box, label, score) in enumerate(
+            self.looking.proposed(self.album.names[number]), 1
+        ):
             one = self._made(number, place, box, self.classes[label], (height, width))
             found.append((one, self.looking.mask(one, label)))
             scores.append(float(score))

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar
-
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
 
 from tenfold.core import dist
 from tenfold.core.capabilities import Export
 from tenfold.core.claim import Claim
 from tenfold.core.optim import Optim
-from tenfold.core.seed import generator
 from tenfold.core.stage import Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from tenfold.nn.condinst import CondInst
 from tenfold.viz.predictions import Trained
 from tenfold.weights.keymap import Converted
 
-from . import claims, data, evaluation, figures, model, predict, pretrained, serving, settings
+from . import (
+    claims,
+    data,
+    evaluation,
+    export,
+    figures,
+    model,
+    predict,
+    pretrained,
+    serving,
+    settings,
+)
 from .config import Config, PageOptions, PredictOptions
 from .evaluation import Details
 from .labelling import Labelling
@@ -158,7 +163,7 @@ class Apis(System[Config]):
 
     def claims(self) -> list[Claim[Config]]:
         """Chosen pixels against random ones, and both against boxes and full masks."""
-        return claims.claims()
+        return claims.claims(claims.base())
 
     @classmethod
     def convert(cls, source: Path) -> tuple[System[Config], Converted]:
@@ -190,33 +195,17 @@ class Apis(System[Config]):
 
     def export(self) -> Export:
         """The network up to its heads, from pictures of 0 to 255: masks are made of both."""
-        side = max(1, self.cfg.data.test_side // model.DIVISOR) * model.DIVISOR
-        images = 255 * torch.rand(2, 3, side, side, generator=generator(0, "export"))
-        names = ("logits", "distances", "centreness", "parameters", "features")
-        return Export(Heads(self.model), (images,), ("images",), names)
+        return self.export_part("", (0, 0))
 
+    def export_part(self, part: str, size: tuple[int, int]) -> Export:
+        """The heads, or all of detection, for pictures of one size.
 
-class Heads(nn.Module):
-    """What every place of the pyramid says, and the features of masks."""
+        Args:
+            part: "heads" (or empty), for batches of any number; "detect" gives one picture's boxes,
+                scores, labels and masks.
+            size: Height and width in pixels, multiples of 32; (0, 0) is the test's shorter side.
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, network: CondInst) -> None:
-        super().__init__()
-        self.network = deepcopy(network).cpu()
-        for name in ("mean", "std"):
-            values = torch.tensor(getattr(network.settings, name)).view(3, 1, 1)
-            self.register_buffer(name, values)
-
-    def forward(
-        self, images: Float[Tensor, "batch 3 height width"]
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Logits of classes, distances in strides, centreness, parameters of masks; features."""
-        x = (images - self.mean) / self.std
-        levels = self.network.pyramid(self.network.backbone.maps(x)[-model.FINEST :])
-        found = self.network.fcos(levels)
-        return (
-            found.logits, found.distances, found.centreness, found.parameters,
-            self.network.branch(levels),
-        )  # fmt: skip
+        Raises:
+            ValueError: There is no such part, or the network cannot be of this size.
+        """
+        return export.export_part(self.model, self.cfg, part, size)

@@ -16,6 +16,8 @@ const view = new View(byId("picture"), byId("ring"), {
   tap: (x, y, label) => tapped(x, y, label),
   box: (...box) => boxed(box),
   moved: (x, y) => say(`column ${x}, row ${y}`),
+  changing: (box) => say(`${boxWords(box)}. Enter keeps it, Escape takes it back.`),
+  changed: (box) => reshape(box),
 });
 
 globalThis.tenfold = { timing, page, view, numbers: null };
@@ -25,7 +27,6 @@ globalThis.tenfold = { timing, page, view, numbers: null };
 async function open(index) {
   page.image = index;
   byId("pictures").selectedIndex = index;
-  const name = page.state.images[index];
   try {
     const [picture, found] = await Promise.all([pictureOf(index), get(`objects?image=${index}`)]);
     if (page.image !== index) return; // another one was chosen meanwhile
@@ -36,7 +37,6 @@ async function open(index) {
     view.show(null);
     failed(error);
   }
-  byId("picture").setAttribute("aria-label", `Picture ${name} with ${count(page.objects.length, "object")}`);
 }
 
 function take(object) {
@@ -58,9 +58,12 @@ function redraw() {
   }));
   const object = page.objects.find((one) => one.id === page.current);
   const asked = page.question && page.question.object.image === page.image;
-  view.mark = asked ? page.question.point : null;
+  view.mark = asked && !editing ? page.question.point : null;
   view.focus = page.zoomed && !view.drawing && object ? object.box : null;
+  view.edit(editing && object && !object.own_mask ? object : null);
   view.draw();
+  const name = page.state.images[page.image];
+  byId("picture").setAttribute("aria-label", `Picture ${name} with ${count(page.objects.length, "object")}`);
   showObjects(page.objects, classes, page.current, { choose: (one) => next(one.id), change, remove });
 }
 
@@ -68,6 +71,7 @@ function redraw() {
 
 /** Shows what the server answered: the object that changed, the next question, the numbers. */
 async function show(answer) {
+  if (answer.objects) page.objects = answer.objects;
   take(answer.object);
   page.question = answer.question;
   if (answer.question) {
@@ -164,7 +168,7 @@ function undo() {
 function tapped(x, y, label) {
   const inside = ({ box }) => x >= box[0] && y >= box[1] && x < box[2] && y < box[3];
   const current = page.objects.find((one) => one.id === page.current);
-  if (current && inside(current) && !current.own_mask) {
+  if (current && inside(current) && !current.own_mask && !editing) {
     const body = { object: current.id, x, y, label: label ? "yes" : "no", seconds: seconds() };
     act("click", body, (done) => `Clicked: ${label ? "on" : "not on"} the object.${maskWords(done)}`);
     return;
@@ -183,8 +187,28 @@ function boxed(box) {
     say("Name a class first.");
     return;
   }
-  const rounded = box.map((value) => Math.round(value * 100) / 100);
-  act("object", { box: rounded, class: name }, (done) => `Box of ${name} ${done.object.id} kept.`);
+  act("object", { box: rounded(box), class: name }, (done) => `Box of ${name} ${done.object.id} kept.`);
+}
+
+function boxWords(box) {
+  const [x0, y0, x1, y1] = box.map(Math.round);
+  return `Columns ${x0} to ${x1}, rows ${y0} to ${y1}`;
+}
+
+function rounded(box) {
+  return box.map((value) => Math.round(value * 100) / 100);
+}
+
+function reshape(box) {
+  const words = (done) => `Box of ${done.object.class} ${done.object.id} kept. ${boxWords(done.object.box)}.`;
+  act("change", { object: page.current, box: rounded(box) }, words).then(redraw);
+}
+
+function suggest() {
+  say("Looking…");
+  const words = ({ made }) =>
+    made ? `${count(made, "object")} found; change or remove what is wrong.` : "Nothing more is found here.";
+  act("suggest", {}, words);
 }
 
 function change(object, name) {
@@ -220,12 +244,20 @@ async function addClass(event) {
   }
 }
 
-function setDrawing(drawing) {
-  view.setDrawing(drawing);
-  byId("drawing").setAttribute("aria-pressed", String(drawing));
-  byId("answering").setAttribute("aria-pressed", String(!drawing));
+let editing = false; // whether boxes are changed
+const MODES = {
+  answering: "",
+  drawing: "Drag boxes around objects, or use arrows and Enter.",
+  editing: "Drag the box or its handles; arrows move it, with Shift its corner, and Enter keeps it.",
+};
+
+function setMode(mode) {
+  for (const name of Object.keys(MODES)) byId(name).setAttribute("aria-pressed", String(name === mode));
+  editing = mode === "editing";
+  view.setDrawing(mode === "drawing");
   redraw();
-  say(drawing ? "Drag boxes around objects, or use arrows and Enter." : "");
+  const own = editing && page.objects.find((one) => one.id === page.current)?.own_mask;
+  say(own ? "Its mask is a person's, and so its box stays; choose another object." : MODES[mode]);
 }
 
 function setZoomed(zoomed) {
@@ -282,8 +314,9 @@ const KEYS = {
   s: () => answer("skip"),
   u: undo,
   " ": () => answer("unsure"),
-  a: () => setDrawing(false),
-  b: () => setDrawing(true),
+  a: () => setMode("answering"),
+  b: () => setMode("drawing"),
+  e: () => setMode("editing"),
   z: () => setZoomed(!page.zoomed),
   "[": () => goTo(page.image - 1),
   "]": () => goTo(page.image + 1),
@@ -294,7 +327,7 @@ onKeys(KEYS, () => page.state);
 // a pointer leaves the focus where it is, so that Space stays "not sure" after a click
 onButtons({
   yes: KEYS.y, no: KEYS.n, unsure: KEYS[" "], skip: KEYS.s, undo,
-  answering: KEYS.a, drawing: KEYS.b, zoom: KEYS.z, previous: KEYS["["], following: KEYS["]"],
+  answering: KEYS.a, drawing: KEYS.b, editing: KEYS.e, suggest, zoom: KEYS.z, previous: KEYS["["], following: KEYS["]"],
   train, export: download, stop: () => post("stop", {}).catch(failed),
   "new-class": () => {
     byId("class-form").hidden = !byId("class-form").hidden;
@@ -310,10 +343,11 @@ async function begin() {
   const { state } = page;
   showLists(state);
   byId("new-class").hidden = !state.can_add;
+  byId("suggest").hidden = !state.can_suggest;
   byId("training").hidden = !state.can_train;
   showClasses();
   await open(state.first);
-  if (!page.objects.length) setDrawing(true);
+  if (!page.objects.length) setMode("drawing");
   await next();
   byId("picture").focus({ preventScroll: true });
 }

@@ -1,9 +1,11 @@
 // A picture with boxes, masks and points on it, and what fingers, mice and keys do to it.
 
+import { cursorOf, dragged, drawHandles, grabbed } from "./boxes.js";
 import { hatch } from "./masks.js";
 
 const LONG = 500; // milliseconds of a long press
 const MOVED = 8; // pixels of the screen from which a press is a drag
+const REACH = { mouse: 9, pen: 14, touch: 24 }; // pixels of the screen around a handle
 const COLOURS = ["#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#9ecae1", "#c7a6e8"];
 
 /** The colour of a class: told apart by people with any colour vision, and never alone. */
@@ -11,7 +13,10 @@ export function colourOf(index) {
   return COLOURS[index % COLOURS.length];
 }
 
-/** Shows one picture; `on` has `tap(x, y, label)` and `box(x0, y0, x1, y1)`, in its pixels. */
+/**
+ * Shows one picture; `on` has `tap(x, y, label)`, `box(x0, y0, x1, y1)` and `moved(x, y)`, in its
+ * pixels; if boxes are changed, `changing(box)` while that is done by keys, and `changed(box)`.
+ */
 export class View {
   constructor(canvas, ring, on) {
     this.canvas = canvas;
@@ -24,6 +29,8 @@ export class View {
     this.focus = null; // the box that is zoomed to
     this.cursor = null; // of the keyboard
     this.band = null; // the box that is being drawn
+    this.edited = null; // the box that is being changed
+    this.of = null; // the object whose it is
     this.layer = document.createElement("canvas");
     new ResizeObserver(() => this.draw()).observe(canvas);
     this.#listen();
@@ -41,6 +48,15 @@ export class View {
     this.band = null;
     this.canvas.classList.toggle("drawing", drawing);
     this.draw();
+  }
+
+  /** Puts handles on an object's box, or on none; what was not kept yet stays. */
+  edit(object) {
+    const same = object && this.of && object.id === this.of.id && String(object.box) === String(this.of.box);
+    if (!same) this.edited = object && [...object.box];
+    this.of = object;
+    this.canvas.classList.toggle("editing", Boolean(object));
+    if (!object) this.canvas.style.cursor = "";
   }
 
   // --- places ----------------------------------------------------------------------------------
@@ -95,6 +111,10 @@ export class View {
     for (const object of this.objects) if (!object.current) this.#object(pen, object);
     for (const object of this.objects) if (object.current) this.#object(pen, object);
     if (this.band) this.#frame(pen, this.band, "#ffffff", [4, 4]);
+    if (this.edited) {
+      this.#frame(pen, this.edited, "#ffffff", [4, 4]);
+      drawHandles(pen, this.edited, this.scale);
+    }
     if (this.cursor) this.#cross(pen, this.cursor);
     this.#putRing();
   }
@@ -218,7 +238,9 @@ export class View {
     canvas.addEventListener("pointerdown", (event) => {
       if (!this.picture || !event.isPrimary) return;
       start = { x: event.clientX, y: event.clientY, pixel: this.#pixel(event), button: event.button };
-      if (this.drawing && event.button === 0) canvas.setPointerCapture(event.pointerId);
+      start.grip = event.button === 0 ? this.#grip(event) : "";
+      start.box = this.edited;
+      if (start.grip || (this.drawing && event.button === 0)) canvas.setPointerCapture(event.pointerId);
       else if (event.pointerType !== "mouse") {
         timer = setTimeout(() => {
           const { pixel } = start;
@@ -228,28 +250,42 @@ export class View {
       }
     });
     canvas.addEventListener("pointermove", (event) => {
-      if (!start) return;
+      if (!start) {
+        if (this.edited) canvas.style.cursor = cursorOf(this.#grip(event));
+        return;
+      }
       if (Math.hypot(event.clientX - start.x, event.clientY - start.y) < MOVED) return;
       clearTimeout(timer);
       start.moved = true;
-      if (this.drawing && start.button === 0) {
+      if (start.grip) {
+        const [x, y] = this.#pixel(event);
+        this.edited = dragged(start.box, start.grip, [x - start.pixel[0], y - start.pixel[1]], this.picture);
+        this.draw();
+      } else if (this.drawing && start.button === 0) {
         this.band = ordered(this.#inside(start.pixel), this.#inside(this.#pixel(event)));
         this.draw();
       }
     });
     canvas.addEventListener("pointerup", () => {
       if (!start) return;
-      const { moved, pixel, button } = start;
+      const { moved, pixel, button, grip } = start;
       end();
-      if (this.drawing) this.#finish();
+      if (grip && moved) this.on.changed(this.edited);
+      else if (this.drawing) this.#finish();
       else if (!moved) this.#tap(pixel, button === 0 ? 1 : 0);
     });
     canvas.addEventListener("pointercancel", () => {
+      if (start?.grip) this.edited = start.box;
       end();
       this.band = null;
       this.draw();
     });
     canvas.addEventListener("keydown", (event) => this.#key(event));
+  }
+
+  /** What of the edited box is under a pointer. */
+  #grip(event) {
+    return this.edited ? grabbed(this.edited, this.#pixel(event), REACH[event.pointerType] / this.scale) : "";
   }
 
   #tap([x, y], label) {
@@ -269,6 +305,11 @@ export class View {
   #key(event) {
     const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     if (!this.picture || event.ctrlKey || event.altKey || event.metaKey) return;
+    if (this.edited && this.#editKey(event, steps[event.key])) {
+      event.preventDefault();
+      this.draw();
+      return;
+    }
     if (steps[event.key]) {
       const far = event.shiftKey ? 1 : Math.max(1, Math.round(12 / this.scale));
       const { width, height } = this.picture;
@@ -289,6 +330,17 @@ export class View {
     } else return;
     event.preventDefault();
     this.draw();
+  }
+
+  /** Arrows move the edited box, with Shift its lower right corner; Enter keeps it, Escape does not. */
+  #editKey(event, step) {
+    if (step) {
+      this.edited = dragged(this.edited, event.shiftKey ? "se" : "box", step, this.picture);
+      this.on.changing(this.edited);
+    } else if (event.key === "Enter") this.on.changed(this.edited);
+    else if (event.key === "Escape") this.edited = [...this.of.box];
+    else return false;
+    return true;
   }
 
   #around(one, other) {
