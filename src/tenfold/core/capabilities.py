@@ -136,6 +136,7 @@ class SentenceParts:
     """Which words are there, to a vector each; any number at once, also without any word."""
 
 
+@runtime_checkable
 class DualEncoder(Protocol):
     """Encoders of photos and of sentences into one space, of which parts can be left out."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tenfold.systems.loupe import faithfulness
-from tenfold.systems.loupe.faithfulness import by_value, curves, explained_share, greedy, pointing
+from tenfold.systems.loupe.faithfulness import by_pairs, by_value, curves, explained_share, pointing
 from tenfold.systems.loupe.games import crossed, exact
 
 FIRST, SECOND = 5, 3
@@ -168,7 +168,7 @@ def test_curves_of_a_sum() -> None:
 
 def test_pairs_order_what_a_heat_map_cannot() -> None:
     """Two that count only together: worth little alone, together more than all others."""
-    values = torch.tensor([0.0, 0.0, 1.0, 1.1, 1.2]).double()
+    values = torch.tensor([0.0, 0.0, 1.0, 1.1, 1.6]).double()
     pairs = torch.zeros(5, 5).double()
     pairs[0, 1] = pairs[1, 0] = 3.0
 
@@ -179,10 +179,22 @@ def test_pairs_order_what_a_heat_map_cannot() -> None:
     centre = torch.full((5,), 0.5).double()
     game = crossed.Polynomial(0.0, values + pairs @ centre, pairs, centre)
     alone = by_value(game.players)  # 1.5 each of the pair, as in Banzhaf's value
-    assert alone[:2] == [0, 1] and greedy(game, insert=True)[:3] == [4, 3, 2]
-    assert greedy(game, insert=False) == [0, 4, 3, 2, 1], "who is left of the pair is worth nothing"
-    by_pairs = curves(score, greedy(game, insert=True), greedy(game, insert=False))
-    assert by_pairs.gain > curves(score, alone, alone).gain
+    assert alone == [4, 0, 1, 3, 2]
+    come, go = by_pairs(game, insert=True), by_pairs(game, insert=False)
+    assert sorted(come[:2]) == [0, 1] and come[2:] == [4, 3, 2]
+    assert go == [0, 4, 3, 2, 1], "who is left of the pair is worth nothing"
+    assert curves(score, come, go).gain > curves(score, alone, alone).gain
+
+
+def test_an_order_where_nothing_counts_alone() -> None:
+    """The product of two sides: only from all players on can an order be told."""
+    values, pairs = torch.zeros(6).double(), torch.zeros(6, 6).double()
+    strength = torch.tensor([1.0, 3.0, 2.0, -1.0]).double()
+    pairs[:4, 5] = pairs[5, :4] = strength
+    game = crossed.Polynomial(0.0, values, pairs, torch.zeros(6).double())
+    come, go = by_pairs(game, insert=True), by_pairs(game, insert=False)
+    assert sorted(come[:2]) == [1, 5] and [p for p in come if p < 4] == [1, 2, 0, 3]
+    assert go[0] == 5 and come[-1] == 3
 
 
 # --- pointing ------------------------------------------------------------------------------------

@@ -136,7 +136,9 @@ def read(
     clip = read_clip(path)
     if activation:
         clip = replace(clip, settings=replace(clip.settings, activation=activation, assumed=False))
-    return ClipDual(clip, ClipTokenizer.read(_table(path, merges)), path.name, absent)
+    rows, columns = clip.vision.grid
+    name = f"{path.name}, a CLIP of {rows} x {columns} patches"
+    return ClipDual(clip, ClipTokenizer.read(_table(path, merges)), name, absent)
 
 
 def _table(path: Path, merges: str) -> Path:

@@ -140,15 +140,33 @@ def by_value(values: Float[Tensor, " player"]) -> list[int]:
     return values.argsort(descending=True, stable=True).tolist()
 
 
-def greedy(game: Polynomial, insert: bool) -> list[int]:
-    """Players by a polynomial: next is who adds, or by going takes, the most where the game is."""
+def by_pairs(game: Polynomial, insert: bool) -> list[int]:
+    """Players in the order in which a polynomial would put them in, or take them out.
+
+    Next is who adds the most where the game is, from none on; or, since pairs say nothing before
+    there is one of each side, last is who by going takes the least from all (for taking out the
+    other way round). Of these two the order is taken of which the polynomial itself says more.
+    """
+    up, down = _greedy(game, add=True, most=insert), _greedy(game, add=False, most=not insert)
+    orders = [up, down[::-1]] if insert else [down, up[::-1]]
+    areas = []
+    for order in orders:
+        masks = _first_players(order)
+        areas.append(area(game(masks if insert else ~masks)))
+    return orders[0] if (areas[0] >= areas[1]) == insert or areas[0] == areas[1] else orders[1]
+
+
+def _greedy(game: Polynomial, add: bool, most: bool) -> list[int]:
+    """Players added one by one (or taken away), each time the one that counts most (or least)."""
     players = len(game.players)
-    there = torch.full((players,), not insert)
+    there = torch.full((players,), not add)
     order: list[int] = []
     for _ in range(players):
         change = game.players + game.pairs @ (there.to(game.centre.dtype) - game.centre)
-        best = int(change.masked_fill(there == insert, -torch.inf).argmax())
-        there[best] = insert
+        if not most:
+            change = -change
+        best = int(change.masked_fill(there == add, -torch.inf).argmax())
+        there[best] = add
         order.append(best)
     return order
 
