@@ -14,8 +14,7 @@ from tenfold.core.errors import UsageError, require_file_or_folder
 from tenfold.data.images.decode import read_picture
 from tenfold.systems import SYSTEMS, refusal, system_class
 from tenfold.systems.loupe import clip
-from tenfold.systems.loupe.explain import ExplainOptions, explain, page
-from tenfold.systems.loupe.explain.judge import judge
+from tenfold.systems.loupe.explain import ExplainOptions, explain, judge, page
 from tenfold.weights.clip import FILES as CLIP_FILES
 from tenfold.weights.clip import weights_file
 from tenfold.weights.containers import is_run
