@@ -40,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from rates import machine, products, square_product  # noqa: E402
 
 from tenfold.report.claim import md_table  # noqa: E402
-from tenfold.systems.loupe import games, scores  # noqa: E402
+from tenfold.systems.loupe import games  # noqa: E402
 from tenfold.systems.loupe.games import exact, sampled  # noqa: E402
 from tenfold.systems.loupe.unsil import Unsil  # noqa: E402
 
@@ -125,7 +125,11 @@ def of_a_batch() -> dict[str, float]:
     plain = timed(lambda: plain_interactions(one, direction.numpy(), *sides), 3)
     same = games.tokens.interactions(tokens, texts, regions, draws=drawn).value[0, :, 0]
     ours = timed(lambda: games.tokens.interactions(tokens, texts, regions))
-    masked = scores.contrast(tokens[0], texts[0], 1.0)  # any score: nothing is known of it
+
+    def masked(masks: Tensor) -> Tensor:  # of which nothing is known but its values
+        z = masks.float() @ tokens[0]
+        return z @ direction / z.norm(dim=1).clamp(min=1e-30)
+
     plain_torch = timed(lambda: sampled.interactions(masked, regions[0]))
     predictor = Unsil(DIM).eval()
     with torch.no_grad():
