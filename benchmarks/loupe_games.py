@@ -47,14 +47,14 @@ from tenfold.systems.loupe.unsil import Unsil  # noqa: E402
 RESULTS = Path(__file__).parent / "results"
 IMAGES, GRID, REGIONS, DIM = 64, 7, 10, 256
 BUDGETS = {
-    "KernelSHAPIQ": (2048, 8192),
-    "SHAPIQ": (2048, 8192),
+    "KernelSHAPIQ": (2048, 4096),
+    "SHAPIQ": (2048, 4096),
     "PermutationSamplingSII": (2048, 20_000, 100_000),
 }
 """Coalitions that shapiq's approximators may look at."""
 SAMPLES = (4, 16, 64, 256)
 """Coalitions that we draw; each is looked at with every one and every two players changed."""
-SEEDS = 4
+SEEDS = 3
 """Estimates that an error is the mean of."""
 
 
