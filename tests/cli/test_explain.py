@@ -29,6 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_merges(folder / "oc")
     photo = np.random.RandomState(0).randint(0, 256, (30, 60, 3)).astype(np.uint8)
     Image.fromarray(photo).save(folder / "a <b>.png")
+    Image.fromarray(photo[:1].repeat(3, 1)).save(folder / "thin.png")
     (folder / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
     return folder
 
@@ -80,11 +81,13 @@ def test_what_cannot_be_used(call: Call, folder: Path, tmp_path: Path) -> None:
         ([hf, photo, "red", "--against", "sky", ""], "a sentence of --against is empty"),
         ([hf, folder / "broken.jpg", "red"], "broken.jpg is not a picture"),
         ([hf, folder / "no.jpg", "red"], "no.jpg is not there"),
+        ([hf, folder / "thin.png", "red"], "it has 180 x 1 pixels, too narrow"),
+        ([hf, photo, "red", "--out", photo], "a <b>.png"),
         ([hf, photo, "red", "--box", "0,0,70,20"], "does not lie in the photo of 60 x 30 pixels"),
         ([hf, photo, "red", "--box", "0,0,5,20"], "the encoder does not see the box 0,0,5,20"),
         ([hf, photo, "red", "--box", "a"], "a box is four numbers"),
         ([hf, photo, "red", "--pictures", "0"], "pictures must be 8 to 65536, got 0"),
-        ([hf, photo, "red", "--pictures", "9"], "9 coalitions cannot tell 9 players apart"),
+        ([hf, photo, "red", "--pictures", "9"], "give --pictures of at least 11"),
         ([hf, photo, "red", "--texts", "99999999"], "texts must be 2 to 65536"),
         ([hf, photo, "red", "--absent", "tokens"], "left out grey or removed, not 'tokens'"),
         ([hf, photo, "red", "--merges", tmp_path / "no"], "is not there"),

@@ -158,7 +158,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         ("transformers", "config.json", "text_config", [], "text_config must be an object"),
         ("transformers", "preprocessor_config.json", "image_mean", [1.0], "are 3 numbers"),
         ("open_clip", "open_clip_config.json", "preprocess_cfg.resize_mode", "longest", "longest"),
-        ("open_clip", "open_clip_config.json", "model_cfg.vision_cfg.head_width", 0, "at least 1"),
+        ("open_clip", "open_clip_config.json", "model_cfg.vision_cfg.head_width", 0, "one head"),
         (
             "open_clip",
             "open_clip_config.json",

@@ -65,9 +65,9 @@ def run(
         made = _made_by(checkpoint, photo, sentence, options, merges, activation)
         home = checkpoint if checkpoint.is_dir() else checkpoint.parent
         folder = out or outputs.own_folder(home, photo, made)
-        match = explain(encoder, picture, sentence, options, say)
-        quality = judge(match, say) if options.judge else None
-        with outputs.writing(folder, made, world) as journal:
+        with outputs.writing(folder, made, world) as journal:  # refuses before work is lost
+            match = explain(encoder, picture, sentence, options, say)
+            quality = judge(match, say) if options.judge else None
             written = page.write(folder, photo.name, picture, match.explanation, quality, notes)
         return [journal, *written]
 

@@ -212,10 +212,13 @@ def _of_open_clip(file: Path) -> ClipSettings:
     said = read_object(file, {"model_cfg": model, "preprocess_cfg": preparation})
     towers = said.get("model_cfg", {})
     vision, text = towers.get("vision_cfg", {}), towers.get("text_cfg", {})
-    wide = int(vision.get("width", 0))
+    wide = int(vision.get("width", 768))  # open_clip's defaults
     channels = int(vision.get("head_width", 64))
-    if channels < 1:
-        raise ValueError(f"{file}: model_cfg.vision_cfg.head_width must be at least 1")
+    if channels < 1 or wide < channels:
+        raise ValueError(
+            f"{file}: model_cfg.vision_cfg has a width of {wide} and a head_width of {channels}; "
+            "at least one head is needed"
+        )
     more = said.get("preprocess_cfg", {})
     mode = more.get("resize_mode", "shortest")
     if mode not in ("shortest", "squash"):

@@ -138,6 +138,14 @@ def explain(
     asked = inside(players, options.box_numbers(), size) if options.box else None
     seen = Remembering(picture.encode, players.members)
     read = Remembering(text.encode, torch.eye(len(text.words), dtype=torch.bool))
+    for what, count, drawn in (
+        ("pictures", len(players), options.pictures), ("texts", len(text.words), options.texts),
+    ):  # fmt: skip
+        if drawn < min(2**count, count + 2):
+            raise ValueError(
+                f"{drawn} coalitions cannot tell {count} parts apart; give --{what} of at least "
+                f"{count + 2}, better several times as many"
+            )
     generator = torch.Generator().manual_seed(options.seed)
     first = crossed.side(len(players), options.pictures, options.p, generator)
     second = crossed.side(len(text.words), options.texts, options.p, generator)
@@ -215,13 +223,15 @@ class _BoxGame:
         say(f"at most {count} photos with patches of the box left out")
         plan = Sampling(samples=self.options.regions)
         scores = 1 + (len(self.sentences) > 1)
-        found = [
-            sampled.interactions(
-                lambda masks, score=score: self._logits(masks)[:, score], asked[None], plan,
-                self.options.p, torch.Generator().manual_seed(self.options.seed),
-            )
-            for score in range(scores)
-        ]  # fmt: skip
+
+        def of(score: int) -> Estimate:
+            generator = torch.Generator().manual_seed(self.options.seed)
+            return sampled.interactions(
+                lambda masks: self._logits(masks)[:, score],
+                asked[None], plan, self.options.p, generator,
+            )  # fmt: skip
+
+        found = [of(score) for score in range(scores)]
         return Estimate(
             torch.cat([one.value for one in found]),
             torch.cat([one.standard_error for one in found]),

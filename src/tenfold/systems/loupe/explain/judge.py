@@ -82,13 +82,17 @@ def judge(match: Match, say: Progress = lambda line: None) -> Quality:
         for i, word in enumerate(said.words):
             maps[word_map(i, word)] = said.pairs.value[:, i]
     return Quality(
-        *shares, crossed.enough(match.first),
-        curves(score, order, order),
-        curves(score, by_pairs(pairs, insert=True), by_pairs(pairs, insert=False)),
-        mean_of([one.gain for one in random]), random,
-        {name: pointing(map_, said.box.members) for name, map_ in maps.items()}
-        if said.box is not None else {},
-    )  # fmt: skip
+        heat=shares[0],
+        pairs=shares[1],
+        has_patch_pairs=crossed.enough(match.first),
+        by_heat=curves(score, order, order),
+        by_pairs=curves(score, by_pairs(pairs, insert=True), by_pairs(pairs, insert=False)),
+        random=mean_of([one.gain for one in random]),
+        random_curves=random,
+        pointing={}
+        if said.box is None
+        else {name: pointing(map_, said.box.members) for name, map_ in maps.items()},
+    )
 
 
 def word_map(number: int, word: str) -> str:

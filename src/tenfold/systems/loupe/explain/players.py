@@ -66,8 +66,9 @@ def inside(players: Players, box: Box, size: tuple[int, int]) -> Bool[Tensor, " 
     x, y = cells[:, 0::2].mean(1), cells[:, 1::2].mean(1)
     found = (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
     if not found.any():
-        x, y = (x0 + x1) / 2, (y0 + y1) / 2
-        found = (cells[:, 0] <= x) & (x < cells[:, 2]) & (cells[:, 1] <= y) & (y < cells[:, 3])
+        at, down = (x0 + x1) / 2, (y0 + y1) / 2
+        found = (cells[:, 0] <= at) & (at < cells[:, 2])
+        found &= (cells[:, 1] <= down) & (down < cells[:, 3])
     if not found.any():
         left, top, right, low = (*cells.amin(0)[:2].tolist(), *cells.amax(0)[2:].tolist())
         raise ValueError(
