@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from tenfold.core import dist
 from tenfold.core.capabilities import DualEncoder, Explains
 from tenfold.core.config import to_json
@@ -22,6 +24,8 @@ from tenfold.weights.containers import is_run
 from . import outputs
 from .use import Device
 from .weights import load, system_of, weights_of
+
+CPU = torch.device("cpu")
 
 
 def run(
@@ -61,7 +65,7 @@ def run(
         if world.size > 1:
             raise UsageError("an explanation is made by one process; start it without torchrun")
         picture = read_picture(photo)
-        encoder, notes = _opened(checkpoint, options.absent, merges, activation, world)
+        encoder, notes = open_encoder(checkpoint, options.absent, merges, activation, world.device)
         made = _made_by(checkpoint, photo, sentence, options, merges, activation)
         home = checkpoint if checkpoint.is_dir() else checkpoint.parent
         folder = out or outputs.own_folder(home, photo, made)
@@ -72,10 +76,14 @@ def run(
         return [journal, *written]
 
 
-def _opened(
-    checkpoint: Path, absent: str, merges: str, activation: Any, world: dist.World
+def open_encoder(
+    checkpoint: Path,
+    absent: str = "",
+    merges: str = "",
+    activation: Literal["", "quick_gelu", "gelu"] = "",
+    device: torch.device = CPU,
 ) -> tuple[DualEncoder, Sequence[str]]:
-    """The encoders of a checkpoint, and lines about them."""
+    """The encoders of a checkpoint, and lines about them; arguments and errors of `run`."""
     if not checkpoint.exists():
         raise FileNotFoundError(
             f"{checkpoint} does not exist; give a run folder or a checkpoint of CLIP's layout"
@@ -88,18 +96,18 @@ def _opened(
         if merges or activation:
             raise UsageError("a run of ours needs neither --merges nor --activation")
         system = load(system_class(name), checkpoint)
-        system.model.to(world.device)
+        system.model.to(device)
         assert isinstance(system, Explains)
         ways = system.absences
         if absent and absent not in ways:
             raise ValueError(f"{name} leaves patches out as {' or '.join(ways)}, not {absent!r}")
         return system.dual_encoder(absent or ways[0]), system.notes()
     encoder = clip.read(checkpoint, merges, absent or clip.ABSENCES[0], activation)
-    notes = [] if not encoder.settings.assumed else [
+    assumed = (
         "No file beside the weights says heads, activation and how photos are prepared: OpenAI's "
         "are taken (QuickGELU; --activation gelu for networks that open_clip trained)."
-    ]  # fmt: skip
-    return encoder.to(world.device), notes
+    )
+    return encoder.to(device), [assumed] if encoder.settings.assumed else []
 
 
 def _is_run(checkpoint: Path) -> bool:

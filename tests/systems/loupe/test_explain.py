@@ -18,6 +18,8 @@ from tenfold.systems.loupe.explain import ExplainOptions, explain
 from tenfold.systems.loupe.explain.judge import LESS, WHOLE, judge
 from tenfold.systems.loupe.explain.page import answer, strongest_pairs, with_error
 from tenfold.systems.loupe.explain.players import inside, players_of
+from tenfold.systems.loupe.explain.study import Case, study
+from tenfold.systems.loupe.faithfulness import Measured
 from tenfold.weights.clip import ClipSettings
 from tenfold.weights.clip_vit import ClipLayout
 
@@ -91,6 +93,18 @@ def test_an_explanation_is_judged() -> None:
     assert found.pointing[WHOLE].hit == 1 and found.pointing[WHOLE].chance == pytest.approx(1 / 6)
     against = replace(options, against=("the cat",))
     assert LESS in judge(explain(Product(), PHOTO, "red dog", against)).pointing
+
+
+def test_a_study_of_many_photos() -> None:
+    cases = [Case(PHOTO, "the red dog", ("the cat",), "dog", (0.0, 0.0, 20.0, 15.0))] * 3
+    found = study(Product(), cases, ExplainOptions(pictures=48, regions=4))
+    assert found["r2/pairs"].value == pytest.approx(1, abs=1e-5)
+    less = found["r2/pairs less heat map"]
+    assert less.value > 2 * less.standard_error > 0, "each photo has draws of its own"
+    assert found["hit/word"] == found["hit/sentence"] == found["right"] == Measured(1.0, 0.0)
+    assert found["chance"].value == pytest.approx(1 / 6)
+    assert found["inside/word"].value == pytest.approx(0.3 / 0.7, abs=1e-3)
+    assert found["gain/pairs less heat map"].value > -1e-6
 
 
 def test_a_box_that_says_no_or_nothing() -> None:
