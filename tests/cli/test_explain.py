@@ -78,6 +78,7 @@ def test_what_cannot_be_used(call: Call, folder: Path, tmp_path: Path) -> None:
     cases: list[tuple[list[object], str]] = [
         ([hf, photo, " "], "the sentence has no word"),
         ([hf, photo, "a red dog " * 9], "tokens with start and end, of which CLIP reads 16"),
+        ([hf, photo, "red \udce9"], r"the sentence 'red \udce9' is no text in UTF-8"),
         ([hf, photo, "red", "--against", "sky", ""], "a sentence of --against is empty"),
         ([hf, folder / "broken.jpg", "red"], "broken.jpg is not a picture"),
         ([hf, folder / "no.jpg", "red"], "no.jpg is not there"),

@@ -131,6 +131,11 @@ def explain(
             few coalitions are asked for.
     """
     options = options or ExplainOptions()
+    for said in (sentence, *options.against):
+        try:
+            said.encode()
+        except UnicodeEncodeError as error:  # half of a character, or bytes of another encoding
+            raise ValueError(f"the sentence {ascii(said[:40])} is no text in UTF-8") from error
     size = (photo.shape[1], photo.shape[0])
     picture, text = encoder.picture(photo), encoder.sentence(sentence)
     others = [encoder.sentence(other) for other in options.against]
