@@ -148,14 +148,13 @@ def _pairs(photo: Photo, said: Explanation) -> Section:
     strongest = strongest_pairs(said)
     rows = [
         [
-            Cell(str(number)),
-            Cell(printable(said.words[word])),
+            Cell(f"{number} {printable(said.words[word])}"),
             Cell(f"{patch // said.players.columns + 1}, {patch % said.players.columns + 1}"),
             Cell(with_error(value, error)),
         ]
         for number, (patch, word, value, error) in enumerate(strongest, 1)
     ]
-    table = Table("", ["", "word", "row, column", "interaction"], rows)
+    table = Table("", ["word", "row, column", "interaction"], rows)
     places = figures.numbered(photo, said, [patch for patch, *_ in strongest])
     return Section(
         "Strongest pairs of a patch and a word",
