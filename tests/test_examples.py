@@ -21,3 +21,14 @@ def test_example(name: str, tmp_path: Path) -> None:
     done = forked.run(script, tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert done.stdout and list((tmp_path / "out").rglob("weights.safetensors"))
+
+
+def test_example_of_explanations(tmp_path: Path) -> None:
+    script = EXAMPLES / "explain.py"
+    assert len([x for x in script.read_text().splitlines() if x.strip()]) <= 40
+    done = forked.run(script, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "{'red': (1, 1)" in done.stdout or "{'red': (2, 1)" in done.stdout
+    assert "'blue': (1, 4)" in done.stdout or "'blue': (2, 4)" in done.stdout
+    assert "Yes: the box supports it more" in done.stdout
+    assert (tmp_path / "out/explanation.html").is_file()

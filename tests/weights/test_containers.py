@@ -152,11 +152,17 @@ def test_clip_files() -> None:
     state = {
         "visual.class_embedding": torch.ones(8), "visual.positional_embedding": torch.ones(10, 8),
         "visual.conv1.weight": torch.ones(8, 3, 4, 4), "visual.proj": torch.ones(8, 5),
-        "visual.transformer.resblocks.1.ln_1.weight": torch.ones(8), "logit_scale": torch.ones([]),
+        "visual.transformer.resblocks.0.attn.in_proj_weight": torch.ones(24, 8),
+        "visual.transformer.resblocks.0.mlp.c_fc.weight": torch.ones(16, 8),
+        "logit_scale": torch.ones([]),
         "transformer.resblocks.0.ln_1.weight": torch.ones(4),
     }  # fmt: skip
     layout = describe_clip(state)
-    assert (layout.width, layout.layers, layout.grid, layout.output_dim) == (8, 2, (3, 3), 5)
+    assert (layout.width, layout.layers, layout.grid, layout.output_dim) == (8, 1, (3, 3), 5)
+    assert layout.hidden == 16
+    far = {key.replace("resblocks.0", "resblocks.9999999"): value for key, value in state.items()}
+    with pytest.raises(ValueError, match=r"numbered \[9999999\], not from 0"):
+        describe_clip(far)
     target = {key.removeprefix("visual."): tuple(value.shape) for key, value in state.items()
               if key.startswith("visual.")}  # fmt: skip
     account = convert_clip(state, target)

@@ -18,7 +18,7 @@ from tenfold.files import append_line, asking, sha256, sum_of, write_text
 
 from .weights import official_of, weights_of
 
-PAGES = ("predictions.csv", "predictions.html", "forecast.html")
+PAGES = ("predictions.csv", "predictions.html", "forecast.html", "explanation.html")
 """Files that end a prediction: if they are there and others wrote them, it does not begin."""
 
 

@@ -1,6 +1,7 @@
 """CLIP's tokens of texts: lower-cased byte-pair encoding (openai/CLIP, clip/simple_tokenizer.py).
 
-The table of merges is a file of the official code, bpe_simple_vocab_16e6.txt.gz. Of the official
+The table of merges is a file of the official code, bpe_simple_vocab_16e6.txt.gz, or transformers'
+merges.txt, which holds the same. Of the official
 cleaning, `ftfy` (repair of wrongly decoded text) is left out but for its composed characters.
 """
 
@@ -19,6 +20,8 @@ import numpy as np
 from jaxtyping import Int64
 
 FILE = "bpe_simple_vocab_16e6.txt.gz"
+PLAIN_FILE = "merges.txt"
+"""Table beside a checkpoint of transformers: the merges that it has, and no others."""
 MERGES = 49152 - 256 - 2
 """Lines of the table that count, behind its first."""
 MOST_BYTES = 2**24
@@ -43,20 +46,25 @@ class ClipTokenizer:
 
     @classmethod
     def read(cls, path: Path) -> ClipTokenizer:
-        """The tokenizer of the official table.
+        """The tokenizer of the official table, or of a merges.txt.
 
         Raises:
             ValueError: The file is damaged, or another.
         """
+        is_plain = path.suffix == ".txt"
         try:
-            with gzip.open(path) as file:
+            with path.open("rb") if is_plain else gzip.open(path) as file:
                 content = file.read(MOST_BYTES + 1).decode("utf-8")
         except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
             raise ValueError(f"{path} cannot be read as CLIP's table of merges: {error}") from error
         lines = content.split("\n")[1 : MERGES + 1]
+        if is_plain:
+            while lines and not lines[-1].strip():
+                lines.pop()
         pairs = [tuple(line.split()) for line in lines]
         wrong = next((i for i, pair in enumerate(pairs) if len(pair) != 2), None)
-        if len(pairs) < MERGES or wrong is not None:
+        few = not is_plain and len(pairs) < MERGES
+        if few or wrong is not None:
             where = f"line {wrong + 2} is no pair" if wrong is not None else f"{len(pairs)} merges"
             raise ValueError(
                 f"{path} is not CLIP's table of {MERGES} merges ({where}); take {FILE} of "
