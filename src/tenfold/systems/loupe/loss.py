@@ -127,7 +127,8 @@ def token_targets(
     else:
         low = interaction.masked_fill(~counted, torch.inf).amin(1, keepdim=True)
         high = interaction.masked_fill(~counted, -torch.inf).amax(1, keepdim=True)
-    return ((interaction - low) / (high - low + 1e-8)).clamp(0, 1).detach()
+    # an image of which no region counts has no ends
+    return ((interaction - low) / (high - low + 1e-8)).clamp(0, 1).nan_to_num(0).detach()
 
 
 def is_clear(

@@ -1,0 +1,111 @@
+"""Both towers and their projections: the dual encoder that is used, whatever it learned from.
+
+The vector of a picture is the mean of its projected tokens, so that it is a sum of players; that of
+a text is its first token's. No other module has a say in either.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor, nn
+
+from tenfold.nn.bert import Bert, BertShape
+from tenfold.nn.swin import Swin, SwinShape
+from tenfold.nn.vit import Vit, VitShape
+
+from .config import Config, Image, Text
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""ImageNet's, which Swin's weights expect."""
+FIRST_SCALE = 1 / 0.07
+"""Factor on cosines at the start (CLIP)."""
+
+
+def normalised(
+    images: UInt8[Tensor, "batch 3 height width"],
+) -> Float[Tensor, "batch 3 height width"]:
+    """Pictures of bytes as the tower expects them."""
+    mean, deviation = (
+        torch.tensor(values, device=images.device).view(3, 1, 1) for values in (MEAN, DEVIATION)
+    )
+    return (images / 255 - mean) / deviation
+
+
+def image_tower(cfg: Image) -> Vit | Swin:
+    """The network from pictures to tokens."""
+    if cfg.tower == "vit":
+        hidden = int(cfg.ratio * cfg.dim)
+        return Vit(
+            VitShape(
+                cfg.dim, cfg.depths[0], cfg.heads[0], cfg.patch, cfg.grid, hidden,
+                layer_scale=False,
+            )
+        )  # fmt: skip
+    return Swin(SwinShape(cfg.dim, cfg.depths, cfg.heads, cfg.window, cfg.patch, cfg.ratio))
+
+
+def text_shape(cfg: Text) -> BertShape:
+    """Sizes of the network from words to tokens."""
+    count = cfg.vocabulary.count("\n") + 1
+    return BertShape(
+        count, cfg.dim, cfg.depth, cfg.heads, cfg.hidden, cfg.positions, dropout=cfg.dropout
+    )
+
+
+class DualEncoder(nn.Module):
+    """Pictures and texts to tokens and vectors of one space."""
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        self.grid = cfg.image.grid
+        self.image = image_tower(cfg.image)
+        self.text = Bert(text_shape(cfg.text), cfg.text.pooler)
+        wide = self.image.out_dim if isinstance(self.image, Swin) else cfg.image.dim
+        self.image_projection = nn.Linear(wide, cfg.dim, bias=False)
+        self.text_projection = nn.Linear(cfg.text.dim, cfg.dim, bias=False)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(FIRST_SCALE)))
+        for layer in (self.image_projection, self.text_projection):
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+
+    def scale(self) -> Float[Tensor, ""]:
+        """Factor on cosines, at most 100."""
+        return self.logit_scale.clamp(max=math.log(100.0)).exp()
+
+    def image_tokens(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch patch dim"]:
+        """Projected tokens of patches, row by row: the players."""
+        if isinstance(self.image, Vit):
+            return self.image_projection(self.image.tokens(images)[:, 1:])
+        return self.image_projection(self.image(images))
+
+    def text_tokens(
+        self, words: Int64[Tensor, "batch token"], is_token: Bool[Tensor, "batch token"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch token dim"]]:
+        """Vectors of texts, and their projected tokens."""
+        found = self.text(words, is_token)
+        tokens = self.text_projection(found)
+        if hasattr(self.text, "pooler"):
+            return self.text_projection(self.text.pooler(found)), tokens
+        return tokens[:, 0], tokens
+
+    def image_vectors(self, images: Tensor) -> Float[Tensor, "batch dim"]:
+        """Vectors of pictures, of length 1."""
+        return F.normalize(self.image_tokens(images).mean(1), dim=1)
+
+    def text_vectors(self, words: Tensor, is_token: Tensor) -> Float[Tensor, "batch dim"]:
+        """Vectors of texts, of length 1."""
+        return F.normalize(self.text_tokens(words, is_token)[0], dim=1)
+
+    def forward(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        words: Int64[Tensor, "batch token"],
+        is_token: Bool[Tensor, "batch token"],
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]:
+        """Vectors of both sides."""
+        return self.image_vectors(images), self.text_vectors(words, is_token)
