@@ -81,8 +81,8 @@ PLAIN: dict[str, list[str]] = {
     + ["--loop.amp", "off", "--separate.steps", "2", "--separate.proposals", "0"]
     + ["--separate-optim.name", "sgd", "--separate-optim.lr", "1e-4"],
     # coalitions are drawn by each process
-    "loupe": ["--games.how", "exact", "--loss.ramp", "0", "0.5", "--steps", "3", "--optim.name"]
-    + ["sgd", "--optim.lr", "1e-2"],
+    "loupe": ["--games.how", "exact", "--loss.ramp", "0", "0.5", "--loss.target", "difference"]
+    + ["--loss.fine", "0.5", "--steps", "3", "--optim.name", "sgd", "--optim.lr", "1e-2"],
 }
 """Options without noise that depends on the number of processes. SGD, because Adam makes steps of
 full size out of rounding errors where a gradient is zero (a bias before a BatchNorm)."""

@@ -52,7 +52,7 @@ class Training(nn.Module):
         }
         total = found["contrastive"]
         if cfg.loss.fine:
-            found["fine"] = loss.fine_loss(patches, words, batch["is_word"], scale, captions)
+            found["fine"] = self._fine(patches, words, batch["is_word"], scale, captions)
             total = total + cfg.loss.fine * found["fine"]
         logged: Losses = {}
         if cfg.loss.has_regions:
@@ -68,6 +68,15 @@ class Training(nn.Module):
             found |= parts
         found = {f"loss/{name}": value for name, value in found.items()}
         return {"loss": total, **found, **logged, "scale": scale.detach()}
+
+    def _fine(
+        self, patches: Tensor, words: Tensor, is_word: Tensor, scale: Tensor, captions: Tensor
+    ) -> Tensor:
+        """FILIP's loss; the longest text differs between processes, so that all are filled up."""
+        if is_shared():
+            rest = self.cfg.text.most - words.shape[1]
+            words, is_word = F.pad(words, (0, 0, 0, rest)), F.pad(is_word, (0, rest))
+        return loss.fine_loss(patches, words, is_word, scale, captions)
 
     def _proxies(
         self, patches: Tensor, text: Tensor, words: Tensor, spans: Tensor, step: int
@@ -209,10 +218,15 @@ def ramp(done: float, ends: tuple[float, float]) -> float:
     return min(1.0, (done - low) / (high - low))
 
 
+def is_shared() -> bool:
+    """Whether several processes share a batch."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
 def fair(count: Tensor) -> Tensor:
     """Factor that makes a mean over this process's items its part of the mean over all items."""
     total = count.detach().float().clone()
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if not is_shared():
         return torch.ones_like(total)
     dist.all_reduce(total)
     return count.float() * dist.get_world_size() / total.clamp(min=1)
