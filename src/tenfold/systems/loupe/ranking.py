@@ -43,7 +43,7 @@ def of_chunk(
     text: Float[Tensor, "pair dim"],
     words: Float[Tensor, "pair word dim"],
     is_word: Bool[Tensor, "pair word"],
-    boxes: list[Float[np.ndarray, "object 4"]],
+    boxes: list[Float[np.ndarray, "_ 4"]],
     grid: int,
     draw: torch.Generator,
 ) -> Ranked:

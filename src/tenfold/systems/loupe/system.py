@@ -55,7 +55,7 @@ class Loupe(System[Config]):
         **dict.fromkeys(MEASURES, "%"),
         **{f"{name}/{way}/median": "" for name in MEASURES for way in ("i2t", "t2i")},
     }
-    headline: list[str] = ["retrieval/both/rsum", "grounding/regions/iou"]
+    headline: list[str] = ["retrieval/both/rsum"]
     task = "fine-grained image-text pre-training: retrieval, grounding, detection without boxes"
     accepts = "a picture (JPEG, PNG, WebP, ...), or a folder of pictures"
     intended = (
