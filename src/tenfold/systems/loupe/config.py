@@ -25,6 +25,9 @@ class Image:
     """Side of the square pictures that the tower sees (paper: 224)."""
     patch: int = 4
     """Side of a patch of the first layer."""
+    stem: Literal["patch", "conv"] = "patch"
+    """First layer of a vit: one projection of each patch, or convolutions (Xiao et al. 2021), which
+    need fewer pictures to see the same thing at another place (ours, small)."""
     dim: int = 192
     """Channels of the first stage (Swin-L: 192)."""
     depths: tuple[int, ...] = (2, 2, 18, 2)
@@ -41,6 +44,12 @@ class Image:
     def __post_init__(self) -> None:
         require(self, "image.", "[1, 16384]", "size", "patch", "dim", "depths", "heads", "window")
         require(self, "image.", "(0, 64]", "ratio")
+        is_power = self.patch >= 4 and not self.patch & (self.patch - 1)
+        if self.stem == "conv" and not (self.tower == "vit" and is_power):
+            raise ValueError(
+                "--image.stem conv is for a vit whose --image.patch is a power of 2 from 4 on, got "
+                f"{self.tower} with {self.patch}"
+            )
         if self.tower == "vit" and len(self.depths) != 1:
             raise ValueError(f"a vit has one stage: give --image.depths one number, {self.depths}")
         if len(self.depths) != len(self.heads):

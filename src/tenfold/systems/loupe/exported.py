@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tenfold.core import checkpoint
-from tenfold.nn.vit import EPS, Vit
+from tenfold.nn.vit import EPS, PatchEmbed, Vit
 
 from .config import Config
 from .towers import DEVIATION, MEAN, DualEncoder
@@ -24,7 +24,7 @@ def write(encoder: DualEncoder, cfg: Config, out: Path) -> list[Path]:
     """Write weights, sizes and vocabulary into the folder `out`; returns the files.
 
     Raises:
-        ValueError: A Swin's text tower has no pooler, which `transformers` would use.
+        ValueError: The layout has no place for this encoder; the error says why.
     """
     out.mkdir(parents=True, exist_ok=True)
     is_vit = cfg.image.tower == "vit"
@@ -85,9 +85,17 @@ def open_clip_state(encoder: DualEncoder) -> dict[str, Tensor]:
     """Tensors by the names of `open_clip`'s CustomTextCLIP: `visual.*`, `text.*`, `logit_scale`.
 
     Its first layer has no bias: ours goes into the places of the patches.
+
+    Raises:
+        ValueError: The tower begins with convolutions.
     """
     vit = encoder.image
     assert isinstance(vit, Vit)
+    if not isinstance(vit.patch_embed, PatchEmbed):
+        raise ValueError(
+            "open_clip's ViT has no convolutions before its blocks, as this run has "
+            "(--image.stem conv); use `tenfold export` for ONNX or TorchScript"
+        )
     own = vit.state_dict()
     places = own["pos_embed"][0].clone()
     places[1:] += own["patch_embed.proj.bias"]

@@ -35,16 +35,46 @@ def normalised(
     return (images / 255 - mean) / deviation
 
 
+class ConvStem(nn.Sequential):
+    """A token of each patch by convolutions (Xiao et al. 2021): the first of stride 4, then 2."""
+
+    def __init__(self, dim: int, patch: int) -> None:
+        """``patch``: a power of 2, at least 4."""
+        halvings = patch.bit_length() - 3
+        layers: list[nn.Module] = []
+        before = 3
+        for number in range(halvings + 1):
+            width = max(8, dim >> (halvings - number))
+            kernel, stride = (3, 2) if number else (5, 4)
+            layers += [
+                nn.Conv2d(before, width, kernel, stride, kernel // 2, bias=False),
+                nn.GroupNorm(1, width), nn.ReLU(inplace=True),
+            ]  # fmt: skip
+            before = width
+        super().__init__(*layers, nn.Conv2d(before, dim, 1), nn.Flatten(2))
+        self.to(memory_format=torch.channels_last)
+
+    def forward(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch token dim"]:
+        """Tokens, row by row."""
+        found: Tensor = super().forward(images.contiguous(memory_format=torch.channels_last))
+        return found.transpose(1, 2)
+
+
 def image_tower(cfg: Image) -> Vit | Swin:
     """The network from pictures to tokens."""
     if cfg.tower == "vit":
         hidden = int(cfg.ratio * cfg.dim)
-        return Vit(
+        vit = Vit(
             VitShape(
                 cfg.dim, cfg.depths[0], cfg.heads[0], cfg.patch, cfg.grid, hidden,
                 layer_scale=False,
             )
         )  # fmt: skip
+        if cfg.stem == "conv":
+            vit.patch_embed = ConvStem(cfg.dim, cfg.patch)  # type: ignore[assignment]
+        return vit
     return Swin(SwinShape(cfg.dim, cfg.depths, cfg.heads, cfg.window, cfg.patch, cfg.ratio))
 
 
