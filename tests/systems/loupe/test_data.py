@@ -66,3 +66,61 @@ def test_a_batch_follows_from_seed_and_number_and_processes_share_it(monkeypatch
         monkeypatch.setattr(data.dist, "current", lambda world=world: world)
         shares += [pair.key for pair, _ in batches(1)]
     assert shares == first
+
+
+# --- shards --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def streamed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    for i in range(3):
+        caption_sets.shard(
+            folder / f"train-{i}.tar", caption_sets.members(range(8 * i, 8 * i + 8), (8, 8))
+        )
+    caption_sets.shard(folder / "test.tar", caption_sets.members(range(2), (8, 8)))
+    return Settings("folder", str(folder))
+
+
+def seen(settings, index, rank=0, size=1):
+    """Keys and pixels of a process's share of a batch, by a set that was opened for it."""
+    data._opened.cache_clear()
+    found = data.open_captions(settings, "train")
+    with pytest.MonkeyPatch.context() as patch:
+        world = data.dist.World(rank, size, torch.device("cpu"))
+        patch.setattr(data.dist, "current", lambda: world)
+        return [
+            (pair, picture.tobytes()) for pair, picture in data.Batches(found, 4, 3, "a")(index)
+        ]
+
+
+def test_shards_go_on_anywhere_and_processes_share_them(streamed):
+    found = data.open_captions(streamed, "train")
+    batches = data.Batches(found, 4, 3, "a")
+    whole = [[(pair, p.tobytes()) for pair, p in batches(index)] for index in range(8)]
+    assert seen(streamed, 7) == whole[7]  # begun anew in the middle of the second epoch
+    assert seen(streamed, 5, 0, 2) + seen(streamed, 5, 1, 2) == whole[5]
+    said = [pair.caption for batch in whole[:6] for pair, _ in batch]
+    assert sorted(said) == sorted(f"caption {i}" for i in range(24)) != said
+    assert data.used(streamed).kind == "real"
+
+
+@pytest.mark.parametrize(("count", "batch"), [(101, 7), (64, 64), (33, 4)])
+def test_each_epoch_has_each_row_at_most_once_in_windows_of_blocks(count, batch, monkeypatch):
+    monkeypatch.setattr(data.Windows, "WINDOW", 2)
+    order = data.Windows(count, batch, 0, "a", block=5)
+    epochs = [
+        [row for i in range(order.steps) for row in order.rows(e * order.steps + i)] for e in (0, 1)
+    ]
+    for rows in epochs:
+        assert len(set(rows)) == len(rows) == count // batch * batch and max(rows) < count
+        blocks = [len({row // 5 for row in rows[i : i + 10]}) for i in range(0, len(rows), 10)]
+        assert max(blocks) <= 4  # of two windows, where a short block shifts them
+    assert epochs[0] != epochs[1] != list(range(len(epochs[1])))
+    with pytest.raises(ValueError, match="do not fill one batch of 102"):
+        data.Windows(101, 102, 0, "a")
+
+
+def test_a_folder_of_ones_own_needs_a_path():
+    with pytest.raises(FileNotFoundError, match="data.path '' is not there"):
+        data.open_captions(Settings("folder"), "train")

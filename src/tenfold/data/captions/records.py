@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -20,6 +20,8 @@ MOST_TEXT = 10_000
 """Characters of a caption."""
 MOST_PHRASES = 1000
 """Phrases of a caption."""
+ROUNDING = 1.0
+"""Pixels by which a box may leave its picture: it is cut."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +116,36 @@ def checked_spans(
 
 def check_box(box: Box, size: tuple[int, int] | None, where: str) -> None:
     """Raise ValueError for a box that is empty or leaves the picture of a height and width."""
-    x0, y0, x1, y1 = box
-    if not (x0 < x1 and y0 < y1):
-        raise ValueError(f"{where} has the box {_shown(box)}, which is empty")
+    if _cut(box, size) != box:
+        _refuse(box, size, where)
+
+
+def cut_box(box: Box, size: tuple[int, int] | None, where: str) -> Box:
+    """The box, cut at the borders of the picture if it leaves it by a pixel at most.
+
+    Raises:
+        ValueError: It is empty, or leaves the picture by more.
+    """
+    found = _cut(box, size)
+    if max(abs(a - b) for a, b in zip(found, box, strict=True)) > ROUNDING:
+        _refuse(box, size, where)
+    return found
+
+
+def _cut(box: Box, size: tuple[int, int] | None) -> Box:
+    """The part of a box that is in the picture; four times infinity if there is none."""
     height, width = size or (np.inf, np.inf)
-    if min(x0, y0) < 0 or x1 > width or y1 > height:
-        inside = f"the picture of {width} x {height}" if size else "the picture"
-        raise ValueError(f"{where} has the box {_shown(box)}, which leaves {inside} pixels")
+    x0, y0, x1, y1 = max(box[0], 0.0), max(box[1], 0.0), min(box[2], width), min(box[3], height)
+    if not (x0 < x1 and y0 < y1):
+        return (np.inf,) * 4
+    return (float(x0), float(y0), float(x1), float(y1))
+
+
+def _refuse(box: Box, size: tuple[int, int] | None, where: str) -> NoReturn:
+    if not (box[0] < box[2] and box[1] < box[3]):
+        raise ValueError(f"{where} has the box {_shown(box)}, which is empty")
+    inside = f"the picture of {size[1]} x {size[0]}" if size else "the picture: it has negative"
+    raise ValueError(f"{where} has the box {_shown(box)}, which leaves {inside} pixels")
 
 
 def _shown(box: Box) -> str:
@@ -131,7 +156,7 @@ def checked_caption(text: object) -> str:
     """The caption, which is no empty one.
 
     Raises:
-        ValueError: It is no text, is empty or is too long.
+        ValueError: It is no text, is empty, is too long, or holds bytes that are no UTF-8.
     """
     if not isinstance(text, str):
         raise ValueError(f"its caption is {str(text)[:40]!r}, expected a text")
@@ -139,6 +164,10 @@ def checked_caption(text: object) -> str:
         raise ValueError("its caption is empty")
     if len(text) > MOST_TEXT:
         raise ValueError(f"its caption has {len(text)} characters, more than {MOST_TEXT}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"its caption is no UTF-8 text: {ascii(text[:40])}") from error
     return text
 
 

@@ -117,7 +117,7 @@ class SceneSet:
         picture = self._picture(entry)
         label = {number: i for i, number in enumerate(self.category_ids)}
         chosen = sorted(entry.objects, key=lambda o: o["iscrowd"])
-        boxes = np.array([_corners(o["bbox"], entry) for o in chosen], dtype=np.float32)
+        boxes = np.array([corners(o["bbox"], entry) for o in chosen], dtype=np.float32)
         objects = Instances(
             boxes.reshape(-1, 4),
             np.array([label[o["category_id"]] for o in chosen], dtype=np.int64),
@@ -385,12 +385,12 @@ def _area(item: Item) -> float:
 
 
 def _has_area(box: list[int | float], entry: Entry) -> bool:
-    x0, y0, x1, y1 = _corners(box, entry)
+    x0, y0, x1, y1 = corners(box, entry)
     return box[2] > 0 and box[3] > 0 and x1 > x0 and y1 > y0
 
 
-def _corners(box: list[int | float], entry: Entry) -> list[int | float]:
-    """x0 y0 x1 y1 of x, y, width, height, cut at the picture's borders."""
+def corners(box: list[int | float], entry: Entry) -> list[int | float]:
+    """Return x0 y0 x1 y1 of x, y, width, height, cut at the picture's borders."""
     x, y, wide, tall = box
     return [
         min(max(x, 0), entry.width), min(max(y, 0), entry.height),

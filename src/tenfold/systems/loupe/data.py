@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 from jaxtyping import Int64
 
 from tenfold.core import dist
 from tenfold.core.epochs import Epochs
+from tenfold.core.seed import generator
 from tenfold.core.system import DataUsed
 from tenfold.data import catalog
-from tenfold.data.captions.emoji import open_emoji_scenes
+from tenfold.data.captions import own
 from tenfold.data.captions.records import Captions, Kind, Pair, Picture, Span, instances
+from tenfold.data.captions.shards import BLOCK, Shards
+from tenfold.data.images.decode import USUAL, Reading
 from tenfold.generated import captioned
 from tenfold.structures import Instances
 
 from . import phrases
 
 __all__ = [
-    "Batches", "Captions", "Generated", "Pair", "Picture", "Settings", "Span", "chosen",
-    "open_captions", "phrases_of", "splits", "used", "vocabulary",
+    "Batches", "Captions", "Generated", "Pair", "Picture", "Settings", "Span", "Windows",
+    "captions_of", "chosen", "open_captions", "phrases_of", "splits", "used", "vocabulary",
 ]  # fmt: skip
 
 GENERATED = "shapes"
@@ -37,11 +41,11 @@ class Settings(Protocol):
 
     @property
     def name(self) -> str:
-        """Set: emoji_scenes, or shapes for our own generator."""
+        """Set of the catalogue; folder for one's own; shapes for our generator."""
 
     @property
     def path(self) -> str:
-        """Folder; empty looks for $TENFOLD_DATA/<name>, then falls back to shapes."""
+        """Folder or file; empty looks for $TENFOLD_DATA/<name>, then falls back to shapes."""
 
     @property
     def generated(self) -> tuple[int, int]:
@@ -56,51 +60,71 @@ def chosen(data: Settings) -> str:
 
     Raises:
         ValueError: The name is unknown.
-        FileNotFoundError: A path is given, and is not there.
+        FileNotFoundError: A path is given, and is not there; or "folder" is without one.
     """
-    if data.name == GENERATED or catalog.find(data.name, data.path) is None:
-        return GENERATED
-    return data.name
+    return data.name if _path(data) else GENERATED
 
 
-def splits(data: Settings) -> tuple[str, ...]:
-    """Splits of the set, training first."""
-    if chosen(data) == "emoji_scenes":
-        return ("train", "validation", "test", "test_xstyle")
-    return ("train", "validation", "test")
+def _path(data: Settings) -> Path | None:
+    """Folder or file of the set; None for the generated one."""
+    if data.name == GENERATED:
+        return None
+    if data.name == own.OWN:
+        path = Path(data.path).expanduser()
+        if not data.path or not path.exists():
+            raise FileNotFoundError(
+                f"data.path {data.path!r} is not there; give the folder, the table or the shard of "
+                "your pictures and captions"
+            )
+        return path
+    return catalog.find(data.name, data.path)
 
 
-def open_captions(data: Settings, split: str) -> Captions:
+def splits(data: Settings, reading: Reading = USUAL) -> tuple[str, ...]:
+    """Splits of the set, training first if it has one."""
+    path = _path(data)
+    return own.splits_of(data.name, path, reading) if path else own.THREE
+
+
+def open_captions(
+    data: Settings, split: str, reading: Reading = USUAL, test_share: float = 0.2
+) -> Captions:
     """Open a split of the set that a configuration names, or of our generator without it.
 
     Args:
         data: Which set, and where it lies.
-        split: train, validation, test; test_xstyle of emoji_scenes.
+        split: One of `splits`: train, validation, test; test_xstyle of emoji_scenes; testA, testB
+            of RefCOCO.
+        reading: With `skip_broken`, records that do not fit are left out, counted and named in
+            `notes`, instead of being an error.
+        test_share: Share of a set that is not divided, for the test.
 
     Raises:
         ValueError: There is no such split, or a file does not fit; the error names it.
         FileNotFoundError: A file is not there.
     """
-    if split not in splits(data):
-        raise ValueError(f"{data.name} has no split {split!r}; it has {', '.join(splits(data))}")
-    if chosen(data) == GENERATED:
+    path = _path(data)
+    if path is None:
+        if split not in own.THREE:
+            raise ValueError(f"{GENERATED} has no split {split!r}; it has {', '.join(own.THREE)}")
         return Generated(split, data.generated[split != "train"])
-    folder = catalog.find(data.name, data.path)
-    assert folder is not None
-    return _opened(data.name, folder, split)
+    return _opened(data.name, path, split, reading, test_share)
 
 
 @lru_cache(maxsize=8)
-def _opened(name: str, folder: Path, split: str) -> Captions:
-    return open_emoji_scenes(folder, split)
+def _opened(name: str, path: Path, split: str, reading: Reading, test_share: float) -> Captions:
+    return own.open_set(name, path, split, reading, test_share)
 
 
 def used(data: Settings) -> DataUsed:
     """The data that results rest on."""
-    if chosen(data) == GENERATED:
+    name = chosen(data)
+    if name == GENERATED:
         return DataUsed(GENERATED, "generated", "pictures and sentences of our generator", "MIT")
-    entry = catalog.entry(data.name)
-    return DataUsed(data.name, entry.kind, entry.what, entry.licence)
+    if name == own.OWN:
+        return DataUsed(Path(data.path).name, "real", "pictures and captions of your own")
+    entry = catalog.entry(name)
+    return DataUsed(name, entry.kind, entry.what, entry.licence)
 
 
 @dataclass(frozen=True)
@@ -171,6 +195,69 @@ def vocabulary(texts: Iterable[str], most: int = 0, least: int = 1) -> tuple[str
 # --- batches -------------------------------------------------------------------------------------
 
 
+class Windows:
+    """Order of the rows of shards: whole blocks in a new order each epoch, rows shuffled in a few.
+
+    A pure function of seed and index, as `core.epochs.Epochs` is, with the rows of few blocks at
+    once: those of a window of WINDOW blocks that follow one another in the epoch's order.
+    """
+
+    WINDOW = 8
+
+    def __init__(self, count: int, batch_size: int, *name: int | str, block: int = BLOCK) -> None:
+        if count < batch_size:
+            raise ValueError(
+                f"{count} records of shards do not fill one batch of {batch_size}; lower "
+                "data.batch_size"
+            )
+        self.count, self.batch_size, self.block = count, batch_size, block
+        self.seed, *self.name = name
+        self._blocks = lru_cache(maxsize=2)(self._drawn_blocks)
+        self._window = lru_cache(maxsize=2)(self._drawn_window)
+
+    @property
+    def steps(self) -> int:
+        """Batches in one pass over the data; a short last one is dropped."""
+        return self.count // self.batch_size
+
+    def rows(self, index: int) -> Int64[np.ndarray, " row"]:
+        """Rows of batch `index`, counted over epochs, of all processes."""
+        epoch, place = divmod(index, self.steps)
+        first = place * self.batch_size
+        last = first + self.batch_size
+        _, starts = self._blocks(epoch)
+        found = []
+        for window in range(int(np.searchsorted(starts, first, "right")) - 1, len(starts)):
+            start = int(starts[window])
+            if start >= last:
+                break
+            found.append(self._window(epoch, window)[max(0, first - start) : last - start])
+        return np.concatenate(found)
+
+    def _drawn_blocks(
+        self, epoch: int
+    ) -> tuple[Int64[np.ndarray, " block"], Int64[np.ndarray, " window"]]:
+        """Order of the blocks in an epoch, and the number of rows before each window."""
+        blocks = -(-self.count // self.block)
+        order = torch.randperm(blocks, generator=generator(self.seed, "blocks", *self.name, epoch))
+        sizes = np.full(blocks, self.block)
+        sizes[-1] = self.count - self.block * (blocks - 1)
+        before = np.cumsum(sizes[order.numpy()]) - sizes[order.numpy()]
+        return order.numpy(), before[:: self.WINDOW]
+
+    def _drawn_window(self, epoch: int, window: int) -> Int64[np.ndarray, " row"]:
+        chosen = self._blocks(epoch)[0][window * self.WINDOW :][: self.WINDOW]
+        ends = np.minimum((chosen + 1) * self.block, self.count)
+        rows = np.concatenate(
+            [np.arange(b * self.block, end) for b, end in zip(chosen, ends, strict=True)]
+        )
+        draw = generator(self.seed, "window", *self.name, epoch, window)
+        shuffled: Int64[np.ndarray, " row"] = rows[
+            torch.randperm(len(rows), generator=draw).numpy()
+        ]
+        return shuffled
+
+
 class Batches:
     """Pairs of a batch, a function of (seed, index) and the process's share.
 
@@ -183,7 +270,11 @@ class Batches:
 
     def __init__(self, found: Captions, batch_size: int, seed: int, stage: str) -> None:
         self.found, self.batch_size = found, batch_size
-        self.order = Epochs(len(found), batch_size, seed, stage, repeats=True)
+        self.order: Epochs | Windows
+        if isinstance(found, Shards):
+            self.order = Windows(len(found), batch_size, seed, stage)
+        else:
+            self.order = Epochs(len(found), batch_size, seed, stage, repeats=True)
 
     def rows(self, index: int) -> list[int]:
         """Pairs of this process."""
@@ -195,6 +286,6 @@ class Batches:
         return [(self.found.pair(row), self.found.picture(row)) for row in self.rows(index)]
 
 
-def captions_of(found: Captions, rows: Sequence[int] | None = None) -> list[str]:
-    """Texts of some pairs, or of all."""
-    return [found.pair(row).caption for row in (range(len(found)) if rows is None else rows)]
+def captions_of(found: Captions, most: int = 100_000) -> list[str]:
+    """Texts of the first pairs, at most so many."""
+    return [found.pair(row).caption for row in range(min(len(found), most))]

@@ -39,6 +39,8 @@ PROMPTS = ("{}", "a {}")
 """Texts of a class, the mean of which is its vector."""
 FREQUENT = 50
 """Classes of the second detection row: the most frequent of the training objects."""
+MOST_COUNTED = 20_000
+"""Training pairs whose objects are counted for it."""
 IOUS = (0.3, 0.5)
 WAYS = ("regions", "random", "untrained", "map")
 """Where the box of a phrase comes from: the region module; its boxes under random confidences; a
@@ -270,9 +272,8 @@ def _rows(
 def frequent(cfg: Config) -> list[int]:
     """The classes with most training objects."""
     found = data.open_captions(cfg.data, "train")
-    counts = Counter(
-        label for row in range(len(found)) for label in found.objects(row).labels.tolist()
-    )
+    rows = range(min(len(found), MOST_COUNTED)) if found.names else ()
+    counts = Counter(label for row in rows for label in found.objects(row).labels.tolist())
     return [label for label, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0]))][
         :FREQUENT
     ]

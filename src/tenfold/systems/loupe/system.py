@@ -187,6 +187,5 @@ def _vocabulary(cfg: Config) -> str:
         require_file_or_folder(Path(cfg.text.pieces), "--text.pieces")
         return words.read_pieces(Path(cfg.text.pieces))
     found = data.open_captions(cfg.data, "train")
-    captions = (found.pair(row).caption for row in range(len(found)))
-    known = data.vocabulary(captions, words.MOST_TOKENS, cfg.text.least)
+    known = data.vocabulary(data.captions_of(found), words.MOST_TOKENS, cfg.text.least)
     return "\n".join([*words.SPECIAL, *known])

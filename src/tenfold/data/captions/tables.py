@@ -1,0 +1,238 @@
+"""Tables of pictures and captions: CSV, TSV, JSON and lines of JSON, as people have them.
+
+A table says of each picture its file and one caption or more; JSON may say phrases, objects and the
+split too. Read as well are Flickr's lists (`1.jpg#0<tab>caption`) and Karpathy's `dataset_*.json`.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tenfold.files import parse_json, require_bounded
+
+from ..images.decode import SPLITS
+from ..images.picture_names import is_picture_name
+from .files import Record, objects_of, text_of
+
+MOST_BYTES = 2 * 2**30
+"""Largest table that is read."""
+MOST_LINE = 2**20
+"""Characters of a field, and of a line of JSON."""
+TABLES = frozenset((".csv", ".tsv", ".txt", ".token"))
+LINES = frozenset((".jsonl", ".ndjson"))
+ENDINGS = TABLES | LINES | {".json"}
+IMAGE = (
+    "image image_path image_name image_file img img_path file file_name file_path filename "
+    "filepath path picture photo"
+).split()
+"""Names of the field that has the picture, the likeliest first."""
+CAPTION = "caption captions text sentence sentences title description comment raw txt".split()
+SPLIT = ("split", "subset", "partition")
+LISTS = ("data", "records", "items", "images", "annotations")
+"""Field of an object of JSON that holds the list of records."""
+OWN_SPLITS = {name: split for split, names in SPLITS.items() for name in names} | {
+    "restval": "train", "dev": "val",
+}  # fmt: skip
+"""Stated name of a split -> ours."""
+COUNTED = re.compile(r"#\d+$")
+"""End of a picture's name in Flickr's lists: the number of its caption."""
+
+Rows = Iterator[tuple[str, Record | ValueError]]
+
+
+def read_table(file: Path) -> Rows:
+    """Records of a table, each with its place in the file, or what is wrong with it.
+
+    Raises:
+        ValueError: The file as a whole is no table of pictures and captions, or is too large.
+        FileNotFoundError: It is not there.
+    """
+    require_bounded(file, MOST_BYTES)
+    ending = file.suffix.lower()
+    if ending in LINES:
+        return _of_lines(file)
+    return _of_json(file) if ending == ".json" else _of_table(file)
+
+
+def is_table(file: Path) -> bool:
+    """Return True for a file that begins as a table of pictures and captions."""
+    ending = file.suffix.lower()
+    if ending not in ENDINGS:
+        return False
+    try:
+        if ending == ".json":
+            with file.open(encoding="utf-8-sig", errors="replace") as opened:
+                head = opened.read(2**16)
+            keys = set(re.findall(r'"([a-z_]+)"\s*:', head.lower()))
+            return bool(keys & set(IMAGE) and keys & set(CAPTION))
+        _, first = next(read_table(file))
+    except (StopIteration, ValueError, OSError):  # no table: another reader may know what it is
+        return False
+    return ending in LINES or isinstance(first, Record)
+
+
+# --- lines ---------------------------------------------------------------------------------------
+
+
+def _text_lines(file: Path) -> Iterator[str]:
+    """Lines with their ends; bytes that are no UTF-8 stay as what no caption may hold."""
+    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as opened:
+        while line := opened.readline(MOST_LINE + 1):
+            if len(line) > MOST_LINE:
+                raise ValueError(f"{file} has a line of more than {MOST_LINE} characters")
+            yield line
+
+
+def _of_lines(file: Path) -> Rows:
+    for number, line in enumerate(_text_lines(file), 1):
+        if not line.strip():
+            continue
+        found: Record | ValueError
+        try:
+            content = parse_json(line)
+            if not isinstance(content, dict):
+                raise ValueError("it is no object of JSON")
+            found = record_of(content)
+        except ValueError as error:
+            found = error
+        yield f"line {number}", found
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def _of_table(file: Path) -> Rows:
+    """Rows under a line of names, or Flickr's two columns without one."""
+    first = next((line for line in _text_lines(file) if line.strip()), "")
+    delimiter = _delimiter(file, first)
+    csv.field_size_limit(MOST_LINE)
+    quoting = csv.QUOTE_MINIMAL if delimiter != "\t" else csv.QUOTE_NONE
+    lines = (line.replace("\0", "\N{REPLACEMENT CHARACTER}") for line in _text_lines(file))
+    rows = csv.reader(lines, delimiter=delimiter, quoting=quoting)
+    header: list[str] | None = None
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield f"line {rows.line_num}", ValueError(str(error))
+            continue
+        if not any(cell.strip() for cell in row):
+            continue
+        where = f"line {rows.line_num}"
+        if header is None:
+            header = _header(file, row)
+            if header is None:
+                header = ["image", "caption"]
+            else:
+                continue
+        if len(row) < len(header) or (len(row) > len(header) and delimiter not in ",|"):
+            yield where, ValueError(f"it has {len(row)} columns, the table {len(header)}")
+            continue
+        # a caption with commas in it that nobody quoted, as in Flickr's lists, is the last column
+        cells = [*row[: len(header) - 1], delimiter.join(row[len(header) - 1 :])]
+        found: Record | ValueError
+        try:
+            found = record_of(dict(zip(header, cells, strict=True)))
+        except ValueError as error:
+            found = error
+        yield where, found
+
+
+def _delimiter(file: Path, first: str) -> str:
+    if "\t" in first or file.suffix.lower() in (".tsv", ".token"):
+        return "\t"
+    return max(",;|", key=first.count)
+
+
+def _header(file: Path, row: list[str]) -> list[str] | None:
+    """Names of the columns; None if the first row is a picture and its caption already."""
+    names = [cell.strip().lower().replace(" ", "_") for cell in row]
+    if any(name in IMAGE for name in names) and any(_base(name) in CAPTION for name in names):
+        return names
+    if len(row) >= 2 and is_picture_name(COUNTED.sub("", row[0].strip())):
+        return None
+    raise ValueError(
+        f"{file} begins with the columns {', '.join(names)[:100]}, but needs one of a picture "
+        f"({', '.join(IMAGE[:6])}, ...) and one of its caption ({', '.join(CAPTION[:3])}, ...)"
+    )
+
+
+def _base(name: str) -> str:
+    """The name of a column of captions of which there may be several: "caption" of "caption_2"."""
+    return re.sub(r"_?\d+$", "", name)
+
+
+# --- JSON ----------------------------------------------------------------------------------------
+
+
+def _of_json(file: Path) -> Rows:
+    for number, item in enumerate(read_json_list(file), 1):
+        found: Record | ValueError
+        try:
+            if not isinstance(item, dict):
+                raise ValueError("it is no object of JSON")
+            found = record_of(item)
+        except ValueError as error:
+            found = error
+        yield f"record {number}", found
+
+
+def read_json_list(file: Path) -> list[Any]:
+    """The list that a JSON file holds, or that a field of its object does.
+
+    Raises:
+        ValueError: It holds none, is damaged or too large.
+        FileNotFoundError: It is not there.
+    """
+    require_bounded(file, MOST_BYTES)
+    try:
+        content = parse_json(file.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON: {error}") from error
+    if isinstance(content, dict):
+        content = next((content[key] for key in LISTS if isinstance(content.get(key), list)), None)
+    if not isinstance(content, list):
+        raise ValueError(f"{file} holds no list of records ({', '.join(LISTS)})")
+    return content
+
+
+def record_of(item: Mapping[str, Any]) -> Record:
+    """The record of a row of a table or an object of JSON.
+
+    Raises:
+        ValueError: It lacks a picture or a caption, or something in it does not fit.
+    """
+    image = next((item[name] for name in IMAGE if name in item), None)
+    if not isinstance(image, str) or not image.strip():
+        raise ValueError(f"it has no file of a picture ({', '.join(IMAGE[:3])}, ...)")
+    image = image.strip()
+    if not is_picture_name(image):
+        image = COUNTED.sub("", image)
+    folder = item.get("filepath")
+    if isinstance(folder, str) and "filename" in item:  # Karpathy's
+        image = f"{folder}/{item['filename']}"
+    bases = {_base(name) for name in item}
+    base = next((name for name in CAPTION if name in bases), "")
+    stated = [value for name, value in item.items() if _base(name) == base]
+    captions = [one for value in stated for one in (value if isinstance(value, list) else [value])]
+    captions = [one.get("raw", one) if isinstance(one, dict) else one for one in captions]
+    if not captions:
+        raise ValueError(f"it has no caption ({', '.join(CAPTION[:3])}, ...)")
+    phrases = item.get("phrases")
+    if phrases is not None and len(captions) > 1:
+        raise ValueError("it has phrases and several captions: give each caption its own record")
+    split = next((item[name] for name in SPLIT if name in item), "")
+    if not isinstance(split, str) or split.strip().lower() not in ("", *OWN_SPLITS):
+        raise ValueError(f"its split is {str(split)[:40]!r}, expected {', '.join(OWN_SPLITS)}")
+    return Record(
+        image,
+        tuple(text_of(one, phrases) for one in captions),
+        objects_of(item["objects"]) if item.get("objects") is not None else (),
+        OWN_SPLITS.get(split.strip().lower(), ""),
+    )

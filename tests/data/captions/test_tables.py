@@ -1,0 +1,173 @@
+"""Tables of captions in the forms that people have, and what is said of those that do not fit."""
+
+from __future__ import annotations
+
+import json
+
+import caption_sets
+import numpy as np
+import pytest
+from PIL import Image
+
+from tenfold.data.captions import own
+from tenfold.data.captions.records import Span
+from tenfold.data.images.decode import Reading
+
+SKIP = Reading(skip_broken=True)
+STRICT = Reading()
+
+
+def opened(path, split="train", reading=STRICT):
+    return own.open_set("folder", path, split, reading, test_share=0.25)
+
+
+def texts(found):
+    return [found.pair(row).caption for row in range(len(found))]
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("a.csv", "image,caption\n0.png,a cat\n1.png,\"a dog, a mat\"\n"),
+        ("a.csv", "filepath;title\nimages/0.png;a cat\n/their/images/1.png;a dog, a mat\n"),
+        ("a.csv", "image_name| comment_number| comment\n0.png| 0| a cat\n1.png| 0| a dog, a mat\n"),
+        ("captions.txt", "image,caption\n0.png,a cat\n1.png,a dog, a mat\n"),
+        ("a.tsv", "\ufeffFile_Name\tid\tText\n0.png\t7\ta cat\n1.png\t8\ta dog, a mat\n"),
+        ("a.token", "0.png#0\ta cat\n1.png#0\ta dog, a mat\n"),
+        ("a.jsonl", '{"file_name": "0.png", "text": "a cat"}\n\n'
+         '{"file_name": "1.png", "text": " a dog, a mat "}\n'),
+        ("a.json", '[{"image": "0", "caption": ["a cat"]}, {"image": "1.png", '
+         '"caption": "a dog, a mat"}]'),
+        ("dataset.json", '{"images": [{"filepath": "images", "filename": "0.png", "sentences": '
+         '[{"raw": "a cat"}]}, {"filename": "1.png", "sentences": [{"raw": "a dog, a mat"}]}]}'),
+    ],
+)  # fmt: skip
+def test_forms(tmp_path, name, table):
+    caption_sets.lines(tmp_path, [], "empty.jsonl")
+    (tmp_path / "empty.jsonl").unlink()
+    (tmp_path / name).write_text(table, encoding="utf-8")
+    found = [opened(tmp_path, split) for split in ("train", "test")]
+    assert sorted(t for one in found for t in texts(one)) == ["a cat", "a dog, a mat"]
+    assert found[0].pair(0).image.name == ("0.png" if texts(found[0]) == ["a cat"] else "1.png")
+
+
+def test_lines_of_json_have_phrases_boxes_and_objects(tmp_path):
+    found = opened(caption_sets.lines(tmp_path) / "a.jsonl")
+    (pair,) = [found.pair(row) for row in range(len(found))]
+    assert pair.phrases == (Span(0, 5, ((1.0, 2.0, 11.0, 12.0),)), Span(9, 14))
+    assert [pair.caption[s.start : s.end] for s in pair.phrases] == ["a cat", "a mat"]
+    assert found.names == ("cat",)
+    assert found.objects(0).boxes.tolist() == [[1, 2, 11, 12]]
+    assert (found.picture(0) == np.asarray(Image.open(pair.image))).all()
+
+
+def test_captions_of_a_picture_stand_together(tmp_path):
+    items = [
+        {"image": f"{i}.png", "caption_1": f"first of {i}", "caption_2": f"second of {i}",
+         "split": split} for i, split in ((0, "train"), (1, "val"), (2, "restval"), (0, "train"))
+    ]  # fmt: skip
+    path = caption_sets.lines(tmp_path, items)
+    train, test = opened(path), opened(path, "test")
+    assert texts(train)[:4] == ["first of 0", "second of 0", "first of 0", "second of 0"]
+    assert train.owners.tolist() == [0, 0, 0, 0, 1, 1] and texts(test)[0] == "first of 1"
+
+
+def test_a_set_that_is_not_divided_is_by_the_names_of_its_pictures(tmp_path):
+    items = [{"image": f"{i}.png", "caption": str(i)} for i in range(4)]
+    path = caption_sets.lines(tmp_path, items)
+    train, test = texts(opened(path)), texts(opened(path, "test"))
+    assert sorted(train + test) == ["0", "1", "2", "3"] and len(test) == 1
+    assert texts(opened(path, "validation")) == test
+
+
+def test_files_are_the_splits_that_their_names_tell(tmp_path):
+    path = caption_sets.lines(tmp_path, caption_sets.records(3), "train.jsonl")
+    caption_sets.lines(path, caption_sets.records(1), "val.jsonl")
+    assert [len(opened(path, s)) for s in ("train", "validation", "test")] == [3, 1, 1]
+    caption_sets.lines(path, caption_sets.records(1), "train_more.jsonl")
+    with pytest.raises(ValueError, match=r"several tables for train: train.jsonl, train_more.json"):
+        opened(path)
+
+
+PHRASE = {"start": 0, "end": 5}
+BAD = {
+    "its caption is empty": {"caption": "  "},
+    "its caption is '7', expected a text": {"caption": 7},
+    "half of a character": {"caption": "\udce4"},
+    "has no caption": {"caption": None, "drop": "caption"},
+    "its picture 'x.png' is not there": {"image": "x.png"},
+    "no file of a picture": {"image": 3},
+    "phrase 0-99 is no part of its caption": {"phrases": [{"start": 0, "end": 99}]},
+    "phrase 5-5 is no part": {"phrases": [{"start": 5, "end": 5}]},
+    "needs whole numbers start and end": {"phrases": [{"start": 0.5, "end": 3}]},
+    "no list of objects with start": {"phrases": {}},
+    "phrases and several captions": {"caption": ["a", "b"]},
+    "x0 y0 x1 y1 = 1 2 50 9, which leaves the picture of 40 x 30": {
+        "phrases": [{**PHRASE, "boxes": [[1, 2, 50, 9]]}]},
+    "x0 y0 x1 y1 = 5 5 5 9, which is empty": {"phrases": [{**PHRASE, "boxes": [[5, 5, 5, 9]]}]},
+    "expected x0, y0, x1, y1": {"phrases": [{**PHRASE, "boxes": [[5, 5, 5]]}]},
+    "an object has the box": {"objects": [{"name": "cat", "box": [-9, 0, 3, 3]}]},
+    "needs a name": {"objects": [{"box": [0, 0, 3, 3]}]},
+    "its split is 'other'": {"split": "other"},
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*is the only picture")
+@pytest.mark.parametrize("said", BAD)
+def test_a_record_that_does_not_fit_is_named_or_left_out_and_counted(tmp_path, said):
+    change = dict(BAD[said])
+    bad = caption_sets.records(2)[1] | change
+    bad.pop(bad.pop("drop", ""), None)
+    path = caption_sets.lines(tmp_path, [caption_sets.records(1)[0], bad])
+    with pytest.raises(ValueError, match=f"a.jsonl.*{said}.*data.skip_broken"):
+        opened(path)
+    found = own.open_set("folder", path / "a.jsonl", "train", SKIP)
+    assert len(found) == 1
+    (note,) = found.notes
+    assert note.startswith("1 records of a.jsonl were left out: ") and said in note
+
+
+def test_a_line_that_is_no_json_or_no_utf_8_is_named(tmp_path):
+    path = caption_sets.lines(tmp_path)
+    (path / "a.jsonl").write_bytes(
+        (path / "a.jsonl").read_bytes() + b'{"image": "2.png", "caption": "caf\xe9"}\n{"image"\n'
+    )
+    with pytest.raises(ValueError, match=r"line 3: its caption is no UTF-8 text: 'caf\\udce9'"):
+        opened(path)
+    found = own.open_set("folder", path, "train", SKIP, test_share=0.4)
+    assert "2 records" in found.notes[0] and "line 4: " in found.notes[0]
+
+
+def test_rows_of_other_lengths_are_named(tmp_path):
+    caption_sets.lines(tmp_path)
+    (tmp_path / "a.jsonl").unlink()
+    (tmp_path / "a.tsv").write_text("image\tcaption\n0.png\ta cat\n1.png\n2.png\ta\tb\n")
+    with pytest.raises(ValueError, match="line 3: it has 1 columns, the table 2"):
+        opened(tmp_path)
+    found = opened(tmp_path, reading=SKIP)
+    assert texts(found) == ["a cat"] and "2 records" in found.notes[0]
+
+
+def test_damaged_and_empty_pictures_are_named_or_left_out(tmp_path):
+    path = caption_sets.lines(tmp_path, caption_sets.records(4))
+    (path / "images" / "1.png").write_bytes(b"")
+    whole = (path / "images" / "2.png").read_bytes()
+    (path / "images" / "2.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"1\.png"):
+        opened(path)
+    found = [opened(path, split, SKIP) for split in ("train", "test")]
+    assert sum(map(len, found)) == 2
+    assert "2 records" in found[0].notes[0] and "2.png" in found[0].notes[0]
+
+
+def test_a_folder_without_captions_says_what_is_read(tmp_path):
+    caption_sets.photo(tmp_path / "a.png")
+    (tmp_path / "note.txt").write_text("hello\n")
+    with pytest.raises(FileNotFoundError, match=r"holds no captions\. Read are: shards \*\.tar"):
+        opened(tmp_path)
+    (tmp_path / "a.csv").write_text("name,kind\n1,2\n")
+    with pytest.raises(ValueError, match="begins with the columns name, kind, but needs one of a"):
+        opened(tmp_path / "a.csv")
+    (tmp_path / "a.json").write_text(json.dumps({"a": 1}))
+    with pytest.raises(ValueError, match="holds no list of records"):
+        opened(tmp_path / "a.json")
