@@ -21,3 +21,9 @@ def test_example(name: str, tmp_path: Path) -> None:
     done = forked.run(script, tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert done.stdout and list((tmp_path / "out").rglob("weights.safetensors"))
+
+
+def test_the_picture_of_signs(tmp_path: Path) -> None:
+    done = forked.run(EXAMPLES / "loupe_signs.py", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "loupe_signs.png").stat().st_size > 0
