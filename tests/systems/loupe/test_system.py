@@ -216,7 +216,7 @@ def with_towers(cfg: Config) -> Config:
     return replace(
         cfg,
         image=Image(size=32, patch=4, dim=8, depths=(1, 1), heads=(1, 2), window=2, ratio=2.0),
-        text=replace(cfg.text, pooler=True),
+        text=replace(cfg.text, vector="pooler"),
     )
 
 
@@ -255,8 +255,8 @@ def test_swin_and_bert_go_out_and_come_back(cfg: Config, tmp_path: Path) -> None
     save_file(broken, tmp_path / "text_model" / "model.safetensors")
     with pytest.raises(ValueError, match=r"unused: encoder\.layer\.0\.mystery"):
         pretrained.begin(networks, sized)
-    bare = Loupe(replace(cfg, text=replace(cfg.text, pooler=False)))
-    with pytest.raises(ValueError, match=r"has not \(--text\.pooler\)"):
+    bare = Loupe(replace(cfg, text=replace(cfg.text, vector="first")))
+    with pytest.raises(ValueError, match=r"has not \(--text\.vector pooler\)"):
         bare.export_official(tmp_path / "bare")
     assert not exported._fourth("layernorm.weight").startswith("attention")
 

@@ -99,9 +99,9 @@ class Text:
     """Hidden channels of MLPs (BERT-small: 2048)."""
     positions: int = 512
     """Places that the tower knows."""
-    pooler: bool = True
-    """Whether BERT's pooler stands before the projection of the whole text, as in the dual encoders
-    of `transformers`."""
+    vector: Literal["pooler", "first", "mean"] = "pooler"
+    """What of a text is projected to its vector: the first token behind BERT's pooler, as in the
+    dual encoders of `transformers`; the first token; the mean of all tokens (ours, small)."""
     dropout: float = 0.0
     """Dropout in training."""
     weights: str = ""

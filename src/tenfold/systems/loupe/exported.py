@@ -19,6 +19,11 @@ from tenfold.nn.vit import EPS, PatchEmbed, Vit
 from .config import Config
 from .towers import DEVIATION, MEAN, DualEncoder
 
+POOLERS = {
+    "pooler": "cls_pooler", "first": "cls_last_hidden_state_pooler", "mean": "mean_pooler"
+}  # fmt: skip
+"""Our names of a text's vector -> `open_clip`'s."""
+
 
 def write(encoder: DualEncoder, cfg: Config, out: Path) -> list[Path]:
     """Write weights, sizes and vocabulary into the folder `out`; returns the files.
@@ -59,7 +64,7 @@ def transformers_state(encoder: DualEncoder) -> dict[str, Tensor]:
     if not hasattr(encoder.text, "pooler"):
         raise ValueError(
             "transformers' dual encoder takes a text's vector behind BERT's pooler, which this run "
-            "has not (--text.pooler); use `tenfold export` for ONNX or TorchScript"
+            "has not (--text.vector pooler); use `tenfold export` for ONNX or TorchScript"
         )
     found = {f"vision_model.{_fourth(k)}": v for k, v in encoder.image.state_dict().items()}
     found |= {f"text_model.{k}": v for k, v in encoder.text.state_dict().items()}
@@ -134,7 +139,7 @@ def _open_clip(cfg: Config) -> dict[str, Any]:
     words = {
         "hf_model_name": "text", "hf_tokenizer_name": "text", "hf_model_pretrained": False,
         "hf_proj_type": "linear", "context_length": text.most, "vocab_size": _count(cfg),
-        "hf_pooler_type": "cls_pooler" if text.pooler else "cls_last_hidden_state_pooler",
+        "hf_pooler_type": POOLERS[text.vector],
     }  # fmt: skip
     shown = {"mean": list(MEAN), "std": list(DEVIATION), "interpolation": "bicubic",
              "resize_mode": "squash"}  # fmt: skip

@@ -35,7 +35,8 @@ def sized(cfg: Config) -> Config:
         size = bert.describe_bert(_read(text.weights, "--text.weights"))
         text = replace(
             text, dim=size.dim, depth=size.depth, heads=max(1, size.dim // bert.HEAD_CHANNELS),
-            hidden=size.hidden, positions=size.positions, pooler=text.pooler and size.has_pooler,
+            hidden=size.hidden, positions=size.positions,
+            vector="first" if text.vector == "pooler" and not size.has_pooler else text.vector,
         )  # fmt: skip
         count = text.vocabulary.count("\n") + 1
         if text.vocabulary and size.vocabulary != count:

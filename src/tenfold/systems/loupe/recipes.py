@@ -15,9 +15,9 @@ SWIN_T = replace(
 """Swin-T and BERT-small: towers whose public weights fit a desktop."""
 SMALL = replace(
     PAPER,
-    image=Image(tower="vit", size=112, patch=16, dim=128, depths=(2,), heads=(4,)),
+    image=Image(tower="vit", size=112, patch=16, stem="conv", dim=128, depths=(2,), heads=(4,)),
     text=Text(
-        tokens="words", most=32, dim=128, depth=1, heads=4, hidden=512, positions=32, pooler=False
+        tokens="words", most=32, dim=128, depth=1, heads=4, hidden=512, positions=32, vector="mean"
     ),
     dim=128,
     games=Games(how="sampled"),

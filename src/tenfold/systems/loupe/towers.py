@@ -93,11 +93,17 @@ class DualEncoder(nn.Module):
         super().__init__()
         self.grid = cfg.image.grid
         self.image = image_tower(cfg.image)
-        self.text = Bert(text_shape(cfg.text), cfg.text.pooler)
+        self.text = Bert(text_shape(cfg.text), cfg.text.vector == "pooler")
+        self.vector = cfg.text.vector
         wide = self.image.out_dim if isinstance(self.image, Swin) else cfg.image.dim
         self.image_projection = nn.Linear(wide, cfg.dim, bias=False)
         self.text_projection = nn.Linear(cfg.text.dim, cfg.dim, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(FIRST_SCALE)))
+        for module in self.modules():
+            # 0.02, as published, at 768 channels; in narrow towers that would leave little but the
+            # embeddings
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=(3 * module.in_features) ** -0.5)
         for layer in (self.image_projection, self.text_projection):
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
 
@@ -119,9 +125,12 @@ class DualEncoder(nn.Module):
         """Vectors of texts, and their projected tokens."""
         found = self.text(words, is_token)
         tokens = self.text_projection(found)
-        if hasattr(self.text, "pooler"):
+        if self.vector == "pooler":
             return self.text_projection(self.text.pooler(found)), tokens
-        return tokens[:, 0], tokens
+        if self.vector == "first":
+            return tokens[:, 0], tokens
+        inside = is_token[..., None]
+        return (tokens * inside).sum(1) / inside.sum(1), tokens
 
     def image_vectors(self, images: Tensor) -> Float[Tensor, "batch dim"]:
         """Vectors of pictures, of length 1."""
