@@ -1,8 +1,9 @@
 """The sign of interactions: patches of one object under three scores, as a picture.
 
-python examples/loupe_signs.py OUT writes OUT/loupe_signs.png: interactions J(R) on made-up tokens of
-7 x 7 patches, of which eight are of the object that the text names. In one picture these all look
-like the text; in the other they have it in common and differ in the rest, which cancels in a sum.
+python examples/loupe_signs.py OUT writes OUT/loupe_signs.png: interactions J(R) on made-up tokens
+of 7 x 7 patches, of which eight are of the object that the text names. In one picture these all
+look like the text; in the other they have it in common and differ in the rest, which cancels in a
+sum.
 """
 
 import sys
@@ -39,9 +40,7 @@ for kind, tokens in objects.items():
         print(kind, name, one.value.tolist(), one.standard_error.tolist())
         largest = float(one.value.abs().max())
         places = (f"{kind}: object", f"{kind}: ground")
-        found.setdefault(name, {}).update(
-            zip(places, (one.value / largest).tolist(), strict=True)
-        )
+        found.setdefault(name, {}).update(zip(places, (one.value / largest).tolist(), strict=True))
 out = Path(sys.argv[1])
 out.mkdir(parents=True, exist_ok=True)
 title = "J(R), scaled"
