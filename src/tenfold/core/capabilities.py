@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from .system import System
@@ -111,6 +113,57 @@ class Serves(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class PictureParts:
+    """A photo as an encoder divides it; masks and vectors are on the CPU, without gradients."""
+
+    grid: tuple[int, int]
+    """Rows and columns of its patches."""
+    window: tuple[float, float, float, float]
+    """Left, top, right and bottom of the grid, in pixels of the photo (what is outside, the encoder
+    does not see; a grid wider than the photo covers what was padded)."""
+    encode: Callable[[Bool[Tensor, "coalition patch"]], Float[Tensor, "coalition dim"]]
+    """Which patches are there, row by row of the grid, to a vector each; any number at once."""
+
+
+@dataclass(frozen=True)
+class SentenceParts:
+    """A sentence as an encoder divides it; masks and vectors are on the CPU, without gradients."""
+
+    spans: tuple[tuple[int, int], ...]
+    """First character of each word, and the one behind its last."""
+    encode: Callable[[Bool[Tensor, "coalition word"]], Float[Tensor, "coalition dim"]]
+    """Which words are there, to a vector each; any number at once, also without any word."""
+
+
+class DualEncoder(Protocol):
+    """Encoders of photos and of sentences into one space, of which parts can be left out."""
+
+    name: str
+    """Says in a few words on a page what it is."""
+    scale: float
+    """Factor on cosines in its logits."""
+
+    def picture(self, photo: UInt8[np.ndarray, "height width 3"]) -> PictureParts:
+        """A photo (RGB, upright), ready to be encoded."""
+
+    def sentence(self, text: str) -> SentenceParts:
+        """A sentence, ready to be encoded; ValueError if it has no word, or too many."""
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """Compares photos with sentences, so that what parts of both do together can be asked."""
+
+    absences: tuple[str, ...]
+    """How patches can be left out, the usual way first: "grey" (their pixels are the mean colour),
+    "removed" (their tokens are not computed), "tokens" (all are computed once, and the vector is
+    made of the tokens that are kept)."""
+
+    def dual_encoder(self, absent: str) -> DualEncoder:
+        """Return its encoders, which leave patches out in one of these ways."""
+
+
 CAPABILITIES: dict[str, type] = {
     "export": Exports,
     "export a part": ExportsParts,
@@ -119,5 +172,6 @@ CAPABILITIES: dict[str, type] = {
     "run official files": RunsOfficial,
     "learn": Learns,
     "serve": Serves,
+    "explain": Explains,
 }
 """Verb -> what a system must have for it."""
