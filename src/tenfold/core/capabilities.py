@@ -130,8 +130,8 @@ class PictureParts:
 class SentenceParts:
     """A sentence as an encoder divides it; masks and vectors are on the CPU, without gradients."""
 
-    spans: tuple[tuple[int, int], ...]
-    """First character of each word, and the one behind its last."""
+    words: tuple[str, ...]
+    """What can be left out, one by one; punctuation goes with its word."""
     encode: Callable[[Bool[Tensor, "coalition word"]], Float[Tensor, "coalition dim"]]
     """Which words are there, to a vector each; any number at once, also without any word."""
 
