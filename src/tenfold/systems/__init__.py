@@ -97,7 +97,7 @@ SYSTEMS = {
         "fine-grained image-text pre-training: retrieval, grounding, detection without boxes",
         "emoji_scenes",
         0.5,
-        ("export", "export official files"),
+        ("export", "export official files", "explain"),
     ),
 }
 """Name -> where its class is; nothing is imported until it is asked for."""

@@ -30,6 +30,7 @@ from tenfold.systems.loupe.config import Config, Games, Image, Loss
 from tenfold.systems.loupe.games import Sampling, tokens
 from tenfold.systems.loupe.model import Networks
 from tenfold.systems.loupe.system import Loupe
+from tenfold.systems.loupe.towers import normalised
 from tenfold.systems.loupe.training import Training
 from tenfold.systems.loupe.unsil import Unsil
 
@@ -302,6 +303,37 @@ def test_a_text_without_a_known_word_is_refused(cfg: Config) -> None:
         asked.text("xyzzy quux")
     *_, members, names = asked.text("of")
     assert names == ["of"] and members.any()
+
+
+@pytest.mark.parametrize("absent", ["tokens", "grey"])
+def test_all_parts_are_the_whole(cfg: Config, absent: str) -> None:
+    system = Loupe(cfg)
+    parted = system.dual_encoder(absent)
+    found = data.open_captions(cfg.data, "test")
+    picture, text = found.picture(0), "a red ring, and a blue star"
+    photo, sentence = parted.picture(picture), parted.sentence(text)
+    assert photo.grid == (3, 3)
+    assert sentence.words == ("a", "red", "ring,", "and", "a", "blue", "star")
+    masks = torch.tensor([[True] * 9, [True] + [False] * 8, [False] * 9])
+    images = photo.encode(masks)
+    seen = normalised(batches.as_tensor(picture, cfg.image.size)[None])
+    with torch.no_grad():
+        whole = system.model.encoder.image_vectors(seen)[0]
+    torch.testing.assert_close(F.normalize(images[0], dim=0), whole)
+    assert not torch.equal(images[0], images[1]) and bool(torch.isfinite(images).all())
+    texts = sentence.encode(torch.tensor([[True] * 7, [False] * 3 + [True] * 4, [False] * 7]))
+    one = batches.vocabulary_of(cfg)
+    batch = one.batch([one.encode(text)])
+    with torch.no_grad():
+        whole = system.model.encoder.text_tokens(batch["words"], batch["is_token"])[0][0]
+    torch.testing.assert_close(texts[0], whole)
+    assert not torch.allclose(texts[1], whole) and bool(torch.isfinite(texts).all())
+    with pytest.raises(ValueError, match="has no word"):
+        parted.sentence("  ")
+    with pytest.raises(ValueError, match="more tokens than the 22 that this run takes"):
+        parted.sentence("star " * 40)
+    with pytest.raises(ValueError, match="tokens or grey, not 'removed'"):
+        system.dual_encoder("removed")
 
 
 # --- measures ------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from . import batches, claims, data, evaluation, exported, figures, predict, pre
 from .config import Config, PredictOptions
 from .evaluation import GROUPS, Details
 from .model import Networks
+from .parts import ABSENCES, PartedEncoder
 from .recipes import RECIPES
 from .training import Training
 
@@ -68,6 +69,7 @@ class Loupe(System[Config]):
     )  # fmt: skip
     starts_itself = True
     options: ClassVar[PredictOptions] = PredictOptions()
+    absences = ABSENCES
     model: Networks
 
     def __init__(self, cfg: Config) -> None:
@@ -159,6 +161,10 @@ class Loupe(System[Config]):
             ValueError: Their layout has no place for this encoder; the error says why.
         """
         return exported.write(self.model.encoder, self.cfg, out)
+
+    def dual_encoder(self, absent: str) -> PartedEncoder:
+        """The dual encoder, whose patches and words can be left out; see `ABSENCES`."""
+        return PartedEncoder(self.model, self.cfg, absent)
 
     def data_used(self) -> DataUsed:
         """The captions that it learned from."""
