@@ -122,11 +122,11 @@ class Asked:
         there = found.there[0].tolist()
         regions = tuple(
             FoundRegion(
-                tuple(boxes[row]), float(found.confidence[0, row]),
+                (box[0], box[1], box[2], box[3]), float(found.confidence[0, row]),
                 float(played.value[0, row, 0]), float(played.standard_error[0, row, 0]),
                 int(found.members[0, row].sum()),
             )
-            for row in range(len(boxes)) if there[row]
+            for row, box in enumerate(boxes) if there[row]
         )  # fmt: skip
         similarity = F.cosine_similarity(patches.mean(1), vector)
         phrases = self._phrases(patches, words, members, names)

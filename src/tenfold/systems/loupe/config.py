@@ -211,6 +211,9 @@ class Data:
     """Pairs of `shapes` for training and for each other part."""
     hold: int = 1024
     """Megabytes of training pictures that are kept in memory once they are read."""
+    classes: str = ""
+    """Names of the classes of objects, one a line, of which `predict` takes the nearest where it
+    is given no text; filled in."""
     test_every: int = 1
     """Every so manieth test pair is measured."""
 

@@ -31,6 +31,7 @@ from .model import Networks, Regions, chosen, clipped, phrase_vectors, region_ve
 from .ranking import Ranked, of_chunk, summary
 from .regions import RegionHead, centres
 from .towers import normalised
+from .words import Vocabulary
 from .zero_shot import box_of_map, class_shares, class_vectors, detect, ground
 
 CHUNK = 64
@@ -135,7 +136,7 @@ def of_split(networks: Networks, cfg: Config, found: Captions, name: str) -> lis
     rows = rows_of(found, cfg)
     chunks = np.array_split(rows, max(1, -(-len(rows) // CHUNK)))
     examples = Examples(cfg, found)
-    classes = name_vectors(networks, examples, found.names)
+    classes = name_vectors(networks, examples.vocabulary, found.names)
     fresh = untrained(networks, cfg)
 
     def work(number: int) -> Measured:
@@ -157,15 +158,15 @@ def encoded(networks: Networks, batch: dict[str, Tensor]) -> Encodings:
 
 
 def name_vectors(
-    networks: Networks, examples: Examples, names: tuple[str, ...]
+    networks: Networks, vocabulary: Vocabulary, names: tuple[str, ...]
 ) -> Float[Tensor, "name dim"]:
     """Directions of names, by the prompts; none for no names."""
     device = next(networks.parameters()).device
     found = []
     for first in range(0, len(names), CHUNK):
         some = names[first : first + CHUNK]
-        texts = [examples.vocabulary.encode(p.format(name)) for name in some for p in PROMPTS]
-        batch = examples.vocabulary.batch(texts)
+        texts = [vocabulary.encode(p.format(name)) for name in some for p in PROMPTS]
+        batch = vocabulary.batch(texts)
         vectors = networks.encoder.text_tokens(
             batch["words"].to(device), batch["is_token"].to(device)
         )[0]

@@ -11,9 +11,7 @@ from tenfold.data.images.folders import photos_below
 from tenfold.viz.overlays import Rgb
 from tenfold.viz.predictions import Trained, sources, spread
 
-from . import data
 from .answer import Asked
-from .batches import Examples
 from .config import Config, PredictOptions
 from .evaluation import name_vectors
 from .model import Networks
@@ -54,16 +52,11 @@ def predict_files(
         asked.text(options.caption)  # says what is wrong with it before any picture is read
     pictures = sources(inputs, out, photos_below)
     shown = set(spread(range(len(pictures)), SHOWN))
-    names, vectors = (), None
-    if not options.caption:
-        found = data.open_captions(cfg.data, "train")
-        names = found.names or ("thing",)
-        vectors = name_vectors(networks, Examples(cfg, found), names)
+    names = tuple(cfg.data.classes.split("\n")) if cfg.data.classes else ("thing",)
+    vectors = name_vectors(networks, asked.vocabulary, names)
 
     def work(row: int, picture: Rgb) -> Record:
-        text = options.caption
-        if vectors is not None:
-            text = f"a {asked.likely(picture, names, vectors)}"
+        text = options.caption or f"a {asked.likely(picture, names, vectors)}"
         answer = asked.answer(picture, text, options.regions, bool(options.caption))
         source = pictures[row]
         return write_picture(picture, answer, source.name, out / source.output, row in shown)

@@ -82,7 +82,10 @@ class Loupe(System[Config]):
     @classmethod
     def complete(cls, cfg: Config) -> Config:
         """Choose the data that is there, its vocabulary, and the sizes of given towers."""
-        cfg = replace(cfg, data=replace(cfg.data, name=data.chosen(cfg.data)))
+        own = replace(cfg.data, name=data.chosen(cfg.data))
+        if not own.classes:
+            own = replace(own, classes="\n".join(data.open_captions(own, "train").names))
+        cfg = replace(cfg, data=own)
         if cfg.text.tokens == "pieces" and not (cfg.text.pieces or cfg.text.vocabulary):
             cfg = replace(cfg, text=replace(cfg.text, tokens="words"))
         if not cfg.text.vocabulary:
