@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 import torch.nn.functional as F
@@ -26,7 +28,7 @@ from tenfold.systems.loupe import (
     words,
 )
 from tenfold.systems.loupe.answer import Asked
-from tenfold.systems.loupe.config import Config, Games, Image, Loss
+from tenfold.systems.loupe.config import Config, Games, Image, Loss, PredictOptions
 from tenfold.systems.loupe.games import Sampling, tokens
 from tenfold.systems.loupe.model import Networks
 from tenfold.systems.loupe.system import Loupe
@@ -84,6 +86,13 @@ def test_the_ways_of_a_gradient_to_the_boxes(cfg: Config, way: str) -> None:
     centre, size = grad[1:3].abs().sum(), grad[3:].abs().sum()
     assert (centre > 0) == (way in ("soft", "both"))
     assert (size > 0) == (way != "none")
+
+
+def test_half_precision_leaves_games_in_full(cfg: Config) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        _, losses = trained(cfg)
+    assert all(bool(torch.isfinite(value)) for value in losses.values())
+    assert losses["games/interaction"].dtype == losses["loss/token"].dtype == torch.float32
 
 
 def test_the_proxies_come_slowly(cfg: Config) -> None:
@@ -334,6 +343,32 @@ def test_all_parts_are_the_whole(cfg: Config, absent: str) -> None:
         parted.sentence("star " * 40)
     with pytest.raises(ValueError, match="tokens or grey, not 'removed'"):
         system.dual_encoder("removed")
+
+
+def test_pictures_are_asked_with_a_text(cfg: Config, tmp_path: Path) -> None:
+    found = data.open_captions(cfg.data, "test")
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    PIL.Image.fromarray(found.picture(0)[:60]).save(folder / "one.png")
+    (folder / "two.png").write_bytes(b"no picture")
+    caption = PredictOptions("a red ring and a blue star", regions=2, samples=8)
+    files = Loupe(cfg).predict(folder, tmp_path / "out", caption)
+    assert [file.name for file in files] == [
+        "one.png-regions.png", "one.png-phrases.png", "one.png-answer.json", "predictions.csv",
+        "predictions.html",
+    ]  # fmt: skip
+    answer = json.loads(files[2].read_text())
+    assert [one["text"] for one in answer["phrases"]] == ["a red ring", "a blue star"]
+    assert len(answer["regions"]) <= 2 and (answer["width"], answer["height"]) == (112, 60)
+    for one in (*answer["regions"], *answer["phrases"]):
+        x0, y0, x1, y1 = one["box"]
+        assert 0 <= x0 <= x1 <= 112 and 0 <= y0 <= y1 <= 60
+    rows = files[3].read_text().splitlines()
+    assert rows[0].startswith("file,text,what,name") and "two.png" in rows[-1]
+    with pytest.raises(ValueError, match="two.png"):
+        Loupe(cfg).predict(folder / "two.png", tmp_path / "lone", caption)
+    with pytest.raises(ValueError, match="--samples must be even"):
+        PredictOptions(samples=7)
 
 
 # --- measures ------------------------------------------------------------------------------------
