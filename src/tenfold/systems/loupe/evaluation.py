@@ -197,13 +197,13 @@ def measured(
     grid, device = cfg.image.grid, seen.patches.device
     confidence, boxes = networks.regions(seen.patches)
     chance = torch.rand(confidence.shape, generator=draw).to(device)
-    ways: dict[str, Regions] = {
-        way: chosen(*given, grid, cfg.games.regions, cfg.games.overlap)
-        for way, given in (
-            ("regions", (confidence, boxes)), ("random", (chance, boxes)),
-            ("untrained", fresh(seen.patches)),
-        )
+    given = {
+        "regions": (confidence, boxes), "random": (chance, boxes), "untrained": fresh(seen.patches)
     }  # fmt: skip
+    ways: dict[str, Regions] = {
+        way: chosen(some, where, grid, cfg.games.regions, cfg.games.overlap)
+        for way, (some, where) in given.items()
+    }
     vectors = {way: region_vectors(seen.patches, some.members) for way, some in ways.items()}
     phrases = phrase_vectors(seen.words, seen.batch["spans"])
     sharp = 1 / float(networks.encoder.scale())

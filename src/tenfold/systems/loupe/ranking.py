@@ -93,8 +93,8 @@ def of_chunk(
         }
     few = [number for number, place in enumerate(pairs) if place % FINE_EVERY == 0]
     for name in FINE:
-        some = [_fine(name, patches, words, is_word, pairs[n], regions[n], seed) for n in few]
-        values[name] = np.stack(some) if some else np.zeros((0, 2))
+        fine = [_fine(name, patches, words, is_word, pairs[n], regions[n], seed) for n in few]
+        values[name] = np.stack(fine) if fine else np.zeros((0, 2))
     return Ranked(values)
 
 

@@ -52,7 +52,7 @@ class ConvStem(nn.Sequential):
             ]  # fmt: skip
             before = width
         super().__init__(*layers, nn.Conv2d(before, dim, 1), nn.Flatten(2))
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
         self, images: Float[Tensor, "batch 3 height width"]
