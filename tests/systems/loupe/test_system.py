@@ -425,3 +425,14 @@ def test_a_region_module_that_learned_is_not_the_untrained_one(cfg: Config) -> N
     assert all(
         torch.equal(a, b) for a, b in zip(fresh.parameters(), again.parameters(), strict=True)
     )
+
+
+def test_a_test_of_two_parts(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "splits", lambda _: ("train", "validation", "testA", "testB"))
+    monkeypatch.setattr(data, "open_captions", lambda _, split: data.Generated(split, 4))
+    found = Loupe(cfg).evaluate("test")
+    assert "the test is testA" in found.notes
+    assert {"retrieval/both/rsum", "retrieval testB/both/rsum"} <= set(found.metrics)
+    assert Loupe.better["retrieval testB"] == "higher"
+    with pytest.raises(ValueError, match="unknown split 'test_z'; known: validation, testA, testB"):
+        Loupe(cfg).evaluate("test_z")

@@ -99,8 +99,10 @@ def evaluate(networks: Networks, cfg: Config, split: str) -> Evaluation:
     details: dict[str, Float[np.ndarray, "pair dim"]] = {}
     notes: list[str] = []
     known = frequent(cfg)
-    for name in splits(cfg, split):
-        suffix = "" if name == split else f" {name.removeprefix('test_')}"
+    for number, name in enumerate(splits(cfg, split)):
+        suffix = f" {name.removeprefix('test_')}" if number else ""
+        if name != split and not number:
+            notes.append(f"the test is {name}")
         found = data.open_captions(cfg.data, name)
         parts = of_split(networks, cfg, found, name)
         mine, by_chance = together(parts, found, cfg, known, name)
@@ -112,12 +114,14 @@ def evaluate(networks: Networks, cfg: Config, split: str) -> Evaluation:
 
 
 def splits(cfg: Config, split: str) -> list[str]:
-    """Parts that are measured with one: with the test, further tests."""
-    every = data.splits(cfg.data)
-    if split not in every or split == "train":
-        known = ", ".join(name for name in every if name != "train")
-        raise ValueError(f"unknown split {split!r}; known: {known}")
-    return [split, *(name for name in every if split == "test" and name.startswith("test_"))]
+    """Parts that are measured for one; the test of a set may be several, as RefCOCO's A and B."""
+    every = [name for name in data.splits(cfg.data) if name != "train"]
+    found = [name for name in every if name == split]
+    if split == "test":
+        found += [name for name in every if name.startswith("test") and name != "test"]
+    if not found:
+        raise ValueError(f"unknown split {split!r}; known: {', '.join(every)}")
+    return found
 
 
 def _named(key: str, suffix: str) -> str:
