@@ -46,7 +46,7 @@ TINY: dict[str, list[str]] = {
     + ["--separate.steps", "4", "--separate.batch-size", "2", "--separate.proposals", "8"],
     "loupe": [
         "--image.size",
-        "24",
+        "32",
         "--image.dim",
         "16",
         "--image.depths",

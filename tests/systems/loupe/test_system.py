@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,11 +46,18 @@ def cfg() -> Config:
     return config("loupe", "demo", [*options("loupe"), "--loss.ramp", "0", "0"])
 
 
+def widened(networks: Networks) -> None:
+    """Boxes of some patches instead of one."""
+    with torch.no_grad():
+        networks.regions.fc2.bias[3:] = 0.5
+
+
 def trained(cfg: Config, **weights: Any) -> tuple[Training, dict[str, Tensor]]:
     """A training module with its gradients, and the losses of one step."""
     torch.manual_seed(0)
     cfg = replace(cfg, loss=replace(cfg.loss, clear=False, **weights))
-    module = Training(cfg, Networks(cfg))
+    widened(networks := Networks(cfg))
+    module = Training(cfg, networks)
     batch = batches.Batches(cfg, data.open_captions(cfg.data, "train"))(0)
     losses = module({**batch, "step": 5})
     losses["loss"].backward()
@@ -321,9 +330,9 @@ def test_all_parts_are_the_whole(cfg: Config, absent: str) -> None:
     found = data.open_captions(cfg.data, "test")
     picture, text = found.picture(0), "a red ring, and a blue star"
     photo, sentence = parted.picture(picture), parted.sentence(text)
-    assert photo.grid == (3, 3)
+    assert photo.grid == (4, 4)
     assert sentence.words == ("a", "red", "ring,", "and", "a", "blue", "star")
-    masks = torch.tensor([[True] * 9, [True] + [False] * 8, [False] * 9])
+    masks = torch.tensor([[True] * 16, [True] + [False] * 15, [False] * 16])
     images = photo.encode(masks)
     seen = normalised(batches.as_tensor(picture, cfg.image.size)[None])
     with torch.no_grad():
@@ -436,3 +445,28 @@ def test_a_test_of_two_parts(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> No
     assert Loupe.better["retrieval testB"] == "higher"
     with pytest.raises(ValueError, match="unknown split 'test_z'; known: validation, testA, testB"):
         Loupe(cfg).evaluate("test_z")
+
+
+def test_the_predictor_is_compared_with_sampling(
+    cfg: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Path(__file__).parents[3] / "claims/loupe_unsil.py"
+    spec = importlib.util.spec_from_file_location("loupe_unsil", file)
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "loupe_unsil", script)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(script, "TRUTH", Sampling(256))
+    system = Loupe(cfg)
+    widened(system.model)
+    rows = script.compared(system, 8, 3)
+    ways = ["sampling, masks", "sampling, closed form", "UNSIL"]
+    assert [row[1] for row in rows] == 2 * ways
+    errors = {tuple(row[:2]): row[3] for row in rows}
+    for name in script.SCORES:
+        assert errors[name, "sampling, closed form"] < errors[name, "UNSIL"]
+        assert errors[name, "sampling, masks"] < errors[name, "UNSIL"]
+    assert "| cosine | UNSIL |" in script.page(
+        {"rows": rows, "pairs": 8, "steps": 3, "regions": 3, "data": "shapes", "command": "",
+         "environment": dict.fromkeys(("date", "commit", "cpu", "torch"), "")}
+    )  # fmt: skip

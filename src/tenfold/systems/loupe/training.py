@@ -108,7 +108,8 @@ class Training(nn.Module):
             parts["boxes"] = loss.box_loss(log_chance, target, counted) * fair(counted.sum())
         if cfg.loss.semantic:
             parts["semantic"] = self._semantic(patches, words, spans, regions)
-        logged["games/interaction"] = (each * counted).sum() / counted.sum().clamp(min=1)
+        for name, value in (("interaction", found.value), ("interaction by members", each)):
+            logged[f"games/{name}"] = (value * counted).sum() / counted.sum().clamp(min=1)
         logged["games/counted"] = counted.float().mean()
         logged["games/size"] = size.float().mean()
         return parts, {name: value.detach() for name, value in logged.items()}
