@@ -44,18 +44,10 @@ TINY: dict[str, list[str]] = {
     + ["--model.heads", "1", "1", "2", "2", "--model.head-dim", "8", "--text.dim", "16"]
     + ["--data.generated", "8", "3", "--data.batch-size", "4", "--steps", "6"]
     + ["--separate.steps", "4", "--separate.batch-size", "2", "--separate.proposals", "8"],
-    "loupe": [
-        "--image.size",
-        "32",
-        "--image.dim",
-        "16",
-        "--image.depths",
-        "1",
-        "--image.heads",
-        "2",
-    ]
-    + ["--text.dim", "16", "--text.hidden", "16", "--dim", "16", "--data.generated", "24", "8"]
-    + ["--data.batch-size", "8", "--games.samples", "8", "--games.regions", "3", "--steps", "6"],
+    "loupe": ["--image.size", "32", "--image.dim", "16", "--image.depths", "1"]
+    + ["--image.heads", "2", "--text.dim", "16", "--text.hidden", "16", "--dim", "16"]
+    + ["--data.generated", "24", "8", "--data.batch-size", "8", "--games.samples", "8"]
+    + ["--games.regions", "3", "--steps", "6"],
 }
 """Options that make the demo recipe a matter of seconds."""
 PLAIN: dict[str, list[str]] = {

@@ -75,6 +75,7 @@ def trained(cfg: Config, **weights: Any) -> tuple[Training, dict[str, Tensor]]:
         ({"semantic": 0.0}, {"token", "unsil"}),
         ({}, {"token", "semantic", "unsil"}),
         ({"semantic": 0.0, "target": "difference"}, {"token", "unsil"}),
+        ({"semantic": 0.0, "target": "difference", "turned": True}, {"token", "unsil"}),
         ({"form": "softmax", "boxes": "both"}, {"token", "semantic", "unsil", "boxes"}),
     ],
 )
@@ -141,6 +142,16 @@ def test_a_difference_of_interactions_is_that_of_directions(cfg: Config) -> None
     drawn = tokens.interactions(patches, some, regions, plan).value
     torch.testing.assert_close(found, drawn[..., 0] - drawn[..., 1:].mean(2), atol=1e-6, rtol=0)
     assert each.shape == (5, 2, 3)
+
+
+def test_lone_patches_have_no_label(cfg: Config) -> None:
+    module, losses = trained(cfg)
+    assert losses["games/counted"] > 0 and losses["loss/token"] > 0
+    with torch.no_grad():
+        module.regions.fc2.bias[3:] = -6.0
+    batch = batches.Batches(cfg, data.open_captions(cfg.data, "train"))(0)
+    losses = module({**batch, "step": 5})
+    assert losses["games/size"] == 1 and losses["games/counted"] == losses["loss/token"] == 0
 
 
 def test_interactions_under_equal_texts_leave_nothing_to_learn(cfg: Config) -> None:

@@ -38,6 +38,9 @@ FINE = _arm("+ FILIP's fine loss", token=0.0, semantic=0.0, fine=1.0)
 TOKEN = _arm("+ token level", semantic=0.0)
 BOTH = _arm("+ both levels (LOUPE)")
 DIFFERENCE = _arm("+ token level on J - J of other captions", semantic=0.0, target="difference")
+TURNED = _arm(
+    "+ token level on J of other captions - J", semantic=0.0, target="difference", turned=True
+)
 SETTING = (
     "emoji_scenes, towers of 0.9 million parameters from scratch. Every arm starts from what the "
     "contrastive loss alone of the same seed has learned, and has as many further steps; the "
@@ -52,7 +55,7 @@ def claims() -> list[Claim[Config]]:
         Claim(
             "Interactions as labels of regions make a dual encoder find what a phrase names.",
             CONTRASTIVE, BOTH, GROUNDING, "higher",
-            None, SETTING, (FIRST, FINE, TOKEN, DIFFERENCE), columns=COLUMNS,
+            None, SETTING, (FIRST, TOKEN, DIFFERENCE, TURNED, FINE), columns=COLUMNS,
         ),
         Claim(
             "Both levels together improve retrieval over the contrastive loss alone.",
@@ -64,5 +67,9 @@ def claims() -> list[Claim[Config]]:
             "Regions whose confidence learned from J less that under other captions ground better "
             "than those that learned from J.",
             TOKEN, DIFFERENCE, GROUNDING, "higher", None, SETTING,
+        ),
+        Claim(
+            "Turning the sign of that difference makes them ground better still.",
+            DIFFERENCE, TURNED, GROUNDING, "higher", None, SETTING,
         ),
     ]  # fmt: skip

@@ -170,6 +170,9 @@ class Loss:
     other captions of the batch (ours)."""
     others: int = 3
     """Other captions of `difference`."""
+    turned: bool = False
+    """Take interactions with their sign turned (ours): patches of one object say the same, and
+    their interaction is the lowest."""
     form: Form = "relu"
     """Soft labels of phrases: interactions above 0 by their sum, or a softmax of all (ours)."""
     temperature: float = 0.1

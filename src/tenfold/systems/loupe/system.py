@@ -181,6 +181,7 @@ class Loupe(System[Config]):
         lines = [f"losses: contrastive{''.join(f' + {name}' for name in used)}"]
         if cfg.loss.has_regions:
             less = ", less that under other captions" if cfg.loss.target == "difference" else ""
+            less += ", sign turned" if cfg.loss.turned else ""
             lines += [
                 f"interactions: score {cfg.games.score}{less}, {cfg.games.how}; gradient to boxes: "
                 f"{cfg.loss.boxes}",

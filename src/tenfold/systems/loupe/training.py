@@ -96,9 +96,12 @@ class Training(nn.Module):
             members = hard_members(drawn, cfg.image.grid, regions.own)
             regions = replace(regions, members=members)
         found, parts, logged = self._token_game(patches.detach(), text.detach(), regions, step)
-        counted = regions.there & (area_of(regions.boxes) <= cfg.loss.largest)
         size = regions.members.sum(2)
+        # a lone patch has no interaction: its 0 would be the highest among numbers below 0
+        counted = regions.there & (size > 1) & (area_of(regions.boxes) <= cfg.loss.largest)
         each = found.value / (size - 1).clamp(min=1)
+        if cfg.loss.turned:
+            each = -each
         if cfg.loss.clear:
             error = found.standard_error / (size - 1).clamp(min=1)
             counted = counted & loss.is_clear(each, error, counted)[:, None]
