@@ -175,7 +175,7 @@ class Training(nn.Module):
             value = _exact(patches, texts[:, 0], members)
             found = Estimate(value, torch.zeros_like(value), 2 ** patches.shape[1])
         else:
-            contrast = float(self.encoder.scale()) if games.score == "contrast" else 0.0
+            contrast = float(self.encoder.scale().detach()) if games.score == "contrast" else 0.0
             found = tokens.interactions(
                 patches, texts, members, Sampling(games.samples), contrast=contrast
             )
