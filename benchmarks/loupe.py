@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rates import machine, products, quartiles, square_product  # noqa: E402
+from rates import machine, products, quartiles  # noqa: E402
 
 from tenfold.core import optim  # noqa: E402
 from tenfold.core.allocator import keep_freed_memory  # noqa: E402
@@ -95,6 +95,17 @@ def step_of(cfg: Config) -> Callable[[], float]:
     return step
 
 
+def square_product(side: int = 2048) -> float:
+    """FLOP/s of one large product, by the time of the processor, as all here."""
+    a, b = torch.randn(2, side, side)
+    best = float("inf")
+    for _ in range(5):
+        start = time.process_time()
+        a @ b
+        best = min(best, time.process_time() - start)
+    return 2 * side**3 / best
+
+
 def measured(rounds: int) -> dict[str, Any]:
     """Times of all arms, their ratios to the contrastive loss alone, and a profile."""
     keep_freed_memory()
@@ -106,9 +117,10 @@ def measured(rounds: int) -> dict[str, Any]:
             step()
             if number:
                 seconds[name].append(time.process_time() - start)
-    share, rate, flops = products(steps[BOTH], PRODUCTS, PRODUCTS.values())
-    square = square_product(torch.float32)
+    share, _, flops = products(steps[BOTH], PRODUCTS, PRODUCTS.values())
+    square = square_product()
     middle = statistics.median(seconds[BOTH])
+    rate = flops / (share * middle)
     alone = seconds[ALONE]
     return {
         "timings": [
