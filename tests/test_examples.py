@@ -32,3 +32,9 @@ def test_example_of_explanations(tmp_path: Path) -> None:
     assert "'blue': (1, 4)" in done.stdout or "'blue': (2, 4)" in done.stdout
     assert "Yes: the box supports it more" in done.stdout
     assert (tmp_path / "out/explanation.html").is_file()
+
+
+def test_the_picture_of_signs(tmp_path: Path) -> None:
+    done = forked.run(EXAMPLES / "loupe_signs.py", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "loupe_signs.png").stat().st_size > 0

@@ -44,6 +44,10 @@ TINY: dict[str, list[str]] = {
     + ["--model.heads", "1", "1", "2", "2", "--model.head-dim", "8", "--text.dim", "16"]
     + ["--data.generated", "8", "3", "--data.batch-size", "4", "--steps", "6"]
     + ["--separate.steps", "4", "--separate.batch-size", "2", "--separate.proposals", "8"],
+    "loupe": ["--image.size", "32", "--image.dim", "16", "--image.depths", "1"]
+    + ["--image.heads", "2", "--text.dim", "16", "--text.hidden", "16", "--dim", "16"]
+    + ["--data.generated", "24", "8", "--data.batch-size", "8", "--games.samples", "8"]
+    + ["--games.regions", "3", "--steps", "6"],
 }
 """Options that make the demo recipe a matter of seconds."""
 PLAIN: dict[str, list[str]] = {
@@ -68,6 +72,9 @@ PLAIN: dict[str, list[str]] = {
     "virreq": ["--model.dropout", "0", "--steps", "3", "--optim.name", "sgd", "--optim.lr", "1e-2"]
     + ["--loop.amp", "off", "--separate.steps", "2", "--separate.proposals", "0"]
     + ["--separate-optim.name", "sgd", "--separate-optim.lr", "1e-4"],
+    # coalitions are drawn by each process
+    "loupe": ["--games.how", "exact", "--loss.ramp", "0", "0.5", "--loss.target", "difference"]
+    + ["--loss.fine", "0.5", "--steps", "3", "--optim.name", "sgd", "--optim.lr", "1e-2"],
 }
 """Options without noise that depends on the number of processes. SGD, because Adam makes steps of
 full size out of rounding errors where a gradient is zero (a bias before a BatchNorm)."""
@@ -86,6 +93,8 @@ IMPROVING: dict[str, list[str]] = {
     "apis": ["--steps", "60", "--round-steps", "20", "--data.batch-size", "4"]
     + ["--data.generated", "24", "6", "--model.widths", "16", "16", "32", "32"],
     "virreq": ["--steps", "40", "--optim.lr", "5e-3", "--model.dims", "16", "16", "32", "32"],
+    "loupe": ["--steps", "60", "--optim.lr", "5e-3", "--data.generated", "64", "16"]
+    + ["--data.batch-size", "16"],
 }
 """Options with which the tiny system learns something; added to TINY."""
 
@@ -196,6 +205,17 @@ def dolls_picture(folder: Path) -> Path:
     return path
 
 
+def captioned_picture(folder: Path) -> Path:
+    """A generated picture of coloured shapes."""
+    from PIL import Image
+
+    from tenfold.generated import captioned
+
+    path = folder / "captioned.png"
+    Image.fromarray(captioned.captioned("a split of its own", 0).picture).save(path)
+    return path
+
+
 SAMPLES: dict[str, Callable[[Path], Path]] = {
     "spgsn": walker_npz,
     "ppmoe": prompt,
@@ -206,6 +226,7 @@ SAMPLES: dict[str, Callable[[Path], Path]] = {
     "usage": things,
     "apis": hollow,
     "virreq": dolls_picture,
+    "loupe": captioned_picture,
 }
 """Writes an input of `tenfold predict`."""
 

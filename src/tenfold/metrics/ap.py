@@ -220,8 +220,10 @@ def _evaluated(
         coco.createIndex()
         results = coco.loadRes(guesses)
         evaluation = COCOeval(coco, results, "bbox" if kind == "boxes" else "segm")
-        if thresholds is not None:
+        if thresholds is not None:  # for objects of all areas alone
             evaluation.params.iouThrs = np.array(thresholds)
+            evaluation.params.areaRng = evaluation.params.areaRng[:1]
+            evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation

@@ -92,6 +92,13 @@ SYSTEMS = {
         1.0,
         ("export", "convert", "serve"),
     ),
+    "loupe": Entry(
+        "tenfold.systems.loupe.system:Loupe",
+        "fine-grained image-text pre-training: retrieval, grounding, detection without boxes",
+        "emoji_scenes",
+        0.5,
+        ("export", "export official files", "explain"),
+    ),
 }
 """Name -> where its class is; nothing is imported until it is asked for."""
 

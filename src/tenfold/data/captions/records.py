@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NoReturn, Protocol
+from typing import Literal, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -48,6 +48,7 @@ class Pair:
     """Name of the picture in its set."""
 
 
+@runtime_checkable
 class Captions(Protocol):
     """One split of a set of captions that can be asked for any of its pairs.
 

@@ -94,10 +94,12 @@ def fine_similarities(
     Words of padding count on neither side; a text has at least one word.
     """
     x, y = F.normalize(patches, dim=2), F.normalize(words, dim=2)
-    alike = torch.einsum("ind,tmd->itnm", x, y)
-    best_word = alike.masked_fill(~is_word[None, :, None], -torch.inf).amax(3)
-    best_patch = alike.amax(2) * is_word
-    return best_word.mean(2), best_patch.sum(2) / is_word.sum(1)
+    alike = x.flatten(0, 1) @ y.flatten(0, 1).T
+    alike = alike.view(*x.shape[:2], *y.shape[:2])  # image patch text word
+    # the places of maxima: their gradient is written to one number of each row, not to all
+    best_word = alike.masked_fill(~is_word, -torch.inf).max(3).values
+    best_patch = alike.max(1).values * is_word
+    return best_word.mean(1), best_patch.sum(2) / is_word.sum(1)
 
 
 def fine_loss(
@@ -108,8 +110,12 @@ def fine_loss(
     captions: Int64[Tensor, " pair"] | None = None,
 ) -> Float[Tensor, ""]:
     """The contrastive loss of FILIP's similarities."""
-    by_image = fine_similarities(patches, gathered(words), gathered(is_word))[0]
-    by_text = fine_similarities(gathered(patches), words, is_word)[1].T
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        by_image = fine_similarities(patches, gathered(words), gathered(is_word))[0]
+        by_text = fine_similarities(gathered(patches), words, is_word)[1].T
+    else:
+        by_image, by_text = fine_similarities(patches, words, is_word)
+        by_text = by_text.T
     return pair_loss(by_image, by_text, scale, captions)
 
 
@@ -127,7 +133,8 @@ def token_targets(
     else:
         low = interaction.masked_fill(~counted, torch.inf).amin(1, keepdim=True)
         high = interaction.masked_fill(~counted, -torch.inf).amax(1, keepdim=True)
-    return ((interaction - low) / (high - low + 1e-8)).clamp(0, 1).detach()
+    # an image of which no region counts has no ends
+    return ((interaction - low) / (high - low + 1e-8)).clamp(0, 1).nan_to_num(0).detach()
 
 
 def is_clear(
