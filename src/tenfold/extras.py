@@ -5,6 +5,7 @@ from __future__ import annotations
 EXTRAS = {
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "grib": ("cfgrib", "eccodes"),
+    "tensorboard": ("tensorboard",),
     "text": ("tokenizers",),
     "video": ("imageio_ffmpeg",),
     "web": ("starlette", "uvicorn"),

@@ -17,21 +17,33 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tenfold.extras import install
 from tenfold.files import append_line, parse_json, write_text
 
 from .dist import World
 
 
 class MetricsLog:
-    """Appends to `metrics.jsonl`; a resumed stage first drops what it will write again."""
+    """Appends to `metrics.jsonl`; a resumed stage first drops what it will write again.
 
-    def __init__(self, path: Path, write: bool) -> None:
+    With a board, the same numbers go to TensorBoard's files beside it, a folder a stage.
+    """
+
+    def __init__(self, path: Path, write: bool, board: bool = False) -> None:
+        """Raises ModuleNotFoundError if a board is wanted and TensorBoard is not installed."""
         self.path = path
         self.enabled = write
+        self._board = _board() if board else None
+        self._writers: dict[str, Any] = {}
 
     def rewind(self, stage: str, step: int, known: list[str]) -> None:
         """Drop lines of `stage` after `step`, of stages not in `known`, and a half-written line."""
-        if not self.enabled or not self.path.exists():
+        if not self.enabled:
+            return
+        if self._board is not None:  # TensorBoard then hides what was written after that step
+            folder = self.path.parent / "tensorboard" / stage
+            self._writers[stage] = self._board(str(folder), purge_step=step + 1)
+        if not self.path.exists():
             return
         kept = []
         text = self.path.read_text(encoding="utf-8", errors="replace")
@@ -57,6 +69,22 @@ class MetricsLog:
             return
         entry = {"stage": stage, "step": step, "split": split, **values}
         append_line(self.path, json.dumps(entry))
+        if stage in self._writers:
+            for key, value in values.items():
+                self._writers[stage].add_scalar(f"{split}/{key}", value, step)
+            self._writers[stage].flush()
+
+
+def _board() -> Any:
+    """TensorBoard's writer, by torch."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            f"--loop.tensorboard needs the package tensorboard: {install('tensorboard')}",
+            name="tensorboard",
+        ) from error
+    return SummaryWriter
 
 
 class Bar:

@@ -54,6 +54,8 @@ class Loop:
     """Device to train on; auto takes a GPU if there is one."""
     threads: int = 0
     """Threads of torch on the CPU; 0 leaves torch's choice."""
+    tensorboard: bool = False
+    """Write what is logged for TensorBoard, too, in the run's folder `tensorboard` (an extra)."""
 
     def __post_init__(self) -> None:
         require(self, "loop.", "[1, inf)", "accumulate", "save_every", "log_every")
@@ -460,7 +462,7 @@ def train(
         torch.set_num_threads(loop.threads)
     if world.device.type == "cpu":
         keep_freed_memory()
-    log = MetricsLog(run / "metrics.jsonl", world.is_first)
+    log = MetricsLog(run / "metrics.jsonl", world.is_first, loop.tensorboard)
     accounts: list[dict[str, Any]] = []
     stop = _StopFlag()
     for stage in stages:  # between two, where files may be written for long, signals end at once

@@ -29,6 +29,7 @@ OURS = re.compile(
     rf"|weights\.safetensors{SUM}"
     r"|official/(pangu_weather_\d+\.onnx|grid\.json)"
     r"|pictures/captions\.json"
+    r"|tensorboard/[^/]+/events\.out\.tfevents\.[\w.-]+"
     rf"|checkpoints/[^/]+/((done|follows)\.json|(final|best)\.safetensors{SUM}|final\.pt{SUM})"
     rf"|checkpoints/[^/]+/(final|best|step-\d{{9}})(\.tmp)?/(state\.pt|[^/]+\.(safetensors|json)){SUM}"
     r"|learned/(current\.json|lock|\d{4,9}\.safetensors|\d{4,9}/[^/]+\.(png|jpg|gif|html|json))"
@@ -39,7 +40,9 @@ OURS = re.compile(
 """Files of a run by their paths in it; those that a run names itself are found by `_named`."""
 TEMPORARY = re.compile(r"(.+)\.tmp|\.(report\.html|MODEL_CARD\.md)\.\d+\.tmp")
 """Names of files that were being written when a process was killed (the second: once)."""
-FOLDERS = ("pictures", "checkpoints", "learned", "predictions", "official", "work")
+FOLDERS = (
+    "pictures", "checkpoints", "learned", "predictions", "official", "work", "tensorboard"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
