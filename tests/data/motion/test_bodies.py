@@ -129,6 +129,22 @@ def test_folders_as_people_have_them(tmp_path):
         ValueError, match="the last fifth, the test split, of its 120 frames has 24"
     ):
         read(only, "test", read_skeleton(only), 35)
+    assert "whose 120 frames the last fifth is the test, 24" in "".join(check("bvh", only).notes)
+
+
+def test_splits_in_any_letter_case(tmp_path):
+    """Else Test/, which sorts before Train/, would be trained on."""
+    for name in ("Test", "Train"):
+        (tmp_path / name).mkdir()
+        written = tmp_path / name / f"{name}ed_1.bvh"
+        written.write_text(motions.text(motions.TOOLS["mixamo"], 40))
+    skeleton = read_skeleton(tmp_path)
+    assert [c.name for c in read(tmp_path, "train", skeleton)] == ["train/Trained/Trained_1"]
+    assert [c.name for c in read(tmp_path, "test", skeleton)] == ["test/Tested/Tested_1"]
+    (tmp_path / "Test" / "Tested_1.bvh").unlink()
+    (tmp_path / "Test").rmdir()
+    with pytest.raises(ValueError, match="a sub-folder Train, but none for the split 'test'"):
+        read(tmp_path, "test", skeleton)
 
 
 def test_check_of_a_folder(tmp_path):
