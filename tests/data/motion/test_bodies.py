@@ -205,6 +205,29 @@ def test_a_foot_on_the_floor_holds_the_body(tmp_path):
     assert np.ptp(stays[10:], axis=0)[[0, 2]].max() < 10
 
 
+@pytest.mark.parametrize("cut", ["place", "heading", "pose"])
+def test_a_cut_is_not_gone_on_with(cut, tmp_path):
+    """A body that was set elsewhere, or a rest pose at the end, three frames before and at it."""
+    bvh = take("rokoko", tmp_path, 40)
+    motion, rotating = bvh.motion.copy(), np.arange(bvh.motion.shape[1]) >= 3
+    if cut == "place":
+        motion[7:, 0] += 5000
+    elif cut == "heading":
+        motion[7:, 3] += 180
+    else:
+        motion[9, rotating] = np.where(np.arange(rotating.sum()) < 3, motion[9, rotating], 0)
+    made = going_on(replace(bvh, motion=motion), 0, future=15)
+    steps = np.linalg.norm(np.diff(made.positions()[9:], axis=0), axis=-1)
+    turns = np.degrees(np.linalg.norm(np.diff(made.rotations()[9:], axis=0), axis=(-2, -1)))
+    assert steps.max() < (40 if cut == "pose" else 6)  # cm
+    if cut == "heading":
+        assert turns[:, 0].max() < 5
+    if cut == "pose":  # back to the motion without going further first
+        joint = bvh.joints.index("LeftArm")
+        gaps = [bvh.rotations()[f, joint] - made.rotations()[f, joint] for f in (9, 10)]
+        assert np.linalg.norm(gaps[1]) < 1.05 * np.linalg.norm(gaps[0])
+
+
 def test_one_observed_frame_goes_on_at_rest(tmp_path):
     bvh = take("cmu", tmp_path)
     again = going_on(bvh, 0, past=1)
