@@ -71,10 +71,9 @@ def _clauses(lines: Sequence[bytes]) -> Iterator[Line]:
             yield number, rest[:1]
             rest = rest[1:].strip()
         # a brace may stick to a word, but in Shift JIS it is also the end of a letter
-        opens = re.fullmatch(rb"(.*(?:[\x00-\x7f]))?([{}])", rest, re.S)
-        if opens and opens[1]:
-            yield number, opens[1].strip()
-            yield number, opens[2]
+        if len(rest) > 1 and rest[-1:] in (b"{", b"}") and rest[-2:-1] < b"\x80":
+            yield number, rest[:-1].strip()
+            yield number, rest[-1:]
         elif rest:
             yield number, rest
 
