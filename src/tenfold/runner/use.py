@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from tenfold.core import dist, lock
 from tenfold.core.diagnose import require_finite_metrics
+from tenfold.core.errors import require_file_or_folder
 from tenfold.systems import system_class
 
 from . import outputs
@@ -93,6 +94,7 @@ def _place(
     """What makes the prediction, and its folder, as the first process sees them."""
     made: dict[str, Any] = {}
     if world.is_first:
+        require_file_or_folder(inputs)  # a link to itself has no path to note down
         made = outputs.made_by(path, inputs, options)
         if out is None:
             home = path if path.is_dir() else path.parent

@@ -129,6 +129,22 @@ def test_folders_as_people_have_them(tmp_path):
         ValueError, match="the last fifth, the test split, of its 120 frames has 24"
     ):
         read(only, "test", read_skeleton(only), 35)
+    assert "whose 120 frames the last fifth is the test, 24" in "".join(check("bvh", only).notes)
+
+
+def test_splits_in_any_letter_case(tmp_path):
+    """Else Test/, which sorts before Train/, would be trained on."""
+    for name in ("Test", "Train"):
+        (tmp_path / name).mkdir()
+        written = tmp_path / name / f"{name}ed_1.bvh"
+        written.write_text(motions.text(motions.TOOLS["mixamo"], 40))
+    skeleton = read_skeleton(tmp_path)
+    assert [c.name for c in read(tmp_path, "train", skeleton)] == ["train/Trained/Trained_1"]
+    assert [c.name for c in read(tmp_path, "test", skeleton)] == ["test/Tested/Tested_1"]
+    (tmp_path / "Test" / "Tested_1.bvh").unlink()
+    (tmp_path / "Test").rmdir()
+    with pytest.raises(ValueError, match="a sub-folder Train, but none for the split 'test'"):
+        read(tmp_path, "test", skeleton)
 
 
 def test_check_of_a_folder(tmp_path):
@@ -187,6 +203,29 @@ def test_a_foot_on_the_floor_holds_the_body(tmp_path):
     still[:, place : place + 3] = [0, 92, 0]
     stays = going_on(replace(bvh, motion=still), root).positions()[:, root]
     assert np.ptp(stays[10:], axis=0)[[0, 2]].max() < 10
+
+
+@pytest.mark.parametrize("cut", ["place", "heading", "pose"])
+def test_a_cut_is_not_gone_on_with(cut, tmp_path):
+    """A body that was set elsewhere, or a rest pose at the end, three frames before and at it."""
+    bvh = take("rokoko", tmp_path, 40)
+    motion, rotating = bvh.motion.copy(), np.arange(bvh.motion.shape[1]) >= 3
+    if cut == "place":
+        motion[7:, 0] += 5000
+    elif cut == "heading":
+        motion[7:, 3] += 180
+    else:
+        motion[9, rotating] = np.where(np.arange(rotating.sum()) < 3, motion[9, rotating], 0)
+    made = going_on(replace(bvh, motion=motion), 0, future=15)
+    steps = np.linalg.norm(np.diff(made.positions()[9:], axis=0), axis=-1)
+    turns = np.degrees(np.linalg.norm(np.diff(made.rotations()[9:], axis=0), axis=(-2, -1)))
+    assert steps.max() < (40 if cut == "pose" else 6)  # cm
+    if cut == "heading":
+        assert turns[:, 0].max() < 5
+    if cut == "pose":  # back to the motion without going further first
+        joint = bvh.joints.index("LeftArm")
+        gaps = [bvh.rotations()[f, joint] - made.rotations()[f, joint] for f in (9, 10)]
+        assert np.linalg.norm(gaps[1]) < 1.05 * np.linalg.norm(gaps[0])
 
 
 def test_one_observed_frame_goes_on_at_rest(tmp_path):

@@ -161,6 +161,9 @@ def test_bad_folders(tmp_path):
     with pytest.raises(ValueError, match="b.bvh has another skeleton .*3 joints there is no LHip"):
         read(tmp_path, "test", skeleton)
     (tmp_path / "b.bvh").unlink()
+    write_bvh(tmp_path / "a.bvh", replace(cmu_body(), motion=0 * cmu_body().motion))
+    with pytest.raises(ValueError, match="a.bvh, of which the skeleton is taken: only 0 of 38"):
+        read_skeleton(tmp_path, 70.0)
     for name, time in (("c", 0.01), ("d", 0.02)):
         write_bvh(tmp_path / f"train/{name}.bvh", replace(cmu_body(), frame_time=time))
     skeleton = read_skeleton(tmp_path, 70.0)
@@ -176,14 +179,18 @@ def test_bad_folders(tmp_path):
         ("CHANNELS 3 Y", "CHANNELS 3 W", "line 9: CHANNELS 3 Wrotation"),
         ("CHANNELS 3 Yrotation", "CHANNELS 3 Xrotation", "line 9: CHANNELS 3 Xrotation"),
         ("OFFSET 0 -4 0", "OFFSET 0 -4", "line 8: OFFSET has 2 values"),
-        ("OFFSET 0 -4 0", "OFFSET 0 x 0", "line 8: could not convert"),
+        ("OFFSET 0 -4 0", "OFFSET 0 x 0", "line 8: 'x' is no number. Repair"),
+        ("OFFSET 0 -4 0", "OFFSET 0 -4e9 0", r"finite and at most 1e\+09, got -4e\+09"),
+        ("Frame Time: 0.01", "Frame Time: 0,01", "line 18: '0,01' is no number; .* decimal point"),
+        ("HIERARCHY", "PK", "line 1: unexpected 'PK'; a BVH file begins with HIERARCHY"),
+        (TEXT, "\n", "is empty"),
         ("JOINT", "JIONT", "line 6: unexpected 'JIONT Left Leg'"),
         ("}\nMOTION", "}\nROOT b\n{\n}\nMOTION", "line 16: ROOT outside the tree"),
         ("Frames: 2", "Frames: 0", "line 17: 0 frames"),
         ("Frame Time: 0.01", "Frame Time: 0", "line 18: frame time must be positive"),
         ("Frame Time: 0.01\n", "", "line 18: expected 'Frame Time'"),
         ("7 90 0 0 0 0 0", "7 90 0 0 0 0", "line 20: frame 1 has 8 values, expected 9"),
-        ("7 90 0 0 0 0 0", "7 90 0 0 0 0 nan", "line 20: 9 values, not all finite"),
+        ("7 90 0 0 0 0 0", "7 90 0 0 0 0 nan", "line 20: values must be finite .* got nan"),
         (TEXT[TEXT.index("MOTION") :], "", "line 15: the file ends before MOTION"),
         (TEXT[TEXT.index("Frames") :], "", "the file ends within MOTION"),
     ],

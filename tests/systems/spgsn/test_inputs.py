@@ -169,6 +169,25 @@ def test_frames_that_are_not_finite(tmp_path: Path, wrong: Wrong) -> None:
     wrong(tmp_path / "nan.bvh", f"line {len(lines) - 2}")
 
 
+def test_positions_that_are_no_body_seen_from_the_hips(tmp_path: Path, wrong: Wrong) -> None:
+    """In metres, of no size, somewhere in the world, or with a joint that flies off."""
+    wrong(save(tmp_path / "metres.npz", positions=walk() / 1000), "0.001 times", "times 1000")
+    wrong(save(tmp_path / "zeros.npz", positions=0 * walk()), "0 times")
+    wrong(save(tmp_path / "far.npz", positions=walk() + [0, 900, 0]), "'Hips'", "900 mm", "BVH")
+    positions = walk()
+    positions[7, 5, 1] = 1e30
+    wrong(save(tmp_path / "huge.npz", positions=positions), "frame 7", "1e+30 mm")
+
+
+def test_a_link_to_itself(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "loop.bvh").symlink_to("loop.bvh")
+    with pytest.raises(SystemExit) as end:
+        cli.main(["predict", str(run_folder), str(tmp_path / "loop.bvh")])
+    assert end.value.code == 2 and "loop.bvh does not exist" in capsys.readouterr().err
+
+
 def test_too_few_frames(tmp_path: Path, wrong: Wrong) -> None:
     wrong(save(tmp_path / "short.npz", positions=walk()[:9]), "9 frames", "10 are observed")
     wrong(save(tmp_path / "none.npz", positions=walk()[:0]), "0 frames")

@@ -27,6 +27,8 @@ MAX_BYTES = 2**29
 MAX_JOINTS = 500
 MAX_CLAUSES = 50 * MAX_JOINTS
 """Lines of the hierarchy, braces counted apart."""
+MAX_VALUE = 1e9
+"""Of an offset, a place or an angle: a body in micrometres, a kilometre away."""
 MAX_FRAME_TIME, MIN_FRAME_TIME = 1.0, 1e-4
 """Seconds; who writes more means milliseconds, or nothing."""
 RATES = (12, 15, 24, 25, 30, 48, 50, 60, 72, 75, 90, 100, 120, 125, 144, 150, 180, 200, 240)
@@ -49,8 +51,12 @@ def read_bvh(path: Path) -> Bvh:
             "may have. Cut it into shorter takes."
         )
     content = path.read_bytes()
+    if not content.strip():
+        raise ValueError(f"{path} is empty. Export it again.")
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise ValueError(f"{path} is UTF-16 text, which other tools cannot read; save it as UTF-8.")
+        raise ValueError(
+            f"{path} is UTF-16 or UTF-32 text, which other tools cannot read; save it as UTF-8."
+        )
     # bytes, whose white space is ASCII's alone: names may be in any encoding
     lines = content.removeprefix(b"\xef\xbb\xbf").splitlines()
     tree, used = _read_tree(path, lines)
@@ -65,10 +71,9 @@ def _clauses(lines: Sequence[bytes]) -> Iterator[Line]:
             yield number, rest[:1]
             rest = rest[1:].strip()
         # a brace may stick to a word, but in Shift JIS it is also the end of a letter
-        opens = re.fullmatch(rb"(.*(?:[\x00-\x7f]))?([{}])", rest, re.S)
-        if opens and opens[1]:
-            yield number, opens[1].strip()
-            yield number, opens[2]
+        if len(rest) > 1 and rest[-1:] in (b"{", b"}") and rest[-2:-1] < b"\x80":
+            yield number, rest[:-1].strip()
+            yield number, rest[-1:]
         elif rest:
             yield number, rest
 
@@ -105,7 +110,7 @@ def _read_tree(path: Path, lines: list[bytes]) -> tuple[Bvh, int]:
             case b"OFFSET" if inside:
                 if len(rest) != 3:
                     raise _bad(path, number, f"OFFSET has {len(rest)} values, expected 3")
-                offsets[inside[-1]] = _numbers(path, number, rest)
+                offsets[inside[-1]] = _numbers(path, number, rest, MAX_VALUE)
             case b"CHANNELS" if inside and rest:
                 own = [text(name).capitalize() for name in rest[1:]]
                 unknown = set(own) - set(CHANNELS)
@@ -123,7 +128,8 @@ def _read_tree(path: Path, lines: list[bytes]) -> tuple[Bvh, int]:
                 )
                 return tree, number
             case _:
-                raise _bad(path, number, f"unexpected {printable(text(line[:60]))!r}")
+                hint = "" if names else "; a BVH file begins with HIERARCHY and ROOT"
+                raise _bad(path, number, f"unexpected {printable(text(line[:60]))!r}{hint}")
     raise _bad(path, len(lines), "the file ends before MOTION; it seems cut off")
 
 
@@ -155,7 +161,7 @@ def _read_motion(path: Path, tree: Bvh, lines: list[bytes], used: int) -> Bvh:
                 raise _bad(path, number, f"more than {MAX_VALUES} values; cut it into takes")
             more += 1
             continue
-        row = _numbers(path, number, line.split())
+        row = _numbers(path, number, line.split(), MAX_VALUE)
         if len(row) != columns:
             cut = "; it seems cut off" if len(row) < columns and number == len(lines) else ""
             wrong = f"frame {len(rows)} has {len(row)} values, expected {columns}{cut}"
@@ -211,15 +217,29 @@ def text(content: bytes) -> str:
     return content.decode("utf-8", errors="replace")
 
 
-def _numbers(path: Path, number: int, words: Sequence[bytes]) -> list[float]:
-    """Finite numbers of a line."""
+def _numbers(
+    path: Path, number: int, words: Sequence[bytes], most: float = math.inf
+) -> list[float]:
+    """Finite numbers of a line, none larger than `most`."""
     try:
         values = [float(word) for word in words]
-    except ValueError as error:
-        raise _bad(path, number, printable(str(error))[:120]) from None
-    if not all(map(math.isfinite, values)):
-        raise _bad(path, number, f"{len(values)} values, not all finite")
+    except ValueError:
+        wrong = next(text(word) for word in words if not _is_number(word))
+        hint = "; numbers have a decimal point, and spaces between them" if "," in wrong else ""
+        raise _bad(path, number, f"{printable(wrong[:60])!r} is no number{hint}") from None
+    if not all(map(math.isfinite, values)) or max(map(abs, values), default=0) > most:
+        bad = next(v for v in values if not abs(v) <= most or math.isinf(v))
+        limit = f" and at most {most:g}" if most < math.inf else ""
+        raise _bad(path, number, f"values must be finite{limit}, got {bad:g}")
     return values
+
+
+def _is_number(word: bytes) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _bad(path: Path, number: int, message: str) -> ValueError:

@@ -78,7 +78,7 @@ def read(
                 f"{source}, but data.past + data.future = {length} are needed. Reduce data.past or "
                 "data.future, or give longer takes, or folders train and test"
             )
-        is_named = file.parent not in (path, path / split, path.parent)
+        is_named = file.parent not in (path, split_folders(path).get(split), path.parent)
         stem = re.sub(r"[\W_]*\d+$", "", file.stem) or file.stem
         action = file.parent.name if is_named else stem
         clips.append(Clip(f"{split}/{action}/{file.stem}", action, positions, skeleton.fps))
@@ -102,15 +102,32 @@ def read_skeleton(path: Path, unit: float = 10.0) -> Skeleton:
             "right (1000 for metres, 10 for centimetres, 25.4 for inches)?",
             stacklevel=2,
         )
-    return skeleton_of(bvh, unit)
+    try:
+        return skeleton_of(bvh, unit)
+    except ValueError as error:
+        raise ValueError(f"{first}, of which the skeleton is taken: {error}") from None
+
+
+def split_folders(path: Path) -> dict[str, Path]:
+    """Sub-folders train and test of a folder, in any letter case, where there is one of them."""
+    # where a disk tells case apart, the lower one comes last, and wins
+    folders = {folder.name.lower(): folder for folder in sorted(path.glob("*")) if folder.is_dir()}
+    return {split: folders[split] for split in ("train", "test") if split in folders}
 
 
 def split_files(path: Path, split: str) -> list[tuple[Path, bool]]:
     """Files of a split, and whether the one file is shared between both splits."""
     if path.is_file():
         return [(path, True)]
-    has_splits = (path / "train").is_dir() or (path / "test").is_dir()
-    files = files_below(path / split if has_splits else path)
+    splits = split_folders(path)
+    has_splits = bool(splits)
+    if has_splits and split not in splits:
+        raise ValueError(
+            f"{path} has a sub-folder {', '.join(f.name for f in splits.values())}, but none for "
+            f"the split {split!r}. Add it, or put all files in one folder without sub-folders "
+            "train and test."
+        )
+    files = files_below(splits[split] if has_splits else path)
     if not files:
         raise ValueError(
             f"{path} holds no .bvh file for the split {split!r}. Set data.path to a BVH file or a "

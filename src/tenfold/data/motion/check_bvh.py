@@ -27,10 +27,10 @@ SHORT = 35
 
 def check_bvh(f: Problems) -> None:
     """BVH files of one skeleton, whatever the size of the body; splits train and test, or none."""
-    files: dict[Path, str] = {}
+    files: dict[Path, bool] = {}
     for split in ("train", "test"):
         try:
-            files |= {file: split for file, _ in split_files(f.folder, split)}
+            files |= dict(split_files(f.folder, split))
         except ValueError as error:
             f.problem(f.folder, str(error))
     first: Skeleton | None = None
@@ -54,7 +54,7 @@ def check_bvh(f: Problems) -> None:
             f.problem(file, str(error))
             continue
         rates.setdefault(f"{bvh.fps:.6g}", []).append(f.name(file))
-        _look(f, file, positions)
+        _look(f, file, positions, files[file])
         digest = hashlib.blake2b(bvh.motion.tobytes(), digest_size=16).hexdigest()
         if digest in seen:
             f.problem(file, f"holds the same frames as {seen[digest]}")
@@ -90,10 +90,17 @@ def _unit(f: Problems, file: Path, bvh: Bvh) -> float:
     return UNITS[name] if name else USUAL_UNIT
 
 
-def _look(f: Problems, file: Path, positions: Float[np.ndarray, "frames joints 3"]) -> None:
-    """Frames of one file that a person would wonder about."""
+def _look(
+    f: Problems, file: Path, positions: Float[np.ndarray, "frames joints 3"], is_shared: bool
+) -> None:
+    """Frames of one file that a person would wonder about; a shared one holds both splits."""
     if len(positions) < SHORT:
         f.note(f"{f.name(file)}: {len(positions)} frames; windows have {SHORT} by default")
+    elif is_shared and len(positions) // 5 < SHORT:
+        f.note(
+            f"{f.name(file)}: the one file, of whose {len(positions)} frames the last fifth is the "
+            f"test, {len(positions) // 5}; windows have {SHORT} by default"
+        )
     if len(positions) < 2:
         return
     steps = np.linalg.norm(np.diff(positions, axis=0), axis=-1).max(1)

@@ -27,6 +27,9 @@ NEAR_FLOOR = 0.05
 SEAM = 0.04
 """Seconds in which half of the difference fades between how joints were turning and where the
 network first sees them."""
+SUDDEN, FAST, QUICK = 5.0, 8.0, 1000.0
+"""A step between frames that is so many times the usual one, and faster than this in body heights
+or degrees a second, is a cut or a glitch of the capture: what follows does not go on with it."""
 
 ROOT_MOTION = (
     "the body goes on with the velocity and the turn of its last "
@@ -106,11 +109,32 @@ def _without_seam(
     A transition by inertia as games have it. Source: Bollo, "Inertialization" (GDC 2018), with an
     exponential instead of a polynomial.
     """
-    step = seen[-2].swapaxes(-1, -2) @ seen[-1] if len(seen) > 1 else np.eye(3)
+    step = np.eye(3)
+    if len(seen) > 1:
+        turns = _rotvecs(seen[:-1].swapaxes(-1, -2) @ seen[1:])
+        is_cut = _sudden(turns, np.radians(QUICK) / fps)[-1]
+        step = Rotation.from_rotvec(np.where(is_cut[:, None], 0, turns[-1])).as_matrix()
     gap = Rotation.from_matrix(ahead[0].swapaxes(-1, -2) @ (seen[-1] @ step)).as_rotvec()
     shares = 0.5 ** (np.arange(len(ahead)) / (SEAM * fps))
     turns = Rotation.from_rotvec((shares[:, None, None] * gap).reshape(-1, 3)).as_matrix()
     return ahead @ turns.reshape(ahead.shape)
+
+
+def _rotvecs(rotations: Float[np.ndarray, "*many 3 3"]) -> Float[np.ndarray, "*many 3"]:
+    """Axes times angles in radians."""
+    vectors = Rotation.from_matrix(rotations.reshape(-1, 3, 3)).as_rotvec()
+    return vectors.reshape(rotations.shape[:-1])
+
+
+def _sudden(steps: Float[np.ndarray, "frames *many 3"], fast: float) -> np.ndarray:
+    """Steps that are a cut (`SUDDEN`): longer than `fast` in a frame, and than the usual one."""
+    lengths = np.linalg.norm(steps, axis=-1)
+    return (lengths > fast) & (lengths > SUDDEN * np.median(lengths, axis=0))
+
+
+def _without_cuts(steps: Float[np.ndarray, "frames 3"], fast: float) -> Float[np.ndarray, "3"]:
+    """Mean of the steps that are no cut."""
+    return steps[~_sudden(steps, fast)].mean(0)
 
 
 def _chain(bvh: Bvh, root: int) -> list[int]:
@@ -156,9 +180,11 @@ def _ahead(
     back = min(len(way.places) - 1, max(1, round(SECONDS * fps)))
     velocity, turn = np.zeros(3), np.zeros(3)
     if back:
-        velocity = (way.places[-1] - way.places[-1 - back]) / back
-        turned = way.rotations[-1] @ way.rotations[-1 - back].T
-        turn = Rotation.from_matrix(turned).as_rotvec() / back
+        last = slice(-1 - back, None)
+        velocity = _without_cuts(np.diff(way.places[last], axis=0), FAST * height / fps)
+        turned = way.rotations[last]
+        turns = _rotvecs(turned[1:] @ turned[:-1].swapaxes(-1, -2))
+        turn = _without_cuts(turns, np.radians(QUICK) / fps)
     rise, yaw = float(velocity @ up), float(turn @ up)
     flat, tilt = velocity - rise * up, turn - yaw * up
     keeps = 0.5 ** (1 / (FADE * fps))

@@ -25,6 +25,10 @@ from .config import Config
 OFFSETS = {"cmu_mocap": CMU_OFFSETS, "walker": CMU_OFFSETS, "h36m": H36M_OFFSETS}
 MAX_NPZ_BYTES = 2**29
 """Of an npz file, and of what it unpacks to."""
+SIZES = (0.4, 2.5)
+"""Sizes of a body in an npz, as shares of the trained body, which are no mistake of the unit."""
+AT_ROOT = 0.05
+"""Distance of the root from the origin that an npz may have, as a share of all bones' length."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,41 @@ def _read_npz(file: Path, cfg: Config) -> Take:
             f"{file}: positions have shape {positions.shape}, expected (frames, {joints}, 3)"
         )
     check_table(positions.reshape(len(positions), 3 * joints), 3 * joints, str(file))
+    _check_body(positions.astype(np.float64), cfg.skeleton, file)
     return _posed(positions.astype(np.float32), cfg.skeleton)
+
+
+def _check_body(
+    positions: Float[np.ndarray, "frames joints 3"], skeleton: Skeleton, file: Path
+) -> None:
+    """Refuse positions in another unit than mm, or not seen from the hips."""
+    wanted = np.array(skeleton.bones)
+    if skeleton.name in OFFSETS:
+        wanted = bone_lengths(_rest(skeleton)[None], skeleton.parents)
+    if not len(wanted) or not len(positions):
+        return
+    total = float(wanted.sum())
+    far = np.abs(positions).max((1, 2))
+    size = float(bone_lengths(positions, skeleton.parents).sum()) / total
+    if not SIZES[0] <= size <= SIZES[1]:
+        raise ValueError(
+            f"{file}: all bones together are {size * total:.4g} mm long, {size:.3g} times those of "
+            f"the trained body; at least {SIZES[0]} and at most {SIZES[1]} times are expected. "
+            "Give positions in mm (times 1000 from metres, 10 from centimetres)"
+        )
+    off = np.linalg.norm(positions[:, skeleton.root], axis=1)
+    if off.max(initial=0) > AT_ROOT * total:
+        frame = int(off.argmax())
+        raise ValueError(
+            f"{file}: in frame {frame} the root {skeleton.joints[skeleton.root]!r} is "
+            f"{off[frame]:.4g} mm from the origin, at most {AT_ROOT * total:.4g} are expected. "
+            "Give positions seen from the hips, which have no place and no rotation; or a BVH"
+        )
+    if far.max() > total:
+        raise ValueError(
+            f"{file}: in frame {int(far.argmax())} a joint is {far.max():.4g} mm from the hips, "
+            f"but all bones together have {total:.4g}. Repair or remove the frame"
+        )
 
 
 def _read_text(file: Path, cfg: Config) -> Take:
