@@ -10,7 +10,7 @@ from tenfold.viz import plots
 
 from . import paper
 from .clusters import GIB, Calibration
-from .cost import COMMUNICATION, Shape, parameters
+from .cost import COMMUNICATION
 from .search import (
     METHODS,
     Candidate,
@@ -21,6 +21,7 @@ from .search import (
     sensitivities,
     why_it_loses,
 )
+from .shape import Shape, parameters
 
 
 @dataclass(frozen=True)
