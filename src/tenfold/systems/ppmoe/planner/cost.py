@@ -67,7 +67,7 @@ class Extensions:
     overlap: float = 0.0
     """Share of every communication that is hidden behind computation."""
     flash: bool = False
-    """Attention that keeps no s x s scores."""
+    """Attention that keeps no s x s scores, in the published formula; `as_kept` never has them."""
     zero: bool = False
     """ZeRO-1: optimiser state cut over the replicas."""
     inside_node: bool = False

@@ -103,7 +103,7 @@ def kept(
         loss=n * (head + WIDE * shape.vocab),
         logits=n * 2 * WIDE * shape.vocab,
         copies=rounds * blocks,
-        head_copy=rounds * table,
+        head_copy=float(rounds * table),
         gradients=WIDE * layer,
         outside=blocks + own_ends,
         inside=experts,

@@ -205,7 +205,7 @@ def placements(
     kinds: dict[str, Kind] = {"ppmoe": "ppmoe", "dense": "dense"}
     kind = kinds.get(method, "dpmoe")
     node, world = cluster.machine.gpus_per_node, cluster.world
-    cut = shape.heads if kind == "dense" else math.gcd(shape.experts, shape.heads)
+    cut = math.gcd(shape.heads, shape.groups, 0 if kind == "dense" else shape.experts)
     for pp in divisors(world) if uneven else divisors(shape.layers):
         if pp > shape.layers:
             break
@@ -314,12 +314,13 @@ def _changed(
     extensions: Extensions | None = None,
 ) -> Sensitivity:
     cluster, extensions = cluster or made.cluster, extensions or made.extensions
-    # The memory that a layout needs does not depend on a rate, so the same ones fit.
     again = [
         replace(f, cost=cost(made.shape, f.place, cluster.rates, extensions))
         for f in made.competing
     ]
-    best = max(again, key=lambda f: f.rate)
+    # No rate changes what fits; load does.
+    fitting = [f for f in again if f.cost.memory <= made.memory_limit] or again[:1]
+    best = max(fitting, key=lambda f: f.rate)
     return Sensitivity(name, value, again[0].rate, best, best.place != made.best.place)
 
 
