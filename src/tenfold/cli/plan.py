@@ -14,8 +14,8 @@ from .arguments import add_row, flags_of, parse, positional, say, show, table_of
 
 if TYPE_CHECKING:
     from tenfold.systems.ppmoe.planner.clusters import Calibration, Cluster
-    from tenfold.systems.ppmoe.planner.cost import Shape
     from tenfold.systems.ppmoe.planner.report import Table
+    from tenfold.systems.ppmoe.planner.shape import Shape
 
 PLANNERS = ("ppmoe",)
 """Systems that can be planned."""
@@ -44,6 +44,7 @@ def plan(rest: list[str]) -> None:
     usage = (
         "usage: tenfold plan SYSTEM [--model M] [--cluster C] [--batch B] [--out DIR] ...\n"
         "       tenfold plan SYSTEM --paper [--out claims]     the paper's settings and figures\n"
+        "       tenfold plan SYSTEM --field [--out claims]     layouts that others published\n"
         "       tenfold plan SYSTEM --calibrate                rates of this machine, 25 s\n\n"
         "Searches all layouts (pipeline, tensor, data, micro-batches) of PPMoE, DPMoE and the\n"
         "dense backbone by a cost model, and says why the others lose and which constants decide.\n"
@@ -65,7 +66,9 @@ def plan(rest: list[str]) -> None:
 
 
 def _plan_ppmoe(rest: list[str]) -> None:
-    from tenfold.systems.ppmoe.planner.cost import PLAIN, Extensions
+    from tenfold.systems.ppmoe.planner.cost import Extensions
+
+    kept = Extensions(as_kept=True)
 
     def verb(
         system: Annotated[str, *positional("SYSTEM")],
@@ -75,13 +78,14 @@ def _plan_ppmoe(rest: list[str]) -> None:
         batch: int = 0,
         out: str = "",
         paper: bool = False,
+        field: bool = False,
         calibrate: bool = False,
         calibration: str = "",
         seconds: float = 25.0,
         micro_batch: int = 4,
         virtual: int = 1,
         memory_share: float = 0.9,
-        extensions: Any = PLAIN,
+        extensions: Any = kept,
         constants: Constants = Constants(),  # noqa: B008 - frozen
     ) -> None:
         """Find the fastest layout by the cost model; say why others lose and what decides.
@@ -90,16 +94,20 @@ def _plan_ppmoe(rest: list[str]) -> None:
             system: Name of the system: ppmoe.
             model: A name (0.3B, 6.7B-moe, 6.7B, 143B-moe, small, small-dense), or sizes as
                 layers=24,hidden=1024,heads=16,vocab=50257,seq=2048,experts=64,top_k=1,moe_every=2;
-                also ffn, expert_ffn, shared, kv_heads, head_size, and swiglu=1.
+                also ffn, expert_ffn, shared, kv_heads, head_size, dense_first, and swiglu=1.
                 By default 6.7B-moe, on local processes small.
             cluster: NODESxGPUSxKIND-MEMORY such as 4x8xV100-32G (also V100-16G, A100-40G,
-                A100-80G, H100-80G), 4x8 with --gpu, or local, local:4 with a calibration.
+                A100-80G, H100-80G, GB200-186G), 4x8 with --gpu, or local, local:4 with a
+                calibration.
             gpu: A device by its numbers: memory=24GB,bf16=165TF,link=64GB/s,hbm=1008GB/s,
                 nic=12.5GB/s (link: NVLink or PCIe, both directions; nic: of a node).
             batch: Sequences of a step, over all replicas; 0 takes 4 a device.
             out: Folder of plan.json, pareto.png, curve.png, curve-total.png; of ppmoe-plan.json
-                and .md with --paper; of calibration.json with --calibrate.
+                and .md with --paper, ppmoe-field.json and .md with --field; of calibration.json
+                with --calibrate.
             paper: Print the paper's settings through the cost model beside the paper's figures.
+            field: Print layouts that others published for Qwen3, DeepSeek-V3 and Kimi-K2 beside
+                what the planner would choose on the same cluster.
             calibrate: Measure rates of this machine, then plan with them.
             calibration: File that --calibrate wrote before.
             seconds: Time of the measurement.
@@ -116,8 +124,10 @@ def _plan_ppmoe(rest: list[str]) -> None:
                 f"--seconds must be in (0, 3600] and --micro-batch at least 1, got {seconds} and "
                 f"{micro_batch}"
             )
-        if paper:
-            _paper(out)
+        if paper and field:
+            raise UsageError("give either --paper or --field")
+        if paper or field:
+            _paper(out) if paper else _field(out)
             return
         measured = _calibration(calibrate, calibration, model, seconds, micro_batch, out)
         shape = clusters.parse_model(model or ("6.7B-moe" if measured is None else "small"))
@@ -138,12 +148,12 @@ def _plan_ppmoe(rest: list[str]) -> None:
         "constants": Constants,
         **dict.fromkeys(("model", "cluster", "gpu", "out", "calibration"), str),
         **dict.fromkeys(("batch", "micro_batch", "virtual"), int),
-        **dict.fromkeys(("paper", "calibrate"), bool),
+        **dict.fromkeys(("paper", "field", "calibrate"), bool),
         **dict.fromkeys(("seconds", "memory_share"), float),
         "return": None,
     }
-    own = ("model cluster gpu batch out paper calibrate calibration seconds micro-batch virtual "
-           "memory-share").split()  # fmt: skip
+    own = ("model cluster gpu batch out paper field calibrate calibration seconds micro-batch "
+           "virtual memory-share").split()  # fmt: skip
     flags = [f"--{name}" for name in own]
     flags += flags_of(Extensions, "--extensions.") + flags_of(Constants, "--constants.")
     parse(verb, rest, "tenfold plan", flags)
@@ -253,7 +263,8 @@ def _paper(out: str) -> None:
     from tenfold.core import checkpoint, dist, log
 
     environment = log.environment(dist.current())
-    page = _page(tables, ["Source: " + legend + "."], environment)
+    title = "ppmoe: the paper's settings through the cost model"
+    page = _page(title, WARNING, tables, ["Source: " + legend + "."], environment)
     checkpoint.write_json(
         folder / "ppmoe-plan.json", {**report.paper_json(), "environment": environment}
     )
@@ -261,11 +272,41 @@ def _paper(out: str) -> None:
     say(f"\n{folder / 'ppmoe-plan.json'}\n{folder / 'ppmoe-plan.md'}")
 
 
-def _page(tables: Sequence[Table], notes: list[str], environment: dict[str, Any]) -> str:
-    from tenfold.report.markdown import md, md_table
-    from tenfold.systems.ppmoe.planner.paper import WARNING
+def _field(out: str) -> None:
+    """Print published layouts beside the planner's; with a folder, write them as a claim."""
+    from tenfold.core import checkpoint, dist, log
+    from tenfold.systems.ppmoe.planner import field
 
-    lines = ["# ppmoe: the paper's settings through the cost model", "", f"**{WARNING}**", ""]
+    compared = [field.compare(one) for one in field.FIELD]
+    loads = field.loads_table(field.FIELD)
+    tables = [field.layouts_table(compared), field.published_table(compared), loads]
+    for table in tables:
+        _print(table)
+    notes = [*field.rates(compared), *field.sources(field.FIELD)]
+    say("\n".join(f"* {note}" for note in [field.WARNING, *notes]))
+    if not out:
+        return
+    environment = log.environment(dist.current())
+    value = {**field.field_json(compared, loads), "environment": environment}
+    title = "ppmoe: layouts that others published, and what the planner would choose"
+    lines = ["## Rates, sources and approximations", "", *(f"- {note}" for note in notes)]
+    folder = Path(out)
+    checkpoint.write_json(folder / "ppmoe-field.json", value)
+    page = _page(title, field.WARNING, tables, lines, environment)
+    checkpoint.write_text(folder / "ppmoe-field.md", page)
+    say(f"\n{folder / 'ppmoe-field.json'}\n{folder / 'ppmoe-field.md'}")
+
+
+def _page(
+    title: str,
+    warning: str,
+    tables: Sequence[Table],
+    notes: list[str],
+    environment: dict[str, Any],
+) -> str:
+    from tenfold.report.markdown import md, md_table
+
+    lines = [f"# {title}", "", f"**{warning}**", ""]
     for table in tables:
         lines += [f"## {table.title}", ""]
         lines += [*md_table(table.columns, [[md(cell) for cell in r] for r in table.rows]), ""]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -21,14 +23,9 @@ from tenfold.systems.ppmoe.planner.clusters import (
     parse_model,
     predict_step_seconds,
 )
-from tenfold.systems.ppmoe.planner.cost import (
-    Extensions,
-    Machine,
-    Placement,
-    Shape,
-    cost,
-    parameters,
-)
+from tenfold.systems.ppmoe.planner.cost import Extensions, Machine, cost
+from tenfold.systems.ppmoe.planner.field import FIELD, compare, label
+from tenfold.systems.ppmoe.planner.kept import kept
 from tenfold.systems.ppmoe.planner.search import (
     METHODS,
     Plan,
@@ -40,6 +37,7 @@ from tenfold.systems.ppmoe.planner.search import (
     sensitivities,
     why_it_loses,
 )
+from tenfold.systems.ppmoe.planner.shape import Placement, Shape, parameters
 
 MOE = MODELS["6.7B-moe"]
 V100 = parse_cluster("4x8xV100-32G", MOE)
@@ -468,7 +466,7 @@ def test_plan_prints_and_writes(
 
 def test_constants_and_extensions_reach_the_model(capsys: pytest.CaptureFixture[str]) -> None:
     usual = run(capsys, "ppmoe")[1]
-    faster = run(capsys, "ppmoe", "--constants.gemm-flops", "4e13", "--extensions.flash")[1]
+    faster = run(capsys, "ppmoe", "--constants.gemm-flops", "4e13")[1]
     assert "given on the command line: gemm_flops" in faster
     best = [float(text.split(" tokens/s/GPU")[0].split()[-1]) for text in (usual, faster)]
     assert best[1] > best[0]
@@ -541,7 +539,7 @@ def test_a_users_mistake_is_one_line(
 
 def test_planning_modules_need_no_torch_of_their_own() -> None:
     folder = Path(report.__file__).parent
-    for name in ("cost", "clusters", "search", "paper", "report"):
+    for name in ("cost", "shape", "kept", "clusters", "search", "paper", "report", "field"):
         assert "torch" not in {
             line.split()[1].split(".")[0]
             for line in (folder / f"{name}.py").read_text().splitlines()
@@ -577,3 +575,120 @@ def test_sizes_of_published_models() -> None:
     outside, inside = parameters(parse_model(f"{mixtral},ffn=14336,kv_heads=8,swiglu=1"))
     assert (outside + inside) / 1e9 == pytest.approx(46.7, abs=0.1)
     assert (outside + inside / 4) / 1e9 == pytest.approx(12.9, abs=0.1)
+
+
+# --- memory as it is kept ----------------------------------------------------------------------
+
+KEPT = Extensions(as_kept=True)
+FEW = replace(MOE, vocab=256)  # the head keeps less than the first stage's micro-batches
+
+
+def test_memory_is_within_a_few_percent_of_what_was_measured(tmp_path: Path) -> None:
+    """A few rows of claims/ppmoe-memory.md again: the count must follow the modules."""
+    path = Path(__file__).parents[3] / "claims" / "ppmoe_memory.py"
+    spec = importlib.util.spec_from_file_location("ppmoe_memory", path)
+    assert spec is not None and spec.loader is not None
+    claim = importlib.util.module_from_spec(spec)
+    sys.modules["ppmoe_memory"] = claim
+    spec.loader.exec_module(claim)
+    assert claim.main(["--quick", "--out", str(tmp_path)]) == 0
+    value = json.loads((tmp_path / "ppmoe-memory.json").read_text())
+    assert max(abs(row["error"]) for row in value["kept"]) < 0.02
+    assert max(abs(row["error"]) for row in value["peaks"]) < 0.1
+
+
+def test_uneven_load_costs_time_and_memory_of_experts_alone() -> None:
+    place = Placement("ppmoe", 4, 8, 1, 2, 16)
+    even, full = (cost(FEW, place, Machine(), replace(KEPT, imbalance=i)) for i in (1.0, 2.0))
+    assert full.expert_gemm == 2 * even.expert_gemm and full.dense_gemm == even.dense_gemm
+    assert full.state_bytes == even.state_bytes
+    # 4 micro-batches in flight of 3 mixture layers: an eighth of the tokens' rows in, both sides
+    # of GELU, and out twice, in 2 bytes
+    rows = 4 * 3 * 2 * 2048 / 8 * (3 * 1024 + 2 * 4096) * 2
+    assert full.activation_bytes - even.activation_bytes == pytest.approx(rows)
+    # all-to-all: what comes back is as much as was sent, whoever computed it
+    apart = Placement("dpmoe", 1, 1, 8, 2, 1)
+    rows = 12 * 2 * 2048 * (1024 + 2 * 4096) * 2
+    even, full = (cost(FEW, apart, Machine(), replace(KEPT, imbalance=i)) for i in (1.0, 2.0))
+    assert full.activation_bytes - even.activation_bytes == pytest.approx(rows)
+
+
+def test_recomputation_costs_a_forward_pass_and_keeps_inputs() -> None:
+    place = Placement("ppmoe", 4, 8, 1, 2, 16)
+    plain, again = (cost(FEW, place, Machine(), replace(KEPT, recompute=r)) for r in (False, True))
+    assert again.expert_gemm == pytest.approx(4 / 3 * plain.expert_gemm)
+    assert again.allreduce == pytest.approx(1.5 * plain.allreduce)
+    assert again.activation_bytes < plain.activation_bytes / 2
+    with pytest.raises(ValueError, match=r"recompute needs extensions\.as_kept"):
+        Extensions(recompute=True)
+    made = plan(MOE, V100, 128, replace(KEPT, recompute=True))
+    assert launch_command(made, made.best).endswith(" --model.recompute")
+
+
+def test_state_is_fp32_and_tables_are_whole() -> None:
+    place = Placement("ppmoe", 1, 4, 8, 1, 1)
+    own = kept(MOE, place, 2)
+    outside, inside = parameters(MOE)
+    ends = (50257 + 2048 + 2) * 1024
+    assert own.outside == pytest.approx((outside - ends) / 4 + ends)
+    assert own.inside == inside / 4
+    held = own.outside + own.inside
+    assert own.state_bytes(place, zero=False) == pytest.approx(16 * held)
+    # the eight replicas share the moments of all: none has experts of its own
+    assert own.state_bytes(place, zero=True) == pytest.approx(9 * held)
+
+
+def test_uneven_stages_wait_for_the_fullest() -> None:
+    shape = replace(MOE, layers=25)
+    even, uneven = (
+        cost(shape, Placement("ppmoe", 4, 8, 1, 2, 16), Machine(), Extensions(uneven=u))
+        for u in (False, True)
+    )
+    assert uneven.dense_gemm == pytest.approx(even.dense_gemm * 28 / 25)
+    with pytest.raises(ValueError, match="no layout"):
+        plan(replace(shape, heads=1), parse_cluster("4x1xV100-32G", MOE), 3)
+    assert plan(shape, V100, 128, Extensions(uneven=True)).best_of("ppmoe") is not None
+
+
+def test_sequences_that_devices_share() -> None:
+    alone, shared = (cost(MOE, Placement("dense", 2, 2, 2, 1, 4, cp=c), Machine()) for c in (1, 2))
+    assert Placement("dense", 2, 2, 2, 1, 4, cp=2).world == 16
+    assert shared.dense_gemm == pytest.approx(alone.dense_gemm / 2)
+    assert shared.allreduce > alone.allreduce / 2  # keys and values pass by
+
+
+# --- the field ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("published", FIELD, ids=lambda p: p.name)
+def test_published_layouts_are_those_of_their_sources(published) -> None:
+    words = published.name.split(", ")[1].split()
+    assert published.place.world == int(words[0])
+    text = " ".join(published.sources)
+    for name, size in (("TP", published.place.tp), ("PP", published.place.pp),
+                       ("EP", published.expert_parallel)):  # fmt: skip
+        assert f"{name} {size}" in text
+    sizes = {"Qwen3-30B-A3B": 30.5, "Qwen3-235B-A22B": 235, "DeepSeek-V3": 671, "Kimi-K2": 1026}
+    billions = sum(parameters(published.shape)) / 1e9
+    assert billions == pytest.approx(sizes[published.name.split(",")[0]], rel=5e-3)
+
+
+def test_compared_with_the_field() -> None:
+    found = compare(FIELD[0])
+    assert found.theirs.place == FIELD[0].place and found.theirs.cost.memory > found.limit
+    assert found.ours is not None and found.ours.cost.memory <= found.limit
+    assert found.any_ is not None and found.any_.rate >= found.ours.rate
+    assert label(found.theirs, True).startswith("all-to-all, EP 4, TP 4 PP 2 DP 1")
+
+
+def test_the_field_is_printed_and_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tenfold.systems.ppmoe.planner.field.FIELD", FIELD[:1])
+    monkeypatch.setattr("tenfold.systems.ppmoe.planner.field.LOADS", (2.0,))
+    code, out, _ = run(capsys, "ppmoe", "--field", "--out", tmp_path)
+    assert code == 0 and "not published" in out
+    value = json.loads((tmp_path / "ppmoe-field.json").read_text())
+    assert len(value["settings"]) == 1 and value["environment"]["commit"]
+    assert "| load, max/mean |" in (tmp_path / "ppmoe-field.md").read_text()
+    assert run(capsys, "ppmoe", "--field", "--paper")[0] == 2

@@ -28,7 +28,8 @@ from tenfold.core.dist import World
 from ..config import Model
 from ..experts import Experts
 from .clusters import Calibration
-from .cost import OPTIMIZER_TRAFFIC, PASSES, Shape
+from .cost import OPTIMIZER_TRAFFIC, PASSES
+from .shape import Shape
 
 Timing = tuple[float, float]
 """Median seconds, and interquartile range over median."""

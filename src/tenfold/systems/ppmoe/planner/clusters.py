@@ -9,7 +9,8 @@ from typing import Any
 
 from tenfold.core.errors import nearest
 
-from .cost import PLAIN, Extensions, Machine, Placement, Shape, cost
+from .cost import PLAIN, Extensions, Machine, cost
+from .shape import Placement, Shape
 
 GIB = 2**30
 
@@ -53,6 +54,9 @@ DEVICES = {
     "A100-80G": Device(312e12, 600e9, 2039e9, 200e9, A100_NODE),
     "H100-80G": Device(
         989e12, 900e9, 3350e9, 400e9, "H100 SXM data sheet; NIC: DGX H100 data sheet, 8 x 400 Gb/s"
+    ),
+    "GB200-186G": Device(
+        2500e12, 1800e9, 8000e9, 400e9, "GB200 NVL72 data sheet, a GPU; NIC: 400 Gb/s a GPU, of 8"
     ),
 }
 

@@ -7,12 +7,13 @@ as good as the rates in `Machine`.
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, fields
-from typing import Literal
+from dataclasses import dataclass, fields
+from math import ceil
 
 from tenfold.core.config import require
 
-Kind = Literal["dense", "ppmoe", "dpmoe"]
+from .kept import kept
+from .shape import Placement, Shape, parameters
 
 PASSES = 3
 """Forward passes that a step costs: a backward pass is two. (paper sec. 3.1.4)"""
@@ -20,81 +21,6 @@ OPTIMIZER_TRAFFIC = 28
 """Bytes read and written per parameter by Adam: four fp32 numbers in, three out. (ours)"""
 STATE_BYTES = 16
 """fp16 weight and gradient, fp32 master and two moments; or all four in fp32. (ours)"""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A GPT and its mixture layers; `experts` 0 is a dense model."""
-
-    layers: int
-    """Transformer blocks, L."""
-    hidden: int
-    """Width, h."""
-    heads: int
-    """Attention heads."""
-    vocab: int
-    """Tokens of the vocabulary, V."""
-    seq: int
-    """Tokens of a sequence, s."""
-    experts: int = 0
-    """Experts of a mixture layer, E."""
-    top_k: int = 1
-    """Experts a token, k."""
-    moe_every: int = 2
-    """Every how many blocks one has experts."""
-    ffn: int = 0
-    """Inner width of a feed-forward network; 0 is 4h."""
-    expert_ffn: int = 0
-    """Inner width of an expert; 0 is that of a feed-forward network."""
-    shared: int = 0
-    """Inner width of an expert that every token passes."""
-    kv_heads: int = 0
-    """Heads of keys and values; 0: as many as heads."""
-    head_size: int = 0
-    """Width of a head; 0 is hidden / heads."""
-    swiglu: int = 0
-    """1: networks of SwiGLU, three matrices and no biases, RMSNorm, rotary positions and a head of
-    its own, as most have since Llama; 0: GPT-3's."""
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            least = 1 if field.default is MISSING or field.name in ("top_k", "moe_every") else 0
-            if value < least:
-                raise ValueError(f"model {field.name} must be at least {least}, got {value}")
-        if self.experts and self.top_k > self.experts:
-            raise ValueError(f"model top_k {self.top_k} is more than experts {self.experts}")
-
-    @property
-    def inner(self) -> int:
-        """Inner width of a feed-forward network."""
-        return self.ffn or 4 * self.hidden
-
-    @property
-    def expert_inner(self) -> int:
-        """Inner width of an expert."""
-        return self.expert_ffn or self.inner
-
-    @property
-    def attention_width(self) -> int:
-        """Width of all heads of queries."""
-        return self.heads * (self.head_size or self.hidden // self.heads)
-
-    @property
-    def attention_matrices(self) -> int:
-        """Numbers of the four matrices of attention; 4h^2 where all heads have their own keys."""
-        width = self.attention_width
-        own = (self.kv_heads or self.heads) * width // self.heads
-        return self.hidden * (2 * width + 2 * own)
-
-    def network_matrices(self, inner: int) -> int:
-        """Numbers of the matrices of a network of this inner width; 8h^2 for 4h."""
-        return (3 if self.swiglu else 2) * self.hidden * inner
-
-    @property
-    def moe_layers(self) -> int:
-        """Blocks with experts, Lm."""
-        return self.layers // self.moe_every if self.experts else 0
 
 
 @dataclass(frozen=True)
@@ -132,63 +58,35 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Placement:
-    """Placement of a model on P x D x T devices, and the cut of a step's batch."""
-
-    kind: Kind
-    """dense: the backbone without experts; ppmoe: experts over T; dpmoe: over D (and T)."""
-    pp: int
-    """Pipeline stages, P."""
-    tp: int
-    """Tensor-parallel size, T."""
-    dp: int
-    """Data replicas, D."""
-    micro_batch_size: int
-    """Sequences of a micro-batch of one replica, b."""
-    micro_batches: int
-    """Micro-batches of a step and replica, M."""
-    copies: float = 1.0
-    """Sends of a token by an all-to-all, u: 1, or T where each tensor rank sends its copy."""
-    expert_dp: int = 0
-    """Replicas that share one set of experts, where the method is dpmoe; 0 is all D."""
-    virtual: int = 1
-    """Virtual stages of a device (interleaved schedule), v."""
-
-    def __post_init__(self) -> None:
-        for name in ("pp", "tp", "dp", "micro_batch_size", "micro_batches", "copies", "virtual"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-
-    @property
-    def world(self) -> int:
-        """Devices."""
-        return self.pp * self.dp * self.tp
-
-    @property
-    def shared_by(self) -> int:
-        """Replicas over which a set of experts is spread: 1 unless the method is dpmoe."""
-        return (self.expert_dp or self.dp) if self.kind == "dpmoe" else 1
-
-
-@dataclass(frozen=True)
 class Extensions:
     """Effects that the plain model leaves out; the defaults leave them out too. (ours)"""
 
     imbalance: float = 1.0
-    """Load of the fullest expert rank over the mean: a factor on expert products and all-to-alls"""
+    """Load of the fullest expert rank over the mean: a factor on expert products and all-to-alls,
+    and, where memory is counted `as_kept`, on what its experts keep"""
     overlap: float = 0.0
     """Share of every communication that is hidden behind computation."""
     flash: bool = False
-    """Attention that keeps no s x s scores."""
+    """Attention that keeps no s x s scores, in the published formula; `as_kept` never has them."""
     zero: bool = False
     """ZeRO-1: optimiser state cut over the replicas."""
     inside_node: bool = False
     """Charge an all-to-all for what stays inside a node, and the gathering of the tensor ranks'
     shares after it; the plain model charges only what leaves the node."""
+    as_kept: bool = False
+    """Count the memory that this trainer keeps: its activations tensor by tensor, no s x s scores,
+    whole tables of tokens at both ends, rounded copies of weights, fp32 gradients. The plain model
+    has the published formula of a GPT-3 instead."""
+    recompute: bool = False
+    """Keep only the input of each block and make the rest again in backward (with `as_kept`)."""
+    uneven: bool = False
+    """Stages may differ by a block; the fullest sets the pace."""
 
     def __post_init__(self) -> None:
         require(self, "extensions.", "[1, inf)", "imbalance")
         require(self, "extensions.", "[0, 1]", "overlap")
+        if self.recompute and not self.as_kept:
+            raise ValueError("extensions.recompute needs extensions.as_kept, which counts blocks")
 
 
 PLAIN = Extensions()
@@ -220,7 +118,7 @@ class Cost:
     state_bytes: float
     """Weights, gradients and optimiser state on a device."""
     activation_bytes: float
-    """Activations kept for the backward pass on a device (no recomputation)."""
+    """Activations kept for the backward pass on a device."""
     work_slots: float
     """Micro-batches a stage works on in a step, M."""
     idle_slots: float
@@ -278,31 +176,11 @@ COMMUNICATION = ("all-reduce", "all-to-all", "stage hand-over", "gradient reduct
 """The terms of a `Cost` that are spent on links."""
 
 
-def parameters(shape: Shape, dense: bool = False) -> tuple[int, int]:
-    """Parameters outside the mixture layers and in them (experts and routers). (ours: GPT-3)"""
-    h = shape.hidden
-    moe_layers = 0 if dense else shape.moe_layers
-
-    def network(inner: int) -> int:
-        return shape.network_matrices(inner) + (0 if shape.swiglu else inner + h)
-
-    attention, norms = shape.attention_matrices + (0 if shape.swiglu else 4 * h), 4 * h
-    if shape.swiglu:  # no biases, and a table of tokens at both ends
-        norms, ends = 2 * h, 2 * shape.vocab * h + h
-    else:
-        ends = shape.vocab * h + shape.seq * h + 2 * h
-    outside = shape.layers * (attention + norms) + (shape.layers - moe_layers) * network(
-        shape.inner
-    )
-    outside += ends + (moe_layers * network(shape.shared) if shape.shared else 0)
-    return outside, moe_layers * shape.experts * (network(shape.expert_inner) + h)
-
-
 def cost(shape: Shape, place: Placement, machine: Machine, extensions: Extensions = PLAIN) -> Cost:
     """Cost of a step; sizes need not divide, so that any published setting can be asked for."""
     b, s, h = place.micro_batch_size, shape.seq, shape.hidden
-    n, k, layers = b * s, shape.top_k, shape.layers
-    pp, tp, dp, copies = place.pp, place.tp, place.dp, place.copies
+    n, k, layers = b * s / place.cp, shape.top_k, shape.layers
+    pp, tp, dp, copies = place.pp, place.tp, place.replicas, place.copies
     moe_layers = 0 if place.kind == "dense" else shape.moe_layers
     is_dpmoe = place.kind == "dpmoe"
     size, uneven = machine.element_bytes, extensions.imbalance
@@ -312,35 +190,43 @@ def cost(shape: Shape, place: Placement, machine: Machine, extensions: Extension
 
     # A matrix of a numbers is 2na FLOP forward: 16nh^2 for a feed-forward network of 4h (paper sec.
     # 3.1.4, before eq. 2).
-    rate = tp * pp * machine.gemm_flops
+    passes = PASSES + extensions.recompute  # one more forward
+    stages = pp * place.virtual
+    # the fullest stage over the mean
+    fullest = ceil(layers / stages) * stages / layers if extensions.uneven else 1.0
+    rate = tp * pp * machine.gemm_flops / fullest
     scores_flop = 4 * n * s * shape.attention_width
     flop = layers * (2 * n * shape.attention_matrices + scores_flop)
     flop += 2 * n * shape.network_matrices(shape.inner) * (layers - moe_layers)
     flop += 2 * n * shape.network_matrices(shape.shared) * moe_layers
-    dense_gemm = PASSES * (flop + 2 * n * h * shape.vocab) / rate
+    dense_gemm = (passes * flop + PASSES * 2 * n * h * shape.vocab) / rate
     one_expert = 2 * n * shape.network_matrices(shape.expert_inner)
-    expert_gemm = PASSES * one_expert * k * moe_layers / rate * uneven
+    expert_gemm = passes * one_expert * k * moe_layers / rate * uneven
     if is_dpmoe:
         expert_gemm *= copies
 
     # Two all-reduces a block and direction; DPMoE's mixture layers have all-to-alls instead.
     sums = 4 * layers - (2 * moe_layers if is_dpmoe else 0)
-    allreduce = sums / pp * 2 * (tp - 1) / tp * size * n * h / machine.nvlink_bytes_per_s
+    again = (passes - 1) / 2 * fullest  # forward's exchanges are made again, too
+    allreduce = sums / pp * 2 * (tp - 1) / tp * size * n * h / machine.nvlink_bytes_per_s * again
+    if place.cp > 1:  # keys and values pass by all, forward; backward they and their gradients
+        ring = 2 * n * shape.groups * shape.head_width / tp * (place.cp - 1) * size
+        allreduce += passes * layers / pp * ring / machine.nvlink_bytes_per_s * fullest
     nodes = max(1, tp * place.shared_by // node)
     alltoall = 0.0
     if is_dpmoe:
         sent = size * n * h * k * copies * (node // tp) * (nodes - 1) / nodes
-        alltoall = 4 * moe_layers / pp * sent / (nic * machine.a2a_eta) * uneven
+        alltoall = 4 * moe_layers / pp * sent / (nic * machine.a2a_eta) * uneven * again
         if extensions.inside_node:
             ranks, wire = tp * place.shared_by, size * n * h / machine.nvlink_bytes_per_s
             near = (min(ranks, node) - 1) / ranks
-            alltoall += 4 * moe_layers / pp * k * copies / tp * near * wire * uneven
+            alltoall += 4 * moe_layers / pp * k * copies / tp * near * wire * uneven * again
             if copies == 1:  # each tensor rank has got its own 1/T of the tokens back
-                allreduce += 2 * moe_layers / pp * (tp - 1) / tp * wire
+                allreduce += 2 * moe_layers / pp * (tp - 1) / tp * wire * again
     held = shape.experts / tp
     if is_dpmoe:
         held = max(1, shape.experts / (tp * place.shared_by))
-    calls = PASSES * machine.expert_call_s * held * moe_layers / pp
+    calls = passes * machine.expert_call_s * held * moe_layers / pp * fullest
 
     outside, inside = parameters(shape, dense=place.kind == "dense")
     per_gpu = (outside + inside / place.shared_by) / (tp * pp)
@@ -359,8 +245,13 @@ def cost(shape: Shape, place: Placement, machine: Machine, extensions: Extension
     in_flight = float(min(place.micro_batches, pp))
     if place.virtual > 1:  # an interleaved schedule warms up longer
         in_flight *= 1 + (pp - 1) / (pp * place.virtual)
-    scores = 0.0 if extensions.flash else 5 * shape.heads * s / (h * tp)
-    activations = in_flight * n * h * layers / pp * (10 + 24 / tp + scores) * size / 2
+    if extensions.as_kept:
+        own = kept(shape, place, size, uneven, fullest)
+        state = own.state_bytes(place, extensions.zero)
+        activations = own.activation_bytes(place, in_flight, extensions.recompute)
+    else:
+        scores = 0.0 if extensions.flash else 5 * shape.heads * s / (h * tp)
+        activations = in_flight * n * h * layers / pp * (10 + 24 / tp + scores) * size / 2
     m, v = place.micro_batches, place.virtual
     return Cost(
         dense_gemm=dense_gemm,

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .clusters import MODELS
-from .cost import PLAIN, Cost, Kind, Machine, Placement, cost
+from .cost import PLAIN, Cost, Machine, cost
+from .shape import Kind, Placement
 
 WARNING = (
     "A tuned illustration, not a reproduction: seconds an expert call and all-to-all efficiency "

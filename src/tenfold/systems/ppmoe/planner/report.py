@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tenfold.viz import plots
 
 from . import paper
 from .clusters import GIB, Calibration
-from .cost import COMMUNICATION, Shape, parameters
+from .cost import COMMUNICATION, cost
 from .search import (
     METHODS,
     Candidate,
@@ -21,6 +21,7 @@ from .search import (
     sensitivities,
     why_it_loses,
 )
+from .shape import Shape, parameters
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,18 @@ def terms_table(made: Plan) -> Table:
 def memory_table(made: Plan) -> Table:
     """Memory of the best layout, a device."""
     c, zero = made.best.cost, made.extensions.zero
-    weights = 2 * made.cluster.machine.element_bytes * c.params_per_gpu
+    skewed = []
+    if made.extensions.as_kept and made.shape.experts:
+        uneven = replace(made.extensions, imbalance=2 * made.extensions.imbalance)
+        full = cost(made.shape, made.best.place, made.cluster.rates, uneven).activation_bytes
+        skewed = [[f"activations, at an expert load of {uneven.imbalance:g}", _gib(full)]]
     rows = [
-        ["weights and gradients", _gib(weights)],
-        ["optimiser state" + (" (ZeRO-1)" if zero else ""), _gib(c.state_bytes - weights)],
+        [
+            "weights, gradients, optimiser state" + (" (ZeRO-1)" if zero else ""),
+            _gib(c.state_bytes),
+        ],
         ["activations", _gib(c.activation_bytes)],
+        *skewed,
         ["all", _gib(c.memory)],
         ["limit", _gib(made.memory_limit)],
     ]
@@ -169,8 +177,10 @@ def notes(made: Plan) -> list[str]:
             "an all-to-all inside a node costs nothing in this model; --extensions.inside-node "
             "charges it"
         )
+    memory = "logits, rounded copies of weights" if not made.extensions.as_kept else ""
+    memory = memory or "memory that a GPU's allocator and kernels need beside"
     lines.append(
-        "not counted: logits, fragmentation, recomputation, uneven stages (embedding and head), "
+        f"not counted: {memory}, the time of embedding and head on their stages, "
         "and which stages share a node; DPMoE's experts are spread over as many replicas as "
         "divides them, narrower groups are not searched"
     )

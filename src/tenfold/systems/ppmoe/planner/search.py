@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from .clusters import GIB, Cluster
-from .cost import PLAIN, Cost, Extensions, Kind, Placement, Shape, cost
+from .cost import PLAIN, Cost, Extensions, cost
+from .shape import Kind, Placement, Shape
 
 METHODS = {
     "ppmoe": "PPMoE",
@@ -125,8 +127,13 @@ def search(
     virtual: int = 1,
     memory_share: float = 0.9,
     methods: Sequence[str] = tuple(METHODS),
+    narrow: bool = False,
 ) -> Plan:
-    """Cost every layout of `batch` sequences a step; what fits uses `memory_share` of a device."""
+    """Cost every layout of `batch` sequences a step; what fits uses `memory_share` of a device.
+
+    `narrow` looks at DPMoE's experts over fewer replicas than could share them, too, as others'
+    trainers have it.
+    """
     if batch < 1:
         raise ValueError(f"--batch must be at least 1 sequence, got {batch}")
     if virtual < 1:
@@ -137,7 +144,9 @@ def search(
         Candidate(method, place, cost(shape, place, cluster.rates, extensions))
         for method in methods
         if shape.experts or method == "dense"
-        for place in placements(shape, cluster, batch, method, virtual)
+        for place in placements(
+            shape, cluster, batch, method, virtual, uneven=extensions.uneven, narrow=narrow
+        )
     ]
     candidates.sort(key=lambda f: (-f.rate, f.cost.memory))
     limit = cluster.memory_bytes * memory_share
@@ -178,23 +187,32 @@ def plan(
         f"nothing fits into {made.memory_limit / GIB:.1f} GiB ({memory_share:.0%} of a device): "
         f"the smallest, {least.label()}, needs {least.cost.memory / GIB:.1f} GiB "
         f"({least.cost.state_bytes / GIB:.1f} of it weights and optimiser); more nodes, "
-        "--extensions.zero or --extensions.flash need less"
+        "--extensions.zero or --extensions.recompute need less"
     )
 
 
 def placements(
-    shape: Shape, cluster: Cluster, batch: int, method: str, virtual: int = 1
+    shape: Shape,
+    cluster: Cluster,
+    batch: int,
+    method: str,
+    virtual: int = 1,
+    *,
+    uneven: bool = False,
+    narrow: bool = False,
 ) -> Iterator[Placement]:
-    """Every way to lay a method on the cluster whose sizes divide."""
+    """Every way to lay a method on the cluster whose sizes divide; `uneven` stages need not."""
     kinds: dict[str, Kind] = {"ppmoe": "ppmoe", "dense": "dense"}
     kind = kinds.get(method, "dpmoe")
     node, world = cluster.machine.gpus_per_node, cluster.world
-    cut = shape.heads if kind == "dense" else math.gcd(shape.experts, shape.heads)
-    for pp in divisors(shape.layers):
+    cut = math.gcd(shape.heads, shape.groups, 0 if kind == "dense" else shape.experts)
+    for pp in divisors(world) if uneven else divisors(shape.layers):
+        if pp > shape.layers:
+            break
         if kind == "dpmoe" and (method == "dpmoe-pipeline") != (pp > 1):
             continue
         # Stages must be alike: the slowest sets the pace, and the cost model knows only the mean.
-        if kind != "dense" and shape.moe_layers % pp:
+        if kind != "dense" and shape.moe_layers % pp and not uneven:
             continue
         for tp in divisors(math.gcd(cut, node)):
             if world % (pp * tp) or (method == "dpmoe-copies" and tp == 1):
@@ -202,26 +220,29 @@ def placements(
             dp = world // (pp * tp)
             if batch % dp:
                 continue
-            expert_dp = _expert_dp(shape.experts, tp, dp) if kind == "dpmoe" else 0
+            sharing = _expert_dp(shape.experts, tp, dp, narrow) if kind == "dpmoe" else [0]
             copies = float(tp) if method == "dpmoe-copies" else 1.0
             for b in divisors(batch // dp):
                 m = batch // (dp * b)
                 stages = {1}
                 # An interleaved schedule deals micro-batches out in rounds of P.
-                if pp > 1 and shape.layers % (pp * virtual) == 0 and m % pp == 0:
+                deals = (
+                    shape.layers >= pp * virtual if uneven else shape.layers % (pp * virtual) == 0
+                )
+                if pp > 1 and deals and m % pp == 0:
                     stages.add(virtual)
-                for v in sorted(stages):
-                    yield Placement(kind, pp, tp, dp, b, m, copies, expert_dp, v)
+                for v, d in itertools.product(sorted(stages), sharing):
+                    yield Placement(kind, pp, tp, dp, b, m, copies, d, v)
 
 
-def _expert_dp(experts: int, tp: int, dp: int) -> int:
-    """Most replicas that share a set of experts evenly; 0 where it is all of them."""
+def _expert_dp(experts: int, tp: int, dp: int, narrow: bool) -> list[int]:
+    """Most replicas that share a set of experts evenly, or every number; 0 stands for all."""
 
     def even(d: int) -> bool:
         return experts % d == 0 and (experts % (tp * d) == 0 or (tp * d) % experts == 0)
 
-    most = max(d for d in divisors(dp) if even(d))
-    return 0 if most == dp else most
+    found = [0 if d == dp else d for d in divisors(dp) if even(d)]
+    return found if narrow else found[-1:]
 
 
 def divisors(number: int) -> list[int]:
@@ -293,12 +314,13 @@ def _changed(
     extensions: Extensions | None = None,
 ) -> Sensitivity:
     cluster, extensions = cluster or made.cluster, extensions or made.extensions
-    # The memory that a layout needs does not depend on a rate, so the same ones fit.
     again = [
         replace(f, cost=cost(made.shape, f.place, cluster.rates, extensions))
         for f in made.competing
     ]
-    best = max(again, key=lambda f: f.rate)
+    # No rate changes what fits; load does.
+    fitting = [f for f in again if f.cost.memory <= made.memory_limit] or again[:1]
+    best = max(fitting, key=lambda f: f.rate)
     return Sensitivity(name, value, again[0].rate, best, best.place != made.best.place)
 
 
@@ -367,5 +389,12 @@ def launch_command(made: Plan, candidate: Candidate) -> str:
         words.append("--model.kind dense")
     else:
         words.append(f"--model.experts {shape.experts} --model.top-k {shape.top_k}")
-        words.append(f"--model.moe-every {shape.moe_every}")
+        if shape.dense_first:
+            first = shape.dense_first + shape.moe_every - 1
+            numbers = range(first, shape.layers, shape.moe_every)
+            words.append(f"--model.moe-at {' '.join(map(str, numbers))}")
+        else:
+            words.append(f"--model.moe-every {shape.moe_every}")
+    if made.extensions.recompute:
+        words.append("--model.recompute")
     return " ".join(words)
