@@ -40,6 +40,7 @@ from tenfold.systems.ppmoe.planner.kept import Kept, kept
 from tenfold.systems.ppmoe.planner.shape import Placement, Shape
 from tenfold.systems.ppmoe.routing import Routing
 
+COMMAND = "python claims/ppmoe_memory.py"
 HERE = Path(__file__).parent
 GPT = Model(layers=4, hidden=128, heads=4, seq=128, vocab=1000, experts=8, top_k=1)
 LLAMA = replace(
@@ -227,7 +228,7 @@ def main(args: list[str]) -> int:
         "kept": [{**asdict(r), "error": r.error} for r in found],
         "peaks": [{**asdict(r), "error": r.error} for r in peaks],
         "largest_error": {"kept": worst(found), "peaks": worst(peaks)},
-        "environment": environment(World(0, 1, torch.device("cpu"))),
+        "environment": environment(World(0, 1, torch.device("cpu"))) | {"command": COMMAND},
     }
     checkpoint.write_json(given.out / "ppmoe-memory.json", value)
     checkpoint.write_text(given.out / "ppmoe-memory.md", page(value))

@@ -26,8 +26,7 @@ class Kept:
     stage: float
     """Activations of a stage's blocks, a micro-batch."""
     inputs: float
-    """What is kept of them with recomputation: what enters a block, and in 16 bits the experts'
-    rows, whose hooks (`experts.cast_again`) torch's checkpoint does not see."""
+    """What is kept of them with recomputation: what enters a block."""
     block: float
     """Activations of the largest block, a micro-batch: made again one after another."""
     loss: float
@@ -89,8 +88,6 @@ def kept(
     count = (shape.layers - mixtures) * plain + mixtures * mixed
     outside, inside = parameters(shape, dense=dense)
     blocks = (outside - ends(shape)) / (tp * pp) * fullest
-    rows = expert_rows(shape, place, imbalance)[0]
-    hidden_rows = rounds * rows * (shape.hidden + 2 * shape.expert_inner)
     table = shape.vocab * shape.hidden  # whole on each tensor rank, at both ends, one if tied
     own_ends = ends(shape) if pp == 1 else table
     experts = inside / (tp * pp * place.shared_by) * fullest
@@ -98,7 +95,7 @@ def kept(
     head = element * shape.hidden + (2 if shape.swiglu else 1) * WIDE * shape.hidden
     return Kept(
         stage=n * count / pp * fullest,
-        inputs=n * (WIDE * shape.hidden * shape.layers + mixtures * hidden_rows) / pp * fullest,
+        inputs=n * WIDE * shape.hidden * shape.layers / pp * fullest,
         block=n * max(plain, mixed if mixtures else 0.0),
         loss=n * (head + WIDE * shape.vocab),
         logits=n * 2 * WIDE * shape.vocab,
