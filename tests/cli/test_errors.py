@@ -319,7 +319,7 @@ def test_a_missing_extra_is_one_line(
 
 
 def test_convert_without_official_checkpoints(call: Call) -> None:
-    assert_wrong(call("convert", "ppmoe", "any.pt"), "ppmoe has no official checkpoints")
+    assert_wrong(call("convert", "loupe", "any.pt"), "loupe has no official checkpoints")
 
 
 # --- paths and the terminal --------------------------------------------------------------------
@@ -372,7 +372,7 @@ def test_completion_in_bash(call: Call, tmp_path: Path) -> None:
         line = " ".join(f"'{word}'" for word in words)
         tail = f"COMP_WORDS=(tenfold {line}); COMP_CWORD={len(words)}; _tenfold; "
         done = subprocess.run(
-            ["bash", "-c", f'{script}\n{tail} echo "${{COMPREPLY[@]}}"'],
+            ["bash"], input=f'{script}\n{tail} echo "${{COMPREPLY[@]}}"\n',
             capture_output=True, text=True, check=True, cwd=tmp_path,
         )  # fmt: skip
         return done.stdout.split()

@@ -14,6 +14,7 @@ def test_entries_are_complete():
     own = {"h36m", "3dpw", "cifar100", "mini_imagenet", "cub200", "era5"}
     own |= {"imagenet", "ade20k", "voc2012", "coco2014", "coco2017", "cityscapes"}
     own |= {"gta5", "synthia", "flickr30k", "refcoco", "refcoco+", "refcocog"}
+    own |= {"ade20k_parts", "cityscapes_parts"}
     assert own == set(catalog.SETS) - set(PUBLIC)
     for name, item in catalog.SETS.items():
         assert item.name == name

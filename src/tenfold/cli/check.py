@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from tenfold.core.errors import UsageError, nearest
 from tenfold.systems import system_class
 
-from .arguments import add_row, flags_of, parse, positional, say, show, table_of
+from .arguments import LIST_FLAGS, add_row, flags_of, parse, positional, say, show, table_of
 from .train import from_run
 
 CHECKS = ("layouts",)
@@ -36,8 +36,8 @@ def check(rest: list[str]) -> None:
     import tyro
 
     usage = (
-        "usage: torchrun --nproc-per-node N -m tenfold check layouts CONFIG [--layout.pp P]\n"
-        "       [--layout.tp T] [--then.pp P --then.tp T] ...\n\n"
+        "usage: tenfold check layouts CONFIG [--layout.pp P] [--layout.tp T]\n"
+        "       [--then.pp P --then.tp T] ...      under torchrun --nproc-per-node N -m\n\n"
         "Compares loss and every gradient of a step of this model on N processes with the same\n"
         "step on one, in float64, and names the first parameter that differs. With --then, two\n"
         "steps are made, stored, and a third under the other layout, and the weights compared.\n\n"
@@ -49,9 +49,12 @@ def check(rest: list[str]) -> None:
         return
     if rest[0] not in CHECKS:
         nearest(rest[0], list(CHECKS), "check")
-    if len(rest) < 2 or rest[1].startswith("-"):
+    if LIST_FLAGS in rest:
+        default: Any = next(iter(system_class("ppmoe").recipes.values()))
+    elif len(rest) < 2 or rest[1].startswith("-"):
         raise UsageError("which model? give a run folder or its config.json")
-    _, default = from_run("ppmoe", system_class("ppmoe"), Path(rest[1]))
+    else:
+        _, default = from_run("ppmoe", system_class("ppmoe"), Path(rest[1]))
 
     def verb(
         what: Annotated[str, *positional("CHECK")],

@@ -16,7 +16,7 @@ Verbs = Mapping[str, Callable[[list[str]], None]]
 Table = Sequence[tuple[tuple[str, ...], list[str]]]
 """Words before -> words that can follow."""
 SHELLS = ("bash", "zsh", "fish")
-ACTIONS = ("info", "check", "prepare", "get")
+ACTIONS = ("info", "check", "prepare", "get", "tokenise")
 """Actions of `tenfold data`."""
 
 
@@ -58,6 +58,9 @@ def words(verbs: Verbs) -> Iterator[tuple[tuple[str, ...], list[str]]]:
             yield (verb,), list(ACTIONS)
             for action in ACTIONS:
                 yield (verb, action), _flags(verbs, verb, action)
+        elif verb == "check":
+            yield (verb,), ["layouts"]
+            yield (verb, "layouts"), _flags(verbs, verb, "layouts")
         elif verb == "plan":
             yield (verb,), ["ppmoe"]
             yield (verb, "ppmoe"), _flags(verbs, verb, "ppmoe")

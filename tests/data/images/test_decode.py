@@ -255,7 +255,7 @@ def test_stored_pictures_are_read_by_row(tmp_path):
         ({"offset": np.array([0, 5, 3, 9])}, r"offset does not rise"),
         ({"offset": np.array([0.0, 1, 2, 3])}, r"must be uint8, offset int64"),
         ({"name": None}, r"lacks the arrays name"),
-        ({"name": np.array([print, 1, 2], dtype=object)}, r"cannot be read as npz.*pickle"),
+        ({"name": np.array([print, 1, 2], dtype=object)}, r"cannot be read as an npz.*pickle"),
         ({"jpeg": np.zeros(30, np.uint8), "offset": np.array([0, 10, 20, 30])}, r"\(x\) is not a"),
     ],
 )

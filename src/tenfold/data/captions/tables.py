@@ -65,6 +65,10 @@ def read_table(file: Path) -> Rows:
     return _of_json(file) if ending == ".json" else _of_table(file)
 
 
+SENTENCE = 4
+"""Fewest words by which a sentence is told from a label."""
+
+
 def is_table(file: Path) -> bool:
     """Return True for a file whose first record is one of a picture and its caption."""
     ending = file.suffix.lower()
@@ -79,7 +83,18 @@ def is_table(file: Path) -> bool:
         _, first = next(read_table(file))
     except (StopIteration, ValueError, OSError):  # no table: another reader may know what it is
         return False
-    return isinstance(first, Record)
+    return isinstance(first, Record) and (ending in (".json", ".jsonl") or _is_said(file, first))
+
+
+def _is_said(file: Path, first: Record) -> bool:
+    """True for a table that names its columns, or whose first row is a sentence of a picture.
+
+    Without names a table may as well be one of labels.
+    """
+    line = next((line for line in _text_lines(file) if line.strip()), "")
+    row = next(csv.reader([line], delimiter=_delimiter(file, line)))
+    is_named = _header(file, row) is not None
+    return is_named or bool(COUNTED.search(row[0])) or len(first.texts[0][0].split()) >= SENTENCE
 
 
 # --- lines ---------------------------------------------------------------------------------------
@@ -116,7 +131,6 @@ def _of_table(file: Path) -> Rows:
     """Rows under a line of names, or Flickr's two columns without one."""
     first = next((line for line in _text_lines(file) if line.strip()), "")
     delimiter = _delimiter(file, first)
-    csv.field_size_limit(MOST_LINE)
     lines = (line.replace("\0", "\N{REPLACEMENT CHARACTER}") for line in _text_lines(file))
     is_plain = delimiter == "\t"
     rows = csv.reader(

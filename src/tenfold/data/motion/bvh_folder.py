@@ -25,7 +25,7 @@ def files_below(folder: Path, endings: Iterable[str] = (".bvh",)) -> list[Path]:
         for file in sorted(folder.rglob("*"))
         if file.suffix.lower() in known
         and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-        and file.is_file()
+        and not file.is_dir()  # a pipe is refused by its reader, by name
     ]
 
 

@@ -274,6 +274,10 @@ class Folder:
             FileNotFoundError: A file is missing.
             ValueError: A file is damaged, or names another outside the folder.
         """
+        if path.exists() and not path.is_dir():
+            raise ValueError(
+                f"{path} is no folder; give one as transformers' save_pretrained writes it"
+            )
         config_file = path / "config.json"
         if not config_file.is_file():
             raise FileNotFoundError(
