@@ -83,7 +83,7 @@ SYSTEMS = {
         "instance segmentation from boxes and answers about pixels that the machine chooses",
         "clothing_parsing",
         0.5,
-        ("export", "convert", "serve"),
+        ("export", "export a part", "convert", "serve"),
     ),
     "virreq": Entry(
         "tenfold.systems.virreq.system:Virreq",
