@@ -684,6 +684,7 @@ def test_compared_with_the_field() -> None:
 def test_the_field_is_printed_and_written(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setattr("tenfold.systems.ppmoe.planner.field.FIELD", FIELD[:1])
     monkeypatch.setattr("tenfold.systems.ppmoe.planner.field.LOADS", (2.0,))
     code, out, _ = run(capsys, "ppmoe", "--field", "--out", tmp_path)
