@@ -128,6 +128,7 @@ def test_without_keys(browser: Any, servers: list[Served], tmp_path: Path, way: 
         _touches(page, (x0, y0), (x, y), (x1, y1))
     wait(page, "tenfold.numbers.objects === 1")
     press("#answering")
+    wait(page, "document.querySelector('#answering').ariaPressed === 'true'")
     for number, button in enumerate(["yes", "no", "unsure", "skip"], 1):
         press(f"#{button}")
         answered(page, number)
@@ -141,7 +142,7 @@ def test_without_keys(browser: Any, servers: list[Served], tmp_path: Path, way: 
     else:
         page.touchscreen.tap(*place(page, x + 0.5, y + 0.5))
         answered(page, 4)
-        _touches(page, (x - r - 0.5, y - r - 0.5), hold=600)
+        _touches(page, (x - r - 0.5, y - r - 0.5), hold="tenfold.numbers.answers === 5")
     answered(page, 5)
     clicks = standing(events(tmp_path / "out" / "answers.jsonl"))[3:]
     assert [(a.x, a.y, a.label, a.source) for a in clicks] == [
@@ -151,15 +152,17 @@ def test_without_keys(browser: Any, servers: list[Served], tmp_path: Path, way: 
     context.close()
 
 
-def _touches(page: Any, *points: tuple[float, float], hold: float = 0.0) -> None:
-    """A finger put down at the first pixel, moved along the others, held, and lifted."""
+def _touches(page: Any, *points: tuple[float, float], hold: str = "true") -> None:
+    """A finger put down at the first pixel, moved along the others, held until `hold`, lifted."""
     session = page.context.new_cdp_session(page)
     for number, (x, y) in enumerate(points):
         left, top = place(page, x, y)
         kind = "touchMove" if number else "touchStart"
         sent = {"type": kind, "touchPoints": [{"x": left, "y": top}]}
         session.send("Input.dispatchTouchEvent", sent)
-    page.wait_for_timeout(hold)
+    # a finger that is lifted while it moves begins a fling, and the next tap only stops that
+    page.wait_for_timeout(150)
+    wait(page, hold)
     session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
 
