@@ -182,7 +182,8 @@ def test_an_upcycled_network_answers_as_the_dense_one(activation: Any, bias: Any
     mixed = replace(dense, kind="moe", experts=4, top_k=2, norm_topk=True)
     whole, other = Gpt(dense), Gpt(mixed)
     initialise(whole, dense, 0, lambda key: Group("alone"))
-    state = published.upcycled(whole.state_dict(), mixed, 1)
+    with pytest.warns(UserWarning, match="experts of blocks 1, 3 all begin as the dense network"):
+        state = published.upcycled(whole.state_dict(), mixed, 1)
     other.load_state_dict(state)
     tokens = torch.randint(0, 40, (3, 12), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():

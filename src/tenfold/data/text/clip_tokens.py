@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
+from .tokenizer_file import CHARACTERS
+
 FILE = "bpe_simple_vocab_16e6.txt.gz"
 PLAIN_FILE = "merges.txt"
 """Table beside a checkpoint of transformers: the merges that it has, and no others."""
@@ -151,7 +153,5 @@ def _kind(character: str) -> str:
 @lru_cache(1)
 def _bytes_as_text() -> dict[int, str]:
     """A printable character for every byte, in the order in which they are numbered."""
-    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)]
-    plain += range(ord("®"), ord("ÿ") + 1)
-    others = [byte for byte in range(256) if byte not in plain]
-    return {byte: chr(byte) for byte in plain} | {b: chr(256 + i) for i, b in enumerate(others)}
+    order = sorted(range(256), key=lambda byte: CHARACTERS[byte] != chr(byte))
+    return {byte: CHARACTERS[byte] for byte in order}

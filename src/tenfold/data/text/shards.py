@@ -7,6 +7,7 @@ mapped into memory: a window is read from the disk when it is drawn, whatever th
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -156,9 +157,10 @@ def write(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is not empty; choose another OUT")
     root, files, skipped = walked(source)
-    temporary = out.with_name(out.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # a name that nobody has: what lies beside OUT is the user's
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".tmp", dir=out.parent))
+    temporary.chmod(0o755)
     kind = next(k for k, t in KINDS.items() if tokenizer.vocab - 1 <= np.iinfo(t).max)
     try:
         domains = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -407,6 +408,7 @@ def upcycled(state: dict[str, Tensor], model: Model, seed: int) -> dict[str, Ten
     "Sparse Upcycling", sec. 3). A state that is of a mixture already is given as it is.
     """
     found = dict(state)
+    blocks = []
     for block in model.moe_layers:
         ours = f"layers.{block}."
         dense = [key for key in found if key.startswith(ours + "ffn.")]
@@ -415,8 +417,19 @@ def upcycled(state: dict[str, Tensor], model: Model, seed: int) -> dict[str, Ten
             value = found.pop(key)
             found[f"{ours}moe.experts.{name}"] = value.expand(model.experts, *value.shape)
         if dense:
+            blocks.append(str(block))
             key = ours + "moe.gate.weight"
             found[key] = drawn(key, torch.empty(model.experts, model.hidden), model, seed)
+    if blocks:
+        sums_to_one = model.norm_topk and model.top_k > 1
+        hint = (
+            "" if sums_to_one else "; the first answers differ, as gate weights do not add up to 1"
+        )
+        warnings.warn(
+            f"upcycled: experts of blocks {', '.join(blocks)} all begin as the dense network, their "
+            f"routers anew{hint}",
+            stacklevel=2,
+        )
     return found
 
 
