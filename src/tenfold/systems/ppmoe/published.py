@@ -426,8 +426,8 @@ def upcycled(state: dict[str, Tensor], model: Model, seed: int) -> dict[str, Ten
             "" if sums_to_one else "; the first answers differ, as gate weights do not add up to 1"
         )
         warnings.warn(
-            f"upcycled: experts of blocks {', '.join(blocks)} all begin as the dense network, their "
-            f"routers anew{hint}",
+            f"upcycled: experts of blocks {', '.join(blocks)} all begin as the dense network, "
+            f"their routers anew{hint}",
             stacklevel=2,
         )
     return found
