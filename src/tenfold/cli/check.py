@@ -53,6 +53,8 @@ def check(rest: list[str]) -> None:
         default: Any = next(iter(system_class("ppmoe").recipes.values()))
     elif len(rest) < 2 or rest[1].startswith("-"):
         raise UsageError("which model? give a run folder or its config.json")
+    elif not Path(rest[1]).exists():
+        raise FileNotFoundError(f"{rest[1]}: no run folder, config.json or weights there")
     else:
         _, default = from_run("ppmoe", system_class("ppmoe"), Path(rest[1]))
 

@@ -76,9 +76,16 @@ class ClipVisionTower(nn.Module):
         """Vectors of normalised pictures."""
         return self.encode(self.patches(images))
 
-    def _pooled(self, x: Tensor, kept: Tensor | None) -> Tensor:
+    def attended(
+        self,
+        x: Float[Tensor, "image patch channel"],
+        kept: Bool[Tensor, "image patch"] | None = None,
+    ) -> Float[Tensor, "image token channel"]:
+        """The class token and all patches, which know their positions, after the transformer."""
         first = (self.class_embedding + self.positional_embedding[0]).expand(len(x), 1, -1)
         if kept is not None:
             kept = torch.cat([kept.new_ones(len(kept), 1), kept], 1)
-        x = self.transformer(self.ln_pre(torch.cat([first, x], 1)), kept)
-        return self.ln_post(x[:, 0]) @ self.proj
+        return self.transformer(self.ln_pre(torch.cat([first, x], 1)), kept)
+
+    def _pooled(self, x: Tensor, kept: Tensor | None) -> Tensor:
+        return self.ln_post(self.attended(x, kept)[:, 0]) @ self.proj

@@ -142,6 +142,14 @@ def test_a_knowledge_base_in_place_of_the_runs(
     assert torch.equal(own.networks.divide.texts.rows_of(["wheel"]), kept)
     tree = Recognition(recogniser.open(PICTURE), kb).run(2)
     assert {unit.name for unit in tree.units} <= {"scene", "cart", "wheel", "door"}
+    rows[2]["synonyms"] = ["doll"]
+    file.write_text(json.dumps({"nodes": rows}))
+    given.take_over(recogniser, file, text)
+    wheel = recogniser.kb.at(("cart", "wheel"))
+    assert wheel.synonyms == ("doll",), "another vector, that of both names"
+    found = own.networks.divide.texts.rows_of([recogniser.key(wheel)])
+    assert not torch.allclose(found, kept)
+    kb = recogniser.kb
     rows[3]["name"] = "zip"
     file.write_text(json.dumps({"nodes": rows}))
     with pytest.raises(ValueError, match=r"kb\.json: the run does not know zip of cart: .*no text"):

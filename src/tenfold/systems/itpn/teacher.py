@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tenfold.nn.clip_blocks import ClipTransformer
+from tenfold.nn.clip_vision import ClipVisionTower
 from tenfold.nn.hivit import HiViT
 from tenfold.nn.position import resize_position
 from tenfold.weights.clip_vit import ClipLayout
@@ -33,24 +33,13 @@ def standardised(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> 
     return (x - x.new_tensor(mean).view(shape)) / x.new_tensor(std).view(shape)
 
 
-class ClipTeacher(nn.Module):
+class ClipTeacher(ClipVisionTower):
     """CLIP's image encoder: all patch tokens, projected, normalised without scale and shift."""
 
     def __init__(self, layout: ClipLayout, heads: int = 0, value_range: Range = "correct") -> None:
-        super().__init__()
-        width, self.patch = layout.width, layout.patch_size
-        self.value_range, self.grid = value_range, layout.grid
-        self.dim = layout.output_dim
-        self.conv1 = nn.Conv2d(3, width, self.patch, self.patch, bias=False)
-        self.class_embedding = nn.Parameter(torch.zeros(width))
-        tokens = layout.grid[0] * layout.grid[1] + 1
-        self.positional_embedding = nn.Parameter(torch.zeros(tokens, width))
-        self.ln_pre = nn.LayerNorm(width)
-        self.transformer = ClipTransformer(width, layout.layers, heads or width // 64)
-        self.ln_post = nn.LayerNorm(width)
-        self.proj = nn.Parameter(torch.zeros(width, layout.output_dim))
-        self.requires_grad_(False)
-        self.eval()
+        dim, patch, grid = layout.output_dim, layout.patch_size, layout.grid
+        super().__init__(layout.width, layout.layers, dim, patch, grid, heads)
+        self.dim, self.patch, self.grid, self.value_range = dim, patch, grid, value_range
 
     def side(self, units: int) -> int:
         """Pixels of a picture's side with which it gives one token a unit."""
@@ -66,16 +55,11 @@ class ClipTeacher(nn.Module):
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch token channel"]:
         """Patch tokens after the last norm."""
-        x = self.conv1(images)
-        grid = (x.shape[2], x.shape[3])
-        x = x.flatten(2).transpose(1, 2)
-        table = self.positional_embedding[None]
-        positions = table[:, 1:]
+        grid = (images.shape[2] // self.patch, images.shape[3] // self.patch)
+        positions = self.positional_embedding[None, 1:]
         if grid != self.grid:
             positions = resize_position(positions, self.grid, grid)
-        first = (self.class_embedding + table[:, 0]).expand(len(x), 1, -1)
-        x = self.transformer(self.ln_pre(torch.cat([first, x + positions], 1)))
-        return self.ln_post(x[:, 1:])
+        return self.ln_post(self.attended(self.patches(images) + positions)[:, 1:])
 
     @torch.no_grad()
     def forward(

@@ -17,8 +17,9 @@ Path_ = tuple[str, ...]
 def take_over(recogniser: TrainedRecogniser, file: Path, text: Text) -> None:
     """Let a recogniser ask for what a file's knowledge base has.
 
-    Concepts that the run knows under the same wholes keep their vectors; others, which no label
-    ever showed, get theirs from what made the run's.
+    Concepts that the run knows under the same wholes keep their vectors, unless the file gives them
+    other synonyms, over which the vector is a mean; those, and concepts that no label ever showed,
+    get theirs from what made the run's.
 
     Raises:
         ValueError: The file is no knowledge base, the run's texts were learned with it, or their
@@ -28,12 +29,12 @@ def take_over(recogniser: TrainedRecogniser, file: Path, text: Text) -> None:
     encoder: Encoder | None = None
     before = recogniser.kb
     for path, node in _paths(wanted):
-        whole = recogniser.kb.at(path[:-1])
-        if _has(recogniser.kb, whole.id, node):
+        grown = _with(recogniser.kb, path, node)
+        if grown is recogniser.kb:
             continue
         try:
             encoder = encoder or _encoder(text)
-            recogniser.add(node.name, whole.id, encoder, text.prompt, text.centred, node.synonyms)
+            recogniser.adopt(grown, encoder, text.prompt, text.centred)
         except ValueError as error:
             recogniser.kb = before
             where = " of ".join(reversed(path))
@@ -59,8 +60,15 @@ def _paths(kb: KnowledgeBase) -> Iterator[tuple[Path_, Node]]:
         left += [((*path, child.name), child) for child in kb.children(node.id)]
 
 
-def _has(kb: KnowledgeBase, whole: int, node: Node) -> bool:
-    return any(child.name == node.name for child in kb.children(whole))
+def _with(kb: KnowledgeBase, path: Path_, node: Node) -> KnowledgeBase:
+    """With a node at a path, by its synonyms if it has any; the same one if nothing is new."""
+    whole = kb.at(path[:-1])
+    known = next((child for child in kb.children(whole.id) if child.name == node.name), None)
+    if known is None:
+        return kb.add(node.name, whole.id, node.synonyms)
+    if not node.synonyms or set(node.synonyms) == set(known.synonyms):
+        return kb
+    return kb.rename(known.id, synonyms=node.synonyms)
 
 
 def _only(kb: KnowledgeBase, wanted: set[Path_]) -> KnowledgeBase:
