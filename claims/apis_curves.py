@@ -136,7 +136,7 @@ def main() -> None:
     title = "apis" if is_own else f"apis-{args.data.replace('_', '-')}"
     runs = args.runs or Path("runs/claims") / title
     loop = {"threads": args.threads, "device": "cpu"}
-    command = "" if is_own else f"python claims/apis_curves.py --data {args.data}"
+    command = "python claims/apis_curves.py" + ("" if is_own else f" --data {args.data}")
     table = measure(title, "apis", Apis, claims_on(args.data), runs, HERE, loop, command)
     results = {
         name: [
