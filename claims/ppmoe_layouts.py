@@ -138,7 +138,7 @@ def step(cfg: Config, grid: Grid, kind: str) -> tuple[Step, Part]:
         tally = part.train_step([{"tokens": t} for t in mine])
     loss = tally.ce + cfg.model.balance_weight * tally.table[:, 0].sum()
     loss = float(loss + cfg.model.z_weight * tally.table[:, 1].sum())
-    norm = part.gradient_norm()
+    norm = float(part.gradient_norm())
     gradients = {key: p.grad.clone() for key, p in part.keyed_parameters()}
     with torch.no_grad():
         for p in part.parameters():

@@ -79,7 +79,7 @@ class Rank:
         tally = self.part.train_step(self.batches)
         return {
             "ce": float(tally.ce),
-            "gradient_norm": self.part.gradient_norm(),
+            "gradient_norm": float(self.part.gradient_norm()),
             "counts": tally.counts().tolist(),
         }
 

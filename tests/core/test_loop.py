@@ -108,11 +108,13 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
 
 
 def test_two_processes_resume_exactly(tmp_path: Path) -> None:
+    """Also where the host reads each step during the next, as it does of a GPU."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert toy(whole, processes=2).returncode == 0
-    assert toy(killed, "--kill-at", "7", processes=2).returncode != 0
-    assert toy(killed, processes=2).returncode == 0
+    assert toy(killed, "--kill-at", "7", "--late", processes=2).returncode != 0
+    assert toy(killed, "--late", processes=2).returncode == 0
     assert_equal(weights(whole), weights(killed), 0)
+    assert without_time(whole) == without_time(killed)
 
 
 def test_pipeline_schedule_drives_a_stage_and_resumes(tmp_path: Path) -> None:
@@ -146,8 +148,9 @@ def test_pipeline_equals_one_process(tmp_path: Path) -> None:
     torch.testing.assert_close(got["pipe/stage1.weight"], second.weight.detach())
 
 
-def test_non_finite_weight_is_named_and_stops(tmp_path: Path) -> None:
-    done = toy(tmp_path, "--poison", "5")
+@pytest.mark.parametrize(("processes", "late"), [(1, ()), (2, ("--late",))])
+def test_non_finite_weight_is_named_and_stops(tmp_path: Path, processes, late) -> None:
+    done = toy(tmp_path, "--poison", "5", *late, processes=processes)
     assert done.returncode == 3
     assert "stage 'first', step 5" in done.stderr and "body.4.weight" in done.stderr
 

@@ -1,6 +1,6 @@
 """A toy system for the loop's promises, run as a script so that it can be killed.
 
-python toy.py RUN [--kill-at N] [--signal KILL|TERM] [--plain] [--poison N] [--pipeline]
+python toy.py RUN [--kill-at N] [--signal KILL|TERM] [--plain] [--poison N] [--pipeline] [--late]
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tenfold.core import dist, loop
+from tenfold.core import dist, loop, step
 from tenfold.core.optim import Optim
 from tenfold.core.seed import generator, seed_everything
 from tenfold.core.stage import Stage
@@ -145,7 +145,10 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--pipeline", action="store_true")
     parser.add_argument("--poison", type=int, default=0)
+    parser.add_argument("--late", action="store_true", help="the host reads as it does of a GPU")
     args = parser.parse_args()
+    if args.late:
+        step.READ_FIRST = ()
     torch.set_num_threads(1)
     seed_everything(7)
     signum = getattr(signal, f"SIG{args.signal}")

@@ -167,7 +167,7 @@ def _check_step(case: Case, limit: cases.Limit) -> None:
     tally = part.train_step(batches)
     for handle in handles:
         handle.remove()
-    model, norm = cfg.model, part.gradient_norm()
+    model, norm = cfg.model, float(part.gradient_norm())
     got = {f"grad.{key}": p.grad.clone() for key, p in part.keyed_parameters()}
     layers = len(model.moe_layers)
     by_chunk = [routings[i : i + layers] for i in range(0, len(routings), layers)]

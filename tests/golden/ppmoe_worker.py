@@ -46,7 +46,7 @@ def differences(case: Case, layout: Layout, world: World) -> dict[str, float]:
     first = grid.dp.rank * spec["M"]
     mine = cases.chunks(case)[first : first + spec["M"]]
     tally = part.train_step([{"tokens": tokens} for tokens in mine])
-    norm, want, model = part.gradient_norm(), case.spec["scalars"], cfg.model
+    norm, want, model = float(part.gradient_norm()), case.spec["scalars"], cfg.model
 
     def farthest(prefix: str, tensors: dict[str, torch.Tensor]) -> float:
         found = [torch.zeros((), dtype=torch.float64)]

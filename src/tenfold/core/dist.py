@@ -43,14 +43,12 @@ class World:
         with watched("barrier", "all"):
             dist.barrier()
 
-    def largest(self, values: list[int]) -> list[int]:
-        """Element-wise maximum over all processes: how they agree to stop."""
-        if self.size == 1:
-            return values
-        shared = torch.tensor(values, dtype=torch.int64, device=self.device)
-        with watched("maximum of the stop flags", "all"):
-            dist.all_reduce(shared, op=dist.ReduceOp.MAX)
-            return [int(v) for v in shared.tolist()]
+    def maximum(self, values: torch.Tensor) -> torch.Tensor:
+        """Element-wise maximum over all processes, in place: how they agree to stop."""
+        if self.size > 1:
+            with watched("maximum of the stop flags", "all"):
+                dist.all_reduce(values, op=dist.ReduceOp.MAX)
+        return values
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
         """Mean of each value over all processes, which must have the same keys."""

@@ -12,21 +12,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from tenfold.files import NUMBER, read_object, sum_of
+from tenfold.files import NUMBER, read_object
 
-from . import checkpoint, optim, watchdog
+from . import checkpoint, optim
 from .allocator import keep_freed_memory
 from .config import require
-from .diagnose import NonFinite, blamed, culprit, harm_of_last_step
+from .diagnose import NonFinite
 from .dist import World
 from .log import Bar, MetricsLog
-from .prefetch import prefetched, to_device
-from .seed import seed_everything
-from .stage import Batch, Losses, Stage
+from .prefetch import prefetched
+from .running import Running, drop_checkpoints, finish, load_final
+from .stage import Stage
+from .step import Stepper
 
 ACCOUNT = {"name": str, "steps": int, "seconds": NUMBER, "best": (dict, None)}
 """Shape of a finished stage's `done.json`."""
@@ -95,245 +93,7 @@ class _StopFlag:
                 signal.signal(s, handler)
 
 
-def _scalars(losses: Losses) -> dict[str, float]:
-    return {k: float(v.detach()) for k, v in losses.items()}
-
-
-class _Running:
-    """One stage while it runs: the wrapped model, optimiser, average, and where it stands."""
-
-    def __init__(self, stage: Stage, loop: Loop, world: World, run: Path, seed: int) -> None:
-        self.stage, self.loop, self.world, self.seed = stage, loop, world, seed
-        self.folder = run / "checkpoints" / stage.name
-        stage.model.to(world.device)
-        self.optimizer = optim.build(stage.model, stage.optim, stage.groups)
-        self.average: AveragedModel | None = None
-        if loop.ema:
-            self.average = AveragedModel(
-                stage.model, multi_avg_fn=get_ema_multi_avg_fn(loop.ema), use_buffers=False
-            )
-        self.wrapped: nn.Module = stage.model
-        if world.size > 1 and not stage.parallel:
-            ids = [world.device.index] if world.device.type == "cuda" else None
-            self.wrapped = DistributedDataParallel(
-                stage.model,
-                device_ids=ids,
-                gradient_as_bucket_view=True,
-                find_unused_parameters=stage.alternates,
-            )
-        self.step = 0
-        self.batch: Batch = None
-        """The last (micro-)batch that was trained on."""
-        self.best: dict[str, Any] = {}
-        self.seconds = 0.0
-        self.signum = 0
-
-    def weights(self, name: str) -> Path:
-        """Return the path of weights "best" or "final": a file, or a divided model's folder."""
-        return self.folder / (name if self.stage.parallel else f"{name}.safetensors")
-
-    def write_weights(self, name: str, module: nn.Module) -> None:
-        """Write weights as "best" or "final"; all processes call it."""
-        if self.stage.parallel:
-            checkpoint.write_parts(self.weights(name), self.parts(module), self.world)
-        elif self.world.is_first:
-            checkpoint.write_tensors(self.weights(name), module.state_dict())
-
-    def read_weights(self, name: str) -> None:
-        """Take the weights written as "best" or "final"."""
-        module = self.stage.model
-        if self.stage.parallel:
-            checkpoint.read_parts(self.weights(name), self.parts(module), self.world)
-        else:
-            way_out = f"delete {self.folder} to train stage {self.stage.name!r} again"
-            module.load_state_dict(checkpoint.read_tensors(self.weights(name), way_out))
-
-    def parts(self, module: nn.Module, prefix: str = "") -> dict[str, torch.Tensor]:
-        """A divided model's tensors by their keys in the whole, sharing memory."""
-        assert self.stage.parallel
-        named = module.state_dict(keep_vars=False).items()
-        return {prefix + key: t for key, t in (self.stage.parallel(n, t) for n, t in named)}
-
-    def all_parts(self) -> dict[str, torch.Tensor]:
-        """Collect a divided model's tensors for a checkpoint: weights, optimiser state, average."""
-        if not self.stage.parallel:
-            return {}
-        found = self.parts(self.stage.model, "model.")
-        if self.average is not None:
-            found |= self.parts(self.average.module, "average.")
-        names: dict[torch.Tensor, str]
-        names = {p: name for name, p in self.stage.model.named_parameters()}
-        for parameter, slots in self.optimizer.state.items():
-            for slot, value in slots.items():
-                key, tensor = self.stage.parallel(names[parameter], value)
-                found[f"optimizer.{key}.{slot}"] = tensor
-        return found
-
-    def make_optimizer_state(self) -> None:
-        """Let the optimiser allocate its state, to be filled: a step of rate 0, gradients 0."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = 0.0
-            for p in group["params"]:
-                p.grad = torch.zeros_like(p)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def more(self) -> dict[str, Any]:
-        """State of what the stage keeps besides its model."""
-        return {name: value.state_dict() for name, value in self.stage.state.items()}
-
-    def load_more(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            self.stage.state[name].load_state_dict(value)
-
-    @property
-    def evaluated(self) -> nn.Module:
-        """The weights that count: the average if there is one."""
-        return self.stage.model if self.average is None else self.average.module
-
-    def state(self) -> dict[str, Any]:
-        """Collect what all processes have alike."""
-        found = {
-            "step": self.step,
-            "seconds": self.seconds,
-            "best": self.best,
-            "more": self.more(),
-            "averaged": None if self.average is None else self.average.n_averaged,
-        }
-        if not self.stage.parallel:
-            found["model"] = self.stage.model.state_dict()
-            found["optimizer"] = self.optimizer.state_dict()
-            found["average"] = None if self.average is None else self.average.module.state_dict()
-        return found
-
-    def save(self) -> None:
-        checkpoint.save(self.folder, self.step, self.state(), self.all_parts(), self.world)
-
-    def resume(self) -> None:
-        found = checkpoint.load(self.folder)
-        if found is None:
-            return
-        path, state = found
-        try:
-            self._take(path, state)
-        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-            why = (str(error).strip().splitlines() or [""])[0]
-            raise ValueError(
-                f"{path / 'state.pt'} does not hold the state of this stage "
-                f"({type(error).__name__}: {why}); delete {path} to go on from an older "
-                "checkpoint or from the start"
-            ) from error
-
-    def _take(self, path: Path, state: dict[str, Any]) -> None:
-        self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
-        if self.average is not None:
-            self.average.n_averaged.copy_(state["averaged"])
-        if self.stage.parallel:
-            self.make_optimizer_state()
-            checkpoint.read_parts(path, self.all_parts(), self.world)
-        else:
-            self.stage.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            if self.average is not None:
-                self.average.module.load_state_dict(state["average"])
-        self.load_more(state["more"])
-
-    def reopen(self) -> None:
-        """Let a finished stage go on from its last state, for more steps; all processes call it."""
-        found = checkpoint.load(self.folder)
-        if found is None:
-            raise ValueError(
-                f"{self.folder} keeps no state of its training, so it cannot go on for more steps; "
-                "--start begins a new run from its weights"
-            )
-        if found[1]["best"]:  # which the final weights are
-            self.read_weights("final")
-            self.write_weights("best", self.stage.model)
-        self.world.barrier(patient=True)
-        if self.world.is_first:
-            (self.folder / "done.json").unlink()
-        self.world.barrier()
-
-    def train_step(
-        self, batches: Iterator[Batch], stop: _StopFlag
-    ) -> tuple[dict[str, float], float]:
-        """Forward and backward of all micro-batches, then one optimiser step.
-
-        Returns the mean losses and the gradient norm; raises NonFinite on every process if any
-        process sees a non-finite value, before the weights are touched.
-        """
-        stage, loop = self.stage, self.loop
-        watchdog.at(f"step {self.step} of stage {stage.name!r}")
-        seed_everything(self.seed, stage.name, self.step, self.world.rank)
-        stage.model.train()
-        stage.model.zero_grad(set_to_none=True)  # the optimiser may have a share of them only
-        sums: dict[str, float] = {}
-        batch: Batch = None
-        # a divided model gets all micro-batches at once: a pipeline needs them
-        num_parts = 1 if stage.parallel else loop.accumulate
-        for part in range(num_parts):
-            batch = to_device(self._taken(batches), self.world.device)
-            waits = part + 1 < num_parts and isinstance(self.wrapped, DistributedDataParallel)
-            with contextlib.ExitStack() as stack:
-                if waits:
-                    stack.enter_context(self.wrapped.no_sync())  # type: ignore[operator]
-                if loop.amp == "bf16":
-                    stack.enter_context(torch.autocast(self.world.device.type, torch.bfloat16))
-                losses = stage.training_step(self.wrapped, batch, self._backward)
-            for key, value in _scalars(losses).items():
-                sums[key] = sums.get(key, 0.0) + value / num_parts
-        self.batch = batch
-        parameters = [p for p in stage.model.parameters() if p.grad is not None]
-        norm = self._gradient_norm(parameters)
-        bad = not all(abs(v) < float("inf") for v in [*sums.values(), norm])
-        anyone_bad, self.signum = self.world.largest([int(bad), stop.signum])
-        if anyone_bad:
-            where = culprit(stage, batch, sums, norm) if bad else ""
-            seen = self.world.gather([where, sums, norm])
-            raise NonFinite(
-                f"stage {stage.name!r}, step {self.step}, {blamed(seen)}. "
-                "The last checkpoint is untouched."
-            )
-        if stage.optim.clip and norm > stage.optim.clip:
-            gradients = [p.grad for p in parameters if p.grad is not None]
-            torch._foreach_mul_(gradients, stage.optim.clip / (norm + 1e-6))
-        self.optimizer.step()
-        stage.after_step(self.step)
-        if self.average is not None:
-            self.average.update_parameters(stage.model)
-        self.step += 1
-        return sums, norm
-
-    def require_unharmed(self) -> None:
-        """Raise NonFinite on every process if the last step, which is behind us, diverged."""
-        found = self.world.gather(harm_of_last_step(self.stage, self.batch))
-        if any(found):
-            rank = next(rank for rank, text in enumerate(found) if text)
-            raise NonFinite(
-                f"stage {self.stage.name!r}, after its last step ({self.step - 1}), process "
-                f"{rank}: {found[rank]}; lower optim.lr or set optim.clip. "
-                "The last checkpoint is untouched."
-            )
-
-    def _taken(self, batches: Iterator[Batch]) -> Batch:
-        if self.stage.parallel:
-            return [next(batches) for _ in range(self.loop.accumulate)]
-        return next(batches)
-
-    def _backward(self, loss: torch.Tensor) -> None:
-        (loss / self.loop.accumulate).backward()
-
-    def _gradient_norm(self, parameters: list[nn.Parameter]) -> float:
-        """Norm over all parameters; over all processes' parts where the stage is parallel."""
-        if self.stage.parallel:
-            own = getattr(self.stage.model, "gradient_norm", None)
-            if own is not None:
-                return float(own())
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        return float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
-
-
-def _validate(running: _Running, log: MetricsLog) -> None:
+def _validate(running: Running, log: MetricsLog) -> None:
     stage = running.stage
     if stage.validate is None:
         return
@@ -359,51 +119,18 @@ def _validate(running: _Running, log: MetricsLog) -> None:
         running.write_weights("best", module)
 
 
-def _finish(running: _Running) -> None:
-    """Write the weights that count and what is kept beside them, load both, drop checkpoints."""
-    stage, folder, world = running.stage, running.folder, running.world
-    world.barrier(patient=True)  # best weights are written
-    if running.best:
-        running.read_weights("best")
-    running.write_weights("final", stage.model if running.best else running.evaluated)
-    if world.is_first:
-        checkpoint.write_state(folder / "final.pt", running.more())
-        account = {"name": stage.name, "steps": running.step, "seconds": round(running.seconds, 2)}
-        checkpoint.write_json(folder / "done.json", {**account, "best": running.best or None})
-    world.barrier(patient=True)
-    _load_final(running)
-    world.barrier(patient=True)
-    _drop_checkpoints(running)
-
-
-def _drop_checkpoints(running: _Running) -> None:
-    """Delete what a finished stage needs no more: the last state lets the run get more steps."""
-    if not running.world.is_first:
-        return
-    best = running.weights("best")
-    for old in (*checkpoint.complete(running.folder)[:-1], best, sum_of(best)):
-        if old.exists():
-            checkpoint.remove(old)
-
-
-def _load_final(running: _Running) -> None:
-    """Leave a finished stage as it was at its end, teachers and the like included."""
-    running.read_weights("final")
-    running.stage.model.to(running.world.device)
-    running.load_more(checkpoint.read_state(running.folder / "final.pt"))
-
-
 def train_stage(
     stage: Stage, loop: Loop, world: World, run: Path, seed: int, log: MetricsLog, known: list[str],
     stop: _StopFlag,
 ) -> None:  # fmt: skip
     """Train one stage to its end, from its newest checkpoint if there is one."""
-    running = _Running(stage, loop, world, run, seed)
+    stepper = Stepper(stage, world, seed, loop.accumulate, loop.amp)
+    running = Running(stepper, run, loop.ema)
     done = running.folder / "done.json"
     if done.exists():
         if read_object(done, ACCOUNT, tuple(ACCOUNT))["steps"] >= stage.steps:
-            _load_final(running)
-            _drop_checkpoints(running)  # it was killed before it had done so
+            load_final(running)
+            drop_checkpoints(running)  # it was killed before it had done so
             return
         world.barrier()  # all have seen it
         running.reopen()
@@ -411,34 +138,41 @@ def train_stage(
     if world.is_first:
         log.rewind(stage.name, running.step, known)
     batches = prefetched(
-        stage.batches, running.step * loop.accumulate, stage.steps * loop.accumulate, loop.workers
-    )
+        stage.batches, running.step * loop.accumulate, stage.steps * loop.accumulate, loop.workers,
+        pins=world.device.type == "cuda",
+    )  # fmt: skip
     bar = Bar(stage.name, stage.steps, running.step, world.is_first)
     began = time.monotonic() - running.seconds
     try:
         while running.step < stage.steps:
             lr = optim.set_lr(running.optimizer, stage.optim, running.step, stage.steps)
-            losses, norm = running.train_step(batches, stop)
-            running.seconds = time.monotonic() - began
+            running.train_step(batches, stop.signum)
             last = running.step == stage.steps
-            if running.step % loop.log_every == 0 or last or running.step == 1:
-                rounded = round(running.seconds, 3)
+            logs = running.step % loop.log_every == 0 or last or running.step == 1
+            validates = bool(loop.validate_every) and running.step % loop.validate_every == 0
+            if logs or validates:
+                stepper.settle()
+            running.seconds = time.monotonic() - began
+            if logs:
+                losses, norm = stepper.seen.losses, stepper.seen.norm
                 losses = losses if stage.parallel else world.mean(losses)
+                rounded = round(running.seconds, 3)
                 values = {**losses, "lr": lr, "grad_norm": norm, "seconds": rounded}
                 log.add(stage.name, running.step, "train", values)
             if last:
                 running.require_unharmed()
-            if (loop.validate_every and running.step % loop.validate_every == 0) or last:
+            if validates or last:
                 _validate(running, log)
-            bar.update(running.step, f"loss {losses.get('loss', float('nan')):.4g}")
-            if running.step % loop.save_every == 0 or last or running.signum:
+            bar.update(running.step, f"loss {stepper.seen.losses.get('loss', float('nan')):.4g}")
+            signum = stepper.seen.signum
+            if running.step % loop.save_every == 0 or last or signum:
                 running.save()
-            if running.signum:
-                raise Stopped(running.signum, stage.name, running.step)
+            if signum:
+                raise Stopped(signum, stage.name, running.step)
     finally:
         bar.close()
         batches.close()
-    _finish(running)
+    finish(running)
 
 
 def _start_over_after_others(folder: Path, past: dict[str, int], world: World) -> None:

@@ -11,12 +11,19 @@ from .stage import Batch
 
 
 def prefetched(
-    batches: Callable[[int], Batch], first: int, end: int, workers: int
+    batches: Callable[[int], Batch], first: int, end: int, workers: int, pins: bool = False
 ) -> Generator[Batch]:
-    """Batches first..end-1 in order, made ahead by threads; neither order nor content changes."""
+    """Batches first..end-1 in order, made ahead by threads; neither order nor content changes.
+
+    With `pins` they lie in memory that a GPU reads from by itself.
+    """
+
+    def made(index: int) -> Batch:
+        return _mapped(torch.Tensor.pin_memory, batches(index)) if pins else batches(index)
+
     if workers == 0:
         for index in range(first, end):
-            yield batches(index)
+            yield made(index)
         return
     with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
         ahead: list[Future[Batch]] = []
@@ -24,7 +31,7 @@ def prefetched(
         try:
             for _ in range(first, end):
                 while following < end and len(ahead) < 2 * workers:
-                    ahead.append(pool.submit(batches, following))
+                    ahead.append(pool.submit(made, following))
                     following += 1
                 yield ahead.pop(0).result()
         finally:
@@ -34,11 +41,39 @@ def prefetched(
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """Move every tensor of a batch (dicts, lists and tuples of them) to the device."""
+    return _mapped(lambda tensor: tensor.to(device, non_blocking=True), batch)
+
+
+class Copies:
+    """Copies of batches to a device that go on while it makes the step before."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the batch on the device, for what is asked of the device from now on."""
+        if self.stream is None:
+            return to_device(batch, self.device)
+        with torch.cuda.stream(self.stream):
+            moved = to_device(batch, self.device)
+        current = torch.cuda.current_stream(self.device)
+        current.wait_stream(self.stream)
+
+        def used(tensor: torch.Tensor) -> torch.Tensor:
+            tensor.record_stream(current)  # its memory is not given to a later batch before
+            return tensor
+
+        return _mapped(used, moved)
+
+
+def _mapped(change: Callable[[torch.Tensor], torch.Tensor], batch: Batch) -> Batch:
+    """A batch with every tensor changed, in dicts, lists and tuples, too."""
     if isinstance(batch, torch.Tensor):
-        return batch.to(device, non_blocking=True)
+        return change(batch)
     if isinstance(batch, dict):
-        return {k: to_device(v, device) for k, v in batch.items()}
+        return {k: _mapped(change, v) for k, v in batch.items()}
     if isinstance(batch, (list, tuple)):
-        moved = [to_device(v, device) for v in batch]
+        moved = [_mapped(change, v) for v in batch]
         return type(batch)(*moved) if hasattr(batch, "_fields") else type(batch)(moved)
     return batch

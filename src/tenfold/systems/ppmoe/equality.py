@@ -91,14 +91,14 @@ def step_differences(cfg: Config, windows: TokenWindows, world: World) -> list[D
     chunks = _chunks(cfg, grid, windows, world)
     part = _part(cfg, grid, world)
     tally = part.train_step(_own(chunks, grid, 0))
-    norm = part.gradient_norm()
+    norm = float(part.gradient_norm())
     whole = None
     seen = [float(tally.ce), norm]
     wanted = [0.0, 0.0]
     if world.is_first:
         whole = _part(replace(cfg, layout=Layout()), Grid(), world)
         one = whole.train_step(chunks.all_of(0))
-        wanted = [float(one.ce), whole.gradient_norm()]
+        wanted = [float(one.ce), float(whole.gradient_norm())]
     wanted = world.gather(wanted)[0]
     found = [
         Difference(name, _relative(abs(mine - want), abs(want)))
@@ -150,7 +150,7 @@ def resume_differences(
         for step in range(AFTER):
             whole.zero_grad()
             whole.train_step(chunks.all_of(step))
-            norm = whole.gradient_norm()
+            norm = float(whole.gradient_norm())
             if cfg.optim.clip and norm > cfg.optim.clip:
                 for p in whole.parameters():
                     if p.grad is not None:

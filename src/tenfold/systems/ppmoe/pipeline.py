@@ -267,7 +267,7 @@ class Part(nn.Module):
         tally.table[:, :3] /= chunks
         return tally
 
-    def gradient_norm(self) -> float:
+    def gradient_norm(self) -> Tensor:
         """Norm of the whole model's gradient: what several processes hold is counted once."""
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for key, p in self.keyed_parameters():
@@ -280,7 +280,7 @@ class Part(nn.Module):
                 holders = self.grid.dp.size
             flat = p.grad.reshape(-1)
             total += flat.dot(flat).double() / holders  # a copy in float64 would cost more
-        return float(self.grid.all.sum_(total).sqrt())
+        return self.grid.all.sum_(total).sqrt()
 
     @torch.no_grad()
     def balance(self, counts: Float[Tensor, "layer expert"], rate: float) -> None:
