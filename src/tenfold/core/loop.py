@@ -24,6 +24,7 @@ from .config import require
 from .diagnose import NonFinite, blamed, culprit, harm_of_last_step
 from .dist import World
 from .log import Bar, MetricsLog
+from .pace import Pace
 from .prefetch import prefetched, to_device
 from .seed import seed_everything
 from .stage import Batch, Losses, Stage
@@ -121,6 +122,7 @@ class _Running:
                 gradient_as_bucket_view=True,
                 find_unused_parameters=stage.alternates,
             )
+        self.pace = Pace(stage.work, loop.amp != "off", world)
         self.step = 0
         self.batch: Batch = None
         """The last (micro-)batch that was trained on."""
@@ -208,6 +210,7 @@ class _Running:
 
     def save(self) -> None:
         checkpoint.save(self.folder, self.step, self.state(), self.all_parts(), self.world)
+        self.pace.restart(self.step)
 
     def resume(self) -> None:
         found = checkpoint.load(self.folder)
@@ -342,6 +345,7 @@ def _validate(running: _Running, log: MetricsLog) -> None:
     with torch.no_grad():
         values = stage.validate(module)
     log.add(stage.name, running.step, "validation", values)
+    running.pace.restart(running.step)
     if not stage.monitor:
         return
     if stage.monitor not in values:
@@ -425,12 +429,14 @@ def train_stage(
                 rounded = round(running.seconds, 3)
                 losses = losses if stage.parallel else world.mean(losses)
                 values = {**losses, "lr": lr, "grad_norm": norm, "seconds": rounded}
+                values |= running.pace.values(running.step)
                 log.add(stage.name, running.step, "train", values)
             if last:
                 running.require_unharmed()
             if (loop.validate_every and running.step % loop.validate_every == 0) or last:
                 _validate(running, log)
-            bar.update(running.step, f"loss {losses.get('loss', float('nan')):.4g}")
+            loss = losses.get("loss", float("nan"))
+            bar.update(running.step, f"loss {loss:.4g}{running.pace.text}")
             if running.step % loop.save_every == 0 or last or running.signum:
                 running.save()
             if running.signum:
