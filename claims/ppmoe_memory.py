@@ -37,7 +37,7 @@ from tenfold.systems.ppmoe.model import Gpt
 from tenfold.systems.ppmoe.parallel import Grid, Group
 from tenfold.systems.ppmoe.pipeline import cross_entropy, stage_spans
 from tenfold.systems.ppmoe.planner.kept import Kept, kept
-from tenfold.systems.ppmoe.planner.shape import Placement, Shape
+from tenfold.systems.ppmoe.planner.shape import Placement, shape_of
 from tenfold.systems.ppmoe.routing import Routing
 
 COMMAND = "python claims/ppmoe_memory.py"
@@ -144,13 +144,7 @@ def measure(model: Model, pp: int, tp: int, stage: int, bf16: bool) -> tuple[int
 
 def planned(model: Model, pp: int, tp: int, bf16: bool, load: float) -> tuple[Kept, Placement]:
     """The planner's count of the same."""
-    names = ("layers hidden heads vocab seq top_k moe_every ffn expert_ffn shared kv_heads "
-             "head_size").split()  # fmt: skip
-    shape = Shape(
-        **{name: getattr(model, name) for name in names},
-        experts=0 if model.kind == "dense" else model.experts,
-        swiglu=int(model.activation == "swiglu"),
-    )
+    shape = shape_of(model)
     place = Placement("dense" if model.kind == "dense" else "ppmoe", pp, tp, 1, ROWS, 1)
     return kept(shape, place, 2 if bf16 else 4, load), place
 

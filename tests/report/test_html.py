@@ -12,6 +12,7 @@ import pytest
 from report.fabricated import CONFIG, write_run
 
 from tenfold.report import html
+from tenfold.report.history import panels
 from tenfold.report.html import write_comparison_page, write_demo_page, write_run_page
 from tenfold.report.results import read_metrics
 from tenfold.viz import page as page_parts
@@ -290,3 +291,21 @@ def test_report_needs_no_torch_and_no_matplotlib_to_import():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_speed_is_one_curve_and_a_sentence() -> None:
+    lines = [
+        {"stage": "train", "step": step, "split": "train", "loss": 1.0}
+        | ({} if step == 1 else {"tokens_per_second": 12000.0 + step})
+        | ({} if step == 1 else {"flop_per_second": 4.5e10, "share_of_peak": 0.42})
+        for step in range(1, 4)
+    ]
+    speed = [panel for panel in panels(lines) if panel.title == "Speed"]
+    assert [list(panel.lines) for panel in speed] == [["tokens_per_second"]]
+    said = "Median: 12,002 tokens a second, 45 GFLOP/s, 42% of what the devices can do."
+    assert speed[0].caption == said
+    assert len(panels(lines)) == 2
+    images = [
+        {k: v for k, v in line.items() if not k.startswith(("flop", "share"))} for line in lines
+    ]
+    assert panels(images)[-1].caption == "Median: 12,002 tokens a second."

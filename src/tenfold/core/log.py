@@ -99,7 +99,7 @@ class Bar:
         if show and console.is_terminal:
             self.rich = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(),
+                BarColumn(16),  # what stands beside it is longer
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[note]}"),
                 TimeRemainingColumn(),

@@ -21,6 +21,7 @@ from .config import require
 from .diagnose import NonFinite
 from .dist import World
 from .log import Bar, MetricsLog
+from .pace import Pace
 from .prefetch import prefetched
 from .running import Running, drop_checkpoints, finish, load_final
 from .stage import Stage
@@ -142,6 +143,7 @@ def train_stage(
         pins=world.device.type == "cuda",
     )  # fmt: skip
     bar = Bar(stage.name, stage.steps, running.step, world.is_first)
+    pace = Pace(stage.work, loop.amp != "off", world)
     began = time.monotonic() - running.seconds
     try:
         while running.step < stage.steps:
@@ -158,15 +160,19 @@ def train_stage(
                 losses = losses if stage.parallel else world.mean(losses)
                 rounded = round(running.seconds, 3)
                 values = {**losses, "lr": lr, "grad_norm": norm, "seconds": rounded}
+                values |= pace.values(running.step)
                 log.add(stage.name, running.step, "train", values)
             if last:
                 running.require_unharmed()
             if validates or last:
                 _validate(running, log)
-            bar.update(running.step, f"loss {stepper.seen.losses.get('loss', float('nan')):.4g}")
+                pace.restart(running.step)
+            loss = stepper.seen.losses.get("loss", float("nan"))
+            bar.update(running.step, f"loss {loss:.4g}{pace.text}")
             signum = stepper.seen.signum
             if running.step % loop.save_every == 0 or last or signum:
                 running.save()
+                pace.restart(running.step)
             if signum:
                 raise Stopped(signum, stage.name, running.step)
     finally:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from .optim import Groups, Optim, decay_groups
+from .pace import Work
 
 Batch = Any
 
@@ -73,3 +74,5 @@ class Stage:
     monitor: str = ""
     """Metric of `validate` that decides which weights are best; empty keeps the last."""
     better: Literal["lower", "higher"] = "lower"
+    work: Work | None = None
+    """Work of a step: bar, log and page then say how much of it is done a second."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import median
 from typing import Any
 
 from tenfold.viz.plots import Line, Theme, curves
@@ -13,6 +14,8 @@ from tenfold.viz.plots import Line, Theme, curves
 from .results import in_order, is_number, lookup, natural
 
 NOT_A_CURVE = {"step", "stage", "split", "time", "seconds", "epoch", "rank", "date"}
+NOT_A_CURVE |= {"flop_per_second", "share_of_peak"}  # units a second in other units
+PER_SECOND = "_per_second"
 TITLES = {"loss": "Loss", "lr": "Learning rate", "grad_norm": "Gradient norm (before clipping)"}
 MOST_LINES = 8
 MOST_PANELS = 16
@@ -110,6 +113,20 @@ def _panel(
     return Panel(title, ylabel, lines, marks, caption.strip(), window if window > 1 else 0)
 
 
+def _speed(metrics: Lines, key: str) -> str:
+    """Sentence on the speed of a training, by the medians of what was logged."""
+    found = {}
+    for name in (key, "flop_per_second", "share_of_peak"):
+        seen = [line[name] for line in metrics if is_number(line.get(name))]
+        found[name] = median(seen) if seen else 0.0
+    units, flop, share = found.values()
+    text = f"Median: {units:,.0f} {key.removesuffix(PER_SECOND)} a second"
+    if flop:
+        size, prefix = (1e12, "T") if flop >= 1e12 else (1e9, "G")
+        text += f", {flop / size:,.3g} {prefix}FLOP/s"
+    return text + (f", {share:.0%} of what the devices can do. " if share else ". ")
+
+
 def panels(metrics: Lines, units: Mapping[str, Any] | None = None) -> list[Panel]:
     """The panels of one run: loss, its parts, rate, gradient, and each group of the rest."""
     marks = [at for at in offsets(metrics).values() if at > 0]
@@ -138,6 +155,8 @@ def panels(metrics: Lines, units: Mapping[str, Any] | None = None) -> list[Panel
     ):
         chosen, note = _some(keys)
         name = "Parts of the loss" if group == "loss" else TITLES.get(group, group)
+        if group.endswith(PER_SECOND):
+            name, note = "Speed", _speed(metrics, group)
         title = name if split == "train" else f"{name} ({split})"
         unit = lookup(keys[0], units)
         strip = len(group) + 1 if len(keys) > 1 else 0

@@ -10,8 +10,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from tenfold import cli
+from tenfold.systems.ppmoe.config import Model
+from tenfold.systems.ppmoe.model import Gpt
 from tenfold.systems.ppmoe.planner import paper, report
 from tenfold.systems.ppmoe.planner.calibrate import calibrate, timed
 from tenfold.systems.ppmoe.planner.clusters import (
@@ -23,7 +28,7 @@ from tenfold.systems.ppmoe.planner.clusters import (
     parse_model,
     predict_step_seconds,
 )
-from tenfold.systems.ppmoe.planner.cost import Extensions, Machine, cost
+from tenfold.systems.ppmoe.planner.cost import Extensions, Machine, cost, training_flop
 from tenfold.systems.ppmoe.planner.field import FIELD, compare, label
 from tenfold.systems.ppmoe.planner.kept import kept
 from tenfold.systems.ppmoe.planner.search import (
@@ -37,7 +42,7 @@ from tenfold.systems.ppmoe.planner.search import (
     sensitivities,
     why_it_loses,
 )
-from tenfold.systems.ppmoe.planner.shape import Placement, Shape, parameters
+from tenfold.systems.ppmoe.planner.shape import Placement, Shape, parameters, shape_of
 
 MOE = MODELS["6.7B-moe"]
 V100 = parse_cluster("4x8xV100-32G", MOE)
@@ -115,6 +120,31 @@ def test_memory_options() -> None:
     assert zero.state_bytes == pytest.approx((4 + 12 / 16) * outside + 16 * experts)
     flash = cost(MOE, place, Machine(), Extensions(flash=True))
     assert flash.activation_bytes == pytest.approx(2 * 2048 * 1024 * 24 * 34)
+
+
+SIZES = Model(layers=4, hidden=32, heads=4, ffn=48, seq=16, vocab=40, experts=4)
+MODERN = replace(
+    SIZES, activation="swiglu", norm="rms", bias="none", positions="rotary", tied=False, kv_heads=2,
+    head_size=4, expert_ffn=24, shared=20, top_k=2, moe_at=(0, 3),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("model", [SIZES, replace(SIZES, kind="dense"), MODERN], ids=str)
+def test_flop_of_a_step_are_those_of_its_products(model: Model) -> None:
+    """Counted by torch while the model runs; of routers, which the count leaves out, as well."""
+    part = Gpt(model)
+    for p in part.parameters():
+        p.data.normal_(0, 0.02, generator=torch.Generator().manual_seed(0))
+    tokens = torch.arange(3 * model.seq).view(3, -1) % model.vocab
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        part(tokens).sum().backward()
+    routers = 3 * 2 * tokens.numel() * model.hidden * model.experts * len(model.moe_layers)
+    counted = training_flop(shape_of(model), tokens.numel())
+    assert counter.get_total_flops() == counted + routers
+    # a step of any layout costs a device its share
+    place = Placement("ppmoe" if model.moe_layers else "dense", 2, 2, 1, 3, 1)
+    spent = cost(shape_of(model), place, Machine(gemm_flops=1.0))
+    assert spent.dense_gemm + spent.expert_gemm == pytest.approx(counted / 4)
 
 
 def test_experts_with_several_replicas_are_reduced_too() -> None:

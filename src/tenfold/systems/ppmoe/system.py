@@ -16,6 +16,7 @@ from tenfold.core import checkpoint, dist
 from tenfold.core.capabilities import Export
 from tenfold.core.claim import Claim, Variant
 from tenfold.core.optim import decay_groups
+from tenfold.core.pace import Work
 from tenfold.core.stage import Backward, Losses, Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, Streamed, System
 from tenfold.data.text.tokens import TokenWindows
@@ -30,6 +31,8 @@ from .figures import bits_figure, load_figures
 from .model import Gpt
 from .parallel import Grid, make_grid
 from .pipeline import Part, Tally
+from .planner.cost import training_flop
+from .planner.shape import shape_of
 from .predict import predict_file, predict_folder
 from .recipes import DENSE, RECIPES, SMALL, TOP2
 from .routing_load import expert_load, some_windows
@@ -156,8 +159,14 @@ class Ppmoe(System[Config]):
             parallel=part.whole,
             validate=lambda module: self._validate(module, replica),
             monitor="bits" if cfg.loop.validate_every else "",
+            work=self._work(),
         )
         self.part = part
+
+    def _work(self) -> Work:
+        """Tokens of a step over all processes, and the FLOP of their products."""
+        tokens = self.cfg.batch * self.cfg.loop.accumulate * self.cfg.model.seq
+        return Work(tokens, "tokens", training_flop(shape_of(self.cfg.model), tokens))
 
     def _account(self, tally: Tally) -> dict[str, Tensor]:
         """Quantities to log of a step: the loss and its terms, and what the routers did."""

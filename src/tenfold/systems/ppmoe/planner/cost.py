@@ -188,20 +188,14 @@ def cost(shape: Shape, place: Placement, machine: Machine, extensions: Extension
     node = tp if machine.own_link else machine.gpus_per_node
     nic = machine.nic_bytes_per_s * (tp if machine.own_link else 1)
 
-    # A matrix of a numbers is 2na FLOP forward: 16nh^2 for a feed-forward network of 4h (paper sec.
-    # 3.1.4, before eq. 2).
     passes = PASSES + extensions.recompute  # one more forward
     stages = pp * place.virtual
     # the fullest stage over the mean
     fullest = ceil(layers / stages) * stages / layers if extensions.uneven else 1.0
     rate = tp * pp * machine.gemm_flops / fullest
-    scores_flop = 4 * n * s * shape.attention_width
-    flop = layers * (2 * n * shape.attention_matrices + scores_flop)
-    flop += 2 * n * shape.network_matrices(shape.inner) * (layers - moe_layers)
-    flop += 2 * n * shape.network_matrices(shape.shared) * moe_layers
-    dense_gemm = (passes * flop + PASSES * 2 * n * h * shape.vocab) / rate
-    one_expert = 2 * n * shape.network_matrices(shape.expert_inner)
-    expert_gemm = passes * one_expert * k * moe_layers / rate * uneven
+    blocks, experts, head = forward_flop(shape, n, dense=place.kind == "dense")
+    dense_gemm = (passes * blocks + PASSES * head) / rate
+    expert_gemm = passes * experts / rate * uneven
     if is_dpmoe:
         expert_gemm *= copies
 
@@ -271,6 +265,27 @@ def cost(shape: Shape, place: Placement, machine: Machine, extensions: Extension
         p2p_slots=float(m * v + 2 * pp - 2),
         tokens_per_gpu=m * n / (pp * tp),
     )
+
+
+def forward_flop(shape: Shape, tokens: float, dense: bool = False) -> tuple[float, float, float]:
+    """FLOP of the products of a forward pass: in blocks outside experts, in experts, in the head.
+
+    A matrix of a numbers is 2na FLOP for n tokens: 16nh^2 for a feed-forward network of 4h (paper
+    sec. 3.1.4, before eq. 2). Scores are counted for all pairs of positions, also those that are
+    masked, as is usual; routers are not counted.
+    """
+    n, layers = tokens, shape.layers
+    moe_layers = 0 if dense else shape.moe_layers
+    blocks = layers * (2 * n * shape.attention_matrices + 4 * n * shape.seq * shape.attention_width)
+    blocks += 2 * n * shape.network_matrices(shape.inner) * (layers - moe_layers)
+    blocks += 2 * n * shape.network_matrices(shape.shared) * moe_layers
+    experts = 2 * n * shape.network_matrices(shape.expert_inner) * shape.top_k * moe_layers
+    return blocks, experts, 2 * n * shape.hidden * shape.vocab
+
+
+def training_flop(shape: Shape, tokens: float) -> float:
+    """FLOP of the products of a step of so many tokens, as the model needs them on any layout."""
+    return PASSES * sum(forward_flop(shape, tokens))
 
 
 def alltoall_over_ffn(experts: int, hidden: int, flops: float, bytes_per_s: float) -> float:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, fields
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from ..config import Model
 
 Kind = Literal["dense", "ppmoe", "dpmoe"]
 
@@ -92,6 +95,29 @@ class Shape:
     def moe_layers(self) -> int:
         """Blocks with experts, Lm."""
         return max(0, self.layers - self.dense_first) // self.moe_every if self.experts else 0
+
+
+def shape_of(model: Model) -> Shape:
+    """Sizes of a configured network; of blocks with experts that are given by number, how many."""
+    number = len(model.moe_layers)
+    chosen = bool(model.moe_at) and number > 0
+    return Shape(
+        layers=model.layers,
+        hidden=model.hidden,
+        heads=model.heads,
+        vocab=model.vocab,
+        seq=model.seq,
+        experts=model.experts if number else 0,
+        top_k=model.top_k,
+        moe_every=1 if chosen else model.moe_every,
+        ffn=model.ffn,
+        expert_ffn=model.expert_ffn,
+        shared=model.shared,
+        kv_heads=model.kv_heads,
+        head_size=model.head_size,
+        swiglu=int(model.activation == "swiglu"),
+        dense_first=model.layers - number if chosen else 0,
+    )
 
 
 @dataclass(frozen=True)
