@@ -1,9 +1,9 @@
 """Parts of APIS against the straightforward computation.
 
-python benchmarks/apis.py                # writes benchmarks/results/apis.json and .md
+python benchmarks/apis.py                # writes benchmarks/results/apis.KIND.json and .md
 
 One process, one thread, for each part; what is compared stands at the top of its file. `--only`
-measures some parts anew and keeps the others' committed results.
+measures some parts anew and keeps the others' committed results of this kind of CPU.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 import apis_masks  # noqa: E402
-from rates import machine  # noqa: E402
+import rates  # noqa: E402
+from rates import RESULTS, machine  # noqa: E402
 
-RESULTS = Path(__file__).parent / "results"
 PARTS = {"masks": apis_masks}
 """Name -> module with `measure(rounds)` and `page(found)`."""
 
@@ -29,11 +29,8 @@ PARTS = {"masks": apis_masks}
 def page(result: dict[str, Any]) -> str:
     lines = ["# APIS: ours against the straightforward computation", ""]
     for name, part in result.items():
-        seen = part["environment"]
         lines += [
-            f"{seen['date']}, commit {seen['commit']}, `{part['command']}`; {seen['cpu']}, "
-            f"{seen['cores']} cores, {seen['threads']} thread, torch {seen['torch']}, load "
-            f"{part['load']:.2f} before the run.",
+            rates.setting(part),
             "",
             *PARTS[name].page(part["found"]),
         ]
@@ -51,7 +48,7 @@ def main() -> None:
     if args.part:
         print(json.dumps(PARTS[args.part].measure(args.rounds)))
         return
-    file = args.out / "apis.json"
+    file = rates.result_file("apis", args.out)
     kept: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     for name in args.only:
         before = machine()  # its load is that before the run
@@ -63,10 +60,7 @@ def main() -> None:
             "command": f"python benchmarks/apis.py --rounds {args.rounds} --only {name}",
         }
     result = {name: kept[name] for name in PARTS if name in kept}
-    args.out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(result, indent=1) + "\n")
-    (args.out / "apis.md").write_text(page(result))
-    print(page(result))
+    rates.write("apis", result, page(result), args.out)
 
 
 if __name__ == "__main__":

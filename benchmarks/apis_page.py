@@ -1,6 +1,6 @@
 """The labelling page of APIS in a real browser: from a key to the redrawn mask and the next ring.
 
-python benchmarks/apis_page.py               # writes benchmarks/results/apis_page.json and .md
+python benchmarks/apis_page.py               # writes benchmarks/results/apis_page.KIND.json and .md
 
 `tenfold serve apis` runs as it does for a person, with a network of random weights, on drawn photos
 of 256 pixels; Debian's Chromium answers by keyboard, yes and no in turns, through all objects of
@@ -30,7 +30,8 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rates import machine, quartiles  # noqa: E402
+import rates  # noqa: E402
+from rates import RESULTS, machine, quartiles  # noqa: E402
 
 from tenfold.report.claim import md_table  # noqa: E402
 from tenfold.runner.weights import save_weights  # noqa: E402
@@ -38,7 +39,6 @@ from tenfold.systems.apis import Apis  # noqa: E402
 from tenfold.systems.apis.config import Config  # noqa: E402
 from tenfold.systems.apis.recipes import PAPER, SMALL  # noqa: E402
 
-RESULTS = Path(__file__).parent / "results"
 SIDE, PHOTOS, OBJECTS = 256, 4, 5
 FLAGS = ["--no-sandbox", "--disable-background-networking"]
 CASES: dict[str, Config] = {"small backbone": SMALL, "ResNet-50": PAPER}
@@ -151,15 +151,12 @@ def page_of(result: dict[str, Any]) -> str:
             f"{case['within the limit']:.0%}",
             f"{1000 * moved[len(moved) // 2]:.0f} ms ({len(moved)})" if moved else "",
         ])  # fmt: skip
-    seen = result["environment"]
     heads = ["network", "answers", "key to redraw", "of it the request", "longest", "under 100 ms",
              "with another photo"]  # fmt: skip
     return "\n".join([
         "# APIS: the labelling page, from a key to the redrawn mask and the next question",
         "",
-        f"{seen['date']}, commit {seen['commit']}, `{result['command']}`; {seen['cpu']}, "
-        f"{seen['cores']} cores, {result['threads']} thread, torch {seen['torch']}, load "
-        f"{result['load']:.2f} before the run, headless Chromium. Photos of {SIDE} x {SIDE} "
+        f"{rates.setting(result)} Headless Chromium. Photos of {SIDE} x {SIDE} "
         "pixels, random weights, answers by a script: these are seconds of the machine, not of "
         "people. Median (quartiles); a redraw holds the answer's way to the disk, the object's "
         "quick update, the choice of the next pixel and the drawing. Answers after which another "
@@ -177,18 +174,15 @@ def main() -> None:
     parser.add_argument("--only", choices=tuple(CASES))
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     before = machine()  # its load is that before the run
     names = [args.only] if args.only else list(CASES)
     result = {
         "cases": {name: measured(CASES[name], args.answers, args.threads) for name in names},
         **before,
-        "threads": args.threads,
         "command": f"python benchmarks/apis_page.py --answers {args.answers}",
     }
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "apis_page.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.out / "apis_page.md").write_text(page_of(result))
-    print(page_of(result))
+    rates.write("apis_page", result, page_of(result), args.out)
 
 
 if __name__ == "__main__":

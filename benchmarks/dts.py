@@ -1,12 +1,13 @@
 """A step of DACS, DAFormer and DTS against the straightforward computation in the official order.
 
-python benchmarks/dts.py                # writes benchmarks/results/dts.json and .md
+python benchmarks/dts.py                # writes benchmarks/results/dts.KIND.json and .md
 
 One process, one thread; MiT-B0 with DAFormer's head, crops of 192 x 192, 2 source and 2 target
 images, and a MiT of 0.6 million parameters at the crops and batch of recipe `small`. Both sides
 have the same weights, images and draws; their losses are found equal at every step that is timed.
 Both keep freed memory. A profile says how much of our time goes into matrix products and
-convolutions, which both sides need, and how much they would take at the rate of one large product.
+convolutions, which both sides need; how much the leaner side's would take at the rate of one large
+product stands beside it (rates.py).
 The peak of memory is that of a fresh process, over what it held before the step; DTS in one
 backward pass keeps the activations of all passes of both groups. Last, what is learned under bf16
 autocast in as many steps, on images held out of the source. Times are wall-clock; run it on an idle
@@ -33,7 +34,8 @@ import torch
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rates import machine, products, quartiles, square_product  # noqa: E402
+import rates  # noqa: E402
+from rates import RESULTS, machine, products, quartiles  # noqa: E402
 from straightforward_dts import PlainHost, PlainNetwork  # noqa: E402
 
 from tenfold.core import optim  # noqa: E402
@@ -47,14 +49,7 @@ from tenfold.systems.dts.model import Networks, probabilities  # noqa: E402
 from tenfold.systems.dts.rates import parameter_groups  # noqa: E402
 from tenfold.systems.dts.recipes import PAPER, SMALL, TINY  # noqa: E402
 
-RESULTS = Path(__file__).parent / "results"
 KINDS = {"float32": False, "bf16": True}
-PRODUCTS = {
-    "aten::mm": "aten.mm", "aten::addmm": "aten.addmm", "aten::bmm": "aten.bmm",
-    "aten::baddbmm": "aten.baddbmm", "aten::mkldnn_convolution": "aten.convolution",
-    "aten::convolution_backward": "aten.convolution_backward",
-}  # fmt: skip
-"""Kernel -> the operation whose floating-point operations are counted."""
 COMPARES = "in one process, same weights, images and draws; losses equal at every step"
 STEPS, HELD_OUT = 300, 100
 """Of the comparison of what is learned: steps, and images of the source that are not trained on."""
@@ -208,17 +203,17 @@ def timing(case: str, kind: str, rounds: int) -> dict[str, Any]:
                  for key, value in found["straightforward"].items()]  # fmt: skip
         worst = max(worst, *apart)
     assert half or worst < 1e-4, worst
-    share, rate, flops = products(sides["ours"], PRODUCTS, PRODUCTS.values())
-    square = square_product(torch.bfloat16 if half else torch.float32)
+    share, rate = products(sides["ours"])
     a, b = seconds["straightforward"], seconds["ours"]
     return {
         "what": f"{case}, {kind}",
         "seconds": {"straightforward": quartiles(a), "ours": quartiles(b)},
         "ratio": {"straightforward": quartiles([x / y for x, y in zip(a, b, strict=True)])},
         "share of products": round(share, 3),
-        "share at the rate of a square product": round(flops / square / quartiles(b)[1], 3),
+        **rates.unavoidable(
+            sides.values(), statistics.median(b), torch.bfloat16 if half else torch.float32
+        ),
         "FLOP/s of products": round(rate),
-        "FLOP/s of a square product": round(square),
         "largest difference of a loss": float(f"{worst:.1e}"),
         "rounds": rounds,
     }
@@ -287,9 +282,9 @@ def page(result: dict[str, Any]) -> str:
         cells = [f"{m:.2f} s ({lo:.2f}-{hi:.2f})" for lo, m, hi in timed["seconds"].values()]
         times.append([timed["what"], *cells, f"**{middle:.2f}** ({low:.2f}-{high:.2f})",
                       f"{timed['share of products']:.0%}",
-                      f"{timed['share at the rate of a square product']:.0%}",
+                      rates.share(timed),
                       f"{timed['FLOP/s of products'] / 1e9:.0f} of "
-                      f"{timed['FLOP/s of a square product'] / 1e9:.0f}",
+                      f"{timed[rates.RATE] / 1e9:.0f}",
                       f"{timed['largest difference of a loss']:.0e}"])  # fmt: skip
     peaks = [[what, f"{found / 2**20:.0f} MiB"] for what, found in result["peak bytes"].items()]
     for kind, runs in result["learned"].items():
@@ -297,19 +292,16 @@ def page(result: dict[str, Any]) -> str:
                   f"({min(r[key] for r in runs):.{digits}f}-{max(r[key] for r in runs):.{digits}f})"
                   for key, digits in (("loss", 3), ("accuracy", 1))]  # fmt: skip
         learned_rows.append([kind, *spread])
-    seen = result["environment"]
     heads = ["a training step", "straightforward", "ours", "ratio", "products and convolutions",
-             "at a square product's rate", "GFLOP/s", "losses differ by"]  # fmt: skip
+             "unavoidable", "GFLOP/s", "losses differ by"]  # fmt: skip
     return "\n".join([
         "# DTS: ours against the straightforward computation",
         "",
-        f"{seen['date']}, commit {seen['commit']}, `{result['command']}`; {seen['cpu']}, "
-        f"{seen['cores']} cores, {seen['threads']} thread, {result['features']}, torch "
-        f"{seen['torch']}, load {result['load']:.2f} before the run. B0: 192 x 192, 2 + 2 images; "
+        f"{rates.setting(result)} B0: 192 x 192, 2 + 2 images; "
         "0.6 M: a MiT of as many parameters, 96 x 128, 6 + 6 images. Times: median (quartiles) of "
         "wall-clock; ratio: median over rounds of steps next to each other; products and "
-        "convolutions: their share of our time, the share that they would have of it at the rate "
-        "of a product of two square matrices, and their rate against that. Losses: the largest "
+        "convolutions: their share of our time, and their rate against that of a product of two "
+        f"square matrices. {rates.MEANS} Losses: the largest "
         "relative difference of a part of the loss at any step.",
         "",
         *md_table(heads, times, words=1),
@@ -361,10 +353,7 @@ def main() -> None:
         **before,
         "command": f"python benchmarks/dts.py --rounds {args.rounds} --seeds {args.seeds}",
     }
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "dts.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.out / "dts.md").write_text(page(result))
-    print(page(result))
+    rates.write("dts", result, page(result), args.out)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """iTPN-B's pixel pre-training against the straightforward computation of the released code.
 
-python benchmarks/itpn.py                # writes benchmarks/results/itpn.json and .md
+python benchmarks/itpn.py                # writes benchmarks/results/itpn.KIND.json and .md
 
 One process, one thread, the published base size at 224 pixels, batch 4. Both sides have the same
 weights, pictures and masks; loss and gradients are found equal first. A step is forward, backward
 and AdamW: plain (`foreach=False, fused=False`, as on a CPU by default) there, fused here. Each side
 runs in float32 and under bf16 autocast. A profile says how much of our time goes into matrix
 products, which both sides need: no ratio can be above that of all of plain's time to them; their
-rate beside that of one large square product says whether they could be faster. Peak memory is that
+rate beside that of one large square product says whether they could be faster; the share of our
+time that the leaner side's would take at that rate stands beside it (rates.py). Peak memory is that
 of a fresh process that makes two steps, at batch 4, where weights, gradients and AdamW's state are
 most of it, and at batch 32. Times are wall-clock; run it on an idle machine.
 """
@@ -15,9 +16,8 @@ most of it, and at batch 32. Times are wall-clock; run it on an idle machine.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import re
+import statistics
 import subprocess
 import sys
 import time
@@ -29,19 +29,16 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rates import products, quartiles, square_product  # noqa: E402
+import rates  # noqa: E402
+from rates import RESULTS, products, quartiles  # noqa: E402
 from straightforward_itpn import PlainPretraining  # noqa: E402
 
-from tenfold.core import dist, log  # noqa: E402
 from tenfold.nn.hivit import Shape  # noqa: E402
 from tenfold.report.markdown import md_table  # noqa: E402
 from tenfold.systems.itpn.model import PixelPretraining  # noqa: E402
 from tenfold.systems.itpn.official import official_keys  # noqa: E402
 
-RESULTS = Path(__file__).parent / "results"
 BATCH, MANY, SIZE = 4, 32, 224
-PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
-COUNTED = tuple(name.replace("aten::", "aten.") for name in PRODUCTS)
 BASE = Shape(fpn_dim=256, fpn_depth=2)
 COMPARES = (
     "in one process, same weights, pictures and masks, equal loss and gradients; float32 against "
@@ -158,7 +155,9 @@ def measured(rounds: int) -> list[dict[str, Any]]:
             seconds[name].append(time.perf_counter() - start)
     found = []
     for kind, half in KINDS.items():
-        share, rate, _ = products(sides[f"ours, {kind}"], PRODUCTS, COUNTED)
+        share, rate = products(sides[f"ours, {kind}"])
+        dtype = torch.bfloat16 if half else torch.float32
+        both = (sides[f"plain, {kind}"], sides[f"ours, {kind}"])
         a, b = seconds[f"plain, {kind}"], seconds[f"ours, {kind}"]
         found.append({
             "what": f"a training step of iTPN-B, batch {BATCH}, {kind}",
@@ -167,9 +166,7 @@ def measured(rounds: int) -> list[dict[str, Any]]:
             "share of matrix products": round(share, 3),
             "highest ratio possible": round(quartiles(a)[1] / (quartiles(b)[1] * share), 2),
             "FLOP/s of matrix products": round(rate),
-            "FLOP/s of a square product": round(
-                square_product(torch.bfloat16 if half else torch.float32)
-            ),
+            **rates.unavoidable(both, statistics.median(b), dtype),
             "rounds": rounds,
         })  # fmt: skip
     return found
@@ -185,22 +182,19 @@ def page(result: dict[str, Any]) -> str:
                       f"{timing['share of matrix products']:.0%}",
                       f"{timing['highest ratio possible']:.2f}",
                       f"{timing['FLOP/s of matrix products'] / 1e9:.0f} of "
-                      f"{timing['FLOP/s of a square product'] / 1e9:.0f}"])  # fmt: skip
+                      f"{timing[rates.RATE] / 1e9:.0f}", rates.share(timing)])  # fmt: skip
     for what, found in result["peak bytes"].items():
         a, b = found["plain"], found["ours"]
         peaks.append([what, f"{a / 2**30:.2f} GiB", f"{b / 2**30:.2f} GiB", f"**{b / a:.2f}**"])
-    seen = result["environment"]
     heads = ["", "straightforward", "ours", "ratio", "matrix products", "ratio without all else",
-             "GFLOP/s of the products"]  # fmt: skip
+             "GFLOP/s of the products", "unavoidable"]  # fmt: skip
     return "\n".join([
         "# iTPN: ours against the straightforward computation",
         "",
-        f"{seen['date']}, commit {seen['commit']}, `{result['command']}`; {seen['cpu']}, "
-        f"{seen['cores']} cores, {seen['threads']} thread, torch {seen['torch']}, load "
-        f"{result['load']:.2f} before the run. Times: median (quartiles) of wall-clock; ratio: "
+        f"{rates.setting(result)} Times: median (quartiles) of wall-clock; ratio: "
         "median over rounds of runs next to each other; matrix products: their share of our time, "
         "the ratio if ours needed no time for anything else, and their rate against that of a "
-        "product of two square matrices.",
+        f"product of two square matrices. {rates.MEANS}",
         "",
         *md_table(heads, times, words=1),
         "",
@@ -225,9 +219,7 @@ def main() -> None:
     if args.peak:
         peak(args.peak, args.kind, args.batch)
         return
-    load = os.getloadavg()[0]
-    with dist.started("cpu") as world:
-        environment = log.environment(world)
+    before = rates.machine()  # its load is that before the run
     result = {
         "compares": COMPARES,
         "differences": differences(),
@@ -237,14 +229,10 @@ def main() -> None:
             for kind in KINDS
         },
         "timings": measured(args.rounds),
-        "environment": environment,
-        "load": load,
+        **before,
         "command": f"python benchmarks/itpn.py --rounds {args.rounds}",
     }
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "itpn.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.out / "itpn.md").write_text(page(result))
-    print(page(result))
+    rates.write("itpn", result, page(result), args.out)
 
 
 if __name__ == "__main__":

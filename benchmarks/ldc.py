@@ -1,6 +1,6 @@
 """LDC: base training and sessions against the straightforward computation.
 
-python benchmarks/ldc.py                 # writes benchmarks/results/ldc.json and .md
+python benchmarks/ldc.py                 # writes benchmarks/results/ldc.KIND.json and .md
 python benchmarks/ldc.py --accuracy      # also trains both ways and compares held-out accuracy
 
 One process, one thread. Both sides have the same weights and batches and are found equal first
@@ -8,14 +8,14 @@ One process, one thread. Both sides have the same weights and batches and are fo
 autocast, a step of 128 pictures of 32 x 32. Sessions: autograd and torch.optim.SGD, as the released
 code does, against the written-out gradient. The unit: one class a step (official) against all
 classes in one step, where the two do not compute the same and the loss after equal passes is given
-too. Times are wall-clock; run it on an otherwise idle machine.
+too. Beside each ratio stands the share of our time that no side can do without (rates.py). Times
+are wall-clock; run it on an otherwise idle machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
+import statistics
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -23,11 +23,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import rates
 import torch
-from rates import quartiles
+from rates import RESULTS, quartiles
 from torch.nn import functional
 
-from tenfold.core import dist, log
 from tenfold.core.optim import build, lr_factor, one_group
 from tenfold.core.seed import generator
 from tenfold.report.markdown import md_table
@@ -44,7 +44,6 @@ from tenfold.systems.ldc.model import BaseTrainingModel, Network, new_unit
 from tenfold.systems.ldc.recipes import OFFICIAL, SMALL
 from tenfold.systems.ldc.rehearsal import tune
 
-RESULTS = Path(__file__).parent / "results"
 CLASSES, BATCH = 60, 128
 COMPARES = (
     "in one process, same weights and batches (base training is equal in float32 and ours runs in "
@@ -191,8 +190,14 @@ def units() -> tuple[Sides, dict[str, float]]:
     return sides, losses
 
 
-def measured(what: str, sides: Sides, rounds: int, repeats: int) -> dict[str, Any]:
-    """Every side in turns; the ratio is of runs next to each other, over the last side."""
+def measured(
+    what: str, sides: Sides, rounds: int, repeats: int, dtype: torch.dtype = torch.float32,
+    same: bool = True,
+) -> dict[str, Any]:  # fmt: skip
+    """Every side in turns; the ratio is of runs next to each other, over the last side.
+
+    What no side can do without is of the leanest if all compute the `same`, else of the last.
+    """
     for function in sides.values():
         function()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
@@ -202,14 +207,17 @@ def measured(what: str, sides: Sides, rounds: int, repeats: int) -> dict[str, An
             for _ in range(repeats):
                 function()
             seconds[name].append((time.perf_counter() - start) / repeats)
-    ours = seconds[list(sides)[-1]]
+    last = list(sides)[-1]
+    ours = seconds[last]
     ratio = {
         name: quartiles([a / b for a, b in zip(each, ours, strict=True)])
         for name, each in seconds.items()
         if each is not ours
     }
     each = {name: quartiles(values) for name, values in seconds.items()}
-    return {"what": what, "seconds": each, "ratio": ratio, "rounds": rounds}
+    lean = sides.values() if same else [sides[last]]
+    bound = rates.unavoidable(lean, statistics.median(ours), dtype)
+    return {"what": what, "seconds": each, "ratio": ratio, "rounds": rounds, **bound}
 
 
 def accuracy(epochs: int, seeds: int) -> dict[str, list[float]]:
@@ -250,17 +258,16 @@ def page(result: dict[str, Any]) -> str:
             ratio = timing["ratio"].get(side)
             over = "" if ratio is None else f"**{ratio[1]:.2f}** ({ratio[0]:.2f}-{ratio[2]:.2f})"
             spread = f"{1e3 * middle:.1f} ms ({1e3 * low:.1f}-{1e3 * high:.1f})"
-            rows.append([timing["what"] if i == 0 else "", side, spread, over])
-    seen = result["environment"]
+            bound = "" if ratio else rates.share(timing)
+            rows.append([timing["what"] if i == 0 else "", side, spread, over, bound])
+    heads = ["", "side", "time", "over the last side (quartiles)", "unavoidable"]
     lines = [
         "# LDC: ours against the straightforward computation",
         "",
-        f"{seen['date']}, commit {seen['commit']}, `{result['command']}`; {seen['cpu']}, "
-        f"{seen['cores']} cores, {seen['threads']} thread, torch {seen['torch']}, load "
-        f"{result['load']:.2f} before the run. Times: median (quartiles) of wall-clock; ratio: "
-        "median over rounds of runs next to each other.",
+        f"{rates.setting(result)} Times: median (quartiles) of wall-clock; ratio: "
+        f"median over rounds of runs next to each other. {rates.MEANS}",
         "",
-        *md_table(["", "side", "time", "over the last side (quartiles)"], rows, words=2),
+        *md_table(heads, rows, words=2),
         "",
         "Differences before timing: "
         + ", ".join(f"{k} {v:.1e}" for k, v in result["differences"].items()) + ".",
@@ -288,22 +295,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    load = os.getloadavg()[0]
+    before = rates.machine()  # its load is that before the run
     differences = assert_equal_training()
     small, differences["session vectors, 64 features"] = session(64, 100)
     large, differences["session vectors, 512 features"] = session(512, 200)
     unit, losses = units()
     timings = [
-        measured("base training, a step of 128", training(), args.rounds, 4),
+        measured("base training, a step of 128", training(), args.rounds, 4, torch.bfloat16),
         measured("a session's vectors, 100 classes, 64 features", small, args.rounds, 1),
         measured(
             "a session's vectors, 200 classes, 512 features", large, max(3, args.rounds // 3), 1
         ),
-        measured("a pass of the unit's training, 60 classes", unit, args.rounds, 1),
+        measured("a pass of the unit's training, 60 classes", unit, args.rounds, 1, same=False),
     ]
     percent = accuracy(args.epochs, args.seeds) if args.accuracy else {}
-    with dist.started("cpu") as world:
-        environment = log.environment(world)
     words = f" --accuracy --epochs {args.epochs}" if args.accuracy else ""
     result = {
         "compares": COMPARES,
@@ -311,14 +316,10 @@ def main() -> None:
         "differences": differences,
         "unit loss": losses,
         "accuracy": {"epochs": args.epochs, "percent": percent} if percent else {},
-        "environment": environment,
-        "load": load,
+        **before,
         "command": f"python benchmarks/ldc.py --rounds {args.rounds}{words}",
     }
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "ldc.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.out / "ldc.md").write_text(page(result))
-    print(page(result))
+    rates.write("ldc", result, page(result), args.out)
 
 
 if __name__ == "__main__":

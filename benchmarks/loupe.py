@@ -1,13 +1,14 @@
 """A training step of LOUPE with its proxies against the contrastive loss alone.
 
-python benchmarks/loupe.py             # writes benchmarks/results/loupe.json and .md
+python benchmarks/loupe.py             # writes benchmarks/results/loupe.KIND.json and .md
 
 One process, one thread, the recipe `small` (49 patches, 128 pairs, 10 regions of a picture, 64
 coalitions of a region) on generated pairs of its sizes. Every arm has the same weights and batch;
 the steps are forward, backward and AdamW. A round has a step of each arm, one after the other, and
 a ratio is that of two steps of a round. Times are those of the processor, so that a busy machine
 changes them little. A profile says how much of a step with both proxies goes into matrix products
-and convolutions, and how much of it these would take at the rate of one large product. The
+and convolutions; how much of each step these would take at the rate of one large product stands
+beside its time (rates.py; the steps do not compute the same, so it is each one's own). The
 interactions of a batch of 64 pairs in one call, beside one coalition at a time, and shapiq, are in
 benchmarks/loupe_games.py.
 """
@@ -15,7 +16,6 @@ benchmarks/loupe_games.py.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -27,7 +27,8 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rates import machine, products, quartiles  # noqa: E402
+import rates  # noqa: E402
+from rates import RESULTS, machine, products, quartiles  # noqa: E402
 
 from tenfold.core import optim  # noqa: E402
 from tenfold.core.allocator import keep_freed_memory  # noqa: E402
@@ -39,14 +40,7 @@ from tenfold.systems.loupe.recipes import SMALL  # noqa: E402
 from tenfold.systems.loupe.system import Loupe  # noqa: E402
 from tenfold.systems.loupe.training import Training  # noqa: E402
 
-RESULTS = Path(__file__).parent / "results"
 COMPARES = "in one process, same weights and batch; steps with the proxies against one without"
-PRODUCTS = {
-    "aten::mm": "aten.mm", "aten::addmm": "aten.addmm", "aten::bmm": "aten.bmm",
-    "aten::baddbmm": "aten.baddbmm", "aten::mkldnn_convolution": "aten.convolution",
-    "aten::convolution_backward": "aten.convolution_backward",
-}  # fmt: skip
-"""Kernel -> the operation whose floating-point operations are counted."""
 ALONE = "contrastive alone"
 BOTH = "both proxies, sampled"
 AFTER = 1.0
@@ -95,17 +89,6 @@ def step_of(cfg: Config) -> Callable[[], float]:
     return step
 
 
-def square_product(side: int = 2048) -> float:
-    """FLOP/s of one large product, by the time of the processor, as all here."""
-    a, b = torch.randn(2, side, side)
-    best = float("inf")
-    for _ in range(5):
-        start = time.process_time()
-        a @ b
-        best = min(best, time.process_time() - start)
-    return 2 * side**3 / best
-
-
 def measured(rounds: int) -> dict[str, Any]:
     """Times of all arms, their ratios to the contrastive loss alone, and a profile."""
     keep_freed_memory()
@@ -117,10 +100,12 @@ def measured(rounds: int) -> dict[str, Any]:
             step()
             if number:
                 seconds[name].append(time.process_time() - start)
-    share, _, flops = products(steps[BOTH], PRODUCTS, PRODUCTS.values())
-    square = square_product()
-    middle = statistics.median(seconds[BOTH])
-    rate = flops / (share * middle)
+    share, rate = products(steps[BOTH])
+
+    def bound(name: str) -> dict[str, float]:
+        middle = statistics.median(seconds[name])
+        return rates.unavoidable([steps[name]], middle, clock=time.process_time)
+
     alone = seconds[ALONE]
     return {
         "timings": [
@@ -129,15 +114,15 @@ def measured(rounds: int) -> dict[str, Any]:
                 "seconds": quartiles(some),
                 "by alone": quartiles([a / b for a, b in zip(some, alone, strict=True)]),
                 "ratio": {ALONE: quartiles([b / a for a, b in zip(some, alone, strict=True)])},
+                **bound(name),
             }
             for name, some in seconds.items()
             if name != ALONE
         ],
         "alone": quartiles(alone),
+        **bound(ALONE),
         "share of products": round(share, 3),
-        "share at the rate of a square product": round(flops / square / middle, 3),
         "FLOP/s of products": round(rate),
-        "FLOP/s of a square product": round(square),
         "rounds": rounds,
     }
 
@@ -145,29 +130,29 @@ def measured(rounds: int) -> dict[str, Any]:
 def page(result: dict[str, Any]) -> str:
     """The table as Markdown."""
     low, middle, high = result["alone"]
-    rows = [[f"a step, {ALONE}", f"{middle:.3f} s ({low:.3f}-{high:.3f})", "1"]]
+    rows = [[f"a step, {ALONE}", f"{middle:.3f} s ({low:.3f}-{high:.3f})", "1",
+             rates.share(result)]]  # fmt: skip
     for timing in result["timings"]:
         low, middle, high = timing["seconds"]
         first, ratio, last = timing["by alone"]
         rows.append([timing["what"], f"{middle:.3f} s ({low:.3f}-{high:.3f})",
-                     f"**{ratio:.2f}** ({first:.2f}-{last:.2f})"])  # fmt: skip
-    seen = result["environment"]
+                     f"**{ratio:.2f}** ({first:.2f}-{last:.2f})",
+                     rates.share(timing)])  # fmt: skip
     return "\n".join([
         "# LOUPE: a step with its proxies against the contrastive loss alone",
         "",
-        f"{seen['date']}, commit {seen['commit']}, `{result['command']}`; {seen['cpu']}, "
-        f"{seen['cores']} cores, one thread, {result['features']}, torch {seen['torch']}, load "
-        f"{result['load']:.2f} before the run. Recipe small: 49 patches, 128 pairs, 10 regions, 64 "
+        f"{rates.setting(result)} Recipe small: 49 patches, 128 pairs, 10 regions, 64 "
         f"coalitions of each. Median (quartiles) of {result['rounds']} rounds, time of the "
-        "processor; ratios are of steps next to each other.",
+        "processor; ratios are of steps next to each other. Unavoidable: the share of a step that "
+        "its own matrix products, convolutions and attention would take at the rate of one large "
+        "product of the same type and threads.",
         "",
-        *md_table(["a step", "time", "by contrastive alone"], rows, words=1),
+        *md_table(["a step", "time", "by contrastive alone", "unavoidable"], rows, words=1),
         "",
         f"With both proxies, sampled, {result['share of products']:.0%} of the time goes into "
         "matrix products and convolutions, at "
         f"{result['FLOP/s of products'] / 1e9:.0f} of the "
-        f"{result['FLOP/s of a square product'] / 1e9:.0f} GFLOP/s of one large product; at that "
-        f"rate they would take {result['share at the rate of a square product']:.0%} of the step.",
+        f"{result[rates.RATE] / 1e9:.0f} GFLOP/s of one large product.",
         "",
     ])  # fmt: skip
 
@@ -184,10 +169,7 @@ def main() -> None:
         "compares": COMPARES, **measured(args.rounds), **before,
         "command": f"python benchmarks/loupe.py --rounds {args.rounds}",
     }  # fmt: skip
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "loupe.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.out / "loupe.md").write_text(page(result))
-    print(page(result))
+    rates.write("loupe", result, page(result), args.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """LOUPE's games against one coalition at a time, and beside shapiq where that is installed.
 
-python benchmarks/loupe_games.py        # writes benchmarks/results/loupe_games.json and .md
+python benchmarks/loupe_games.py        # writes benchmarks/results/loupe_games.KIND.json and .md
 
 One process, one thread, made-up tokens. A part of LOUPE's benchmark, in three tables:
 
@@ -21,7 +21,6 @@ of its own adds its rows.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 import warnings
@@ -37,14 +36,14 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rates import machine, products, square_product  # noqa: E402
+import rates  # noqa: E402
+from rates import RESULTS, machine, products  # noqa: E402
 
 from tenfold.report.claim import md_table  # noqa: E402
 from tenfold.systems.loupe import games  # noqa: E402
 from tenfold.systems.loupe.games import exact, sampled  # noqa: E402
 from tenfold.systems.loupe.unsil import Unsil  # noqa: E402
 
-RESULTS = Path(__file__).parent / "results"
 IMAGES, GRID, REGIONS, DIM = 64, 7, 10, 256
 BUDGETS = {
     "KernelSHAPIQ": (2048, 4096),
@@ -134,9 +133,12 @@ def of_a_batch() -> dict[str, float]:
     predictor = Unsil(DIM).eval()
     with torch.no_grad():
         guessed = timed(lambda: predictor(tokens, texts[:, 0], regions))
-    share, rate, _ = products(
-        lambda: games.tokens.interactions(tokens, texts, regions), {"aten::bmm"}, {"aten.bmm"}
-    )
+
+    def once() -> object:
+        return games.tokens.interactions(tokens, texts, regions)
+
+    share, rate = products(once)
+    bound = rates.unavoidable([once], ours.seconds, clock=time.process_time)
     return {
         "loop_ms": 1e3 * plain.seconds,
         "masks_in_one_product_ms": 1e3 * plain_torch.seconds,
@@ -147,7 +149,8 @@ def of_a_batch() -> dict[str, float]:
         "batch_ms": 1e3 * ours.seconds,
         "largest_difference": float(np.abs(same.numpy() - plain.result).max()),
         "share_of_products": share,
-        "products_of_large_product": rate / square_product(torch.float32),
+        "products_of_large_product": rate / bound[rates.RATE],
+        **bound,
     }
 
 
@@ -257,19 +260,17 @@ def measure() -> dict[str, Any]:
 
 def page(result: dict[str, Any]) -> str:
     """The tables in Markdown."""
-    made, env = result["machine"], result["machine"]["environment"]
     batch, solved = result["batch"], result["exact"]
     share, rate = batch["share_of_products"], batch["products_of_large_product"]
     lines = [
         "# LOUPE's games: ours against one coalition at a time, and beside shapiq\n",
-        f"{env['date']}, commit {env['commit'][:12]}, `python benchmarks/loupe_games.py`; "
-        f"{env['cpu']}, {env['cores']} cores, 1 thread, {made['features']}, torch {env['torch']}, "
-        f"shapiq {result['shapiq'] or 'not installed'}, load {made['load']:.2f} before the run. "
+        f"{rates.setting(result)} shapiq {result['shapiq'] or 'not installed'}. "
         "Times are the processor's, of the fastest of some rounds.\n",
         f"Interactions J(R) of a batch in one call ({IMAGES} images of {GRID**2} tokens, {REGIONS} "
         f"regions of 9, 64 coalitions each): **{batch['batch_ms']:.1f} ms**. Products are "
-        f"{share:.0%} of it, at {rate:.0%} of the rate of a product of two square matrices. Loop "
-        f"and closed form differ by {batch['largest_difference']:.0e} on the same coalitions.\n",
+        f"{share:.0%} of it, at {rate:.0%} of the rate of a product of two square matrices; at "
+        f"that rate they would take {rates.share(batch)}. Loop and closed form differ by "
+        f"{batch['largest_difference']:.0e} on the same coalitions.\n",
     ]
     rows = [
         ["NumPy, one coalition at a time", f"{batch['loop_ms']:.1f}", "1"],
@@ -310,17 +311,20 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=RESULTS)
-    out = parser.parse_args().out
+    args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     has_it = find_spec("shapiq") is not None
     if not has_it:
         print("shapiq is not installed: no rows of it. pip install shapiq==1.4.1 adds them.\n")
     before = machine()  # its load is that before the run
-    result = {"machine": before, "shapiq": version("shapiq") if has_it else "", **measure()}
-    (out / "loupe_games.json").write_text(json.dumps(result, indent=1) + "\n")
-    (out / "loupe_games.md").write_text(page(result))
-    print(page(result))
+    result = {
+        **before,
+        "command": "python benchmarks/loupe_games.py",
+        "shapiq": version("shapiq") if has_it else "",
+        **measure(),
+    }
+    rates.write("loupe_games", result, page(result), args.out)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,19 @@
 """Pangu-Weather: our network against the straightforward computation, same weights, equal output.
 
-python benchmarks/pangu.py        # writes benchmarks/results/pangu.json and .md
+python benchmarks/pangu.py        # writes benchmarks/results/pangu.KIND.json and .md
 
 Both sides run in one process, in turns, after outputs and gradients were found equal. The paper's
 network (13 levels, width 192, 2 + 6 + 6 + 2 blocks, windows of 2 x 6 x 12) is measured on a grid of
 97 x 192, which fits a small machine, and our small recipe's network at its own size. Times are
 wall-clock; run it on an otherwise idle machine. Peak memory is that of a process of its own for
 each side: the kernel's maximum of resident memory (VmHWM), less what was resident before the
-network was built. Time and memory are those of torch's defaults: no allocator is set.
+network was built. Time and memory are those of torch's defaults: no allocator is set. Beside each
+ratio stands the share of our time that no side can do without (rates.py).
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -24,10 +21,12 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import rates
 import torch
-from rates import quartiles  # noqa: E402
+from rates import RESULTS, quartiles
 from straightforward_pangu import Straightforward
 from torch.profiler import ProfilerActivity, profile
 
@@ -36,7 +35,6 @@ from tenfold.systems.pangu.config import Model
 from tenfold.systems.pangu.model import Pangu
 from tenfold.systems.pangu.onnx.pseudocode import PSEUDOCODE
 
-RESULTS = Path(__file__).parent / "results"
 SIDES = ("straightforward", "ours")
 GOALS = {"inference": 1.8, "forward and backward": 1.5}
 """Ratios in float32 at the paper's configuration that we set out to reach."""
@@ -111,20 +109,6 @@ CASES = {
 
 
 @dataclass
-class Timing:
-    """One measurement of both sides; the last is ours."""
-
-    what: str
-    seconds: dict[str, list[float]]
-    """Side -> lower quartile, median, upper quartile over the rounds."""
-    ratio: dict[str, list[float]]
-    """Side -> quartiles of its time over ours, in runs next to each other."""
-    rounds: int
-    goal: float | None
-    """Ratio to reach."""
-
-
-@dataclass
 class Memory:
     """Peak of resident memory of a process of its own for each side."""
 
@@ -196,8 +180,10 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def compare(what: str, sides: Sides, rounds: int, goal: float | None) -> Timing:
-    """Time the sides in turns."""
+def compare(
+    what: str, sides: Sides, rounds: int, goal: float | None, dtype: torch.dtype
+) -> dict[str, Any]:
+    """Time the sides in turns; the ratio, quartiles of runs next to each other, is to be `goal`."""
     for side in sides.values():
         side()
     times: dict[str, list[float]] = {name: [] for name in sides}
@@ -206,13 +192,14 @@ def compare(what: str, sides: Sides, rounds: int, goal: float | None) -> Timing:
             times[name].append(seconds(sides[name]))
     ratio = [a / b for a, b in zip(*(times[name] for name in SIDES), strict=True)]
     print(f"{what}: {statistics.median(ratio):.2f}", file=sys.stderr)
-    return Timing(
-        what,
-        {name: quartiles(seen) for name, seen in times.items()},
-        {SIDES[0]: [round(q, 3) for q in quartiles(ratio)]},
-        rounds,
-        goal,
-    )
+    return {
+        "what": what,
+        "seconds": {name: quartiles(seen) for name, seen in times.items()},
+        "ratio": {SIDES[0]: [round(q, 3) for q in quartiles(ratio)]},
+        "rounds": rounds,
+        "goal": goal,
+        **rates.unavoidable(sides.values(), statistics.median(times["ours"]), dtype),
+    }
 
 
 def shares(function: Callable[[], object], rows: int = 8) -> list[dict[str, object]]:
@@ -278,49 +265,23 @@ def peaks(key: str, kind: str, low: bool, threads: int) -> Memory:
     return Memory(what, found, ratio, MEMORY_GOAL)
 
 
-def machine(threads: int) -> dict[str, object]:
-    names = [
-        line.split(":")[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return {
-        "platform": platform.platform(),
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "load_average_before": [round(x, 2) for x in os.getloadavg()],
-    }
-
-
-def commit() -> str:
-    here = Path(__file__).parent
-    run = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(run, capture_output=True, text=True).stdout.strip() or "unknown"
-
-
 def goal_text(met: bool, goal: float) -> str:
     return f"{goal:g}: {'met' if met else '**not met**'}"
 
 
 def page(result: dict) -> str:
-    where = result["machine"]
     lines = [
         "# Pangu-Weather: ours against the straightforward computation",
         "",
-        f"{result['date']}, commit {result['commit']}, `{result['command']}`; {where['cpu']}, "
-        f"{where['cores']} cores, {where['threads']} thread(s), torch {where['torch']}, load "
-        f"{where['load_average_before'][0]} before the run. "
+        f"{rates.setting(result)} "
         "Paper's network: 13 levels, width 192, 2 + 6 + 6 + 2 blocks, windows of 2 x 6 x 12, "
         "patches of 2 x 4 x 4, batch 1. Small recipe's: 5 levels, width 64, 2 + 2 + 2 + 2 blocks, "
         "windows of 2 x 4 x 8, patches of 2 x 2 x 2, batch 8. bf16: both sides under autocast. "
         "Times: median (quartiles) of wall-clock; ratio: median over rounds of runs next to each "
-        "other.",
+        f"other. {rates.MEANS}",
         "",
-        "| | side | time | over ours (quartiles) | goal |",
-        "|---|---|---|---|---|",
+        "| | side | time | over ours (quartiles) | goal | unavoidable |",
+        "|---|---|---|---|---|---|",
     ]
     for row in result["timings"]:
         low, middle, high = row["ratio"][SIDES[0]]
@@ -331,7 +292,7 @@ def page(result: dict) -> str:
             over = f"**{middle:.2f}** ({low:.2f}-{high:.2f})" if first else ""
             lines.append(
                 f"| {row['what'] if first else ''} | {name} | {b:.0f} ms ({a:.0f}-{c:.0f}) "
-                f"| {over} | {goal if first else ''} |"
+                f"| {over} | {goal if first else ''} | {'' if first else rates.share(row)} |"
             )
     lines += [
         "",
@@ -394,7 +355,8 @@ def main() -> None:
         key, kind, side, low = args.peak
         print(peak_of_this_process(CASES[key], kind, side, low == "1"))
         return
-    where, differences = machine(args.threads), assert_equal()
+    before = rates.machine()  # its load is that before the run
+    differences = assert_equal()
     timings, profiles = [], {}
     for key in ("full", "small"):
         case, inputs = CASES[key], CASES[key].inputs()
@@ -405,28 +367,24 @@ def main() -> None:
                 what = f"{case.name}, {kind}, {'bf16' if low else 'fp32'}"
                 sides = {name: make(network, inputs, low) for name, network in networks.items()}
                 goal = GOALS[kind] if key == "full" and not low else None
-                timings.append(compare(what, sides, args.rounds, goal))
+                dtype = torch.bfloat16 if low else torch.float32
+                timings.append(compare(what, sides, args.rounds, goal, dtype))
                 if goal or (key == "small" and kind != "inference"):
                     for name, side in sides.items():
                         profiles[f"{what}, {name}"] = shares(side)
     memory = [peaks("full", kind, low, args.threads) for low in (False, True) for kind in KINDS]
     result = {
         "system": "pangu",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
-        "commit": commit(),
+        **before,
         "command": f"python benchmarks/pangu.py --threads {args.threads} --rounds {args.rounds}",
-        "machine": where,
         "config": {key: asdict(CASES[key]) for key in ("full", "small")},
         "differences": differences,
         "masked_product": masked_product(),
-        "timings": [asdict(timing) for timing in timings],
+        "timings": timings,
         "memory": [asdict(one) for one in memory],
         "profile": profiles,
     }
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "pangu.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.out / "pangu.md").write_text(page(result))
-    print(page(result))
+    rates.write("pangu", result, page(result), args.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """PPMoE: experts against the dense backbone, PPMoE against DPMoE, the planner against the clock.
 
-python benchmarks/ppmoe.py        # writes benchmarks/results/ppmoe.json and .md, five minutes
+python benchmarks/ppmoe.py        # writes benchmarks/results/ppmoe.KIND.json and .md, five minutes
 
 1. One process, one thread: a training step (forward, backward, gradient norm, AdamW, as the loop
    does them) of the mixture model against its dense backbone and against the straightforward loop
@@ -34,7 +34,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from rates import quartiles  # noqa: E402
+from rates import RESULTS, quartiles, write  # noqa: E402
 from straightforward_ppmoe import Straightforward, converted
 
 from tenfold.core.dist import World
@@ -47,10 +47,9 @@ from tenfold.systems.ppmoe.parallel import Grid, Group, make_grid
 from tenfold.systems.ppmoe.pipeline import Part, key_of
 from tenfold.systems.ppmoe.planner.calibrate import calibrate
 from tenfold.systems.ppmoe.planner.clusters import MODELS, predict_step_seconds
-from tenfold.systems.ppmoe.planner.cost import Kind, Placement
+from tenfold.systems.ppmoe.planner.shape import Kind, Placement
 from tenfold.systems.ppmoe.recipes import SMALL
 
-RESULTS = Path(__file__).parent / "results"
 GOAL = 0.90
 """Throughput of the mixture model over its dense backbone's that we want in one process."""
 LOOP = 0.86
@@ -657,10 +656,7 @@ def main() -> None:
         "layers": layers,
         "planner": plan,
     }
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "ppmoe.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.out / "ppmoe.md").write_text(page(result))
-    print(page(result))
+    write("ppmoe", result, page(result), args.out)
 
 
 if __name__ == "__main__":

@@ -1,37 +1,34 @@
 """SPGSN: our network against the straightforward computation, same weights, equal output.
 
-python benchmarks/spgsn.py --threads 2        # writes benchmarks/results/spgsn.json and .md
+python benchmarks/spgsn.py --threads 2        # writes benchmarks/results/spgsn.KIND.json and .md
 python benchmarks/spgsn.py --official DIR     # also times a checkout of MediaBrain-SJTU/SPGSN
 
 All sides run in one process, in turns, with the same weights, masks and data, after outputs and
 gradients were found equal. The straightforward side is ours: the method step by step, with
 masks given and fused Adam. The official side is the published code as it is: it draws masks and
-computes an unused Laplacian in every forward, and its Adam is torch's default. Times are
-wall-clock; run it on an otherwise idle machine.
+computes an unused Laplacian in every forward, and its Adam is torch's default. Beside each ratio
+stands the share of our time that no side can do without (rates.py). Times are wall-clock; run it on
+an otherwise idle machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import importlib
-import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import rates
 import torch
-from rates import quartiles  # noqa: E402
+from rates import RESULTS, quartiles
 from straightforward_spgsn import Straightforward
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
 from tenfold.nn.dct import dct_matrix
 from tenfold.systems.spgsn.config import Model
@@ -41,26 +38,9 @@ from tenfold.systems.spgsn.model import ScatteringNetwork
 from tenfold.systems.spgsn.official import key_map
 from tenfold.systems.spgsn.scattering import EdgeMasks
 
-RESULTS = Path(__file__).parent / "results"
 NODES, COEFFS, FRAMES = 75, 30, 35  # CMU Mocap, the official configuration
 UPPER, LOWER = range(10, 25), range(10)
 CONFIG = Model()
-
-
-@dataclass
-class Timing:
-    """One measurement of every side; the last side is ours."""
-
-    what: str
-    seconds: dict[str, list[float]]
-    """Side -> lower quartile, median, upper quartile over the rounds."""
-    ratio: dict[str, list[float]]
-    """Side -> quartiles of its time over ours, in runs next to each other."""
-    rounds: int
-    gigaflop: dict[str, float]
-    """Multiplications and additions in matrix products."""
-    calls: dict[str, int]
-    """Operators called."""
 
 
 def pair(dropout: float) -> tuple[Straightforward, ScatteringNetwork]:
@@ -217,18 +197,17 @@ def seconds(function: Callable[[], object], repeats: int) -> float:
 
 def effort(function: Callable[[], object]) -> tuple[float, int]:
     """Gigaflop in matrix products, and operators called: neither depends on the machine's load."""
-    with FlopCounterMode(display=False) as counter:
-        function()
+    flops = rates.arithmetic(function)
     with profile(activities=[ProfilerActivity.CPU]) as record:
         function()
     views = ("view", "select", "slice", "expand", "t", "transpose", "as_strided", "detach", "split")
     calls = [e for e in record.events() if e.name.startswith("aten::") and e.cpu_children == []]
     calls = [e for e in calls if e.name.removeprefix("aten::") not in views]
-    return counter.get_total_flops() / 1e9, len(calls)
+    return flops / 1e9, len(calls)
 
 
-def compare(what: str, sides: Sides, rounds: int, repeats: int) -> Timing:
-    """Time the sides in turns."""
+def compare(what: str, sides: Sides, rounds: int, repeats: int) -> dict[str, Any]:
+    """Time the sides in turns; the ratios are quartiles of runs next to each other."""
     efforts = {name: effort(side) for name, side in sides.items()}
     for side in sides.values():
         side()
@@ -243,14 +222,15 @@ def compare(what: str, sides: Sides, rounds: int, repeats: int) -> Timing:
     }
     for name, seen in ratios.items():
         print(f"{what}: {name} / ours {statistics.median(seen):.2f}", file=sys.stderr)
-    return Timing(
-        what,
-        {name: quartiles(seen) for name, seen in times.items()},
-        {name: [round(q, 3) for q in quartiles(seen)] for name, seen in ratios.items()},
-        rounds,
-        {name: round(flop, 3) for name, (flop, _) in efforts.items()},
-        {name: calls for name, (_, calls) in efforts.items()},
-    )
+    return {
+        "what": what,
+        "seconds": {name: quartiles(seen) for name, seen in times.items()},
+        "ratio": {name: [round(q, 3) for q in quartiles(seen)] for name, seen in ratios.items()},
+        "rounds": rounds,
+        "gigaflop": {name: round(flop, 3) for name, (flop, _) in efforts.items()},
+        "calls": {name: calls for name, (_, calls) in efforts.items()},
+        **rates.unavoidable(sides.values(), statistics.median(times["ours"])),
+    }
 
 
 def shares(function: Callable[[], object], rows: int = 12) -> list[dict[str, object]]:
@@ -272,42 +252,18 @@ def shares(function: Callable[[], object], rows: int = 12) -> list[dict[str, obj
     ]
 
 
-def machine(threads: int) -> dict[str, object]:
-    names = [
-        line.split(":")[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return {
-        "platform": platform.platform(),
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "load_average_before": [round(x, 2) for x in os.getloadavg()],
-    }
-
-
-def commit() -> str:
-    here = Path(__file__).parent
-    run = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(run, capture_output=True, text=True).stdout.strip() or "unknown"
-
-
 def page(result: dict) -> str:
-    where = result["machine"]
     lines = [
         "# SPGSN: ours against the straightforward computation",
         "",
-        f"{result['date']}, commit {result['commit']}, `{result['command']}`; {where['cpu']}, "
-        f"{where['cores']} cores, {where['threads']} thread(s), torch {where['torch']}, load "
-        f"{where['load_average_before'][0]} before the run. CMU configuration: width 256, "
+        f"{rates.setting(result)} CMU configuration: width 256, "
         "9 blocks, 1 filter, 75 nodes. Times: median (quartiles) of wall-clock; ratio: median over "
-        "rounds of runs next to each other. Operators: those that compute, views not counted.",
+        "rounds of runs next to each other. Operators: those that compute, views not counted. "
+        f"{rates.MEANS}",
         "",
-        "| | side | time | over ours (quartiles) | GFLOP in matrix products | operators |",
-        "|---|---|---|---|---|---|",
+        "| | side | time | over ours (quartiles) | unavoidable | GFLOP in matrix products "
+        "| operators |",
+        "|---|---|---|---|---|---|---|",
     ]
 
     def ms(values: list[float]) -> str:
@@ -319,8 +275,9 @@ def page(result: dict) -> str:
             low, middle, high = row["ratio"].get(name, [0.0, 0.0, 0.0])
             over = f"**{middle:.2f}** ({low:.2f}-{high:.2f})" if name != "ours" else ""
             what = row["what"] if name == next(iter(row["seconds"])) else ""
+            bound = rates.share(row) if name == "ours" else ""
             lines.append(
-                f"| {what} | {name} | {ms(seen)} | {over} "
+                f"| {what} | {name} | {ms(seen)} | {over} | {bound} "
                 f"| {row['gigaflop'][name]:.2f} | {row['calls'][name]} |"
             )
     lines += ["", "Largest differences before timing: "]
@@ -340,7 +297,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    where = machine(args.threads)
+    before = rates.machine()  # its load is that before the run
     differences = assert_equal()
     steps, single = training(args.official), inference(1, args.official)
     timings = [
@@ -352,22 +309,17 @@ def main() -> None:
     command += " --official DIR" if args.official else ""
     result = {
         "system": "spgsn",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
-        "commit": commit(),
+        **before,
         "command": command,
-        "machine": where,
         "config": asdict(CONFIG),
         "differences": differences,
-        "timings": [asdict(timing) for timing in timings],
+        "timings": timings,
         "profile": {
             "training step, batch 32": shares(steps["ours"]),
             "inference, batch 1": shares(single["ours"]),
         },
     }
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "spgsn.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.out / "spgsn.md").write_text(page(result))
-    print(page(result))
+    rates.write("spgsn", result, page(result), args.out)
 
 
 if __name__ == "__main__":

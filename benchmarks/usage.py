@@ -1,20 +1,21 @@
 """USAGE's activation maps of several scales and flips against the straightforward loop.
 
-python benchmarks/usage.py               # writes benchmarks/results/usage.json and .md
+python benchmarks/usage.py               # writes benchmarks/results/usage.KIND.json and .md
 
 One process, one thread, pictures of several sizes with two classes of 20 each. The loop takes one
 picture, scale and flip at a time, in float32; ours takes both flips at once, with folded norms and
 channels last, in float32 and in bfloat16. Both have the same weights (random, with norms that do
 something), and their maps in [0, 1] are compared first. A profile says how much of our time goes
 into convolutions and matrix products, which both sides need, and their rate beside that of one
-large square product says whether they could be faster. Times are wall-clock; run it on an idle
+large square product says whether they could be faster; the share of our time that the leaner side's
+would take at that rate stands beside it (rates.py). Times are wall-clock; run it on an idle
 machine. The dense CRF's part is `usage_crf.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -27,7 +28,8 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rates import machine, products, quartiles, square_product  # noqa: E402
+import rates  # noqa: E402
+from rates import RESULTS, machine, products, quartiles  # noqa: E402
 from straightforward_usage import plain_maps  # noqa: E402
 
 from tenfold.report.claim import md_table  # noqa: E402
@@ -40,7 +42,6 @@ from tenfold.systems.usage.networks import (  # noqa: E402
     for_inference,
 )
 
-RESULTS = Path(__file__).parent / "results"
 CLASSES = 20
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 SCALES = (1.0, 0.5, 1.5, 2.0)
@@ -57,9 +58,6 @@ CASES: dict[str, tuple[Model, seeds.Rule, tuple[float, ...], tuple[tuple[int, in
         Model("resnet18", width=16), "psa", SCALES, ((96, 96), (96, 128), (128, 96)),
     ),
 }  # fmt: skip
-PRODUCTS = ("aten::mkldnn_convolution", "aten::thnn_conv2d", "aten::_conv_depthwise2d",
-            "aten::mm", "aten::addmm", "aten::bmm", "aten::mkldnn_linear")  # fmt: skip
-COUNTED = ("aten.convolution", "aten.mm", "aten.addmm", "aten.bmm")
 
 
 def network_of(model: Model) -> SeedNetwork:
@@ -100,7 +98,7 @@ def sides(
     return found
 
 
-def measured(name: str, rounds: int, peaks: dict[str, float]) -> list[dict[str, Any]]:
+def measured(name: str, rounds: int) -> list[dict[str, Any]]:
     """A network's ways in turns; the ratio is of runs next to each other."""
     ways = sides(*CASES[name])
     maps = {way: torch.cat([x.flatten() for x in run()]) for way, run in ways.items()}
@@ -114,7 +112,7 @@ def measured(name: str, rounds: int, peaks: dict[str, float]) -> list[dict[str, 
             seconds[way].append(time.perf_counter() - start)
     found = []
     for precision in PRECISIONS:
-        share, rate, _ = products(ways[precision], PRODUCTS, COUNTED)
+        share, rate = products(ways[precision])
         a, b = seconds["loop"], seconds[precision]
         _, _, scales, sizes = CASES[name]
         found.append({
@@ -126,7 +124,9 @@ def measured(name: str, rounds: int, peaks: dict[str, float]) -> list[dict[str, 
             "mean difference of maps in [0, 1]": float(apart[precision].mean()),
             "share of products": round(share, 3),
             "FLOP/s of products": round(rate),
-            "FLOP/s of a square product": round(peaks[precision]),
+            **rates.unavoidable(
+                (ways["loop"], ways[precision]), statistics.median(b), getattr(torch, precision)
+            ),
             "rounds": rounds,
         })  # fmt: skip
     return found
@@ -137,7 +137,7 @@ def page(result: dict[str, Any]) -> str:
     for timing in result["timings"]:
         low, middle, high = timing["ratio"]["straightforward"]
         cells = [f"{m:.2f} s ({lo:.2f}-{hi:.2f})" for lo, m, hi in timing["seconds"].values()]
-        done, possible = timing["FLOP/s of products"], timing["FLOP/s of a square product"]
+        done, possible = timing["FLOP/s of products"], timing[rates.RATE]
         rows.append([
             timing["what"], ", ".join("x".join(map(str, size)) for size in timing["pictures"]),
             " ".join(f"{scale:g}" for scale in timing["scales"]), *cells,
@@ -146,23 +146,23 @@ def page(result: dict[str, Any]) -> str:
             f"{timing['mean difference of maps in [0, 1]']:.1e}",
             f"{timing['share of products']:.0%}",
             f"{done / 1e9:.0f} of {possible / 1e9:.0f} ({done / possible:.0%})",
+            rates.share(timing),
         ])  # fmt: skip
     crf: list[str] = []
     if "crf" in result:
         values = [[name, f"{value:.4g}"] for name, value in result["crf"].items()]
         crf = ["## Dense CRF", "", *md_table(["", "value"], values), ""]
-    seen = result["environment"]
     heads = ["", "pictures", "scales, each with its flip", "straightforward", "ours", "ratio",
-             "difference, largest / mean", "products", "GFLOP/s of the products"]  # fmt: skip
+             "difference, largest / mean", "products", "GFLOP/s of the products",
+             "unavoidable"]  # fmt: skip
     return "\n".join([
         "# USAGE: activation maps against the straightforward loop",
         "",
-        f"{seen['date']}, commit {seen['commit']}, `{result['command']}`; {seen['cpu']}, "
-        f"{seen['cores']} cores, {seen['threads']} thread, torch {seen['torch']}, load "
-        f"{result['load']:.2f} before the run. Times of all pictures together: median (quartiles) "
+        f"{rates.setting(result)} Times of all pictures together: median (quartiles) "
         "of wall-clock; ratio: median over rounds of runs next to each other; products: the share "
         "of convolutions and matrix products in our time, and their rate against that of a "
-        "product of two square matrices. The loop is float32 in every row. Differences are of "
+        f"product of two square matrices. {rates.MEANS} The loop is float32 in every row. "
+        "Differences are of "
         "random weights; of transformers, whose maps are nearly flat then, stretching them to "
         "[0, 1] enlarges what was rounded.",
         "",
@@ -181,19 +181,15 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     before = machine()  # its load is that before the run
-    peaks = {precision: square_product(getattr(torch, precision)) for precision in PRECISIONS}
     names = [args.only] if args.only else list(CASES)
     result = {
-        "timings": [row for name in names for row in measured(name, args.rounds, peaks)],
+        "timings": [row for name in names for row in measured(name, args.rounds)],
         **before,
         "command": f"python benchmarks/usage.py --rounds {args.rounds}",
     }
     if find_spec("usage_crf") and not args.only:
         result["crf"] = import_module("usage_crf").measure()
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "usage.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.out / "usage.md").write_text(page(result))
-    print(page(result))
+    rates.write("usage", result, page(result), args.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Type-I requests of ViRReq against the straightforward computation in the official order.
 
-python benchmarks/virreq.py             # writes benchmarks/results/virreq.json and .md
+python benchmarks/virreq.py             # writes benchmarks/results/virreq.KIND.json and .md
 
 One process, one thread. A training step: MiT-B0 with the official head on crops of 256 x 256, with
 the names, losses and weights of Cityscapes Panoptic Parts (28 names) and of ADE20K (233, parts by
@@ -8,15 +8,15 @@ instance), and a MiT of 0.4 million parameters at the crops and batch of clothes
 Both sides have the same weights, images, labels and draws; their losses are found equal at every
 step that is timed. Texts are encoded once on both sides, although the official code does it at
 every step: that would be most of its time on a CPU. A profile says how much of our time goes into
-matrix products and convolutions, which both sides need, and how much they would take at the rate
-of one large product. A request: some names inside a unit of a picture of 256 x 256, with what is
-kept of the picture. Times are wall-clock; run it on an idle machine.
+matrix products and convolutions, which both sides need; how much the leaner side's would take at
+the rate of one large product stands beside it (rates.py). A request: some names inside a unit of a
+picture of 256 x 256, with what is kept of the picture. Times are wall-clock; run it on an idle
+machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -28,8 +28,9 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+import rates  # noqa: E402
 import straightforward_virreq as plainly  # noqa: E402
-from rates import machine, products, quartiles, square_product  # noqa: E402
+from rates import RESULTS, machine, products, quartiles  # noqa: E402
 
 from tenfold.core.allocator import keep_freed_memory  # noqa: E402
 from tenfold.nn.mit import MitSize  # noqa: E402
@@ -39,13 +40,6 @@ from tenfold.systems.virreq.loss import present_parts, request_loss  # noqa: E40
 from tenfold.systems.virreq.segmentation import Network, TextClassifier, mix_transformer  # noqa: E402
 from tenfold.systems.virreq.table import TextTable  # noqa: E402
 
-RESULTS = Path(__file__).parent / "results"
-PRODUCTS = {
-    "aten::mm": "aten.mm", "aten::addmm": "aten.addmm", "aten::bmm": "aten.bmm",
-    "aten::baddbmm": "aten.baddbmm", "aten::mkldnn_convolution": "aten.convolution",
-    "aten::convolution_backward": "aten.convolution_backward",
-}  # fmt: skip
-"""Kernel -> the operation whose floating-point operations are counted."""
 COMPARES = "in one process, same weights, images, labels and draws; losses equal at every step"
 DIM = 512
 REQUESTS = 50
@@ -162,17 +156,15 @@ def timing(name: str, rounds: int) -> dict[str, Any]:
         for one, other in zip(*found.values(), strict=True):
             worst = max(worst, abs(one - other) / max(abs(other), 1e-3))
     assert worst < 1e-4, worst
-    share, rate, flops = products(sides["ours"], PRODUCTS, PRODUCTS.values())
-    square, middle = square_product(torch.float32), statistics.median(seconds["ours"])
+    share, rate = products(sides["ours"])
     a, b = seconds["straightforward"], seconds["ours"]
     return {
         "what": name,
         "seconds": {"straightforward": quartiles(a), "ours": quartiles(b)},
         "ratio": {"straightforward": quartiles([x / y for x, y in zip(a, b, strict=True)])},
         "share of products": round(share, 3),
-        "share at the rate of a square product": round(flops / square / middle, 3),
+        **rates.unavoidable(sides.values(), statistics.median(b)),
         "FLOP/s of products": round(rate),
-        "FLOP/s of a square product": round(square),
         "largest difference of a loss": float(f"{worst:.1e}"),
         "rounds": rounds,
     }
@@ -223,28 +215,25 @@ def page(result: dict[str, Any]) -> str:
         cells = [f"{m:.2f} s ({lo:.2f}-{hi:.2f})" for lo, m, hi in timed["seconds"].values()]
         times.append([timed["what"], *cells, f"**{middle:.2f}** ({low:.2f}-{high:.2f})",
                       f"{timed['share of products']:.0%}",
-                      f"{timed['share at the rate of a square product']:.0%}",
+                      rates.share(timed),
                       f"{timed['FLOP/s of products'] / 1e9:.0f} of "
-                      f"{timed['FLOP/s of a square product'] / 1e9:.0f}",
+                      f"{timed[rates.RATE] / 1e9:.0f}",
                       f"{timed['largest difference of a loss']:.0e}"])  # fmt: skip
     for row in result["requests"]:
         cells = [f"{1e3 * m:.1f} ms ({1e3 * lo:.1f}-{1e3 * hi:.1f})"
                  for lo, m, hi in row["seconds"].values()]  # fmt: skip
         asked.append([row["what"], *cells, f"{1e3 * row['longest']:.1f} ms",
                       f"{1e3 * row['encoding']:.0f} ms", f"{row['same pixels']:.2%}"])  # fmt: skip
-    seen = result["environment"]
     heads = ["a training step", "straightforward", "ours", "ratio", "products and convolutions",
-             "at a square product's rate", "GFLOP/s", "losses differ by"]  # fmt: skip
+             "unavoidable", "GFLOP/s", "losses differ by"]  # fmt: skip
     return "\n".join([
         "# ViRReq: ours against the straightforward computation",
         "",
-        f"{seen['date']}, commit {seen['commit']}, `{result['command']}`; {seen['cpu']}, "
-        f"{seen['cores']} cores, {seen['threads']} thread, {result['features']}, torch "
-        f"{seen['torch']}, load {result['load']:.2f} before the run. B0: 256 x 256, 2 images; "
+        f"{rates.setting(result)} B0: 256 x 256, 2 images; "
         "0.4 M: 192 x 128, 8 images; texts encoded beforehand on both sides. Times: median "
         "(quartiles) of wall-clock; ratio: median over rounds of steps next to each other; "
-        "products and convolutions: their share of our time, the share that they would have of it "
-        "at the rate of a product of two square matrices, and their rate against that. Losses: "
+        "products and convolutions: their share of our time, and their rate against that of a "
+        f"product of two square matrices. {rates.MEANS} Losses: "
         "the largest relative difference of a part of the loss at any step.",
         "",
         *md_table(heads, times, words=1),
@@ -279,10 +268,7 @@ def main() -> None:
         **before,
         "command": f"python benchmarks/virreq.py --rounds {args.rounds}",
     }
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "virreq.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.out / "virreq.md").write_text(page(result))
-    print(page(result))
+    rates.write("virreq", result, page(result), args.out)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ from tenfold.core import log
 from tenfold.core.dist import World
 from tenfold.systems.ppmoe.planner.calibrate import calibrate
 from tenfold.systems.ppmoe.planner.clusters import Calibration
-from tenfold.systems.ppmoe.planner.cost import Cost, Extensions, Kind, Placement, Shape, cost
+from tenfold.systems.ppmoe.planner.cost import Cost, Extensions, cost
+from tenfold.systems.ppmoe.planner.shape import Kind, Placement, Shape
 from tenfold.viz import plots
 
 HERE = Path(__file__).parent

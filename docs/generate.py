@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import speed
+
 from tenfold.core.config import differences, to_json
 from tenfold.systems import SYSTEMS, system_class
 
@@ -35,8 +37,6 @@ FIELD_UNITS = {"z": "m²/s²", "q": "kg/kg", "t": "K", "u": "m/s", "v": "m/s", "
 """Units of weather fields by their names without level or height."""
 ARROWS = "Means over seeds; ↓: lower is better, ↑: higher is better."
 NO_BREAK = "\u00a0"
-OF = "'s"
-SPEED_HEAD = ("| what | against | times as fast |", "|---|---|--:|")
 
 
 def field_texts(cls: type) -> dict[str, str]:
@@ -121,12 +121,7 @@ def results(name: str) -> list[str]:
     if others:
         lines += ["Further:", "", *[f"- [{title}](../../claims/{file})" for file, title in others]]
         lines += [""]
-    speed = read("benchmarks/results", name)
-    if speed:
-        link = f"[benchmarks/results/{name}.md](../../benchmarks/results/{name}.md)"
-        same = speed.get("compares", "in one process with equal outputs")
-        lines += [f"Speed, {same} ({link}):", ""]
-        lines += [*SPEED_HEAD, *(f"| {row}" for row in speed_rows(speed)), ""]
+    lines += speed.section(name)
     return lines or ["No committed results yet.", ""]
 
 
@@ -230,30 +225,6 @@ def further(name: str) -> list[tuple[str, str]]:
     return [(file, title) for file, title in heads if file != f"{name}-long.md"]
 
 
-def speed_rows(speed: dict[str, Any]) -> list[str]:
-    """Rows of what was timed (named once), against which side, how many times as fast ours is."""
-    rows = []
-    for timing in timings(speed):
-        what = timing["what"]
-        for side, (_, median, _) in timing["ratio"].items():
-            rows.append(f"{what} | {side.removesuffix(OF)} | {median:.2f} |")
-            what = ""
-    return rows
-
-
-def timings(speed: dict[str, Any]) -> list[dict[str, Any]]:
-    """What was timed, of a file or of the parts of one; a part has one other side."""
-    if "timings" in speed:
-        return list(speed["timings"])
-    found = [one for part in speed.values() for one in part["found"] if "ratio" in one]
-    return [
-        one | {"ratio": {side: one["ratio"]}}
-        for one in found
-        for side in one["seconds"]
-        if side != "ours"
-    ]
-
-
 def read(folder: str, name: str) -> dict[str, Any]:
     """A committed result file, empty if there is none."""
     file = ROOT / folder / f"{name}.json"
@@ -318,17 +289,6 @@ def results_tables() -> list[str]:
     return lines[:-1]
 
 
-def speed_table() -> list[str]:
-    """README's table of speed: what, against which side, how many times as fast."""
-    lines = ["| system " + SPEED_HEAD[0], "|---" + SPEED_HEAD[1]]
-    for name in SYSTEMS:
-        speed, first = read("benchmarks/results", name), f"[{name}](benchmarks/results/{name}.md)"
-        for row in speed_rows(speed) if speed else []:
-            lines.append(f"| {first} | {row}")
-            first = ""
-    return lines
-
-
 def fill(text: str, mark: str, lines: list[str]) -> str:
     """Replace what stands between `<!-- mark: ... -->` and the next `<!-- end -->`."""
     start = text.index(f"<!-- {mark}:")
@@ -340,7 +300,7 @@ def readme() -> str:
     """README with its written parts renewed."""
     text = fill((ROOT / "README.md").read_text(), "systems", systems_table())
     text = fill(text, "results", results_tables())
-    return fill(text, "speed", speed_table())
+    return fill(text, "speed", speed.table([*SYSTEMS]))
 
 
 def main() -> None:

@@ -159,7 +159,7 @@ def for_inference(network: SeedNetwork, precision: Precision = "float32") -> See
     """A copy that finds the same maps sooner: norms folded into convolutions, channels last.
 
     precision: in bfloat16 maps in [0, 1] differ from those in float32 by 1e-4 to 4e-4 on average,
-    and by up to 9e-2 at single places (benchmarks/results/usage.md); processors that multiply such
+    and by up to 9e-2 at single places (benchmarks/usage.py); processors that multiply such
     numbers (AVX512-BF16, AMX) need half of the time or less, others more. In float32 single places
     differ by up to 1e-5, of transformers' stretched maps by 1e-4.
     """
