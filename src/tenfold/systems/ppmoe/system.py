@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tenfold.core import checkpoint, dist
 from tenfold.core.capabilities import Export
-from tenfold.core.claim import Claim, Variant
+from tenfold.core.claim import Claim
 from tenfold.core.optim import decay_groups
 from tenfold.core.pace import Work
 from tenfold.core.stage import Backward, Losses, Stage
@@ -23,7 +23,7 @@ from tenfold.data.text.tokens import TokenWindows
 from tenfold.viz.predictions import Trained
 from tenfold.weights.keymap import Converted
 
-from . import data, published
+from . import claims, data, published
 from .config import Config, Data, Layout, PredictOptions
 from .evaluation import Details, evaluate
 from .export import exportable
@@ -34,7 +34,7 @@ from .pipeline import Part, Tally
 from .planner.cost import training_flop
 from .planner.shape import shape_of
 from .predict import predict_file, predict_folder
-from .recipes import DENSE, RECIPES, SMALL, TOP2
+from .recipes import RECIPES
 from .routing_load import expert_load, some_windows
 from .zero import Zero
 
@@ -324,30 +324,8 @@ class Ppmoe(System[Config]):
         return {"per byte": "bits per byte", self.headline[0]: "bits per byte, mean over domains"}
 
     def claims(self) -> list[Claim[Config]]:
-        """Experts lower the loss at equal compute (top-1: as many products as the dense network).
-
-        The paper's claims on speed are measured by claims/ppmoe_network.py and benchmarks/ppmoe.py.
-        """
-        dense, moe, top2 = (
-            Variant("dense", DENSE),
-            Variant("MoE top-1", SMALL),
-            Variant("MoE top-2", TOP2),
-        )
-        setting = (
-            "top-1 multiplies as much as the dense network, plus the router; top-2 has twice the "
-            "feed-forward work in half of the blocks. Equal steps and batches; seconds in the JSON"
-        )
-        metric = "bits/mean/per byte"
-        return [
-            Claim(
-                "Eight experts, top-1, lower the loss of their dense backbone at equal steps.",
-                dense, moe, metric, "lower", None, setting,
-            ),
-            Claim(
-                "A second expert for each token lowers the loss further.",
-                moe, top2, metric, "lower", None, setting,
-            ),
-        ]  # fmt: skip
+        """Experts against their dense backbone, at equal steps and at equal compute."""
+        return claims.claims()
 
     @classmethod
     def convert(cls, source: Path) -> tuple[Ppmoe, Converted]:
