@@ -140,8 +140,8 @@ class Side:
     """A model with its optimiser: one step, timed in two pieces."""
 
     def __init__(
-        self, model: torch.nn.Module, train_step: Callable[[], Any], norm: Callable[[], float],
-        device: Device,
+        self, model: torch.nn.Module, train_step: Callable[[], Any],
+        norm: Callable[[], torch.Tensor], device: Device,
     ) -> None:  # fmt: skip
         self.model, self.train_step, self.norm, self.device = model, train_step, norm, device
         self.parameters = list(model.parameters())
@@ -159,7 +159,7 @@ class Side:
             self.out = self.train_step()
         self.device.synchronize()
         middle = time.perf_counter()
-        norm, clip = self.norm(), SMALL.optim.clip
+        norm, clip = float(self.norm()), SMALL.optim.clip
         grads = [p.grad for p in self.parameters if p.grad is not None]
         if norm > clip:
             torch._foreach_mul_(grads, clip / (norm + 1e-6))

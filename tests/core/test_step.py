@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tenfold.core import checkpoint, dist, loop, step
+from tenfold.core import checkpoint, dist, loop, scaler, step
 from tenfold.core.optim import Optim
 from tenfold.core.seed import generator
 from tenfold.core.stage import Stage
@@ -72,6 +72,80 @@ def lines(run: Path) -> list[dict[str, Any]]:
 
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_scale_and_skips_equal_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Overflows at drawn steps; the scale grows after three good ones."""
+    monkeypatch.setattr(scaler, "PATIENCE", 3)
+    ours, theirs = scaler.Scaler(HERE.device), torch.amp.GradScaler("cpu", growth_interval=3)
+    weight = torch.nn.Parameter(torch.ones(4))
+    sgd = torch.optim.SGD([weight])
+    skipped = 0
+    for bad in torch.rand(40, generator=generator("overflow")) < 0.3:
+        grad = torch.full((4,), float("inf") if bad else 1.0)
+        weight.grad = theirs.scale(grad)
+        own = ours.scale * grad
+        theirs.unscale_(sgd)
+        ours.unscale([own])
+        assert torch.equal(own, weight.grad)
+        theirs.step(sgd)
+        theirs.update()
+        ours.update(bad)
+        skipped += int(bad)
+        assert float(ours.scale) == theirs.get_scale()
+    assert int(ours.skipped) == skipped > 5
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("optim", [ADAM, SGD], ids=["fused", "copied"])
+def test_fp16_skips_counts_and_resumes(
+    optim: Optim, late: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first scales are too large; killed in between, it goes on with the scale it had."""
+    monkeypatch.setattr(scaler, "FIRST", 2.0**22)
+    if late:
+        monkeypatch.setattr(step, "READ_FIRST", ())
+    settings = replace(LOOP, amp="fp16", log_every=1, validate_every=0)
+    whole = stage(optim)
+    (account,) = loop.train(iter([whole]), settings, HERE, tmp_path / "whole", 0)
+
+    def kill(done: int) -> None:
+        if done == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        killed = stage(optim, after_step=kill)
+        loop.train(iter([killed]), settings, HERE, tmp_path / "killed", 0)
+    resumed = stage(optim)
+    loop.train(iter([resumed]), settings, HERE, tmp_path / "killed", 0)
+    assert equal(whole.model.state_dict(), resumed.model.state_dict())
+    said = lines(tmp_path / "whole")
+    assert said == lines(tmp_path / "killed")
+    skipped = [line for line in said if "grad_norm" not in line]
+    assert 0 < len(skipped) < 10 and account["skipped"] == len(skipped)
+    assert [line["fp16/skipped"] for line in said][-1] == len(skipped)
+    assert said[0]["fp16/scale"] == 2.0**21
+    assert {p.dtype for p in whole.model.parameters()} == {torch.float32}
+
+
+def test_fp16_gradients_are_those_of_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clipping sees them unscaled."""
+    monkeypatch.setattr(scaler, "FIRST", 2.0**8)
+    found = []
+    for amp in ("off", "fp16"):
+        own = stage(ADAM)
+        loop.train(iter([own]), replace(LOOP, amp=amp, log_every=1), HERE, tmp_path / amp, 0)
+        found.append([line["grad_norm"] for line in lines(tmp_path / amp)[:-1]])
+    assert found[1] == pytest.approx(found[0], rel=0.05)
+
+
+def test_a_loss_beyond_fp16_stops_with_a_way_out(tmp_path: Path) -> None:
+    """The loss is not scaled, so that no scale would help."""
+    own = stage(ADAM)
+    with torch.no_grad():
+        own.model.networks[0][3].weight.fill_(1e5)
+    with pytest.raises(loop.NonFinite, match="step 0.*--loop.amp bf16"):
+        loop.train(iter([own]), replace(LOOP, amp="fp16"), HERE, tmp_path, 0)
 
 
 class Killed(Exception):

@@ -28,15 +28,18 @@ from .stage import Stage
 from .step import Stepper
 
 ACCOUNT = {"name": str, "steps": int, "seconds": NUMBER, "best": (dict, None)}
-"""Shape of a finished stage's `done.json`."""
+MORE = {"skipped": int}
+"""Shape of a finished stage's `done.json`, and of what it has under some settings: steps that fp16
+skipped."""
 
 
 @dataclass(frozen=True)
 class Loop:
     """Settings of the training loop; only amp, accumulate and ema change what is learned."""
 
-    amp: Literal["off", "bf16"] = "off"
-    """Mixed precision: bf16 runs the forward pass under autocast."""
+    amp: Literal["off", "bf16", "fp16"] = "off"
+    """Mixed precision: bf16 runs the forward pass under autocast; fp16, for GPUs without bf16, also
+    scales the loss, and skips (and counts) steps whose gradients overflow."""
     accumulate: int = 1
     """Micro-batches whose gradients are averaged into one step."""
     ema: float = 0.0
@@ -129,7 +132,7 @@ def train_stage(
     running = Running(stepper, run, loop.ema)
     done = running.folder / "done.json"
     if done.exists():
-        if read_object(done, ACCOUNT, tuple(ACCOUNT))["steps"] >= stage.steps:
+        if read_object(done, ACCOUNT | MORE, tuple(ACCOUNT))["steps"] >= stage.steps:
             load_final(running)
             drop_checkpoints(running)  # it was killed before it had done so
             return
@@ -156,10 +159,10 @@ def train_stage(
                 stepper.settle()
             running.seconds = time.monotonic() - began
             if logs:
-                losses, norm = stepper.seen.losses, stepper.seen.norm
+                losses = stepper.seen.losses
                 losses = losses if stage.parallel else world.mean(losses)
-                rounded = round(running.seconds, 3)
-                values = {**losses, "lr": lr, "grad_norm": norm, "seconds": rounded}
+                values = {**losses, "lr": lr, **stepper.logged()}
+                values["seconds"] = round(running.seconds, 3)
                 values |= pace.values(running.step)
                 log.add(stage.name, running.step, "train", values)
             if last:
@@ -215,5 +218,5 @@ def train(
                 _start_over_after_others(run / "checkpoints" / stage.name, past, world)
             train_stage(stage, loop, world, run, seed, log, known, stop)
         done = run / "checkpoints" / stage.name / "done.json"
-        accounts.append(read_object(done, ACCOUNT, tuple(ACCOUNT)))
+        accounts.append(read_object(done, ACCOUNT | MORE, tuple(ACCOUNT)))
     return accounts

@@ -23,7 +23,7 @@ class Running:
 
     def __init__(self, stepper: Stepper, run: Path, ema: float) -> None:
         self.stepper, self.stage, self.world = stepper, stepper.stage, stepper.world
-        self.optimizer = stepper.optimizer
+        self.optimizer, self.scaler = stepper.optimizer, stepper.scaler
         self.folder = run / "checkpoints" / self.stage.name
         self.average: AveragedModel | None = None
         if ema:
@@ -106,6 +106,7 @@ class Running:
             "best": self.best,
             "more": self.more(),
             "averaged": None if self.average is None else self.average.n_averaged,
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
         }
         if not self.stage.parallel:
             found["model"] = self.stage.model.state_dict()
@@ -138,6 +139,8 @@ class Running:
         self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
         if self.average is not None:
             self.average.n_averaged.copy_(state["averaged"])
+        if self.scaler is not None:
+            self.scaler.load_state_dict(state["scaler"])
         if self.stage.parallel:
             self.make_optimizer_state()
             checkpoint.read_parts(path, self.all_parts(), self.world)
@@ -194,6 +197,8 @@ def finish(running: Running) -> None:
     if world.is_first:
         checkpoint.write_state(folder / "final.pt", running.more())
         account = {"name": stage.name, "steps": running.step, "seconds": round(running.seconds, 2)}
+        if running.scaler is not None:
+            account["skipped"] = int(running.scaler.skipped)
         checkpoint.write_json(folder / "done.json", {**account, "best": running.best or None})
     world.barrier(patient=True)
     load_final(running)

@@ -62,6 +62,9 @@ class Stage:
     the whole a tensor is. The loop then wraps nothing, hands `training_step` the list of all
     micro-batches of a step, and takes gradients and losses as complete; the checkpoint fits any
     division."""
+    scaled: Callable[[Tensor], None] | None = None
+    """For a stage that is parallel, told before a step what its loss is to be multiplied by before
+    it runs backward (a scalar on the device; fp16)."""
     independent: bool = False
     """Uses nothing that an earlier stage learned: it goes on where that one got more steps, while
     other stages start over."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from . import optim, watchdog
 from .diagnose import NonFinite, blamed, culprit
 from .dist import World
 from .prefetch import Copies
+from .scaler import LEAST, Scaler
 from .seed import seed_everything
 from .stage import Batch, Stage
 
@@ -22,6 +24,8 @@ READ_FIRST = ("cpu",)
 """Kinds of device where the host reads each step before the weights are touched. Others would wait
 for it: there a step that is not finite changes nothing, and the host reads of it during the
 next."""
+KINDS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""Types of autocast."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,10 @@ class Seen:
     anyone_bad: bool
     signum: int
     """Signal on which all processes are to stop; 0 for none."""
+    scale: float = 1.0
+    """Scale of the loss from the next step on (fp16)."""
+    skipped: int = 0
+    """Steps skipped so far, since their gradients overflowed (fp16)."""
 
 
 class Values:
@@ -44,13 +52,13 @@ class Values:
 
     def __init__(
         self, step: int, batches: list[Batch], losses: dict[str, Tensor], norm: Tensor,
-        flags: Tensor,
+        flags: list[Tensor],
     ) -> None:  # fmt: skip
         self.step, self.batches, self.norm = step, batches, norm
         self.names = tuple(losses)
-        self.flags = flags
-        """Whether this process, whether any saw what is not finite, and the signal to stop on."""
-        self.host = torch.cat([torch.stack([*losses.values(), norm]), flags])
+        _, self.bad, self.overflow, *_ = flags
+        """Whether any process saw what is not finite, and whether gradients overflowed."""
+        self.host = torch.stack([*losses.values(), norm, *(flag.double() for flag in flags)])
         self.event: torch.cuda.Event | None = None
         if self.host.is_cuda:
             pinned = torch.empty(self.host.shape, dtype=self.host.dtype, pin_memory=True)
@@ -63,9 +71,9 @@ class Values:
         if self.event is not None:
             with watchdog.watched(f"read of step {self.step}", "all"):
                 self.event.synchronize()
-        *losses, norm, is_bad, anyone_bad, signum = self.host.tolist()
+        *losses, norm, is_bad, anyone_bad, _, signum, scale, skipped = self.host.tolist()
         named = dict(zip(self.names, losses, strict=True))
-        return Seen(named, norm, bool(is_bad), bool(anyone_bad), int(signum))
+        return Seen(named, norm, bool(is_bad), bool(anyone_bad), int(signum), scale, int(skipped))
 
 
 class Stepper:
@@ -88,6 +96,11 @@ class Stepper:
                 find_unused_parameters=stage.alternates,
             )
         self.copied = Copies(world.device)
+        self.scaler = Scaler(world.device) if amp == "fp16" else None
+        if self.scaler is not None and stage.parallel and stage.scaled is None:
+            raise ValueError(
+                f"stage {stage.name!r} cannot scale its loss, which fp16 needs; use --loop.amp bf16"
+            )
         self.reads_first = world.device.type in READ_FIRST
         self.stuck = torch.zeros((), dtype=torch.bool, device=world.device)
         """Whether a step was not finite: nothing changes after it."""
@@ -114,6 +127,15 @@ class Stepper:
             if earlier is not None:
                 self._read(earlier)
 
+    def logged(self) -> dict[str, float]:
+        """What the log says of the last step that was read, besides its losses."""
+        seen, found = self.seen, {}
+        if math.isfinite(seen.norm):  # it is not where fp16 overflowed
+            found["grad_norm"] = seen.norm
+        if self.scaler is not None:
+            found |= {"fp16/scale": seen.scale, "fp16/skipped": seen.skipped}
+        return found
+
     def settle(self) -> None:
         """Read what was not read yet; raises NonFinite as `make` does."""
         values, self.waiting = self.waiting, None
@@ -130,6 +152,8 @@ class Stepper:
         num_parts = 1 if stage.parallel else self.accumulate
         sums: dict[str, Tensor] = {}
         kept: list[Batch] = []
+        if self.scaler is not None and stage.scaled is not None:
+            stage.scaled(self.scaler.scale)
         for part, batch in enumerate(batches):
             self.batch = batch
             if not self.reads_first:
@@ -138,13 +162,29 @@ class Stepper:
                 # in double precision, as the host would add
                 own = value.detach().to(self.world.device, torch.float64) / num_parts
                 sums[key] = sums[key] + own if key in sums else own
+        if self.scaler is not None:
+            self.scaler.unscale(self._gradients)
         norm = self._norm()
-        bad = ~torch.isfinite(torch.stack([*sums.values(), norm])).all()
-        # copies of numbers that the host has would be waited for
-        signal = torch.full_like(norm, signum)
-        agreed = self.world.maximum(torch.stack([bad.double(), signal]))
-        flags = torch.stack([bad.double(), agreed[0], agreed[1]])
+        flags = self._flags(list(sums.values()), norm, signum)
         return Values(step, kept, sums, norm, flags)
+
+    def _flags(self, losses: list[Tensor], norm: Tensor, signum: int) -> list[Tensor]:
+        """Own and agreed findings, as in `Seen`; numbers of the host are filled in on the device,
+        since it would be waited for to copy them."""
+        bad = ~torch.isfinite(torch.stack([*losses, norm])).all()
+        overflow = torch.zeros_like(bad)
+        if self.scaler is not None:
+            overflow = bad & (self.scaler.scale >= LEAST)
+            for loss in losses:  # which is not scaled
+                overflow = overflow & torch.isfinite(loss)
+            bad = bad & ~overflow
+        signal = torch.full_like(norm, signum)
+        agreed = self.world.maximum(torch.stack([bad.double(), overflow.double(), signal]))
+        any_bad, any_overflow, signal = agreed.unbind()
+        if self.scaler is None:
+            return [bad, any_bad, any_overflow, signal, torch.ones_like(norm), signal * 0]
+        self.scaler.update(any_overflow > 0)
+        return [bad, any_bad, any_overflow, signal, self.scaler.scale, self.scaler.skipped]
 
     def _taken(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The micro-batches of a step, on the device."""
@@ -158,12 +198,13 @@ class Stepper:
         with contextlib.ExitStack() as stack:
             if is_followed and isinstance(self.wrapped, DistributedDataParallel):
                 stack.enter_context(self.wrapped.no_sync())
-            if self.amp == "bf16":
-                stack.enter_context(torch.autocast(self.world.device.type, torch.bfloat16))
+            if self.amp in KINDS:
+                stack.enter_context(torch.autocast(self.world.device.type, KINDS[self.amp]))
             return dict(self.stage.training_step(self.wrapped, self.batch, self._backward))
 
     def _backward(self, loss: Tensor) -> None:
-        (loss / self.accumulate).backward()
+        loss = loss / self.accumulate
+        (loss if self.scaler is None else loss * self.scaler.scale).backward()
 
     @property
     def _gradients(self) -> list[Tensor]:
@@ -184,11 +225,11 @@ class Stepper:
         if clip and gradients and (not self.reads_first or self.seen.norm > clip):
             factor = torch.where(values.norm > clip, clip / (values.norm + 1e-6), 1.0)
             torch._foreach_mul_(gradients, factor.to(gradients[0].dtype))
-        if self.reads_first:
+        if self.reads_first and self.scaler is None:
             self.optimizer.step()
             return
-        self.stuck = self.stuck | (values.flags[1] > 0)
-        masked_step(self.optimizer, self.stuck)
+        self.stuck = self.stuck | (values.bad > 0)
+        masked_step(self.optimizer, self.stuck | (values.overflow > 0))
 
     def _read(self, values: Values) -> None:
         self.seen = values.read()
@@ -202,9 +243,10 @@ class Stepper:
             self._computed(values.step, values.batches, 0)
         where = culprit(self.stage, self.batch, seen.losses, seen.norm) if seen.is_bad else ""
         found = self.world.gather([where, seen.losses, seen.norm])
+        hint = " fp16 ends at 65504: try --loop.amp bf16." if self.amp == "fp16" else ""
         return NonFinite(
             f"stage {self.stage.name!r}, step {values.step}, {blamed(found)}. "
-            "The last checkpoint is untouched."
+            f"The last checkpoint is untouched.{hint}"
         )
 
 

@@ -196,6 +196,10 @@ def conclude(
     captions = {p.name: text for p, text in system.pictures(evaluation, pictures).items()}
     checkpoint.write_json(pictures / "captions.json", captions)
     notes = [*system.notes(), *evaluation.notes]
+    skipped = sum(account.get("skipped", 0) for account in accounts)
+    if skipped:
+        count = sum(account["steps"] for account in accounts)
+        notes.append(f"fp16: {skipped} of {count} steps were skipped: their gradients overflowed")
     if system.origin:
         notes.insert(0, system.origin)
     result = {

@@ -329,8 +329,9 @@ def configuration(model: Model, **layout) -> Config:
     return Config(model, Layout(**layout), Data(), Optim(), steps=1, batch=2)
 
 
-def gradients(model: Model, seed: int) -> dict[str, torch.Tensor]:
+def gradients(model: Model, seed: int, factor: float = 1.0) -> dict[str, torch.Tensor]:
     part = filled(Part(configuration(model), Grid()), seed=3)
+    part.scale_loss(torch.tensor(factor))
     tokens = torch.randint(model.vocab, (2, model.seq + 1), generator=_generator(5))
     torch.manual_seed(seed)
     part.train_step([{"tokens": tokens}, {"tokens": tokens.flip(0)}])
@@ -351,6 +352,13 @@ def test_recomputing_gives_the_same_gradients(dropout: float) -> None:
     part = filled(Part(configuration(replace(model, recompute=True)), Grid()), seed=3)
     tally = part.train_step([{"tokens": torch.zeros(2, 4, dtype=torch.int64)}])
     assert tally.counts().sum(1).tolist() == [6, 6]
+
+
+def test_a_scaled_loss_scales_every_gradient() -> None:
+    """Those of balance and z losses, too (fp16)."""
+    plain, scaled = gradients(TINY, 7), gradients(replace(TINY, recompute=True), 7, factor=8.0)
+    for key, gradient in plain.items():
+        assert torch.equal(scaled[key], 8 * gradient), key
 
 
 @pytest.mark.parametrize("pieces", [[1] * 8, [5, 3], [3, 1, 4]], ids=str)

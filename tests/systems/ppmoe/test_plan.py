@@ -335,7 +335,7 @@ def test_launch_commands(made: Plan) -> None:
     words = launch_command(made, ours)
     assert words.startswith("torchrun --nnodes 4 --nproc-per-node 8 ")
     for part in (
-        "-m tenfold train ppmoe paper --data.tokenizer bpe --data.bpe-vocab 50257 --loop.amp bf16 ",
+        "-m tenfold train ppmoe paper --data.tokenizer bpe --data.bpe-vocab 50257 --loop.amp fp16 ",
         "--layout.pp 4 --layout.tp 8 ",
         "--batch 8 ",
         "--layout.dispatch slice ",

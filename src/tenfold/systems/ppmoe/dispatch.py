@@ -128,7 +128,7 @@ class MoE(nn.Module):
         return self.layout.sync == "params" and self.grid.tp.size > 1 and not copies
 
     def forward(
-        self, x: Float[Tensor, "token hidden"], scale: float = 1.0
+        self, x: Float[Tensor, "token hidden"], scale: float | Tensor = 1.0
     ) -> tuple[Float[Tensor, "token hidden"], Routing]:
         """Mix experts; `scale` weighs the balance and z losses, which enter backward here.
 

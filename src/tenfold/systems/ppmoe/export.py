@@ -25,7 +25,7 @@ class DenseMoE(nn.Module):
         self.cfg, self.gate, self.experts = moe.cfg, moe.gate, moe.experts
 
     def forward(
-        self, x: Float[Tensor, "token hidden"], scale: float = 1.0
+        self, x: Float[Tensor, "token hidden"], scale: float | Tensor = 1.0
     ) -> tuple[Float[Tensor, "token hidden"], None]:
         """The mixture of all experts with the weights of the k chosen, 0 for the others."""
         probs = (x @ self.gate.weight.t()).softmax(1)

@@ -200,7 +200,10 @@ class Block(nn.Module):
             self.ffn = FeedForward(cfg, grid, cfg.inner)
 
     def forward(
-        self, x: Float[Tensor, "batch time hidden"], scale: float = 1.0, cache: Cache | None = None
+        self,
+        x: Float[Tensor, "batch time hidden"],
+        scale: float | Tensor = 1.0,
+        cache: Cache | None = None,
     ) -> tuple[Float[Tensor, "batch time hidden"], Routing | None]:
         """The block's output, and what its router decided."""
         x = x + self.drop(self.attn(self.ln1(x), cache))
@@ -242,7 +245,7 @@ class Gpt(nn.Module):
             self.ln_f = new_norm(cfg)
             if not cfg.tied:
                 self.head = nn.Linear(cfg.hidden, cfg.vocab, bias=False)
-        self.loss_scale = 1.0
+        self.loss_scale: float | Tensor = 1.0
         """Weight of this micro-batch's balance and z losses: 1 / micro-batches."""
         self.routed: Callable[[int, Routing], None] | None = None
         """Called with each mixture layer's index and routing, once a forward pass."""

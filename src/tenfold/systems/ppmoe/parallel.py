@@ -245,13 +245,14 @@ class _Attach(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, y: Tensor, loss: Tensor, scale: float) -> Tensor:
+    def forward(ctx: Any, y: Tensor, loss: Tensor, scale: float | Tensor) -> Tensor:
         ctx.scale, ctx.kind = scale, loss.dtype
         return y.view_as(y)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        return grad, torch.full((), ctx.scale, dtype=ctx.kind, device=grad.device), None
+        one = torch.ones((), dtype=ctx.kind, device=grad.device)
+        return grad, (ctx.scale * one).to(ctx.kind), None
 
 
 def copy_in(group: Group, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -279,6 +280,6 @@ def exchange(x: Tensor, group: Group, send: list[int], receive: list[int]) -> Te
     return x if group.size == 1 else _Exchange.apply(x, group, send, receive)
 
 
-def attach(y: Tensor, loss: Tensor, scale: float) -> Tensor:
+def attach(y: Tensor, loss: Tensor, scale: float | Tensor) -> Tensor:
     """Let `scale * loss` into the backward pass beside whatever follows from y."""
     return _Attach.apply(y, loss, scale)

@@ -72,6 +72,8 @@ class Part(nn.Module):
         super().__init__()
         self.cfg, self.grid = cfg, grid
         layout = cfg.layout
+        self.factor: float | Tensor = 1.0
+        """What the loss is multiplied by before backward (fp16)."""
         self.per_process = 1 if grid.pp.size == 1 else layout.stages_per_process
         self.is_v = grid.pp.size > 1 and layout.is_v_shaped
         spans = stage_spans(cfg.model.layers, self.num_stages)
@@ -130,6 +132,10 @@ class Part(nn.Module):
 
     # --- a training step ------------------------------------------------------------------------
 
+    def scale_loss(self, factor: Tensor) -> None:
+        """Multiply the losses of later steps, and so their gradients, by a number."""
+        self.factor = factor
+
     def train_step(self, batches: list[dict[str, Tensor]]) -> Tally:
         """Forward and backward of all micro-batches; leaves complete gradients on each process.
 
@@ -139,13 +145,13 @@ class Part(nn.Module):
         tally = Tally(self.cfg.model.moe_layers, self.cfg.model.experts, self.device)
         scale = 1.0 / len(batches)
         for part in self.held.values():
-            part.loss_scale, part.routed = scale, tally.add
+            part.loss_scale, part.routed = self.factor * scale, tally.add
         self.train()
 
         def loss_of(logits: Tensor, target: Tensor) -> Tensor:
             loss = cross_entropy(logits, target)
             tally.ce += loss.detach()
-            return loss * scale
+            return loss * scale * self.factor
 
         tokens = [b["tokens"] for b in batches]
         if self.grid.pp.size == 1:

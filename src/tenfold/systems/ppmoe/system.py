@@ -157,6 +157,7 @@ class Ppmoe(System[Config]):
             training_step=training_step,
             after_step=after_step,
             parallel=part.whole,
+            scaled=part.scale_loss,
             validate=lambda module: self._validate(module, replica),
             monitor="bits" if cfg.loop.validate_every else "",
             work=self._work(),

@@ -43,9 +43,12 @@ class Device:
     """Bytes/s of a node to the others, one direction."""
     source: str
     """Source of the four."""
+    amp: str = "bf16"
+    """Type of 16 bit that it computes in; both are counted alike."""
 
 
-V100 = Device(125e12, 300e9, 900e9, 12.5e9, "V100 SXM2 data sheet; NIC: paper, 100 Gb/s a node")
+V100_NODE = "V100 SXM2 data sheet; NIC: paper, 100 Gb/s a node"
+V100 = Device(125e12, 300e9, 900e9, 12.5e9, V100_NODE, "fp16")
 A100_NODE = "A100 SXM data sheet; NIC: DGX A100 data sheet, 8 x 200 Gb/s a node"
 DEVICES = {
     "V100-16G": V100,
@@ -79,6 +82,8 @@ class Cluster:
     """Source of the rates."""
     measured: bool = False
     """The rates were measured on this machine."""
+    amp: str = "bf16"
+    """Type of 16 bit that its devices compute in."""
 
     @property
     def world(self) -> int:
@@ -197,7 +202,7 @@ def parse_model(text: str) -> Shape:
 
 
 UNITS = {"TF": 1e12, "GB/s": 1e9, "GB": float(GIB), "Gb/s": 1e9 / 8}
-NUMBERS = {"memory": "GB", "bf16": "TF", "link": "GB/s", "hbm": "GB/s", "nic": "GB/s"}
+NUMBERS = {"memory": "GB", "bf16": "TF", "fp16": "TF", "link": "GB/s", "hbm": "GB/s", "nic": "GB/s"}
 """What describes a device, and in which unit."""
 
 
@@ -206,7 +211,7 @@ def parse_gpu(text: str) -> tuple[Device, float]:
 
     link is what a device sends and gets over NVLink or PCIe inside a node, both directions; hbm its
     memory's bandwidth; nic that of a node to the others (12.5 GB/s if not given; Gb/s is taken,
-    too).
+    too). A device that has no bf16 is given by fp16.
 
     Raises ValueError for a name or a unit that is none of these, and for what is missing.
     """
@@ -227,11 +232,12 @@ def parse_gpu(text: str) -> tuple[Device, float]:
         if not 0 < number < 1e9:
             raise ValueError(f"--gpu: {name} must be above 0, got {value!r}")
         given[name] = number * UNITS[unit]
-    missing = [name for name in ("memory", "bf16", "link", "hbm") if name not in given]
+    amp = "fp16" if "fp16" in given and "bf16" not in given else "bf16"
+    missing = [name for name in ("memory", amp, "link", "hbm") if name not in given]
     if missing:
         raise ValueError(f"--gpu {text} lacks {', '.join(missing)}; add {missing[0]}=NUMBER")
     nic = given.get("nic", V100.nic)
-    device = Device(given["bf16"], given["link"], given["hbm"], nic, "numbers of --gpu")
+    device = Device(given[amp], given["link"], given["hbm"], nic, "numbers of --gpu", amp)
     return device, given["memory"]
 
 
@@ -290,7 +296,7 @@ def _cluster(
         f"{device.flops / 1e12:.0f} TFLOP/s at h = {shape.hidden}, NVLink {NVLINK_SHARE:.0%}, "
         f"memory {HBM_SHARE:.0%}"
     )
-    return Cluster(name, nodes, machine, memory, source)
+    return Cluster(name, nodes, machine, memory, source, amp=device.amp)
 
 
 def _local(count: str, calibration: Calibration | None) -> Cluster:

@@ -363,7 +363,8 @@ def launch_command(made: Plan, candidate: Candidate) -> str:
     else:
         words.append("-m tenfold train ppmoe paper --data.tokenizer bpe")
         words.append(f"--data.bpe-vocab {shape.vocab}")
-    words.append(f"--loop.amp {'bf16' if made.cluster.machine.element_bytes == 2 else 'off'}")
+    amp = made.cluster.amp if made.cluster.machine.element_bytes == 2 else "off"
+    words.append(f"--loop.amp {amp}")
     words.append(f"--layout.pp {place.pp} --layout.tp {place.tp}")
     if candidate.method != "dense":
         copies = candidate.method == "dpmoe-copies"
