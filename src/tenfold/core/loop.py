@@ -97,7 +97,8 @@ class _StopFlag:
 
 
 def _scalars(losses: Losses) -> dict[str, float]:
-    return {k: float(v.detach()) for k, v in losses.items()}
+    with watchdog.reading("the losses"):
+        return {k: float(v.detach()) for k, v in losses.items()}
 
 
 class _Running:
@@ -287,7 +288,8 @@ class _Running:
                 sums[key] = sums.get(key, 0.0) + value / num_parts
         self.batch = batch
         parameters = [p for p in stage.model.parameters() if p.grad is not None]
-        norm = self._gradient_norm(parameters)
+        with watchdog.reading("the gradient's norm"):
+            norm = self._gradient_norm(parameters)
         bad = not all(abs(v) < float("inf") for v in [*sums.values(), norm])
         anyone_bad, self.signum = self.world.largest([int(bad), stop.signum])
         if anyone_bad:
