@@ -1,13 +1,14 @@
-"""PPMoE: experts against the dense backbone, PPMoE against DPMoE, the planner against the clock.
+"""PPMoE: experts against the dense backbone, PPMoE against DPMoE.
 
 python benchmarks/ppmoe.py        # writes benchmarks/results/ppmoe.KIND.json and .md, five minutes
+python benchmarks/ppmoe.py --tiny --out FOLDER      # one small step: does it work?
 
 1. One process, one thread: a training step (forward, backward, gradient norm, AdamW, as the loop
    does them) of the mixture model against its dense backbone and against the straightforward loop
-   over experts, in turns; the loop's outputs and gradients are found equal first.
+   over experts, in turns; the loop's outputs and gradients are found equal first. Tokens and FLOP
+   a second, and their share of what one large product achieves on the same core just before.
 2. One mixture layer on 2 and 4 gloo processes, a thread each: PPMoE (experts in the tensor group)
    against DPMoE (all-to-all over replicas) at equal global tokens, in turns.
-3. The planner: rates of this machine by `calibrate`, then seconds of a step predicted and measured.
 
 Times are wall-clock; run it on an otherwise idle machine of two cores or more.
 """
@@ -16,13 +17,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import datetime
 import functools
 import json
-import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,20 +31,21 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from rates import RESULTS, quartiles, write  # noqa: E402
+from rates import RESULTS, machine, quartiles, square_product, write  # noqa: E402
 from straightforward_ppmoe import Straightforward, converted
 
+from tenfold.core.allocator import keep_freed_memory
 from tenfold.core.dist import World
 from tenfold.core.loop import Loop
 from tenfold.core.optim import build
+from tenfold.core.peak import peak
 from tenfold.systems.ppmoe.config import Config, Layout, Model
 from tenfold.systems.ppmoe.dispatch import MoE
 from tenfold.systems.ppmoe.model import FeedForward, initialise
 from tenfold.systems.ppmoe.parallel import Grid, Group, make_grid
 from tenfold.systems.ppmoe.pipeline import Part, key_of
-from tenfold.systems.ppmoe.planner.calibrate import calibrate
-from tenfold.systems.ppmoe.planner.clusters import MODELS, predict_step_seconds
-from tenfold.systems.ppmoe.planner.shape import Kind, Placement
+from tenfold.systems.ppmoe.planner.cost import training_flop
+from tenfold.systems.ppmoe.planner.shape import shape_of
 from tenfold.systems.ppmoe.recipes import SMALL
 
 GOAL = 0.90
@@ -71,29 +69,8 @@ LAYERS = (
 network that a prototype took in 2 processes of a loaded machine. The inner width is four times the
 width."""
 SIDES = ("DPMoE", "PPMoE", "dense")
-PLANNED: tuple[tuple[str, Kind, dict[str, Any], int, int], ...] = (
-    ("one process", "ppmoe", {}, 16, 1),
-    ("tp 2", "ppmoe", {"tp": 2}, 16, 1),
-    ("pp 2, 4 micro-batches", "ppmoe", {"pp": 2}, 4, 4),
-    ("dp 2", "ppmoe", {}, 8, 1),
-    ("dp 2, all-to-all", "dpmoe", {"dispatch": "alltoall"}, 8, 1),
-)
-"""Name, method, layout, sequences of a replica's micro-batch, micro-batches: 2048 tokens a step."""
 LIMIT_S = 400.0
 """Longest time for the processes of one world size."""
-
-
-def keep_freed_memory() -> bool:
-    """Let glibc keep what is freed, whichever side freed it.
-
-    Otherwise it gives memory back to the system or not by the order in which tensors die, and the
-    page faults of one side can take a fifth of a step in one run and nothing in the next.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    trim_threshold, mmap_threshold = -1, -3
-    libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(trim_threshold, 2**31 - 1) and libc.mallopt(mmap_threshold, 2**30))
 
 
 # --- a training step in one process -------------------------------------------------------------
@@ -115,6 +92,13 @@ class Timing:
     """The same of the gradient norm, clipping and AdamW."""
     rounds: int
     parameters: dict[str, int]
+    tokens: int
+    """Tokens of a step."""
+    flop: dict[str, float]
+    """Side -> FLOP of the products of a step, as the planner counts them."""
+    achievable: float
+    """FLOP/s that the device can do: of a CPU, one large product measured just before; of a GPU,
+    the data sheet's, 0 for an unknown kind."""
     load: list[float]
     """Fullest expert's load over the mean, mean of the layers, in the first and the last step."""
     goal_met: bool
@@ -223,9 +207,17 @@ def assert_equal(hidden: int, batch: int) -> dict[str, float]:
     return {f"logits, h {hidden}": output, f"gradients (relative), h {hidden}": max(errors)}
 
 
-def compare(hidden: int, batch: int, rounds: int, device: Device) -> Timing:
+def compare(hidden: int, batch: int, rounds: int, device: Device, side: int = 2048) -> Timing:
     """Time the sides in turns; who begins changes from round to round."""
     found = sides(hidden, batch, device)
+    tokens = batch * SMALL.model.seq
+    is_cpu = device.name == "cpu"
+    best = square_product(torch.float32, side) if is_cpu else peak(torch.device(device.name), True)
+    kinds = {DENSE: "dense", PLAIN: "moe", OURS: "moe"}
+    flop = {
+        name: training_flop(shape_of(config(hidden, batch, kind).model), tokens)
+        for name, kind in kinds.items()
+    }
     first = load_of(found[OURS].train_step())
     for side in found.values():
         side.step()
@@ -259,6 +251,9 @@ def compare(hidden: int, batch: int, rounds: int, device: Device) -> Timing:
         over_ours(lambda t: t[1]),
         rounds,
         {name: sum(p.numel() for p in side.parameters) for name, side in found.items()},
+        tokens,
+        flop,
+        best,
         [first, load_of(found[OURS].out)],
         ratio[DENSE][1] >= GOAL,
     )
@@ -402,82 +397,7 @@ def forward_backward(layer: torch.nn.Module, x: torch.Tensor, grad: torch.Tensor
     (y[0] if isinstance(y, tuple) else y).backward(grad)
 
 
-# --- the planner --------------------------------------------------------------------------------
-
-
-def planner(seconds: float, rounds: int) -> dict[str, Any]:
-    """Seconds of a step, predicted from rates measured here, and measured."""
-    shape = MODELS["small"]
-    rates = calibrate(shape, micro_batch_size=8, seconds=seconds)
-    measured = processes(2, step_times, {"rounds": rounds})
-    rows = []
-    for (name, kind, layout, rows_each, micro), taken in zip(PLANNED, measured, strict=True):
-        tp, pp = layout.get("tp", 1), layout.get("pp", 1)
-        dp = 2 if name.startswith("dp") else 1
-        place = Placement(kind, pp, tp, dp, rows_each, micro)
-        predicted = predict_step_seconds(shape, place, rates)
-        rows.append(
-            {
-                "layout": name,
-                "predicted": round(predicted, 6),
-                "seconds": taken,
-                "error_percent": round(100 * (predicted / taken[1] - 1), 1),
-            }
-        )
-    kept = ("gemm_flops", "expert_call_s", "allreduce_bytes_per_s", "gradient_bytes_per_s",
-            "alltoall_bytes_per_s", "optimizer_bytes_per_s", "spread")  # fmt: skip
-    told = rates.to_json()
-    return {"calibration": {key: told[key] for key in kept}, "rounds": rounds, "layouts": rows}
-
-
-def step_times(world: World, job: dict[str, Any]) -> list[list[float]]:
-    """Quartiles of a training step's seconds in every layout of `PLANNED`, in turns."""
-    draw = torch.Generator().manual_seed(1)
-    tokens = torch.randint(256, (16, SMALL.model.seq + 1), generator=draw)
-    model = replace(SMALL.model, vocab=256)
-    runs: dict[str, Callable[[], object]] = {}
-    for name, _, layout, rows, micro in PLANNED:
-        alone = name == "one process"
-        cfg = replace(
-            SMALL, model=model, layout=Layout(**layout), loop=Loop(accumulate=micro),
-            batch=rows * (2 if name.startswith("dp") else 1),
-        )  # fmt: skip
-        grid = Grid() if alone else make_grid(cfg, world)
-        if alone and not world.is_first:
-            runs[name] = int  # the other core has nothing to do
-            continue
-        part = Part(cfg, grid)
-        mine = tokens.chunk(grid.dp.size)[grid.dp.rank]
-        batches = [{"tokens": chunk} for chunk in mine.chunk(micro)]
-        step = functools.partial(part.train_step, batches)
-        runs[name] = Side(part, step, part.gradient_norm, Device()).step
-    return [quartiles(seen) for seen in in_turns(runs, job["rounds"]).values()]
-
-
 # --- the result ---------------------------------------------------------------------------------
-
-
-def machine() -> dict[str, object]:
-    names = [
-        line.split(":")[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return {
-        "platform": platform.platform(),
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": 1,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "load_average_before": [round(x, 2) for x in os.getloadavg()],
-    }
-
-
-def commit() -> str:
-    here = Path(__file__).parent
-    run = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(run, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
 def ms(values: list[float]) -> str:
@@ -491,21 +411,20 @@ def times(values: list[float]) -> str:
 
 
 def page(result: dict[str, Any]) -> str:
-    where = result["machine"]
+    where, load = result["machine"]["environment"], result["machine"]["load"]
     lines = [
-        "# PPMoE: experts against the dense backbone, PPMoE against DPMoE, planner against clock",
+        "# PPMoE: experts against the dense backbone, PPMoE against DPMoE",
         "",
-        f"{result['date']}, commit {result['commit']}, `{result['command']}`; {where['cpu']}, "
-        f"{where['cores']} cores, {where['threads']} thread a process, torch {where['torch']}, "
-        f"load {where['load_average_before'][0]} before the run. Times: median (quartiles) of "
-        "wall-clock in milliseconds; ratios: medians over rounds of runs next to each other.",
+        f"{where['date']}, commit {where['commit']}, `{result['command']}`; {where['cpu']} "
+        f"({result['machine']['features']}), {where['cores']} cores, {where['threads']} thread a "
+        f"process, torch {where['torch']}, load {load:.2f} before the run. Times: median "
+        "(quartiles) of wall-clock in milliseconds; ratios: medians over rounds of runs next to "
+        "each other.",
     ]
     if result["timings"]:
         lines += steps_section(result)
     if result["layers"]:
         lines += layers_section(result["layers"], where["cores"])
-    if result["planner"]:
-        lines += planner_section(result["planner"])
     return "\n".join(lines) + "\n"
 
 
@@ -518,12 +437,14 @@ def steps_section(result: dict[str, Any]) -> list[str]:
         "Forward, backward, gradient norm, clipping and AdamW as the loop does them. 4 layers, "
         "sequences of 128 bytes drawn at random, 8 experts in 2 of 4 layers, top-1, float32"
         f"{'; ' + kept if kept else ''}. Relative: our throughput over that of the side. "
+        "FLOP: of products, as the planner counts them; achievable: the rate of one large product "
+        "on the same core just before, on a GPU the data sheet's in bf16. "
         f"Goal: {GOAL:.2f} of the dense backbone (a Python loop over experts, measured once in a "
         f"prototype: {LOOP:.2f}).",
         "",
-        "| | side | parameters | time | relative (quartiles) | forward + backward "
-        "| norm, clip, AdamW |",
-        "|---|---|---|---|---|---|---|",
+        "| | side | parameters | time | tokens/s | GFLOP/s | of what is achievable "
+        "| relative (quartiles) | forward + backward | norm, clip, AdamW |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["timings"] + result["cuda"]:
         for name, seen in row["seconds"].items():
@@ -533,7 +454,11 @@ def steps_section(result: dict[str, Any]) -> list[str]:
             if cells[0]:
                 cells[0] = f"**{cells[0].replace(' ', '** ', 1)}"
             size = f"{row['parameters'][name] / 1e6:.2f} M"
-            lines.append(f"| {what} | {name} | {size} | {ms(seen)} | {' | '.join(cells)} |")
+            rate = row["flop"][name] / seen[1]
+            share = f"{rate / row['achievable']:.0%}" if row["achievable"] else "unknown"
+            speed = f"{row['tokens'] / seen[1]:,.0f} | {rate / 1e9:,.1f} | {share}"
+            cells = [size, ms(seen), speed, *cells]
+            lines.append(f"| {what} | {name} | {' | '.join(cells)} |")
     lines.append("")
     for row in result["timings"] + result["cuda"]:
         before, after = row["load"]
@@ -587,62 +512,37 @@ def layers_section(rows: list[dict[str, Any]], cores: int) -> list[str]:
     return lines
 
 
-def planner_section(found: dict[str, Any]) -> list[str]:
-    rates = found["calibration"]
-    spread = max(rates["spread"].values())
-    lines = [
-        "",
-        "## The planner",
-        "",
-        "Recipe `small`, 2048 tokens a step on 2 processes (the first row: on one). Predicted by "
-        "the cost model from rates measured here just before: "
-        f"{rates['gemm_flops'] / 1e9:.0f} GFLOP/s, {1e6 * rates['expert_call_s']:.0f} us an expert "
-        f"call, all-reduce {rates['allreduce_bytes_per_s'] / 1e9:.2f} GB/s, all-to-all "
-        f"{rates['alltoall_bytes_per_s'] / 1e9:.2f} GB/s, gradients "
-        f"{rates['gradient_bytes_per_s'] / 1e9:.2f} GB/s, AdamW "
-        f"{rates['optimizer_bytes_per_s'] / 1e9:.1f} GB/s (widest interquartile range "
-        f"{spread:.0%}). Measured: {found['rounds']} rounds, layouts in turns, slowest process.",
-        "",
-        "| layout | predicted, ms | measured, ms | error |",
-        "|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row['layout']} | {1e3 * row['predicted']:.1f} | {ms(row['seconds'])} "
-        f"| {row['error_percent']:+.0f}% |"
-        for row in found["layouts"]
-    ]
-    return lines
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15, help="of a training step; layers: half")
-    parser.add_argument("--calibrate", type=float, default=25.0, help="seconds")
-    parser.add_argument("--parts", nargs="+", default=["steps", "layers", "planner"])
+    parser.add_argument("--parts", nargs="+", default=["steps", "layers"])
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--tiny", action="store_true", help="one small step: does it work?")
     args = parser.parse_args()
     torch.set_num_threads(1)
     where, keeps = machine(), keep_freed_memory()
     fewer = max(7, args.rounds // 2)
     command = "python benchmarks/ppmoe.py"
+    command += " --tiny" * args.tiny
     command += "" if args.rounds == 15 else f" --rounds {args.rounds}"
     differences: dict[str, float] = {}
-    timings, cuda, layers, plan = [], [], [], {}
-    if "steps" in args.parts:
+    timings, cuda, layers = [], [], []
+    if args.tiny:
+        differences = assert_equal(32, 2)
+        timings = [asdict(compare(32, 2, 2, Device(), side=256))]
+    elif "steps" in args.parts:
         for hidden, batch in STEPS:
             differences |= assert_equal(hidden, min(batch, 8))
         timings = [asdict(compare(*size, args.rounds, Device())) for size in STEPS]
         if torch.cuda.is_available():
             cuda = [asdict(compare(*size, args.rounds, Device("cuda"))) for size in CUDA_STEPS]
-    if "layers" in args.parts:
+    if "layers" in args.parts and not args.tiny:
         for size in (2, 4):
             layers += processes(size, layer_times, {"rounds": fewer})
-    if "planner" in args.parts:
-        plan = planner(args.calibrate, fewer)
     result = {
         "system": "ppmoe",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
-        "commit": commit(),
+        "date": where["environment"]["date"],
+        "commit": where["environment"]["commit"],
         "command": command,
         "machine": where,
         "config": asdict(SMALL.model),
@@ -654,7 +554,6 @@ def main() -> None:
         "timings": timings,
         "cuda": cuda,
         "layers": layers,
-        "planner": plan,
     }
     write("ppmoe", result, page(result), args.out)
 

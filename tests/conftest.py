@@ -49,6 +49,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=Path,
         help="folder of golden cases: <system>/*.json, or the *.json of one system",
     )
+    parser.addoption(
+        "--device", default="", help="golden cases: the device whose kernels compute, such as cuda"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import re
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tenfold.core import dist, errors, watchdog
+from tenfold.core import dist, errors, flight, watchdog
 from tenfold.core.seed import seed_of
 
 WORKER = Path(__file__).parent / "watch_worker.py"
@@ -28,6 +31,7 @@ JOBS: dict[str, list[int | str]] = {
     # name: number of processes, what goes wrong, options; those that take long come first
     "one-works-long": [2, "patient", "--limit", LIMIT],
     "sleeps": [2, "sleep", "--limit", LIMIT],
+    "sleeps-on-nccl": [2, "sleep", "--limit", LIMIT, "--nccl"],
     "stopped": [3, "stop", "--rank", 2, "--limit", LIMIT],
     "first-stopped": [2, "stop", "--rank", 0, "--limit", LIMIT],
     "stopped-beside-work": [2, "stop-beside-work", "--limit", LIMIT],
@@ -66,7 +70,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
     (folder / "jobs.json").write_text(json.dumps(words))
     subprocess.run(
         [sys.executable, str(WORKER), "--jobs", str(folder)],
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, "XDG_CACHE_HOME": str(folder / "cache")},
         timeout=90,
         check=True,
     )
@@ -208,3 +212,101 @@ def test_a_lone_process_has_no_watch() -> None:
         assert world.gather({"a": 1}) == [{"a": 1}]
         world.require_same({"a": 1})
         world.barrier(patient=True)
+
+
+# --- NCCL, by its name alone: there is no GPU here ----------------------------------------------
+
+
+def test_on_nccl_a_hang_is_seen_where_a_number_is_read(ended: dict[str, Job]) -> None:
+    """What torch recorded of every process is written, also of the one that does not come."""
+    job = ended["sleeps-on-nccl"]
+    assert job.codes == [75, 75]
+    head, other, _, recorded = job.says.splitlines()
+    assert "in reading of the losses (queued last: all_reduce of (4,) over tp) over all (" in head
+    assert other.startswith("  rank 1: computing for ")
+    path = re.fullmatch(
+        r"  last collectives of each process: (.+/tenfold-\d+/rank_)\* .*", recorded
+    )
+    assert path
+    counts = []
+    for rank in range(2):
+        entries = pickle.loads(Path(f"{path[1]}{rank}").read_bytes())["entries"]
+        counts.append([e["profiling_name"] for e in entries].count("gloo:all_reduce"))
+    assert counts == [4, 3]
+    assert "last collectives" not in ended["sleeps"].says
+
+
+@pytest.fixture
+def nccl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: "nccl")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name in (*flight.OLD, *flight.OLD.values(), "TORCH_NCCL_DUMP_ON_TIMEOUT"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that it is restored
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(watchdog, "_now", watchdog._Now())
+
+
+def test_on_nccl_a_read_is_what_waits(nccl: None) -> None:
+    with watchdog.watched("all_reduce of (4,)", "tp"):
+        pass  # queued
+    for _ in range(2):
+        with watchdog.reading("the losses"):
+            assert watchdog._now.group == "all"
+            queued = "(queued last: all_reduce of (4,) over tp)"
+            assert watchdog._now.what == f"reading of the losses {queued}"
+        assert watchdog._now.what == "" and "all_reduce" in watchdog._now.last
+
+
+def test_on_gloo_a_read_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "_now", watchdog._Now())
+    with watchdog.reading("the losses"):
+        assert watchdog._now.what == ""
+
+
+def test_torch_records_where_we_write(nccl: None, tmp_path: Path) -> None:
+    flight.switch_on()
+    prefix = str(tmp_path / "torch/tenfold-29500/rank_")
+    assert os.environ["TORCH_FR_DUMP_TEMP_FILE"] == flight.prefix() == prefix
+    assert int(os.environ["TORCH_FR_BUFFER_SIZE"]) > 0
+    assert os.environ["TORCH_NCCL_DUMP_ON_TIMEOUT"] == "1"
+
+
+def test_the_recorders_settings_of_a_user_stay(nccl: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_NCCL_TRACE_BUFFER_SIZE", "100")  # torch warns if both are set
+    monkeypatch.setenv("TORCH_NCCL_DEBUG_INFO_TEMP_FILE", "/mine/rank")
+    monkeypatch.setenv("TORCH_NCCL_DUMP_ON_TIMEOUT", "0")
+    flight.switch_on()
+    assert "TORCH_FR_BUFFER_SIZE" not in os.environ and flight.prefix() == "/mine/rank"
+    assert os.environ["TORCH_NCCL_DUMP_ON_TIMEOUT"] == "0"
+    assert "/mine/rank*" in flight.told() and "`torchfrtrace /mine`" in flight.told()
+
+
+def test_the_record_of_nccl_is_written(nccl: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    flight.switch_on()
+    c10d = torch._C._distributed_c10d
+    monkeypatch.setattr(c10d, "_dump_nccl_trace", lambda: b"recorded", raising=False)
+    assert flight.dump(3) and Path(f"{flight.prefix()}3").read_bytes() == b"recorded"
+
+
+def test_a_recorder_that_gives_nothing_stops_nobody(
+    nccl: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flight.switch_on()
+    monkeypatch.setattr(flight, "PATIENCE", 0.1)
+    released = threading.Event()
+
+    def fails() -> bytes:
+        raise RuntimeError("no")
+
+    def hangs() -> bytes:
+        released.wait()
+        return fails()
+
+    for recorded in (None, fails, hangs):
+        c10d = torch._C._distributed_c10d
+        monkeypatch.setattr(c10d, "_dump_nccl_trace", recorded, raising=False)
+        assert not flight.dump(0)
+    released.set()

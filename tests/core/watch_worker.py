@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from toy import LOOP, Toy, seed_everything
 
 from tenfold import cli
-from tenfold.core import dist, loop, watchdog
+from tenfold.core import dist, flight, loop, watchdog
 
 
 def ring(world: dist.World, wrong: int, act, steps: int = 5) -> None:
@@ -35,7 +35,10 @@ def ring(world: dist.World, wrong: int, act, steps: int = 5) -> None:
             act()
         x = torch.ones(4)
         with watchdog.watched("all_reduce of (4,)", "tp"):
-            torch.distributed.all_reduce(x)
+            queued = torch.distributed.all_reduce(x, async_op=flight.is_nccl())
+        with watchdog.reading("the losses"):
+            if queued is not None:
+                queued.wait()
         assert x[0] == world.size
 
 
@@ -59,6 +62,14 @@ def bug() -> None:
     raise KeyError("no such expert")
 
 
+def imitate_nccl() -> None:
+    """Collectives are queued, and torch's record of them is that of gloo."""
+    c10d = torch._C._distributed_c10d
+    c10d._dump_nccl_trace = c10d._dump_fr_trace
+    flight.is_nccl = lambda: True
+    flight.switch_on()
+
+
 def verb(words: list[str]) -> None:
     """Fail as told."""
     parser = argparse.ArgumentParser()
@@ -67,11 +78,14 @@ def verb(words: list[str]) -> None:
     parser.add_argument("--rank", type=int, default=1)
     parser.add_argument("--limit", type=float, default=60.0)
     parser.add_argument("--term", action="store_true")
+    parser.add_argument("--nccl", action="store_true")
     args = parser.parse_args(words)
     torch.set_num_threads(1)
     here = int(os.environ["RANK"])
     attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     what = args.what
+    if args.nccl:
+        imitate_nccl()
     if what == "same-mistake-early":
         mistake()
     with dist.started("cpu", limit=args.limit, knob="--layout.timeout") as world:

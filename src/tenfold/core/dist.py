@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from tenfold.printable import Lines
 
-from . import watchdog
+from . import flight, watchdog
 from .config import differences
 from .watchdog import watched
 
@@ -174,6 +174,8 @@ def started(
     rank = int(os.environ["RANK"])
     with watchdog.over(rank, size, limit, knob):
         watchdog.meet()  # some may start later
+        if device.type == "cuda":
+            flight.switch_on()
         with watched("joining of the process group", "all"):
             dist.init_process_group(
                 "nccl" if device.type == "cuda" else "gloo",

@@ -69,7 +69,7 @@ class Values:
     def read(self) -> Seen:
         """Wait until the device has made the step, and not for what it was given since."""
         if self.event is not None:
-            with watchdog.watched(f"read of step {self.step}", "all"):
+            with watchdog.reading(f"step {self.step}"):
                 self.event.synchronize()
         *losses, norm, is_bad, anyone_bad, _, signum, scale, skipped = self.host.tolist()
         named = dict(zip(self.names, losses, strict=True))

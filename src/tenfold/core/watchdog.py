@@ -26,6 +26,7 @@ import torch.distributed as dist
 
 from tenfold.printable import Lines, printable
 
+from . import flight
 from .errors import BUG, HUNG, LOST, exit_code, message, report_to_torchrun
 
 EVERY = 0.5
@@ -95,6 +96,22 @@ def watched(what: str, group: str) -> Iterator[None]:
     finally:
         _now.last = f"{what} over {group}, number {_now.count}"
         (_now.what, _now.group), _now.since = outer, time.monotonic()
+
+
+@contextlib.contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Watch a read of a number that a device computes, where that waits for others.
+
+    On NCCL a collective returns as soon as it is queued: one that never ends is first noticed here.
+    """
+    if not flight.is_nccl():
+        yield
+        return
+    last = _now.last  # what was queued, and stays the last: this read is no collective
+    after = f" (queued last: {last.rpartition(', ')[0]})" if last else ""
+    with watched(f"reading of {what}{after}", "all"):
+        yield
+    _now.last = last
 
 
 def at(place: str) -> None:
@@ -308,6 +325,8 @@ class Watch:
             text = ""
         first = self._claim(text, code, missing)
         mine = first["rank"] == self.rank
+        if first["hang"] and not mine:
+            flight.dump(self.rank)
         if self.rank == first["speaker"]:
             if first["text"] == text:
                 self.store.set("told", "same")
@@ -379,7 +398,7 @@ class Watch:
         post = self._read(f"post/{rank}")
         return -1 if post is None else int(post["beat"])
 
-    def _claim(self, text: str, code: int, missing: list[int]) -> Any:
+    def _claim(self, text: str, code: int, missing: list[int], hang: bool = False) -> Any:
         """Make this the job's failure, unless there is one; returns the one that is."""
         line = text if text.startswith("rank ") else f"rank {self.rank}: {text}"
         speaker = min(r for r in range(self.size) if r not in missing)
@@ -389,6 +408,7 @@ class Watch:
             "line": line if text else "",
             "code": code,
             "speaker": speaker,
+            "hang": hang,
         }
         return json.loads(self.store.compare_set("first", "", json.dumps(mine)))
 
@@ -480,7 +500,9 @@ class Watch:
                 f"  gave up after {self.limit:.0f} s; if it was only slow, allow more time{by}, "
                 "else look at the process that is not there"
             )
-        self._claim("\n".join(lines), code, missing)
+        if flight.dump(self.rank):
+            lines.append(f"  {flight.told()}")
+        self._claim("\n".join(lines), code, missing, hang=True)
         here = socket.gethostname()
         self.asleep = [posts[r]["pid"] for r in missing if r in posts and posts[r]["host"] == here]
 
@@ -517,6 +539,8 @@ class Watch:
             self._say(first)
         elif not self._until(lambda: self.store.check(["told"]), ANSWER + (not mine)) and mine:
             self._say(first)
+        if first["hang"] and not mine:
+            flight.dump(self.rank)
         report_to_torchrun(f"tenfold: {first['line']}")
         self._exit(first["code"])
 

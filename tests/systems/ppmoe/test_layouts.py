@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 import forked
 import pytest
 import torch
+from systems.ppmoe.claims import script
 
 from tenfold.core.loop import Loop
 from tenfold.core.optim import Optim
@@ -19,8 +19,8 @@ from tenfold.systems.ppmoe.config import Config, Data, Layout, Model
 from tenfold.systems.ppmoe.model import cut_of, own_part, shape_of
 from tenfold.systems.ppmoe.parallel import Grid, Group, check_layout
 from tenfold.systems.ppmoe.pipeline import Part, stage_spans
+from tenfold.systems.ppmoe.planner.clusters import Calibration
 
-ROOT = Path(__file__).parents[3]
 TINY = Model(layers=4, hidden=8, heads=4, ffn=16, seq=8, vocab=16, experts=8)
 MODERN = replace(
     TINY, heads=8, kv_heads=4, head_size=4, activation="swiglu", norm="rms", qk_norm=True,
@@ -193,22 +193,46 @@ def test_a_step_on_several_processes_equals_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A few rows of the matrix of `claims/ppmoe_layouts.py`, every model of it."""
-    script = ROOT / "claims" / "ppmoe_layouts.py"
-    described = importlib.util.spec_from_file_location("ppmoe_layouts", script)
-    assert described and described.loader
-    claim = importlib.util.module_from_spec(described)
-    monkeypatch.setitem(sys.modules, "ppmoe_layouts", claim)
-    described.loader.exec_module(claim)
+    claim = script("ppmoe_layouts")
 
     def launch(processes: int, folder: Path) -> list[dict[str, Any]]:
-        done = forked.torchrun(processes, script, "--worker", folder)
+        done = forked.torchrun(processes, claim.__file__, "--worker", folder)
         assert done.returncode == 0, done.stderr[-4000:] + done.stdout[-2000:]
         return json.loads((folder / f"out-{processes}.json").read_text())
 
     monkeypatch.setattr(claim, "launch", launch)
-    monkeypatch.setattr(sys, "argv", [str(script), "--quick", "--out", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", [claim.__file__, "--quick", "--out", str(tmp_path)])
     assert claim.main() == 0
     rows = json.loads((tmp_path / "ppmoe-layouts.json").read_text())["rows"]
     assert len({row["model"] for row in rows}) == 4
     assert {row["kind"] for row in rows} == {"float64"}
     assert max(max(row["found"].values()) for row in rows) < 1e-12
+
+
+def test_time_is_predicted_and_measured_on_every_layout(
+    tmp_path: Path, rates: Calibration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small model: the numbers are whatever a busy machine gives."""
+    claim = script("ppmoe_time")
+    monkeypatch.setattr(claim, "calibrate", lambda *_: rates)
+    launch = claim.launch
+
+    def launched(processes: int, folder: Path, quick: bool) -> dict[str, list[float]]:
+        if processes == 1:
+            return launch(processes, folder, quick)
+        done = forked.torchrun(processes, claim.__file__, "--worker", folder, "--quick")
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads((folder / f"out-{processes}.json").read_text())
+
+    monkeypatch.setattr(claim, "launch", launched)
+    assert claim.main(["--quick", "--out", str(tmp_path)]) == 0
+    value = json.loads((tmp_path / "ppmoe-time.json").read_text())
+    assert [row["layout"] for row in value["rows"]] == list(claim.CASES)[:5]
+    for row in value["rows"]:
+        assert row["error"] == pytest.approx(row["predicted"] / row["measured"][1] - 1)
+        assert 0 <= row["communication"] < row["predicted"]
+    page = (tmp_path / "ppmoe-time.md").read_text()
+    assert page.count("| own |") == 5 and "2 processes, fastest first: predicted " in page
+    four = claim.row(claim.QUICK.models[0], "TP 2, PP 2, 4 micro-batches", 8, rates, [1.0] * 3)
+    assert "| shared by 2 |" in claim.page(value | {"rows": [four]})
+    assert "where processes share cores" in claim.summary([four])

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
+from systems.ppmoe.claims import script
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -51,28 +50,6 @@ V100 = parse_cluster("4x8xV100-32G", MOE)
 @pytest.fixture(scope="module")
 def made() -> Plan:
     return plan(MOE, V100, 128)
-
-
-@pytest.fixture
-def rates() -> Calibration:
-    """A calibration with round numbers."""
-    return Calibration(
-        gemm_flops=1e11,
-        expert_call_s=1e-4,
-        allreduce_bytes_per_s=1e9,
-        gradient_bytes_per_s=2e9,
-        alltoall_bytes_per_s=5e8,
-        optimizer_bytes_per_s=1e10,
-        matmul_flops=2e11,
-        copy_bytes_per_s=3e10,
-        cores=2,
-        memory_bytes=16.0 * GIB,
-        shape=MODELS["small"],
-        micro_batch_size=4,
-        spread=dict.fromkeys(
-            ("block", "matmul", "experts", "allreduce", "gradient", "alltoall", "optimizer",
-             "copy"), 0.1),
-    )  # fmt: skip
 
 
 # --- the cost model: what the goldens do not reach ---------------------------------------------
@@ -615,12 +592,7 @@ FEW = replace(MOE, vocab=256)  # the head keeps less than the first stage's micr
 
 def test_memory_is_within_a_few_percent_of_what_was_measured(tmp_path: Path) -> None:
     """A few rows of claims/ppmoe-memory.md again: the count must follow the modules."""
-    path = Path(__file__).parents[3] / "claims" / "ppmoe_memory.py"
-    spec = importlib.util.spec_from_file_location("ppmoe_memory", path)
-    assert spec is not None and spec.loader is not None
-    claim = importlib.util.module_from_spec(spec)
-    sys.modules["ppmoe_memory"] = claim
-    spec.loader.exec_module(claim)
+    claim = script("ppmoe_memory")
     assert claim.main(["--quick", "--out", str(tmp_path)]) == 0
     value = json.loads((tmp_path / "ppmoe-memory.json").read_text())
     assert max(abs(row["error"]) for row in value["kept"]) < 0.02
