@@ -88,3 +88,15 @@ def test_differences_that_seeds_decide_and_spikes(tmp_path: Path) -> None:
     lines.append({"step": 270, "split": "validation", "bits": 9.0})
     log.write_text("\n".join(map(json.dumps, lines)) + "\n")
     assert rate.spike(log) == 0.5
+
+
+def test_rates_are_those_that_the_rule_chose() -> None:
+    table = FILE.parent / "ppmoe-rate.json"
+    if not table.is_file():
+        pytest.skip("claims/ppmoe-rate.json is not there: run claims/ppmoe_rate.py")
+    arms = json.loads(table.read_text())["arms"]
+    assert {name: arm["chosen"] for name, arm in arms.items()} == claims.RATES
+    for name, arm in arms.items():
+        measured = {float(lr): seeds for lr, seeds in arm["measured"].items()}
+        chosen, trained = rate.choose(measured.__getitem__)
+        assert chosen == claims.RATES[name] and trained.keys() == measured.keys()
