@@ -28,7 +28,7 @@ def test_speed_is_of_the_steps_since_the_last_line(clock: list[float]) -> None:
     clock[0] += 5.0
     found = {"tokens_per_second": 2000.0, "flop_per_second": 2e12, "share_of_peak": 0.5}
     assert one.values(11) == found
-    assert one.text == "  2 ktokens/s  2 TFLOP/s (50%)"
+    assert one.text == "  2k tokens/s  2 TFLOP/s (50%)"
     clock[0] += 2.5
     assert one.values(16) == found
     clock[0] += 60.0  # a validation
@@ -115,7 +115,7 @@ def test_the_rate_of_a_cpu_is_measured_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.25, "0.25 "), (999.0, "999 "), (12345.0, "12.3 k"), (3e16, "30 P")]
+    ("value", "text"), [(0.25, "0.25"), (999.0, "999"), (12345.0, "12.3k"), (3e16, "30P")]
 )
 def test_short_numbers(value: float, text: str) -> None:
     assert short(value) == text

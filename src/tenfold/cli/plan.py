@@ -97,8 +97,8 @@ def _plan_ppmoe(rest: list[str]) -> None:
                 also ffn, expert_ffn, shared, kv_heads, head_size, dense_first, and swiglu=1.
                 By default 6.7B-moe, on local processes small.
             cluster: NODESxGPUSxKIND-MEMORY such as 4x8xV100-32G (also V100-16G, A100-40G,
-                A100-80G, H100-80G, GB200-186G), 4x8 with --gpu, or local, local:4 with a
-                calibration.
+                A100-80G, H100-80G, H200-141G, GB200-186G), 4x8 with --gpu, or local, local:4
+                with a calibration.
             gpu: A device by its numbers: memory=24GB,bf16=165TF,link=64GB/s,hbm=1008GB/s,
                 nic=12.5GB/s (link: NVLink or PCIe, both directions; nic: of a node).
             batch: Sequences of a step, over all replicas; 0 takes 4 a device.

@@ -24,10 +24,10 @@ class Work:
     again); 0 if they are not counted."""
 
 
-def short(value: float) -> str:
-    """A number with three digits and a prefix: 45.1 G."""
+def short(value: float, space: str = "") -> str:
+    """A number with three digits and a prefix: 45.1k."""
     size, prefix = next((p for p in PREFIXES if value >= p[0]), (1.0, ""))
-    return f"{value / size:.3g} {prefix}"
+    return f"{value / size:.3g}{space}{prefix}"
 
 
 class Pace:
@@ -60,10 +60,10 @@ class Pace:
         rate = (step - self.step) / max(1e-9, time.monotonic() - self.since)
         self.restart(step)
         found = {f"{self.work.unit}_per_second": rate * self.work.units}
-        self.text = f"  {short(rate * self.work.units)}{self.work.unit}/s"
+        self.text = f"  {short(rate * self.work.units)} {self.work.unit}/s"
         if self.work.flop:
             found["flop_per_second"] = rate * self.work.flop
-            self.text += f"  {short(rate * self.work.flop)}FLOP/s"
+            self.text += f"  {short(rate * self.work.flop, ' ')}FLOP/s"
         if self.peak:
             found["share_of_peak"] = rate * self.work.flop / self.peak
             self.text += f" ({found['share_of_peak']:.0%})"

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from tenfold.core.errors import nearest
+from tenfold.core.peak import KNOWN
 
 from .cost import PLAIN, Extensions, Machine, cost
 from .shape import Placement, Shape
@@ -48,19 +49,19 @@ class Device:
 
 
 V100_NODE = "V100 SXM2 data sheet; NIC: paper, 100 Gb/s a node"
-V100 = Device(125e12, 300e9, 900e9, 12.5e9, V100_NODE, "fp16")
+V100 = Device(KNOWN["V100"].half, 300e9, 900e9, 12.5e9, V100_NODE, "fp16")
 A100_NODE = "A100 SXM data sheet; NIC: DGX A100 data sheet, 8 x 200 Gb/s a node"
+H100_NODE = "H100 SXM data sheet; NIC: DGX H100 data sheet, 8 x 400 Gb/s"
+H200_NODE = "H200 SXM data sheet; NIC: DGX H200 data sheet, 8 x 400 Gb/s"
+GB200_NODE = "GB200 NVL72 data sheet, a GPU; NIC: 400 Gb/s a GPU, of 8"
 DEVICES = {
     "V100-16G": V100,
     "V100-32G": V100,
-    "A100-40G": Device(312e12, 600e9, 1555e9, 200e9, A100_NODE),
-    "A100-80G": Device(312e12, 600e9, 2039e9, 200e9, A100_NODE),
-    "H100-80G": Device(
-        989e12, 900e9, 3350e9, 400e9, "H100 SXM data sheet; NIC: DGX H100 data sheet, 8 x 400 Gb/s"
-    ),
-    "GB200-186G": Device(
-        2500e12, 1800e9, 8000e9, 400e9, "GB200 NVL72 data sheet, a GPU; NIC: 400 Gb/s a GPU, of 8"
-    ),
+    "A100-40G": Device(KNOWN["A100"].half, 600e9, 1555e9, 200e9, A100_NODE),
+    "A100-80G": Device(KNOWN["A100"].half, 600e9, 2039e9, 200e9, A100_NODE),
+    "H100-80G": Device(KNOWN["H100"].half, 900e9, 3350e9, 400e9, H100_NODE),
+    "H200-141G": Device(KNOWN["H200"].half, 900e9, 4800e9, 400e9, H200_NODE),
+    "GB200-186G": Device(KNOWN["GB200"].half, 1800e9, 8000e9, 400e9, GB200_NODE),
 }
 
 # Achieved over data sheet, on a V100 where the worked example has 20 and 45 TFLOP/s, 130 and 700
