@@ -87,6 +87,11 @@ def _board() -> Any:
     return SummaryWriter
 
 
+def say(line: str) -> None:
+    """Tell the person who waits."""
+    print(line, file=sys.stderr, flush=True)
+
+
 class Bar:
     """Progress of one stage: a bar with ETA on a terminal, a line every ten seconds elsewhere."""
 
@@ -116,11 +121,7 @@ class Bar:
             self.spoke = time.monotonic()
             rate = (self.spoke - self.began) / max(1, done - self.start)
             left = int(rate * (self.total - done))
-            print(
-                f"{self.title}: {done}/{self.total}  {note}  {left // 60}:{left % 60:02d} left",
-                file=sys.stderr,
-                flush=True,
-            )
+            say(f"{self.title}: {done}/{self.total}  {note}  {left // 60}:{left % 60:02d} left")
 
     def close(self) -> None:
         """Take the bar off the screen."""

@@ -15,12 +15,12 @@ import torch
 
 from tenfold.files import NUMBER, read_object
 
-from . import checkpoint, optim
+from . import checkpoint, compiled, optim
 from .allocator import keep_freed_memory
 from .config import require
 from .diagnose import NonFinite
 from .dist import World
-from .log import Bar, MetricsLog
+from .log import Bar, MetricsLog, say
 from .pace import Pace
 from .prefetch import prefetched
 from .running import Running, drop_checkpoints, finish, load_final
@@ -28,18 +28,21 @@ from .stage import Stage
 from .step import Stepper
 
 ACCOUNT = {"name": str, "steps": int, "seconds": NUMBER, "best": (dict, None)}
-MORE = {"skipped": int}
+MORE = {"skipped": int, "compiled": str}
 """Shape of a finished stage's `done.json`, and of what it has under some settings: steps that fp16
-skipped."""
+skipped, and the compiler of its steps."""
 
 
 @dataclass(frozen=True)
 class Loop:
-    """Settings of the training loop; only amp, accumulate and ema change what is learned."""
+    """Settings of the training loop; only amp, accumulate and ema change what is learned, and
+    compile by rounding."""
 
     amp: Literal["off", "bf16", "fp16"] = "off"
     """Mixed precision: bf16 runs the forward pass under autocast; fp16, for GPUs without bf16, also
     scales the loss, and skips (and counts) steps whose gradients overflow."""
+    compile: bool = False
+    """Let torch compile the training step (torch.compile): equal within rounding, slow to begin."""
     accumulate: int = 1
     """Micro-batches whose gradients are averaged into one step."""
     ema: float = 0.0
@@ -130,6 +133,8 @@ def train_stage(
     """Train one stage to its end, from its newest checkpoint if there is one."""
     stepper = Stepper(stage, world, seed, loop.accumulate, loop.amp)
     running = Running(stepper, run, loop.ema)
+    if loop.compile:
+        stepper.compile()
     done = running.folder / "done.json"
     if done.exists():
         if read_object(done, ACCOUNT | MORE, tuple(ACCOUNT))["steps"] >= stage.steps:
@@ -143,15 +148,17 @@ def train_stage(
         log.rewind(stage.name, running.step, known)
     batches = prefetched(
         stage.batches, running.step * loop.accumulate, stage.steps * loop.accumulate, loop.workers,
-        pins=world.device.type == "cuda",
+        world.device,
     )  # fmt: skip
+    if loop.compile and world.is_first:
+        say(f"{stage.name}: torch.compile ({compiled.BACKEND}) makes the first steps slow")
     bar = Bar(stage.name, stage.steps, running.step, world.is_first)
     pace = Pace(stage.work, loop.amp != "off", world)
     began = time.monotonic() - running.seconds
     try:
         while running.step < stage.steps:
             lr = optim.set_lr(running.optimizer, stage.optim, running.step, stage.steps)
-            running.train_step(batches, stop.signum)
+            running.train_step(batches, lambda: stop.signum)
             last = running.step == stage.steps
             logs = running.step % loop.log_every == 0 or last or running.step == 1
             validates = bool(loop.validate_every) and running.step % loop.validate_every == 0

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import torch
 
 from .stage import Batch
 
+CPU = torch.device("cpu")
+
 
 def prefetched(
-    batches: Callable[[int], Batch], first: int, end: int, workers: int, pins: bool = False
-) -> Generator[Batch]:
+    batches: Callable[[int], Batch], first: int, end: int, workers: int,
+    device: torch.device = CPU,
+) -> Generator[Batch]:  # fmt: skip
     """Batches first..end-1 in order, made ahead by threads; neither order nor content changes.
 
-    With `pins` they lie in memory that a GPU reads from by itself.
+    For a GPU they lie in memory that it reads from by itself.
     """
+    pins = device.type == "cuda"
+    begin = partial(torch.cuda.set_device, device) if pins else None  # a thread begins with GPU 0
 
     def made(index: int) -> Batch:
         return _mapped(torch.Tensor.pin_memory, batches(index)) if pins else batches(index)
@@ -25,7 +31,7 @@ def prefetched(
         for index in range(first, end):
             yield made(index)
         return
-    with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="batches", initializer=begin) as pool:
         ahead: list[Future[Batch]] = []
         following = first
         try:

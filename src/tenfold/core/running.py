@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tenfold.files import sum_of
 
-from . import checkpoint
+from . import checkpoint, compiled
 from .diagnose import NonFinite, harm_of_last_step
 from .stage import Batch
 from .step import Stepper
@@ -167,7 +167,7 @@ class Running:
             (self.folder / "done.json").unlink()
         self.world.barrier()
 
-    def train_step(self, batches: Iterator[Batch], signum: int) -> None:
+    def train_step(self, batches: Iterator[Batch], signum: Callable[[], int]) -> None:
         """One step on the next micro-batches; raises NonFinite as `Stepper.make` does."""
         self.stepper.make(self.step, batches, signum)
         self.stage.after_step(self.step)
@@ -199,6 +199,8 @@ def finish(running: Running) -> None:
         account = {"name": stage.name, "steps": running.step, "seconds": round(running.seconds, 2)}
         if running.scaler is not None:
             account["skipped"] = int(running.scaler.skipped)
+        if running.stepper.is_compiled:
+            account["compiled"] = compiled.BACKEND
         checkpoint.write_json(folder / "done.json", {**account, "best": running.best or None})
     world.barrier(patient=True)
     load_final(running)

@@ -65,6 +65,9 @@ class Stage:
     scaled: Callable[[Tensor], None] | None = None
     """For a stage that is parallel, told before a step what its loss is to be multiplied by before
     it runs backward (a scalar on the device; fp16)."""
+    compiles: Callable[[Callable[[nn.Module], nn.Module]], None] | None = None
+    """For a `training_step` that does not call the model it is given: uses, in training, what the
+    function makes of the modules that it does call (`loop.compile`)."""
     independent: bool = False
     """Uses nothing that an earlier stage learned: it goes on where that one got more steps, while
     other stages start over."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from . import optim, watchdog
+from .compiled import compiled, failures_named
 from .diagnose import NonFinite, blamed, culprit
 from .dist import World
 from .prefetch import Copies
@@ -101,6 +102,7 @@ class Stepper:
             raise ValueError(
                 f"stage {stage.name!r} cannot scale its loss, which fp16 needs; use --loop.amp bf16"
             )
+        self.is_compiled = False
         self.reads_first = world.device.type in READ_FIRST
         self.stuck = torch.zeros((), dtype=torch.bool, device=world.device)
         """Whether a step was not finite: nothing changes after it."""
@@ -111,8 +113,20 @@ class Stepper:
         self.seen = Seen({}, 0.0, False, False, 0)
         """The last step that was read."""
 
-    def make(self, step: int, batches: Iterator[Batch], signum: int) -> None:
+    def compile(self) -> None:
+        """Have torch compile what each step from now on runs."""
+        self.is_compiled = True
+        if self.stage.compiles is not None:
+            self.stage.compiles(compiled)
+        elif isinstance(self.wrapped, DistributedDataParallel):
+            self.wrapped.module = compiled(self.stage.model)
+        else:
+            self.wrapped = compiled(self.stage.model)
+
+    def make(self, step: int, batches: Iterator[Batch], signum: Callable[[], int]) -> None:
         """Forward and backward of the next micro-batches, then one optimiser step.
+
+        `signum` gives the signal that asks this process to stop, or 0.
 
         Raises NonFinite on every process if any process sees a value that is not finite: before
         the weights are touched, or, where the host reads later, in the next step at the latest.
@@ -142,7 +156,7 @@ class Stepper:
         if values is not None:
             self._read(values)
 
-    def _computed(self, step: int, batches: Iterable[Batch], signum: int) -> Values:
+    def _computed(self, step: int, batches: Iterable[Batch], signum: Callable[[], int]) -> Values:
         """Gradients of a step, complete on every process, and its values."""
         stage = self.stage
         watchdog.at(f"step {step} of stage {stage.name!r}")
@@ -165,12 +179,11 @@ class Stepper:
         if self.scaler is not None:
             self.scaler.unscale(self._gradients)
         norm = self._norm()
-        flags = self._flags(list(sums.values()), norm, signum)
+        flags = self._flags(list(sums.values()), norm, signum())
         return Values(step, kept, sums, norm, flags)
 
     def _flags(self, losses: list[Tensor], norm: Tensor, signum: int) -> list[Tensor]:
-        """Own and agreed findings, as in `Seen`; numbers of the host are filled in on the device,
-        since it would be waited for to copy them."""
+        """Own and agreed findings, as in `Seen`."""
         bad = ~torch.isfinite(torch.stack([*losses, norm])).all()
         overflow = torch.zeros_like(bad)
         if self.scaler is not None:
@@ -178,7 +191,7 @@ class Stepper:
             for loss in losses:  # which is not scaled
                 overflow = overflow & torch.isfinite(loss)
             bad = bad & ~overflow
-        signal = torch.full_like(norm, signum)
+        signal = torch.full_like(norm, signum)  # filled in there; a copy would be waited for
         agreed = self.world.maximum(torch.stack([bad.double(), overflow.double(), signal]))
         any_bad, any_overflow, signal = agreed.unbind()
         if self.scaler is None:
@@ -200,6 +213,8 @@ class Stepper:
                 stack.enter_context(self.wrapped.no_sync())
             if self.amp in KINDS:
                 stack.enter_context(torch.autocast(self.world.device.type, KINDS[self.amp]))
+            if self.is_compiled:
+                stack.enter_context(failures_named(self.stage.name))
             return dict(self.stage.training_step(self.wrapped, self.batch, self._backward))
 
     def _backward(self, loss: Tensor) -> None:
@@ -240,7 +255,7 @@ class Stepper:
         """Find the error that names the culprits of all processes."""
         seen = self.seen
         if not self.reads_first:  # its gradients are gone; the weights are as they were then
-            self._computed(values.step, values.batches, 0)
+            self._computed(values.step, values.batches, lambda: 0)
         where = culprit(self.stage, self.batch, seen.losses, seen.norm) if seen.is_bad else ""
         found = self.world.gather([where, seen.losses, seen.norm])
         hint = " fp16 ends at 65504: try --loop.amp bf16." if self.amp == "fp16" else ""

@@ -27,7 +27,10 @@ WithPoints = Literal["box+point", "point", "box"]
 
 
 class Supervision(IntEnum):
-    """Knowledge about the mask of an object in training; its box and class are always known."""
+    """Knowledge about the mask of an object in training; its box and class are always known.
+
+    Tensors are compared with its numbers: torch.compile takes them to differ from an enum.
+    """
 
     MASK = 0
     BOX = 1
@@ -52,9 +55,9 @@ class Targets:
     """Rows at the picture's lower end whose colours do not count (BoxInst on COCO: 10)."""
 
     def __post_init__(self) -> None:
-        assert self.masks is not None or not (self.kinds == Supervision.MASK).any()
+        assert self.masks is not None or not (self.kinds == int(Supervision.MASK)).any()
         has_points = self.points is not None and self.point_labels is not None
-        assert has_points or not (self.kinds == Supervision.POINTS).any()
+        assert has_points or not (self.kinds == int(Supervision.POINTS)).any()
 
     def to(self, device: torch.device) -> Targets:
         """The same on a device."""
@@ -67,7 +70,7 @@ class Targets:
         """Centres of mass of objects with masks, centres of the boxes of others."""
         boxes = self.boxes.float()
         found = (boxes[:, :2] + boxes[:, 2:]) / 2
-        known = self.kinds == Supervision.MASK
+        known = self.kinds == int(Supervision.MASK)
         if self.masks is None or not known.any():
             return found
         masks = self.masks[known].float()
@@ -131,8 +134,8 @@ def mask_losses(
     starts = torch.tensor([0] + [len(one.boxes) for one in targets], device=logits.device)
     objects = starts.cumsum(0)[image] + rows
     kinds = torch.cat([one.kinds for one in targets])[objects]
-    has_mask, has_points = kinds == Supervision.MASK, kinds == Supervision.POINTS
-    has_box = (kinds == Supervision.BOX) | (has_points & ("box" in with_points))
+    has_mask, has_points = kinds == int(Supervision.MASK), kinds == int(Supervision.POINTS)
+    has_box = (kinds == int(Supervision.BOX)) | (has_points & ("box" in with_points))
     has_points &= "point" in with_points
 
     truth = torch.cat([one.cells(*logits.shape[1:]) for one in targets])[objects[has_mask]]

@@ -196,6 +196,8 @@ def conclude(
     captions = {p.name: text for p, text in system.pictures(evaluation, pictures).items()}
     checkpoint.write_json(pictures / "captions.json", captions)
     notes = [*system.notes(), *evaluation.notes]
+    if any("compiled" in account for account in accounts):
+        notes.append("the training's steps were compiled (torch.compile)")
     skipped = sum(account.get("skipped", 0) for account in accounts)
     if skipped:
         count = sum(account["steps"] for account in accounts)

@@ -558,6 +558,12 @@ def test_a_device_by_its_numbers() -> None:
     sheet = "memory=32GB, bf16=125TF,link=300GB/s,hbm=900GB/s,nic=100Gb/s"
     made, known = parse_cluster("4x8", MOE, None, sheet), parse_cluster("4x8xV100-32G", MOE)
     assert made.machine == known.machine and made.memory_bytes == known.memory_bytes
+    old = parse_cluster("4x8", MOE, None, sheet.replace("bf16", "fp16"))  # such as the V100
+    assert old.machine == made.machine and (made.amp, old.amp, known.amp) == (
+        "bf16",
+        "fp16",
+        "fp16",
+    )
     for text, said in (
         ("memory=32GB", "lacks bf16, link, hbm; add bf16=NUMBER"),
         ("memory=32TF", "memory is '32TF'; give a number in GB"),

@@ -247,6 +247,8 @@ class Gpt(nn.Module):
                 self.head = nn.Linear(cfg.hidden, cfg.vocab, bias=False)
         self.loss_scale: float | Tensor = 1.0
         """Weight of this micro-batch's balance and z losses: 1 / micro-batches."""
+        self.compiled: dict[int, nn.Module] = {}
+        """Blocks as torch.compile runs them, in training, by their indices."""
         self.routed: Callable[[int, Routing], None] | None = None
         """Called with each mixture layer's index and routing, once a forward pass."""
 
@@ -260,10 +262,11 @@ class Gpt(nn.Module):
         if self.is_first:
             x = self._embed(x, 0 if cache is None else cache.length)
         for block in self.blocks():
+            run = self.compiled.get(block.index, block) if self.training else block
             if self.cfg.recompute and self.training:
-                x, routing = checkpoint(block, x, self.loss_scale, use_reentrant=False)
+                x, routing = checkpoint(run, x, self.loss_scale, use_reentrant=False)
             else:
-                x, routing = block(x, self.loss_scale, cache)
+                x, routing = run(x, self.loss_scale, cache)
             if routing is not None and self.routed is not None:
                 self.routed(block.index, routing)
         return x

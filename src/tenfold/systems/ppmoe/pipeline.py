@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -135,6 +135,11 @@ class Part(nn.Module):
     def scale_loss(self, factor: Tensor) -> None:
         """Multiply the losses of later steps, and so their gradients, by a number."""
         self.factor = factor
+
+    def compile_blocks(self, compiled: Callable[[nn.Module], nn.Module]) -> None:
+        """Train with compiled blocks: alike ones share their code, and a whole part has breaks."""
+        for part in self.held.values():
+            part.compiled = {block.index: compiled(block) for block in part.blocks()}
 
     def train_step(self, batches: list[dict[str, Tensor]]) -> Tally:
         """Forward and backward of all micro-batches; leaves complete gradients on each process.

@@ -158,6 +158,7 @@ class Ppmoe(System[Config]):
             after_step=after_step,
             parallel=part.whole,
             scaled=part.scale_loss,
+            compiles=part.compile_blocks,
             validate=lambda module: self._validate(module, replica),
             monitor="bits" if cfg.loop.validate_every else "",
             work=self._work(),
