@@ -64,6 +64,7 @@ def test_the_page_has_what_was_run_what_was_not_and_why(claims: Path, tmp_path: 
     assert "| [One: curves](../claims/one-curves.md) |  |  |" in text
     assert "| a cluster | none \\| here |" in text
     shown = html.read_text()
+    assert "joint error, 400 ms [mm] ↓" in shown
     assert "does &lt;one&gt; thing" in shown and "a cluster" in shown and "not run yet" in shown
     links = re.findall(r"\]\((\.\./[^)]+)\)", text) + re.findall(r'href="(\.\./[^"]+)"', shown)
     assert links and all((page.parent / link).exists() for link in links)

@@ -17,7 +17,15 @@ from tenfold.files import misfit, read_object, require_bounded
 from tenfold.viz.page import Cell, Page, Section, Table, Tile, footer, relative, write_page
 from tenfold.viz.page import write_whole as write
 
-from .claim_rows import ARROWS, VERDICTS, claim_cells, claims_table, metric_title, setting
+from .claim_rows import (
+    ARROWS,
+    NO_BREAK,
+    VERDICTS,
+    claim_cells,
+    claims_table,
+    metric_title,
+    setting,
+)
 from .claim_rows import verdict_counts as counts
 from .markdown import md, md_table
 
@@ -63,7 +71,8 @@ class Judged:
     def cost(self) -> str:
         """How many runs, their hours, where and when, and the command that makes them again."""
         seen = self.found.get("environment") or {}
-        place = [str(seen[key]) for key in ("cpu", "date") if seen.get(key)]
+        place = [str(seen["cpu"])] if seen.get("cpu") else []
+        place += [str(seen["date"])[:10]] if seen.get("date") else []
         commit = [f"commit {seen['commit']}"] if seen.get("commit") else []
         runs = f"{len(self.seconds)} runs, {hours(self.seconds)} h"
         return f"{runs}; {', '.join([*place, *commit])}. Again: `{seen.get('command', '')}`."
@@ -284,7 +293,8 @@ def _claims(table: Judged, here: Path) -> Table:
         name = claim["verdict"]["name"]
         verdict = Cell(name, tone=TONES.get(name, ""))
         link = relative(table.file.with_suffix(".md"), here)
-        rows.append([Cell(claim["says"], href=link), *map(Cell, cells), verdict])
+        spaced = [cell.replace(NO_BREAK, " ") for cell in cells]
+        rows.append([Cell(claim["says"], href=link), *map(Cell, spaced), verdict])
     head = ["claim", "metric", "method", "baseline", "difference [95 %]", "verdict"]
     plain = f"{setting(table.found)} {table.cost}".replace("**", "").replace("`", "")
     return Table(table.file.stem, head, rows, note=plain, text=True)
