@@ -1,4 +1,4 @@
-"""Writes docs/systems/<name>.md and README's tables from code and committed results.
+"""Writes docs/systems/<name>.md, docs/evidence.md and README's tables from code and results.
 
 `python docs/generate.py` writes; `--check` fails if a file is out of date (a test runs it).
 """
@@ -17,26 +17,18 @@ from typing import Any, get_type_hints
 import speed
 
 from tenfold.core.config import differences, to_json
+from tenfold.report import evidence
+from tenfold.report.claim_rows import (
+    ARROWS,
+    claims_table,
+    metric_title,
+    number,
+    setting,
+    verdict_counts,
+)
 from tenfold.systems import SYSTEMS, system_class
 
 ROOT = Path(__file__).resolve().parent.parent
-
-GROUPS = {
-    "mpjpe": "joint error",
-    "rmse": "RMSE",
-    "bits": "",  # its only column says "bits per byte"
-    "final": "final accuracy",
-    "overlap": "",  # "mean IoU"
-    "iou": "IoU",
-    "ap": "AP",
-}
-"""Words for groups of metrics that do not speak for themselves."""
-FIELD = re.compile(r"[a-z]+\d+m?")
-"""Names of weather fields: z500, t2m."""
-FIELD_UNITS = {"z": "m²/s²", "q": "kg/kg", "t": "K", "u": "m/s", "v": "m/s", "msl": "Pa"}
-"""Units of weather fields by their names without level or height."""
-ARROWS = "Means over seeds; ↓: lower is better, ↑: higher is better."
-NO_BREAK = "\u00a0"
 
 
 def field_texts(cls: type) -> dict[str, str]:
@@ -125,77 +117,6 @@ def results(name: str) -> list[str]:
     return lines or ["No committed results yet.", ""]
 
 
-def setting(found: dict[str, Any]) -> str:
-    """Data, budget and seeds of a claim's runs, in few words."""
-    data, budget = found["data"], found["budget"].split(",")[0].removesuffix(" each")
-    # "steps of each (A: 940, B: 880 after the 940 of A), same ..."
-    if budget.startswith("steps of each"):
-        each = re.findall(r": (\d+)( after the|[,)])", found["budget"])
-        steps = sorted(int(number) for number, _ in each)
-        budget = f"{steps[0]} to {steps[-1]} steps"
-        if any("after" in then for _, then in each):
-            budget += ", most after those of a run that they share"
-    seeds = found["claims"][0]["verdict"]["seeds"]
-    return f"Data: {data['name']} (**{data['kind']}**). Each run: {budget}; {seeds} seeds."
-
-
-def claims_table(found: dict[str, Any], sentences: bool) -> list[str]:
-    """A row a claim: the metric, the method, the baseline, their difference, the verdict."""
-    head = f"metric | method | baseline | difference [95{NO_BREAK}%] | verdict |"
-    marks = "---|--:|--:|--:|---|"
-    lines = [f"| claim | {head}", f"|---|{marks}"] if sentences else [f"| {head}", f"|{marks}"]
-    for claim in found["claims"]:
-        title = metric_title(claim["metric"], found)
-        if not sentences:  # narrow: no remarks, and no number parted from its unit
-            title = re.sub(r"(\d) (ms|h)\b", rf"\1{NO_BREAK}\2", re.sub(r" \(.*?\)", "", title))
-        cells = claim_cells(claim, title)
-        cells = [claim["says"], *cells] if sentences else cells
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
-def claim_cells(claim: dict[str, Any], title: str) -> list[str]:
-    """Metric, both sides, difference and verdict; all numbers with as many decimals."""
-    verdict, sides = claim["verdict"], ("method", "baseline")
-    spread = min(verdict[f"{side}_std"] for side in sides)
-    decimals = 1 if spread >= 1 else 2 if spread >= 0.1 else 3
-    low, high = (number(end, decimals) for end in verdict["interval"])
-    # "(official head)" of both sides is said once, beside the metric
-    endings = {claim[side][claim[side].find(" (") :] for side in sides if " (" in claim[side]}
-    shared = endings.pop() if len(endings) == 1 and all(" (" in claim[s] for s in sides) else ""
-    arrow = "↓" if claim["better"] == "lower" else "↑"
-    name = verdict["name"] if verdict["name"] == "not shown" else f"**{verdict['name']}**"
-    return [
-        f"{title}{NO_BREAK}{arrow}{shared}",
-        *(f"{claim[s].removesuffix(shared)} {number(verdict[s], decimals)}" for s in sides),
-        f"{number(verdict['difference'], decimals)} [{low}, {high}]",
-        name,
-    ]
-
-
-def number(value: float, decimals: int) -> str:
-    """A number with a minus sign instead of a hyphen."""
-    return f"{value:.{decimals}f}".replace("-", "−")
-
-
-def metric_title(key: str, found: dict[str, Any]) -> str:
-    """The words for a key: "rmse/z500/24h" is "RMSE, Z500, 24 h [m²/s²]".
-
-    Titles of columns and units are the system's own, as committed with its results.
-    """
-    group, row, column = key.split("/")
-    row = "" if row in ("mean", "average") else row
-    column = found.get("labels", {}).get(column, column)
-    parts = [GROUPS.get(group, group), row.upper() if FIELD.fullmatch(row) else row, column]
-    title = ", ".join(part.replace("_", " ") for part in parts if part)
-    title = re.sub(r"(\d)(ms|h)\b", r"\1 \2", title)
-    unit = found.get("units", {}).get(group, "")
-    if unit.startswith("SI"):
-        unit = FIELD_UNITS[row.rstrip("0123456789m")]
-    says_unit = not unit or unit == "1" or unit.split()[0] in title
-    return title if says_unit else f"{title} [{unit}]"
-
-
 def long_run(name: str) -> list[str]:
     """A run of the published size, where one was committed."""
     result = read("claims", f"{name}-long").get("result")
@@ -267,10 +188,9 @@ def verdicts(claims: list[dict[str, Any]]) -> list[str]:
     """The first claim and the verdict on it, and how many of all have which."""
     if not claims:
         return ["no claim was run yet"]
-    names = [claim["verdict"]["name"] for claim in claims]
-    counts = [f"{names.count(v)} {v}" for v in ("shown", "not shown", "contradicted") if v in names]
-    first = f"“{claims[0]['says'].rstrip('.')}”: <b>{names[0]}</b>"
-    return [f"{first}<br>", f"all {len(names)} claims: {', '.join(counts)}"]
+    counts = [f"{count} {name}" for name, count in verdict_counts(claims).items()]
+    first = f"“{claims[0]['says'].rstrip('.')}”: <b>{claims[0]['verdict']['name']}</b>"
+    return [f"{first}<br>", f"all {len(claims)} claims: {', '.join(counts)}"]
 
 
 def results_tables() -> list[str]:
@@ -307,7 +227,11 @@ def main() -> None:
     """Write the pages, or check them."""
     stale = []
     pages = {ROOT / "docs" / "systems" / f"{name}.md": page(name) for name in SYSTEMS}
-    for target, text in {**pages, ROOT / "README.md": readme()}.items():
+    tasks = {name: entry.task for name, entry in SYSTEMS.items()}
+    found = evidence.read_evidence(tasks, ROOT / "claims")
+    pages[ROOT / "docs" / "evidence.md"] = "\n".join(evidence.markdown(found, ROOT / "docs")) + "\n"
+    pages[ROOT / "README.md"] = readme()
+    for target, text in pages.items():
         if "--check" in sys.argv:
             if not target.exists() or target.read_text() != text:
                 stale.append(target.name)

@@ -17,6 +17,28 @@ for entry in "$packages"/*; do
   case $(basename "$entry") in *tenfold*) ;; *) ln -s "$entry" "$site/" 2>/dev/null || true ;; esac
 done
 "$folder/venv/bin/python" -m pip install -q --no-deps --no-index "$folder"/dist/*.whl
+# `pip install tenfold[...]`: every extra that is written anywhere is one of the wheel's, brings what the code asks of it,
+# and its packages, by their versions, are those that the environment was made of
+extras=$("$folder/venv/bin/python" - "$here" <<'PY'
+import re
+import sys
+from importlib.metadata import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+from tenfold.extras import EXTRAS
+
+here, provided = Path(sys.argv[1]), set(metadata("tenfold").get_all("Provides-Extra"))
+files = [here / "Containerfile", here / "Makefile", *here.glob("*.md"), *here.glob("docs/**/*.md")]
+written = re.findall(r"(?:tenfold|\.|/src)\[([a-z]+(?:,[a-z]+)*)\]", "\n".join(f.read_text() for f in files))
+named = {extra for each in written for extra in each.split(",")} | set(EXTRAS)
+assert named <= provided, f"the wheel has no extra {named - provided}"
+absent = [one for modules in EXTRAS.values() for one in modules if not find_spec(one)]
+assert not absent, f"no extra brings {absent}"
+print(",".join(sorted(provided)))
+PY
+)
+"$folder/venv/bin/python" -m pip install -q --no-index --dry-run "$(echo "$folder"/dist/*.whl)[$extras]"
 cd "$folder"
 "$folder/venv/bin/python" - "$here" <<'PY'
 import sys

@@ -444,6 +444,15 @@ def test_claim(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "gcn: 2, longer: 3 after the 2 of spgsn, spgsn: 2" in results["budget"]
     page = (tmp_path / "claims/spgsn.md").read_text()
     assert "| longer | spgsn | 3 |" in page
+    where = ("--out", tmp_path / "claims", "--pages", tmp_path / "docs")
+    code, out, err = call("claim", "--all", "--report", *where)
+    assert code == 0 and "evidence.html" in out, err
+    shown = (tmp_path / "docs/evidence.md").read_text()
+    assert "| It is so. |" in shown and "| [usage](#usage) | not run yet |" in shown
+    for words, says in (((), "give --all"), (("spgsn", "--all"), "give --all"),
+                        (("spgsn", "--report"), "--report is of all systems")):  # fmt: skip
+        code, _, err = call("claim", *words, *where)
+        assert code == 2 and says in err
 
 
 # --- convert -----------------------------------------------------------------------------------

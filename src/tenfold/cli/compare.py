@@ -13,14 +13,17 @@ from .arguments import add_row, parse, positional, say, show, table_of
 
 
 def claim(rest: list[str]) -> None:
-    """Run a system's claims: method and baselines, several seeds, a verdict."""
+    """Run a system's claims: method and baselines, several seeds, a verdict; or show them all."""
 
     def verb(
-        system: Annotated[str, *positional("SYSTEM")],
+        system: Annotated[str, *positional("SYSTEM")] = "",
         out: Path = Path("claims"),
         runs: Path = Path("runs/claims"),
         threads: int = 0,
         device: Literal["auto", "cpu", "cuda"] = "auto",
+        all: bool = False,
+        report: bool = False,
+        pages: Path = Path("docs"),
     ) -> None:
         """Train every arm of the claims with every seed and judge; finished runs are kept.
 
@@ -30,16 +33,31 @@ def claim(rest: list[str]) -> None:
             runs: Folder of the runs.
             threads: Threads of torch; 0 leaves its choice.
             device: Where to train.
+            all: Every system, one after the other.
+            report: Train nothing: make one page of all systems' results in OUT. Needs --all.
+            pages: Folder of that page, evidence.md and evidence.html.
         """
+        if all == bool(system):
+            raise UsageError("name one system, or give --all")
+        if report:
+            if not all:
+                raise UsageError(f"--report is of all systems, not of {system} alone; give --all")
+            from tenfold.report.evidence import write_evidence
+
+            tasks = {name: entry.task for name, entry in SYSTEMS.items()}
+            say("\n".join(map(str, write_evidence(tasks, out, pages))))
+            return
         from tenfold.report.claim import claim_lines
         from tenfold.runner import claim as runner_claim
 
         changes = {"threads": threads, "device": device}
-        results = runner_claim.claim(system, system_class(system), runs / system, out, changes)
-        say("\n".join(claim_lines(results)))
-        say(f"\n{out / system}.md holds every metric of every arm")
+        for name in SYSTEMS if all else [system]:
+            results = runner_claim.claim(name, system_class(name), runs / name, out, changes)
+            say("\n".join(claim_lines(results)))
+            say(f"\n{out / name}.md holds every metric of every arm")
 
-    parse(verb, rest, "tenfold claim", ["--out", "--runs", "--threads", "--device"])
+    flags = ["--out", "--runs", "--threads", "--device", "--all", "--report", "--pages"]
+    parse(verb, rest, "tenfold claim", flags)
 
 
 def report(rest: list[str]) -> None:

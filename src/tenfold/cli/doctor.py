@@ -29,7 +29,7 @@ def examine() -> Iterator[tuple[str, str, bool, str]]:
         "needs 3.11 or newer",
     )
     major, minor = (int(v) for v in torch.__version__.split("+")[0].split(".")[:2])
-    yield "torch", torch.__version__, (major, minor) >= (2, 9), "needs 2.9 or newer"
+    yield "torch", torch.__version__, (major, minor) >= (2, 13), "needs 2.13 or newer"
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     yield "GPU", ", ".join(gpus) or "none (everything also runs on the CPU)", True, ""
     yield "CPU", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads", True, ""
