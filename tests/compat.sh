@@ -57,10 +57,10 @@ try() {
     -e ".[$extras]" pytest pytest-xdist hypothesis beartype >"$log" 2>&1; then
     OMP_NUM_THREADS=1 "$venv/bin/python" -m pytest -q -m "not slow" -p no:cacheprovider \
       -n "${JOBS:-2}" --dist worksteal "${tests[@]}" >"$log" 2>&1 || true
-    said=$(grep -E '[0-9]+ (passed|failed|error)' "$log" | tail -n 1 | tr -d '=' | sed 's/ in .*//; s/^ *//')
+    said=$(grep -E '[0-9]+ (passed|failed|error)' "$log" | tail -n 1 | tr -d '=' | sed 's/ in .*//; s/^ *//' || true)
     grep -E '^(FAILED|ERROR) ' "$log" || true
   else
-    said="cannot be installed: $(grep -m 1 -i error "$log" | cut -c1-120)"
+    said="cannot be installed: $(grep -m 1 -i error "$log" | tr '|' ' ' | cut -c1-120 || true)"
   fi
   [ -n "$said" ] || { said="ended early"; tail -n 20 "$log" >&2; }
   versions=$("$venv/bin/python" -c 'import platform; from importlib.metadata import version
