@@ -15,10 +15,11 @@ BACKEND = "inductor"
 
 def compiled(module: nn.Module) -> nn.Module:
     """The module as torch.compile runs it; its weights and their names are the module's."""
-    options: dict[str, str | int | bool | Any] | None = None
+    options: dict[str, Any] | None = None
     if BACKEND == "inductor":
         options = {"fallback_random": True}  # dropout draws the numbers that it draws without it
-    made: nn.Module = torch.compile(module, backend=BACKEND, options=options)
+    made = torch.compile(module, backend=BACKEND, options=options)
+    assert isinstance(made, nn.Module)
     return made
 
 
