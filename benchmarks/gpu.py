@@ -247,7 +247,8 @@ def page(value: dict[str, Any]) -> str:
             "backward, gradient norm, optimiser, and reading the loss after each step. Batches are "
             "ready. FLOP: of products and convolutions, forward and backward, as torch counts them "
             "(PPMoE's: as its planner does). Share: of the data sheet's rate in that precision, in "
-            "fp32 without TF32; of a CPU: of one large product.", "",
+            "fp32 without TF32 (which torch lets convolutions use: they may pass that rate); "
+            "of a CPU: of one large product.", "",
             *md_table(["system", "stage", "precision", "step [ms]", "most memory [MiB]", "GFLOP",
                        "share of peak", "loss"], [[md(c) for c in r] for r in rows], words=3), "",
         ]  # fmt: skip
