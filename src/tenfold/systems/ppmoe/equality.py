@@ -25,8 +25,9 @@ from tenfold.core.stage import Backward, Losses, Stage
 from tenfold.data.text.tokens import TokenWindows
 
 from .config import Config, Layout
-from .model import own_part
-from .parallel import Grid, check_layout, make_grid
+from .fit import check_layout
+from .parallel import Grid, make_grid
+from .parts import own_part
 from .pipeline import Part
 
 LIMIT = 1e-6
@@ -220,7 +221,7 @@ def _compared(
             dist.broadcast(value, 0)
         worst = 0.0
         if key in own:
-            group = part.owners_of(key)
+            group = part.owners.of(key)
             mine = own_part(key, value, group.size, group.rank)
             worst = _relative(float((own[key] - mine).abs().max()), float(value.abs().max()))
         found.append(worst)

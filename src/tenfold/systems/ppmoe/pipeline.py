@@ -8,18 +8,21 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.distributed import pipelining
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
+from tenfold.core.optim import Groups, decay_groups
 from tenfold.core.watchdog import watched
 
 from .config import Config
-from .model import Gpt, cut_of, initialise, own_part
-from .parallel import Grid, Group
+from .gradients import Gradients
+from .model import Gpt
+from .parallel import Grid
+from .parts import TABLES, Owners, cut_of, initialise, own_part
 from .routing import Routing
+from .vocabulary import own_tokens
 
 SCHEDULES: dict[str, Any] = {
     "1f1b": pipelining.Schedule1F1B,
@@ -71,6 +74,7 @@ class Part(nn.Module):
     def __init__(self, cfg: Config, grid: Grid, device: torch.device | str = "cpu") -> None:
         super().__init__()
         self.cfg, self.grid = cfg, grid
+        self.owners = Owners(cfg.layout, grid)
         layout = cfg.layout
         self.per_process = 1 if grid.pp.size == 1 else layout.stages_per_process
         self.is_v = grid.pp.size > 1 and layout.is_v_shaped
@@ -84,7 +88,7 @@ class Part(nn.Module):
             last.embed["tok"] = first.embed["tok"]
         if torch.device(device).type != "meta":
             for part in self.parts:
-                initialise(part, cfg.model, cfg.seed, self.owners_of)
+                initialise(part, cfg.model, cfg.seed, self.owners)
 
     @property
     def held(self) -> dict[int, Gpt]:
@@ -117,12 +121,6 @@ class Part(nn.Module):
             return 2 * size - 1 - stage
         return stage % size
 
-    def owners_of(self, key: str) -> Group:
-        """The processes that share a parameter: tensor ranks, or DPMoE's dp x tp."""
-        if ".experts." in key and self.cfg.layout.dispatch != "slice":
-            return self.grid.experts
-        return self.grid.tp
-
     def keyed_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """(name in the whole model, parameter), each parameter once."""
         for name, parameter in self.named_parameters():
@@ -137,13 +135,14 @@ class Part(nn.Module):
         Loss: mean over replicas and micro-batches of cross-entropy + weighted balance and z losses.
         """
         tally = Tally(self.cfg.model.moe_layers, self.cfg.model.experts, self.device)
-        scale = 1.0 / len(batches)
+        scale = 1.0 / (len(batches) * self.grid.dp.size)  # gradients of replicas are then summed
         for part in self.held.values():
             part.loss_scale, part.routed = scale, tally.add
         self.train()
+        self.gradients.begin(len(batches))
 
         def loss_of(logits: Tensor, target: Tensor) -> Tensor:
-            loss = cross_entropy(logits, target)
+            loss = self.held[self.num_stages - 1].mean_loss(logits, target)
             tally.ce += loss.detach()
             return loss * scale
 
@@ -155,7 +154,7 @@ class Part(nn.Module):
             self._pipelined(torch.cat(tokens), len(tokens), loss_of)
         for part in self.held.values():
             part.routed = None
-        self._reduce()
+        self.gradients.complete()
         return self._shared(tally, len(batches))
 
     def _pipelined(self, tokens: Tensor, micro_batches: int, loss_of: Any) -> None:
@@ -195,8 +194,9 @@ class Part(nn.Module):
         model, grid, device = self.cfg.model, self.grid, self.device
         # Shapes are given: otherwise torch runs one more forward pass, on uninitialised memory,
         # which the router's statistics would count. They require gradients, or none would be sent.
+        own_time = time // grid.split.size
         hidden = torch.empty(
-            rows, time, model.hidden, device="meta", dtype=self.dtype, requires_grad=True
+            rows, own_time, model.hidden, device="meta", dtype=self.dtype, requires_grad=True
         )
         tokens = torch.empty(rows, time, device="meta", dtype=torch.int64)
         kind = (
@@ -204,7 +204,8 @@ class Part(nn.Module):
             if torch.is_autocast_enabled(device.type)
             else self.dtype
         )
-        logits = torch.empty(rows, time, model.vocab, device="meta", dtype=kind, requires_grad=True)
+        words = len(own_tokens(model.vocab, self.owners.of(TABLES[0])))
+        logits = torch.empty(rows, time, words, device="meta", dtype=kind, requires_grad=True)
         stages = [
             pipelining.PipelineStage(
                 part, index, self.num_stages, device, group=grid.pp.handle,
@@ -225,34 +226,23 @@ class Part(nn.Module):
             stages[0] if one else stages, micro_batches, loss_fn=loss_of, scale_grads=False
         )
 
-    @torch.no_grad()
-    def _reduce(self) -> None:
-        """Complete the gradients; experts that were never used get zeros.
+    @cached_property
+    def gradients(self) -> Gradients:
+        """Sums of gradients over processes, and who updates what; of the parameters as they are."""
+        both = self.grid.pp.size > 1 and self.holds_both_ends and self.cfg.model.tied
+        return Gradients(
+            dict(self.keyed_parameters()), self.owners, TABLES[:1] if both else (), self.cfg.model
+        )
 
-        Parts of a parameter that is cut over tp are complete. What replicas share is averaged over
-        dp; the router of `sync` params is summed over tp (paper sec. 3.3); a tied embedding is the
-        sum of those of the first and the last stage.
-        """
-        grid, layout = self.grid, self.cfg.layout
-        named = list(self.keyed_parameters())
-        for _, p in named:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-        grads = {key: p.grad for key, p in named if p.grad is not None}
-        if grid.ends.size > 1 and self.cfg.model.tied:
-            grid.ends.sum_(grads["embed.tok.weight"])
-        if layout.sync == "params" and layout.dispatch != "alltoall-copies":
-            summed(grid.tp, [g for k, g in grads.items() if k.endswith(".gate.weight")])
-        spread = [g for k, g in grads.items() if self.spread_over_dp(k)]
-        summed(grid.dp, [g for k, g in grads.items() if not self.spread_over_dp(k)])
-        if grid.dp.size > 1:
-            torch._foreach_div_(list(grads.values()), float(grid.dp.size))
-        if layout.dispatch == "alltoall-copies" and grid.tp.size > 1 and spread:
-            torch._foreach_div_(spread, float(grid.tp.size))  # each token came T times
+    def groups(self, model: nn.Module) -> Groups:
+        """Groups of the parameters that this process updates."""
+        zero = self.gradients.zero
+        return decay_groups(model) if zero is None else zero.groups(model)
 
-    def spread_over_dp(self, key: str) -> bool:
-        """Return True if replicas hold different parts: DPMoE's experts."""
-        return ".experts." in key and self.cfg.layout.dispatch != "slice"
+    def share(self) -> None:
+        """After an optimiser's step: take what other replicas have updated."""
+        if self.gradients.zero is not None:
+            self.gradients.zero.share(self.gradients.bucket)
 
     def _shared(self, tally: Tally, micro_batches: int) -> Tally:
         """The tally of all processes: means of losses, sums of counts."""
@@ -269,18 +259,7 @@ class Part(nn.Module):
 
     def gradient_norm(self) -> float:
         """Norm of the whole model's gradient: what several processes hold is counted once."""
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for key, p in self.keyed_parameters():
-            if p.grad is None or (key == "embed.tok.weight" and self.grid.ends.rank == 1):
-                continue
-            holders = self.grid.tp.size * self.grid.dp.size
-            if self.spread_over_dp(key):
-                holders = 1
-            elif cut_of(key) is not None:
-                holders = self.grid.dp.size
-            flat = p.grad.reshape(-1)
-            total += flat.dot(flat).double() / holders  # a copy in float64 would cost more
-        return float(self.grid.all.sum_(total).sqrt())
+        return self.gradients.norm()
 
     @torch.no_grad()
     def balance(self, counts: Float[Tensor, "layer expert"], rate: float) -> None:
@@ -296,7 +275,7 @@ class Part(nn.Module):
     def token_losses(self, tokens: Int64[Tensor, "row time"]) -> Float[Tensor, "row target"]:
         """Cross-entropy in nats of each token but the first; the same on all pipeline stages."""
         x = tokens[:, :-1]
-        shape = (*x.shape, self.cfg.model.hidden)
+        shape = (len(x), x.shape[1] // self.grid.split.size, self.cfg.model.hidden)
         pp, held = self.grid.pp, self.held
         for stage in range(self.num_stages):
             if stage in held:
@@ -336,12 +315,16 @@ class Part(nn.Module):
             return key, tensor
         over_dp: Placement = Replicate()
         over_tp: Placement = Replicate()
-        if cut is not None and tensor.numel() > 1:
+        whole: dict[str, Any] = {}
+        if cut is not None and tensor.numel() > 1 and self.owners.of(key).size > 1:
             over_tp = Shard(cut[0] + int(cut[1] > 1))
-            if self.spread_over_dp(key):
+            if self.owners.spread_over_dp(key):
                 over_dp = over_tp
+            if key in TABLES:  # a vocabulary need not divide
+                hidden = self.cfg.model.hidden
+                whole = {"shape": (self.cfg.model.vocab, hidden), "stride": (hidden, 1)}
         return key, DTensor.from_local(
-            tensor, self.grid.mesh["dp", "tp"], (over_dp, over_tp), run_check=False
+            tensor, self.grid.mesh["dp", "tp"], (over_dp, over_tp), run_check=False, **whole
         )
 
     def streamed(self, shapes: dict[str, tuple[int, ...]]) -> Iterator[tuple[str, Tensor | None]]:
@@ -384,7 +367,7 @@ class Part(nn.Module):
                 key = key_of(name)
                 if key not in state:  # it starts anew
                     continue
-                group = self.owners_of(key)
+                group = self.owners.of(key)
                 tensor.copy_(own_part(key, state[key], group.size, group.rank))
 
 
@@ -406,21 +389,3 @@ def stage_spans(layers: int, stages: int) -> list[range]:
 def key_of(name: str) -> str:
     """Name in the whole model of a parameter of a Part: "parts.1.layers.3..." -> "layers.3..."."""
     return name.split(".", 2)[2]
-
-
-def cross_entropy(
-    logits: Float[Tensor, "row time vocab"], target: Int64[Tensor, "row time"]
-) -> Float[Tensor, ""]:
-    """Mean next-token cross-entropy in nats, in float32 or better."""
-    wide = torch.promote_types(logits.dtype, torch.float32)
-    return F.cross_entropy(logits.flatten(0, 1).to(wide), target.reshape(-1))
-
-
-def summed(group: Group, tensors: list[Tensor]) -> None:
-    """Sum tensors over a group in place, with one all-reduce."""
-    if group.size == 1 or not tensors:
-        return
-    joined = torch.cat([t.reshape(-1) for t in tensors])
-    group.sum_(joined)
-    for t, part in zip(tensors, joined.split([t.numel() for t in tensors]), strict=True):
-        t.copy_(part.view_as(t))
