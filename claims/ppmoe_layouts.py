@@ -25,7 +25,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from tenfold.core.dist import World, started
+from tenfold.core.dist import World, local, started
 from tenfold.core.log import environment
 from tenfold.core.loop import Loop
 from tenfold.core.optim import Optim, build
@@ -33,7 +33,6 @@ from tenfold.core.seed import generator
 from tenfold.systems.ppmoe.config import Config, Data, Layout, Model
 from tenfold.systems.ppmoe.fit import check_layout
 from tenfold.systems.ppmoe.parallel import Grid, make_grid
-from tenfold.systems.ppmoe.parts import own_part
 from tenfold.systems.ppmoe.pipeline import Part
 
 HERE = Path(__file__).parent
@@ -103,6 +102,10 @@ def options(layout: Layout, dp: int) -> Iterator[dict[str, bool]]:
         yield {"zero": True}
         if layout.tp > 1:
             yield {"zero": True, "sequence": True}
+    if dp > 1 and layout.pp == 1:
+        yield {"fsdp": True}
+        if layout.tp > 1:
+            yield {"fsdp": True, "sequence": True}
 
 
 def configuration(model: Model, layout: Layout, dp: int) -> Config:
@@ -162,13 +165,13 @@ def step(cfg: Config, grid: Grid, kind: str) -> tuple[Step, Part]:
     loss = float(loss + cfg.model.z_weight * tally.table[:, 1].sum())
     norm = part.gradient_norm()
     # with ZeRO a replica has those that it updates
-    grads = {key: p.grad for key, p in part.keyed_parameters() if p.grad is not None}
+    grads = {key: local(p.grad) for key, p in part.keyed_parameters() if p.grad is not None}
     gradients = {key: grad.clone() for key, grad in grads.items()}
     for grad in grads.values():
         grad *= min(1.0, OPTIM.clip / (norm + 1e-6))
     build(part, OPTIM, part.groups).step()
     part.share()
-    after = {key: p.detach() for key, p in part.keyed_parameters()}
+    after = {key: local(p.detach()) for key, p in part.keyed_parameters()}
     return Step(loss, norm, min(margins), gradients, after), part
 
 
@@ -182,17 +185,15 @@ def compare(got: Step, want: Step, part: Part) -> dict[str, float]:
         "after": [],
     }
     for key, gradient in got.gradients.items():
-        group = part.owners.of(key)
         whole = want.gradients[key]
-        difference = float((gradient - own_part(key, whole, group.size, group.rank)).abs().max())
+        difference = float((gradient - part.piece(key, whole)).abs().max())
         found["gradients"].append(difference)
         # an expert without tokens has no gradient to be relative to
         found["relative"].append(difference / max(float(whole.abs().max()), SURE))
     for key, value in got.after.items():
-        group = part.owners.of(key)
         whole, after = want.gradients[key], want.after[key]
-        moved = (value - own_part(key, after, group.size, group.rank)).abs()
-        sure = own_part(key, (whole.abs() > SURE) | (whole == 0), group.size, group.rank)
+        moved = (value - part.piece(key, after)).abs()
+        sure = part.piece(key, (whole.abs() > SURE) | (whole == 0))
         found["after"].append(float((moved * sure).max()))
     # torch's maximum, unlike Python's, keeps what is no number
     return {name: float(torch.tensor(v, dtype=torch.float64).max()) for name, v in found.items()}
@@ -321,6 +322,7 @@ def page(result: dict[str, Any]) -> str:
                 for text, asked in (
                     ("sequence", layout.sequence),
                     ("ZeRO-1", layout.zero),
+                    ("FSDP2", layout.fsdp),
                     ("whole vocabulary", layout.tp > 1 and not layout.vocab_parallel),
                 )
                 if asked

@@ -22,9 +22,10 @@ from . import checkpoint, optim, watchdog
 from .allocator import keep_freed_memory
 from .config import require
 from .diagnose import NonFinite, blamed, culprit, harm_of_last_step
-from .dist import World
+from .dist import World, local
 from .log import Bar, MetricsLog
 from .prefetch import prefetched, to_device
+from .saver import Saver
 from .seed import seed_everything
 from .stage import Batch, Losses, Stage
 
@@ -48,6 +49,9 @@ class Loop:
     """Steps between validations; 0 validates at the end only."""
     save_every: int = 200
     """Steps between checkpoints."""
+    async_save: bool = False
+    """Write checkpoints while training goes on, from a copy in memory (one more of weights and
+    optimiser state)."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -121,6 +125,7 @@ class _Running:
                 gradient_as_bucket_view=True,
                 find_unused_parameters=stage.alternates,
             )
+        self.saver = Saver(self.folder, world, loop.async_save)
         self.step = 0
         self.batch: Batch = None
         """The last (micro-)batch that was trained on."""
@@ -207,7 +212,7 @@ class _Running:
         return found
 
     def save(self) -> None:
-        checkpoint.save(self.folder, self.step, self.state(), self.all_parts(), self.world)
+        self.saver.save(self.step, self.state(), self.all_parts())
 
     def resume(self) -> None:
         found = checkpoint.load(self.folder)
@@ -295,7 +300,7 @@ class _Running:
                 "The last checkpoint is untouched."
             )
         if stage.optim.clip and norm > stage.optim.clip:
-            gradients = [p.grad for p in parameters if p.grad is not None]
+            gradients = [local(p.grad) for p in parameters if p.grad is not None]
             torch._foreach_mul_(gradients, stage.optim.clip / (norm + 1e-6))
         self.optimizer.step()
         stage.after_step(self.step)
@@ -433,6 +438,8 @@ def train_stage(
             bar.update(running.step, f"loss {losses.get('loss', float('nan')):.4g}")
             if running.step % loop.save_every == 0 or last or running.signum:
                 running.save()
+            if running.signum or last:
+                running.saver.wait()
             if running.signum:
                 raise Stopped(running.signum, stage.name, running.step)
     finally:

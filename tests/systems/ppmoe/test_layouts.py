@@ -73,6 +73,12 @@ REFUSED = {
         configuration(tp=2, sequence=True, vocab_parallel=False), 2,
         r"layout.sequence needs layout.vocab_parallel",
     ),
+    "fsdp and zero": (configuration(fsdp=True, zero=True), 2, r"fsdp and layout.zero .*.no-zero"),
+    "fsdp and pp": (configuration(fsdp=True, pp=2), 4, r"fsdp and layout.pp 2 .* use layout.zero"),
+    "fsdp": (configuration(fsdp=True, batch=3), 3, r"model.hidden 8 .* size 3.* use layout.zero"),
+    "fsdp and ema": (
+        replace(configuration(fsdp=True), loop=Loop(ema=0.9)), 1, r"layout.fsdp and loop.ema",
+    ),
     "zero and ema": (
         replace(configuration(zero=True), loop=Loop(ema=0.9)), 1, r"layout.zero and loop.ema",
     ),

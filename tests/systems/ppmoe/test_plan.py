@@ -643,6 +643,24 @@ def test_sequence_parallelism_cuts_what_lies_between_products() -> None:
     assert launch_command(made, made.best).count("--layout.sequence") == 1
 
 
+def test_fsdp_cuts_weights_and_gradients_too() -> None:
+    place = Placement("ppmoe", 1, 4, 8, 1, 2)
+    zero, fsdp = (
+        cost(MOE, place, Machine(), replace(KEPT, zero=not f, fsdp=f)) for f in (False, True)
+    )
+    own = kept(MOE, place, 2)
+    held = own.outside + own.inside
+    # 16 bytes a parameter cut by 8, against 8 whole and 8 cut; what is gathered beside it
+    assert fsdp.state_bytes == pytest.approx(2 * held + 4 * own.gathered)
+    assert zero.state_bytes == pytest.approx(9 * held) and own.gathered < held / 3
+    # three exchanges of 4 bytes for each of 2 micro-batches, against two of 2 bytes a step
+    assert fsdp.grad == pytest.approx(6 * zero.grad)
+    with pytest.raises(ValueError, match=r"extensions\.fsdp .* extensions\.zero"):
+        replace(KEPT, zero=True, fsdp=True)
+    made = plan(MOE, V100, 128, replace(KEPT, fsdp=True))
+    assert made.best.place.pp == 1 and " --layout.fsdp " in launch_command(made, made.best)
+
+
 def test_the_head_is_cut_among_tensor_ranks() -> None:
     one, eight = (kept(MOE, Placement("ppmoe", 1, t, 1, 1, 1), 4) for t in (1, 8))
     table = 50257 * 1024

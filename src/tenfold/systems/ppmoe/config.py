@@ -178,6 +178,9 @@ class Layout:
     router's parameters once a step, as the paper does."""
     zero: bool = False
     """ZeRO-1: each data-parallel process keeps the optimiser state of its share of parameters."""
+    fsdp: bool = False
+    """Each data-parallel process keeps its share of weights, gradients and optimiser state alone
+    (torch's FSDP2); a block's weights are gathered while it is computed, for each micro-batch."""
     vocab_parallel: bool = True
     """Tensor ranks share the vocabulary: embedding, head and loss, of which each has its tokens'
     part, so that logits are never whole (Megatron-LM); else each computes all of it."""

@@ -182,7 +182,9 @@ class MoE(nn.Module):
         def of_all(own: Tensor) -> Tensor:
             """Rows of all tokens; gradients are sums of ranks' parts where those are partial."""
             together = gather_time if self.partial_router else join_time
-            return together(own.unflatten(0, shape), tp).flatten(0, 1)
+            return (
+                together(own.unflatten(0, shape), tp).flatten(0, 1).clone()
+            )  # FSDP warns of views
 
         def own(of_all: Tensor) -> Tensor:
             """This rank's tokens of rows of all."""

@@ -70,5 +70,27 @@ def check_layout(cfg: Config, world_size: int) -> None:
                 "layout.sequence needs layout.vocab_parallel: a head that is whole on each tensor "
                 "rank would compute all tokens on each; set it, or --layout.no-sequence"
             )
-    if layout.zero and cfg.loop.ema:
-        raise ValueError("layout.zero and loop.ema do not go together; set one of them off")
+    for name in ("zero", "fsdp"):
+        if getattr(layout, name) and cfg.loop.ema:
+            raise ValueError(f"layout.{name} and loop.ema do not go together; set one of them off")
+    if layout.fsdp:
+        _check_fsdp(cfg, dp)
+
+
+def _check_fsdp(cfg: Config, dp: int) -> None:
+    layout, hidden = cfg.layout, cfg.model.hidden
+    if layout.zero:
+        raise ValueError(
+            "layout.fsdp and layout.zero do not go together: FSDP cuts the optimiser state, too; "
+            "set --layout.no-zero"
+        )
+    if layout.pp > 1:
+        raise ValueError(
+            f"layout.fsdp and layout.pp {layout.pp} do not go together: a pipeline would gather "
+            "all weights for each micro-batch of each stage; use layout.zero, or layout.pp 1"
+        )
+    if hidden % dp:
+        raise ValueError(
+            f"model.hidden {hidden} is not divisible by the data-parallel size {dp}, among which "
+            "layout.fsdp cuts weights; use layout.zero, or another number of processes"
+        )

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
+from tenfold.core.dist import local
 from tenfold.core.watchdog import watched
 
 from .config import Model
@@ -137,7 +139,11 @@ class Gradients:
         self.named, self.owners, self.grid = named, owners, owners.grid
         self.tied = model.tied
         self.bucket = owners.layout.bucket_mb * 2**20
-        alike = {key: p for key, p in named.items() if not owners.spread_over_dp(key)}
+        alike = {
+            key: p
+            for key, p in named.items()
+            if not owners.spread_over_dp(key) and not isinstance(p, DTensor)  # FSDP's, if any
+        }
         self.zero: Zero | None = None
         if owners.layout.zero:
             sizes = {key: p.numel() for key, p in alike.items()}
@@ -163,6 +169,9 @@ class Gradients:
         """Begin a step of so many backward passes."""
         if self.buckets is not None:
             self.buckets.begin(micro_batches)
+        for p in self.named.values():
+            if isinstance(p, DTensor):
+                p.grad = None
 
     @torch.no_grad()
     def complete(self) -> None:
@@ -178,7 +187,7 @@ class Gradients:
         for key, p in self.named.items():
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
-            grads[key] = p.grad
+            grads[key] = local(p.grad)
         if self.grid.ends.size > 1 and self.tied:
             self.grid.ends.sum_(grads[TABLES[0]])
         summed(self.grid.tp, [g for key, g in grads.items() if self.owners.partial_over_tp(key)])
@@ -197,12 +206,13 @@ class Gradients:
         for key, p in self.named.items():
             if p.grad is None or (key == TABLES[0] and self.grid.ends.rank == 1):
                 continue
-            holders = self.grid.tp.size * replicas
+            held = 1 if isinstance(p, DTensor) else replicas
+            holders = self.grid.tp.size * held
             if self.owners.spread_over_dp(key):
                 holders = 1
             elif cut_of(key) is not None and self.owners.of(key).size > 1:
-                holders = replicas
-            flat = p.grad.reshape(-1)
+                holders = held
+            flat = local(p.grad).reshape(-1)
             total += flat.dot(flat).double() / holders  # a copy in float64 would cost more
         return float(self.grid.all.sum_(total).sqrt())
 

@@ -250,9 +250,16 @@ class Gpt(nn.Module):
         self.routed: Callable[[int, Routing], None] | None = None
         """Called with each mixture layer's index and routing, once a forward pass."""
 
-    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
-        """Tokens (batch, time) or a previous part's hidden states -> hidden states or logits."""
+    def forward(
+        self, x: Tensor, cache: Cache | None = None, target: Tensor | None = None
+    ) -> Tensor:
+        """Tokens (batch, time) or a previous part's hidden states -> hidden states or logits.
+
+        With the tokens that follow, the last part gives their losses instead.
+        """
         x = self.trunk(x, cache)
+        if target is not None:
+            return self.losses(x, target)
         return self.logits(x) if self.is_last else x
 
     def trunk(self, x: Tensor, cache: Cache | None = None) -> Tensor:

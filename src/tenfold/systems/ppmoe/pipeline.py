@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from torch.distributed import pipelining
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
+from tenfold.core.dist import local
 from tenfold.core.optim import Groups, decay_groups
 from tenfold.core.watchdog import watched
 
+from . import fsdp
 from .config import Config
 from .gradients import Gradients
 from .model import Gpt
@@ -89,6 +91,11 @@ class Part(nn.Module):
         if torch.device(device).type != "meta":
             for part in self.parts:
                 initialise(part, cfg.model, cfg.seed, self.owners)
+        self.sharded: dict[str, int] = {}
+        if layout.fsdp and grid.dp.size > 1:
+            (only,) = self.held.values()
+            self.sharded = fsdp.dimensions(only, self.owners, cfg.model)
+            fsdp.shard(only, grid, self.sharded)
 
     @property
     def held(self) -> dict[int, Gpt]:
@@ -237,7 +244,21 @@ class Part(nn.Module):
     def groups(self, model: nn.Module) -> Groups:
         """Groups of the parameters that this process updates."""
         zero = self.gradients.zero
-        return decay_groups(model) if zero is None else zero.groups(model)
+        if zero is not None:
+            return zero.groups(model)
+        found = decay_groups(model)
+        if self.sharded:  # torch's fused optimisers take DTensors, or others
+            kinds = (
+                [p for p in group["params"] if isinstance(p, DTensor) == is_cut]
+                for group in found
+                for is_cut in (True, False)
+            )
+            found = [
+                {**group, "params": some}
+                for group, some in zip((g for g in found for _ in range(2)), kinds, strict=True)
+                if some
+            ]
+        return found
 
     def share(self) -> None:
         """After an optimiser's step: take what other replicas have updated."""
@@ -283,16 +304,17 @@ class Part(nn.Module):
                     x = torch.empty(shape, dtype=self.dtype, device=tokens.device)
                     with watched(f"receive of {shape}", pp.name):
                         dist.recv(x, group=pp.handle, group_src=self.owner(stage - 1))
-                x = held[stage].trunk(x)
-                if stage + 1 < self.num_stages and self.owner(stage + 1) != pp.rank:
+                if stage + 1 == self.num_stages:
+                    losses = held[stage](x, target=tokens[:, 1:])
+                    break
+                x = held[stage](x)
+                if self.owner(stage + 1) != pp.rank:
                     with watched(f"send of {shape}", pp.name):
                         dist.send(
                             x.to(self.dtype).contiguous(),
                             group=pp.handle,
                             group_dst=self.owner(stage + 1),
                         )
-        if self.num_stages - 1 in held:
-            losses = held[self.num_stages - 1].losses(x, tokens[:, 1:])
         else:
             losses = torch.empty(tokens.shape[0], tokens.shape[1] - 1, device=tokens.device)
         return pp.broadcast_(losses.contiguous(), self.owner(self.num_stages - 1))
@@ -306,7 +328,7 @@ class Part(nn.Module):
         load on another; it shares memory with `tensor`.
         """
         key = key_of(name)
-        cut = cut_of(key)
+        cut, tensor = cut_of(key), local(tensor)
         if tensor.ndim == 0:
             tensor = tensor.view(1)
         elif cut is not None and cut[1] > 1:  # blocks that are cut apart: an axis of their own
@@ -316,6 +338,8 @@ class Part(nn.Module):
         over_dp: Placement = Replicate()
         over_tp: Placement = Replicate()
         whole: dict[str, Any] = {}
+        if key in self.sharded and tensor.ndim > 1:
+            over_dp = Shard(self.sharded[key] + int(cut is not None and cut[1] > 1))
         if cut is not None and tensor.numel() > 1 and self.owners.of(key).size > 1:
             over_tp = Shard(cut[0] + int(cut[1] > 1))
             if self.owners.spread_over_dp(key):
@@ -367,8 +391,13 @@ class Part(nn.Module):
                 key = key_of(name)
                 if key not in state:  # it starts anew
                     continue
-                group = self.owners.of(key)
-                tensor.copy_(own_part(key, state[key], group.size, group.rank))
+                local(tensor).copy_(self.piece(key, state[key]))
+
+    def piece(self, key: str, whole: Tensor) -> Tensor:
+        """This process's piece of a whole parameter, or of its gradient."""
+        group, dp = self.owners.of(key), self.grid.dp
+        own = own_part(key, whole, group.size, group.rank)
+        return own.chunk(dp.size, self.sharded[key])[dp.rank] if key in self.sharded else own
 
 
 def stage_spans(layers: int, stages: int) -> list[range]:

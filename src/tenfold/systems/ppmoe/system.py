@@ -214,7 +214,9 @@ class Ppmoe(System[Config]):
         cfg, world = self.cfg, dist.current()
         held = cfg.layout.pp * cfg.layout.tp
         if self.part is None and self.stored is not None and held > 1 and not world.size % held:
-            grid = make_grid(replace(cfg, batch=world.size // held), world)
+            whole = replace(cfg.layout, fsdp=False)  # without gradients a part is small
+            cfg = replace(cfg, batch=world.size // held, layout=whole)
+            grid = make_grid(cfg, world)
             self.part = Part(cfg, grid, "meta").to_empty(device=world.device)
             with checkpoint.opened(self.stored) as weights:
                 self.part.load_whole(weights)

@@ -12,7 +12,7 @@ from math import ceil
 
 from tenfold.core.config import require
 
-from .kept import kept
+from .kept import WIDE, kept
 from .shape import Placement, Shape, parameters
 
 PASSES = 3
@@ -77,6 +77,9 @@ class Extensions:
     """Count the memory that this trainer keeps: its activations tensor by tensor, no s x s scores,
     whole tables of tokens at both ends, rounded copies of weights, fp32 gradients. The plain model
     has the published formula of a GPT-3 instead."""
+    fsdp: bool = False
+    """FSDP2: weights and gradients cut over the replicas, too, and gathered block by block for each
+    micro-batch (with `as_kept`; no pipelines)."""
     sequence: bool = False
     """Sequence parallelism: what lies between the products is cut over tensor ranks (with
     `as_kept`)."""
@@ -88,7 +91,9 @@ class Extensions:
     def __post_init__(self) -> None:
         require(self, "extensions.", "[1, inf)", "imbalance")
         require(self, "extensions.", "[0, 1]", "overlap")
-        for name in ("recompute", "sequence"):
+        if self.fsdp and self.zero:
+            raise ValueError("extensions.fsdp cuts what extensions.zero does; set one of them off")
+        for name in ("recompute", "sequence", "fsdp"):
             if getattr(self, name) and not self.as_kept:
                 raise ValueError(f"extensions.{name} needs extensions.as_kept, which counts blocks")
 
@@ -247,6 +252,8 @@ def cost(shape: Shape, place: Placement, machine: Machine, extensions: Extension
     if is_dpmoe and owners > 1:
         grad += 2 * (owners - 1) / owners * size * inside / place.shared_by / pp / nic
 
+    if extensions.fsdp:  # in fp32: weights gathered forward and backward, gradients scattered
+        grad = place.micro_batches * 3 * (dp - 1) / dp * WIDE * replicated / pp / nic
     state = STATE_BYTES * per_gpu
     if extensions.zero:
         whole = 2 * size  # weight and gradient; the rest is cut
@@ -258,7 +265,7 @@ def cost(shape: Shape, place: Placement, machine: Machine, extensions: Extension
         in_flight *= 1 + (pp - 1) / (pp * place.virtual)
     if extensions.as_kept:
         own = kept(shape, place, size, uneven, fullest, extensions.sequence)
-        state = own.state_bytes(place, extensions.zero)
+        state = own.state_bytes(place, extensions.zero, extensions.fsdp)
         activations = own.activation_bytes(place, in_flight, extensions.recompute)
     else:
         scores = 0.0 if extensions.flash else 5 * shape.heads * s / (h * tp)

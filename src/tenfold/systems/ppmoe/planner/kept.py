@@ -44,6 +44,8 @@ class Kept:
     """Parameters that all replicas hold."""
     inside: float
     """Parameters of experts."""
+    gathered: float
+    """Parameters and gradients that FSDP has whole at a time."""
 
     def activation_bytes(self, place: Placement, in_flight: float, recompute: bool) -> float:
         """Most that is kept: by the first stage, which has most in flight, or at the loss."""
@@ -58,9 +60,16 @@ class Kept:
         bytes_ = self.inputs if recompute else self.stage + self.copies
         return bytes_ + (self.loss + self.head_copy if last else 0.0)
 
-    def state_bytes(self, place: Placement, zero: bool) -> float:
-        """Weights, gradients and two moments, all in fp32; ZeRO-1 cuts the moments."""
+    def state_bytes(self, place: Placement, zero: bool, fsdp: bool = False) -> float:
+        """Weights, gradients and two moments, all in fp32; ZeRO-1 cuts the moments, FSDP all.
+
+        FSDP gathers the ends and two blocks at a time, and has whole gradients of what it computes.
+        """
         owners = place.replicas // place.shared_by
+        if fsdp:
+            alone = self.inside if place.shared_by > 1 else 0.0
+            cut = self.outside + self.inside - alone
+            return 4 * WIDE * (cut / place.replicas + alone) + WIDE * self.gathered
         shares = (place.replicas, owners) if zero else (1, 1)
         return sum(
             2 * WIDE * (1 + 1 / share) * held
@@ -100,6 +109,8 @@ def kept(
     own_ends = ends(shape) - whole + whole / tp if pp == 1 else table
     experts = inside / (tp * pp * place.shared_by) * fullest
     layer = inside / max(1, mixtures) / (tp * place.shared_by)
+    inner = max(shape.shared, shape.inner if mixtures < shape.layers else 0)
+    largest = (shape.attention_matrices + shape.network_matrices(inner)) / tp
     head = element * shape.hidden + (2 if shape.swiglu else 1) * WIDE * shape.hidden
     return Kept(
         stage=n * count / pp * fullest,
@@ -112,6 +123,7 @@ def kept(
         gradients=WIDE * layer,
         outside=blocks + own_ends,
         inside=experts,
+        gathered=2 * own_ends + 3 * (largest + (layer if place.shared_by == 1 else 0.0)),
     )
 
 

@@ -148,6 +148,7 @@ def search(
             shape, cluster, batch, method, virtual, uneven=extensions.uneven, narrow=narrow
         )
         if not extensions.sequence or shape.seq % place.tp == 0
+        if not extensions.fsdp or (place.pp == 1 and shape.hidden % place.dp == 0)
     ]
     candidates.sort(key=lambda f: (-f.rate, f.cost.memory))
     limit = cluster.memory_bytes * memory_share
@@ -372,7 +373,7 @@ def launch_command(made: Plan, candidate: Candidate) -> str:
         words.append(f"--layout.dispatch {dispatch}")
     if place.virtual > 1:
         words.append(f"--layout.schedule interleaved --layout.virtual {place.virtual}")
-    for name in ("zero", "sequence"):
+    for name in ("zero", "fsdp", "sequence"):
         if getattr(made.extensions, name):
             words.append(f"--layout.{name}")
     words.append(f"--loop.accumulate {place.micro_batches}")
