@@ -99,8 +99,8 @@ class System(Generic[C]):
     """Uses that its weights are for, and uses that they are not for."""
 
     resumable: ClassVar[tuple[str, ...]] = (
-        "loop.device", "loop.workers", "loop.threads", "loop.log_every", "loop.save_every", "loop.async_save",
-        "loop.tensorboard",
+        "loop.device", "loop.workers", "loop.threads", "loop.log_every", "loop.save_every",
+        "loop.async_save", "loop.tensorboard",
     )  # fmt: skip
     """Fields (or groups of them) that an interrupted run may change when it goes on."""
     paths: ClassVar[tuple[str, ...]] = ("data.path", "start")
