@@ -18,7 +18,8 @@ def compiled(module: nn.Module) -> nn.Module:
     options: dict[str, str | int | bool | Any] | None = None
     if BACKEND == "inductor":
         options = {"fallback_random": True}  # dropout draws the numbers that it draws without it
-    made: nn.Module = torch.compile(module, backend=BACKEND, options=options)
+    made = torch.compile(module, backend=BACKEND, options=options)
+    assert isinstance(made, nn.Module)
     return made
 
 

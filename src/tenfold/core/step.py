@@ -269,8 +269,8 @@ class Stepper:
 def masked_step(optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
     """One step of an optimiser that changes nothing where `skip`, on the device, is true.
 
-    torch's fused optimisers can do so; of others, and where processes hold parts of tensors, weights
-    and state are copied before. State that the step would have begun is zero after it.
+    torch's fused optimisers can do so; of others, and where processes hold parts of tensors,
+    weights and state are copied before. State that the step would have begun is zero after it.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     is_whole = all(local(p) is p for p in parameters)
