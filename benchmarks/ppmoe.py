@@ -41,8 +41,9 @@ from tenfold.core.optim import build
 from tenfold.core.peak import peak
 from tenfold.systems.ppmoe.config import Config, Layout, Model
 from tenfold.systems.ppmoe.dispatch import MoE
-from tenfold.systems.ppmoe.model import FeedForward, initialise
-from tenfold.systems.ppmoe.parallel import Grid, Group, make_grid
+from tenfold.systems.ppmoe.model import FeedForward
+from tenfold.systems.ppmoe.parallel import Grid, make_grid
+from tenfold.systems.ppmoe.parts import Owners, initialise
 from tenfold.systems.ppmoe.pipeline import Part, key_of
 from tenfold.systems.ppmoe.planner.cost import training_flop
 from tenfold.systems.ppmoe.planner.shape import shape_of
@@ -331,7 +332,7 @@ def layer_times(world: World, job: dict[str, Any]) -> list[dict[str, Any]]:
         found: dict[str, Any] = {
             "PPMoE": MoE(cfg, tensor.layout, by_tensor),
             "DPMoE": MoE(cfg, replicas.layout, by_replica),
-            "dense": FeedForward(cfg, by_tensor),
+            "dense": FeedForward(cfg, by_tensor, cfg.inner),
         }
         draw = torch.Generator().manual_seed(2)
         x = torch.randn(tokens, hidden, generator=draw)
@@ -340,8 +341,8 @@ def layer_times(world: World, job: dict[str, Any]) -> list[dict[str, Any]]:
         for name in SIDES:
             layer = found[name]
             holder = torch.nn.ModuleDict({"moe" if name != "dense" else "ffn": layer})
-            group = by_replica.experts if name == "DPMoE" else by_tensor.tp
-            initialise(holder, cfg, 0, functools.partial(owners, group))
+            laid, grid = (replicas, by_replica) if name == "DPMoE" else (tensor, by_tensor)
+            initialise(holder, cfg, 0, Owners(laid.layout, grid))
             part = slice(None)  # every process has all tokens, or a replica's share of them
             if name == "DPMoE":
                 part = world.share(tokens)
@@ -383,11 +384,6 @@ def layer_times(world: World, job: dict[str, Any]) -> list[dict[str, Any]]:
         if world.is_first:
             print(f"layer, {world.size} processes: {rows[-1]}", file=sys.stderr)
     return rows
-
-
-def owners(group: Group, key: str) -> Group:
-    """Who shares a parameter of one layer: the router is whole everywhere."""
-    return Group("alone") if ".gate." in key else group
 
 
 def forward_backward(layer: torch.nn.Module, x: torch.Tensor, grad: torch.Tensor) -> None:

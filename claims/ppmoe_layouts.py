@@ -25,14 +25,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from tenfold.core.dist import World, started
+from tenfold.core.dist import World, local, started
 from tenfold.core.log import environment
 from tenfold.core.loop import Loop
 from tenfold.core.optim import Optim, build
 from tenfold.core.seed import generator
 from tenfold.systems.ppmoe.config import Config, Data, Layout, Model
-from tenfold.systems.ppmoe.model import own_part
-from tenfold.systems.ppmoe.parallel import Grid, check_layout, make_grid
+from tenfold.systems.ppmoe.fit import check_layout
+from tenfold.systems.ppmoe.parallel import Grid, make_grid
 from tenfold.systems.ppmoe.pipeline import Part
 
 HERE = Path(__file__).parent
@@ -46,7 +46,8 @@ LIMITS = {"float64": 1e-6, "float32": 1e-4}
 """Largest differences allowed, absolute and relative to the largest entry of a tensor."""
 OPTIM = Optim(name="adamw", lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, clip=1.0)
 
-TINY = Model(layers=8, hidden=16, heads=4, ffn=32, seq=16, vocab=64, experts=8)
+TINY = Model(layers=8, hidden=16, heads=4, ffn=32, seq=16, vocab=61, experts=8)
+"""A vocabulary that no tensor group divides."""
 MODELS = {
     "top-1, tied": TINY,
     "top-2, capacity, untied": replace(
@@ -69,6 +70,8 @@ SIZES = {2: ((2, 1, 1), (1, 1, 2), (1, 2, 1)),
 """Processes -> (pp, dp, tp)."""
 SCHEDULES = ("1f1b", "gpipe", "interleaved", "looped-bfs", "zero-bubble", "zbv", "dualpipev")
 DISPATCHERS = ("slice", "alltoall", "alltoall-copies")
+BUCKET = 2.0**-8
+"""MiB of gradients that are summed at a time: a part of a block's."""
 
 
 def layouts(processes: int) -> Iterator[Layout]:
@@ -80,7 +83,29 @@ def layouts(processes: int) -> Iterator[Layout]:
         for schedule, dispatch in itertools.product(schedules, dispatchers):
             summed = tp > 1 and dispatch != "alltoall-copies"
             for sync in ("scores", "params") if summed else ("scores",):
-                yield Layout(pp=pp, tp=tp, schedule=schedule, dispatch=dispatch, sync=sync)
+                made = Layout(
+                    pp=pp, tp=tp, schedule=schedule, dispatch=dispatch, sync=sync, bucket_mb=BUCKET
+                )
+                yield made
+                yield from (replace(made, **more) for more in options(made, dp))
+
+
+def options(layout: Layout, dp: int) -> Iterator[dict[str, bool]]:
+    """What else may be asked of a layout, with a few schedules."""
+    if layout.pp > 1 and layout.schedule not in ("1f1b", "zero-bubble", "zbv"):
+        return
+    if layout.tp > 1:
+        yield {"sequence": True}
+    if layout.tp > 1 and layout.dispatch == "slice" and layout.sync == "scores":
+        yield {"vocab_parallel": False}
+    if dp > 1:
+        yield {"zero": True}
+        if layout.tp > 1:
+            yield {"zero": True, "sequence": True}
+    if dp > 1 and layout.pp == 1:
+        yield {"fsdp": True}
+        if layout.tp > 1:
+            yield {"fsdp": True, "sequence": True}
 
 
 def configuration(model: Model, layout: Layout, dp: int) -> Config:
@@ -139,12 +164,14 @@ def step(cfg: Config, grid: Grid, kind: str) -> tuple[Step, Part]:
     loss = tally.ce + cfg.model.balance_weight * tally.table[:, 0].sum()
     loss = float(loss + cfg.model.z_weight * tally.table[:, 1].sum())
     norm = float(part.gradient_norm())
-    gradients = {key: p.grad.clone() for key, p in part.keyed_parameters()}
-    with torch.no_grad():
-        for p in part.parameters():
-            p.grad *= min(1.0, OPTIM.clip / (norm + 1e-6))
-    build(part, OPTIM).step()
-    after = {key: p.detach() for key, p in part.keyed_parameters()}
+    # with ZeRO a replica has those that it updates
+    grads = {key: local(p.grad) for key, p in part.keyed_parameters() if p.grad is not None}
+    gradients = {key: grad.clone() for key, grad in grads.items()}
+    for grad in grads.values():
+        grad *= min(1.0, OPTIM.clip / (norm + 1e-6))
+    build(part, OPTIM, part.groups).step()
+    part.share()
+    after = {key: local(p.detach()) for key, p in part.keyed_parameters()}
     return Step(loss, norm, min(margins), gradients, after), part
 
 
@@ -158,14 +185,15 @@ def compare(got: Step, want: Step, part: Part) -> dict[str, float]:
         "after": [],
     }
     for key, gradient in got.gradients.items():
-        group = part.owners_of(key)
-        whole, after = want.gradients[key], want.after[key]
-        difference = float((gradient - own_part(key, whole, group.size, group.rank)).abs().max())
+        whole = want.gradients[key]
+        difference = float((gradient - part.piece(key, whole)).abs().max())
         found["gradients"].append(difference)
         # an expert without tokens has no gradient to be relative to
         found["relative"].append(difference / max(float(whole.abs().max()), SURE))
-        moved = (got.after[key] - own_part(key, after, group.size, group.rank)).abs()
-        sure = own_part(key, (whole.abs() > SURE) | (whole == 0), group.size, group.rank)
+    for key, value in got.after.items():
+        whole, after = want.gradients[key], want.after[key]
+        moved = (value - part.piece(key, after)).abs()
+        sure = part.piece(key, (whole.abs() > SURE) | (whole == 0))
         found["after"].append(float((moved * sure).max()))
     # torch's maximum, unlike Python's, keeps what is no number
     return {name: float(torch.tensor(v, dtype=torch.float64).max()) for name, v in found.items()}
@@ -174,14 +202,14 @@ def compare(got: Step, want: Step, part: Part) -> dict[str, float]:
 def work(folder: Path) -> None:
     """One of several processes: run the jobs of this world size, one after the other."""
     torch.set_num_threads(1)
-    grids: dict[tuple[int, int, bool], Grid] = {}
+    grids: dict[tuple[int, int, bool, bool], Grid] = {}
     rows = []
     with started("cpu", minutes=2.0) as world:
         jobs = json.loads((folder / f"jobs-{world.size}.json").read_text())
         for number, job in enumerate(jobs):
             layout = Layout(**job["layout"])
             cfg = configuration(MODELS[job["model"]], layout, job["dp"])
-            shape = (layout.pp, layout.tp, layout.is_v_shaped)
+            shape = (layout.pp, layout.tp, layout.is_v_shaped, layout.sequence)
             if shape not in grids:  # hundreds of groups would use up the sockets
                 grids[shape] = make_grid(cfg, world)
             check_layout(cfg, world.size)
@@ -224,7 +252,7 @@ def jobs_of(processes: int, quick: bool) -> list[dict[str, Any]]:
             told = {k: v for k, v in vars(layout).items() if v != getattr(Layout(), k)}
             found.append({"layout": told, "dp": dp, "model": name, "kind": kind})
     if quick:  # spread over layouts and models
-        found = [job for job in found if job["kind"] == "float64"][::5]
+        found = [job for job in found if job["kind"] == "float64"][::7]
     return found
 
 
@@ -288,7 +316,20 @@ def page(result: dict[str, Any]) -> str:
         dispatch = layout.dispatch if row["dp"] * layout.tp > 1 else "–"
         sync = layout.sync if layout.tp > 1 and dispatch != "alltoall-copies" else "–"
         schedule = layout.schedule if layout.pp > 1 else "–"
-        key = (layout.pp, row["dp"], layout.tp, schedule, dispatch, sync)
+        more = (
+            ", ".join(
+                text
+                for text, asked in (
+                    ("sequence", layout.sequence),
+                    ("ZeRO-1", layout.zero),
+                    ("FSDP2", layout.fsdp),
+                    ("whole vocabulary", layout.tp > 1 and not layout.vocab_parallel),
+                )
+                if asked
+            )
+            or "–"
+        )
+        key = (layout.pp, row["dp"], layout.tp, schedule, dispatch, sync, more)
         by_layout.setdefault(key, []).append(row)
     wrong = sum(row["wrong"] for row in rows)
     judged = sum(row["kind"] in LIMITS for row in rows)
@@ -316,9 +357,9 @@ def page(result: dict[str, Any]) -> str:
         f"{told['python']}. Commit {told['commit']}, {told['date']}, {told['seconds']} s. "
         f"Command: `{told['command']}`.",
         "",
-        "| pp | dp | tp | schedule | dispatch | sync | float64 grad | rel | after "
+        "| pp | dp | tp | schedule | dispatch | sync | more | float64 grad | rel | after "
         "| float32 grad | rel | after | bfloat16 loss | rel | |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for key, group in by_layout.items():
         cells = [str(k) for k in key]

@@ -31,11 +31,11 @@ from tenfold.core.dist import World
 from tenfold.core.log import environment
 from tenfold.core.seed import generator
 from tenfold.report.markdown import md, md_table
-from tenfold.systems.ppmoe import experts
+from tenfold.systems.ppmoe import experts, parallel
 from tenfold.systems.ppmoe.config import Layout, Model
 from tenfold.systems.ppmoe.model import Gpt
 from tenfold.systems.ppmoe.parallel import Grid, Group
-from tenfold.systems.ppmoe.pipeline import cross_entropy, stage_spans
+from tenfold.systems.ppmoe.pipeline import stage_spans
 from tenfold.systems.ppmoe.planner.kept import Kept, kept
 from tenfold.systems.ppmoe.planner.shape import Placement, shape_of
 from tenfold.systems.ppmoe.routing import Routing
@@ -50,18 +50,20 @@ QWEN = replace(
     LLAMA, hidden=256, heads=8, kv_heads=2, head_size=32, experts=16, top_k=4, moe_every=1,
     expert_ffn=96, norm_topk=True,
 )  # fmt: skip
-CASES: dict[str, tuple[Model, int, int]] = {
-    "GPT-3 build, dense": (replace(GPT, kind="dense"), 1, 1),
-    "GPT-3 build, 8 experts, top-1": (GPT, 1, 1),
-    "GPT-3 build, 64 experts, top-2": (replace(GPT, experts=64, top_k=2), 1, 1),
-    "GPT-3 build, 8 experts, TP 2": (GPT, 1, 2),
-    "GPT-3 build, 8 experts, PP 2 TP 4": (GPT, 2, 4),
-    "SwiGLU, 8 experts, top-2, shared": (replace(LLAMA, top_k=2, shared=192), 1, 1),
-    "SwiGLU, dense, grouped queries": (replace(LLAMA, kind="dense", kv_heads=2), 1, 1),
-    "Qwen3's build, 16 experts, top-4": (QWEN, 1, 1),
-    "Qwen3's build, PP 2 TP 2": (QWEN, 2, 2),
+CASES: dict[str, tuple[Model, int, int, bool]] = {
+    "GPT-3 build, dense": (replace(GPT, kind="dense"), 1, 1, False),
+    "GPT-3 build, 8 experts, top-1": (GPT, 1, 1, False),
+    "GPT-3 build, 64 experts, top-2": (replace(GPT, experts=64, top_k=2), 1, 1, False),
+    "GPT-3 build, 8 experts, TP 2": (GPT, 1, 2, False),
+    "GPT-3 build, 8 experts, PP 2 TP 4": (GPT, 2, 4, False),
+    "SwiGLU, 8 experts, top-2, shared": (replace(LLAMA, top_k=2, shared=192), 1, 1, False),
+    "SwiGLU, dense, grouped queries": (replace(LLAMA, kind="dense", kv_heads=2), 1, 1, False),
+    "Qwen3's build, 16 experts, top-4": (QWEN, 1, 1, False),
+    "Qwen3's build, PP 2 TP 2, sequence": (QWEN, 2, 2, True),
+    "Qwen3's build, PP 2 TP 2": (QWEN, 2, 2, False),
+    "GPT-3 build, 8 experts, TP 2, sequence": (GPT, 1, 2, True),
 }
-"""Name -> model, P, T."""
+"""Name -> model, P, T, whether tensor ranks split the sequence."""
 ROWS = 2
 """Sequences of a micro-batch."""
 
@@ -112,14 +114,22 @@ class Counted:
             return saved_tensors_hooks(counting, unpack)
 
         outer = saved_tensors_hooks(self.add, lambda saved: saved)
-        with mock.patch.object(experts, "saved_tensors_hooks", inner), outer:
+        with (
+            mock.patch.object(experts, "saved_tensors_hooks", inner),
+            mock.patch.object(parallel, "saved_tensors_hooks", inner),
+            outer,
+        ):
             yield
 
 
-def measure(model: Model, pp: int, tp: int, stage: int, bf16: bool) -> tuple[int, float]:
+def measure(
+    model: Model, pp: int, tp: int, sequence: bool, stage: int, bf16: bool
+) -> tuple[int, float]:
     """Bytes that a stage keeps for backward of one micro-batch, and the load of its experts."""
-    grid = Grid(tp=Group("tp", tp, 0, dist.group.WORLD)) if tp > 1 else Grid()
-    part = Gpt(model, Layout(pp=pp, tp=tp), grid, stage_spans(model.layers, pp)[stage])
+    group = Group("tp", tp, 0, dist.new_group(list(range(tp))))
+    grid = Grid(tp=group, sequence=sequence) if tp > 1 else Grid()
+    layout = Layout(pp=pp, tp=tp, sequence=sequence)
+    part = Gpt(model, layout, grid, stage_spans(model.layers, pp)[stage])
     draw = generator(0, "weights")
     with torch.no_grad():
         for parameter in part.parameters():
@@ -134,19 +144,22 @@ def measure(model: Model, pp: int, tp: int, stage: int, bf16: bool) -> tuple[int
     part.routed = listen
     counted = Counted({p.untyped_storage().data_ptr() for p in part.parameters()})
     tokens = torch.randint(model.vocab, (ROWS, model.seq), generator=draw)
-    hidden = torch.randn(ROWS, model.seq, model.hidden, generator=draw, requires_grad=True)
+    shape = (ROWS, model.seq // grid.split.size, model.hidden)
+    hidden = torch.randn(shape, generator=draw, requires_grad=True)
     with counted.watching(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         out = part(tokens if part.is_first else hidden)
-        loss = cross_entropy(out, tokens) if part.is_last else out.sum()
+        loss = part.mean_loss(out, tokens) if part.is_last else out.sum()
     assert loss.requires_grad  # the graph that holds what was counted
     return sum(counted.seen.values()), tp * pairs[0] / pairs[1] if pairs[1] else 1.0
 
 
-def planned(model: Model, pp: int, tp: int, bf16: bool, load: float) -> tuple[Kept, Placement]:
+def planned(
+    model: Model, pp: int, tp: int, bf16: bool, load: float, sequence: bool = False
+) -> tuple[Kept, Placement]:
     """The planner's count of the same."""
     shape = shape_of(model)
     place = Placement("dense" if model.kind == "dense" else "ppmoe", pp, tp, 1, ROWS, 1)
-    return kept(shape, place, 2 if bf16 else 4, load), place
+    return kept(shape, place, 2 if bf16 else 4, load, 1.0, sequence), place
 
 
 @dataclass(frozen=True)
@@ -176,7 +189,7 @@ def peak(case: str, model: Model, bf16: bool) -> Peak:
     tracker.track_external(part)
     with tracker:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = cross_entropy(part(tokens), tokens)
+            loss = part.mean_loss(part(tokens), tokens)
         loss.backward()
     measured = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
     own, place = planned(model, 1, 1, bf16, 1.0)
@@ -189,13 +202,14 @@ def peak(case: str, model: Model, bf16: bool) -> Peak:
 def rows(quick: bool) -> tuple[list[Row], list[Peak]]:
     """All cases in fp32, bf16, and with recomputation."""
     found, peaks = list[Row](), list[Peak]()
-    for name, (model, pp, tp) in list(CASES.items())[:: 4 if quick else 1]:
+    for name, (model, pp, tp, sequence) in list(CASES.items())[:: 4 if quick else 1]:
         for recompute, bf16 in itertools.product((False, True), (False, True)):
             used = replace(model, recompute=recompute)
             words = ("bf16" if bf16 else "fp32") + (", recomputed" if recompute else "")
             for stage in sorted({0, pp - 1}):
-                measured, load = measure(used, pp, tp, stage, bf16)
-                bytes_ = planned(used, pp, tp, bf16, load)[0].kept_bytes(stage == pp - 1, recompute)
+                measured, load = measure(used, pp, tp, sequence, stage, bf16)
+                own = planned(used, pp, tp, bf16, load, sequence)[0]
+                bytes_ = own.kept_bytes(stage == pp - 1, recompute)
                 found.append(Row(name, words, stage, measured, bytes_, load))
             if pp * tp == 1 and not (quick and peaks):
                 peaks.append(peak(name, used, bf16))

@@ -52,13 +52,13 @@ class Rank:
         mine = tokens.chunk(dp)[self.grid.dp.rank]
         self.batches = [{"tokens": chunk} for chunk in mine.chunk(micro // dp)]
         self.reduce_from = 0.0
-        reduce: Callable[[], None] = self.part._reduce
+        reduce: Callable[[], None] = self.part.gradients.complete
 
         def timed_reduce() -> None:
             self.reduce_from = time.monotonic()
             reduce()
 
-        self.part._reduce = timed_reduce  # type: ignore[method-assign]
+        self.part.gradients.complete = timed_reduce  # type: ignore[method-assign]
         self.description = {"parameters": sum(p.numel() for p in self.part.parameters())}
 
     def do(self, order: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from tenfold.core import checkpoint, dist, loop, optim
 from tenfold.core.optim import Optim
+from tenfold.core.saver import Saver
 from tenfold.core.seed import generator
 from tenfold.core.stage import Stage
 
@@ -122,10 +123,44 @@ def test_pipeline_schedule_drives_a_stage_and_resumes(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     done = toy(whole, "--pipeline", processes=2)
     assert done.returncode == 0, done.stderr
-    assert toy(killed, "--pipeline", "--kill-at", "6", processes=2).returncode != 0
-    assert toy(killed, "--pipeline", processes=2).returncode == 0
+    words = ("--pipeline", "--behind")  # checkpoints that are written while training goes on
+    assert toy(killed, *words, "--kill-at", "6", processes=2).returncode != 0
+    assert [p.name for p in checkpoint.complete(killed / "checkpoints/pipe")][:1] == [
+        "step-000000004"
+    ]
+    done = toy(killed, *words, processes=2)
+    assert done.returncode == 0, done.stderr
     assert_equal(weights(whole), weights(killed), 0)
     assert {key.split(".")[0] for key in weights(whole)} == {"pipe/stage0", "pipe/stage1"}
+
+
+def test_checkpoints_written_meanwhile_resume_exactly(tmp_path: Path, whole: Path) -> None:
+    killed = tmp_path / "killed"
+    assert toy(killed, "--behind", "--kill-at", "18").returncode == -9
+    done = toy(killed, "--behind")
+    assert done.returncode == 0, done.stderr
+    assert_equal(weights(whole), weights(killed), 0)
+
+
+def test_a_save_that_fails_meanwhile_is_told_and_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saver, value = Saver(tmp_path, HERE, behind=True), torch.zeros(3)
+    saver.save(1, {"value": value}, {"part": value})
+    value += 1  # training goes on
+    saver.wait()
+    path, state = checkpoint.load(tmp_path) or (None, {})
+    assert path == tmp_path / "step-000000001" and torch.equal(state["value"], torch.zeros(3))
+    assert torch.equal(checkpoint.read_whole(path)["part"], torch.zeros(3))
+
+    def full(*given: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(checkpoint, "write_state", full)
+    saver.save(2, {"value": value}, {"part": value})
+    with pytest.raises(OSError, match="no space left"):
+        saver.save(3, {"value": value}, {"part": value})
+    assert [p.name for p in tmp_path.iterdir()] == ["step-000000001"]
 
 
 def test_pipeline_equals_one_process(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A toy system for the loop's promises, run as a script so that it can be killed.
 
 python toy.py RUN [--kill-at N] [--signal KILL|TERM] [--plain] [--poison N] [--pipeline] [--late]
+              [--behind]
 """
 
 from __future__ import annotations
@@ -146,6 +147,7 @@ def main() -> None:
     parser.add_argument("--pipeline", action="store_true")
     parser.add_argument("--poison", type=int, default=0)
     parser.add_argument("--late", action="store_true", help="the host reads as it does of a GPU")
+    parser.add_argument("--behind", action="store_true")
     args = parser.parse_args()
     if args.late:
         step.READ_FIRST = ()
@@ -159,10 +161,12 @@ def main() -> None:
                 if args.kill_at and world.rank == 1:
                     count = Toy(args.kill_at, signum, True, 0)
                     fit.after_step = count.count
-                loop.train(iter([fit]), replace(LOOP, accumulate=1, ema=0.0), world, args.run, 7)
+                settings = replace(LOOP, accumulate=1, ema=0.0, async_save=args.behind)
+                loop.train(iter([fit]), settings, world, args.run, 7)
                 return
             toy = Toy(args.kill_at, signum, args.plain, args.poison)
             settings = replace(LOOP, ema=0.0) if args.plain else LOOP
+            settings = replace(settings, async_save=args.behind)
             loop.train(toy.stages(), settings, world, args.run, 7)
             if world.is_first:
                 torch.save(toy.teacher.state_dict(), args.run / "teacher.pt")

@@ -13,9 +13,9 @@ from golden.noise import is_noise
 from tenfold.core.optim import build
 from tenfold.systems.ppmoe.config import Layout
 from tenfold.systems.ppmoe.dispatch import MoE
-from tenfold.systems.ppmoe.model import own_part
 from tenfold.systems.ppmoe.parallel import Grid, Group
-from tenfold.systems.ppmoe.pipeline import Part, cross_entropy
+from tenfold.systems.ppmoe.parts import own_part
+from tenfold.systems.ppmoe.pipeline import Part
 from tenfold.systems.ppmoe.routing import Router, Routing, capacity_of, queue_places
 
 DISPATCHERS = ("slice", "alltoall", "alltoall-copies")
@@ -172,7 +172,7 @@ def _check_step(case: Case, limit: cases.Limit) -> None:
     layers = len(model.moe_layers)
     by_chunk = [routings[i : i + layers] for i in range(0, len(routings), layers)]
     losses = {
-        "ce": [cross_entropy(o, t[:, 1:]) for o, t in zip(logits, chunks, strict=True)],
+        "ce": [part.parts[0].mean_loss(o, t[:, 1:]) for o, t in zip(logits, chunks, strict=True)],
         "aux": [torch.stack([r.balance_loss for r in rs]).sum() for rs in by_chunk],
         "z": [torch.stack([r.z_loss for r in rs]).sum() for rs in by_chunk],
     }

@@ -19,8 +19,9 @@ from golden import ppmoe_model
 from golden.harness import Case
 from tenfold.core.dist import World, started
 from tenfold.systems.ppmoe.config import Config, Layout
-from tenfold.systems.ppmoe.model import own_part
-from tenfold.systems.ppmoe.parallel import Grid, check_layout, make_grid
+from tenfold.systems.ppmoe.fit import check_layout
+from tenfold.systems.ppmoe.parallel import Grid, make_grid
+from tenfold.systems.ppmoe.parts import own_part
 from tenfold.systems.ppmoe.pipeline import Part
 
 _grids: dict[tuple, Grid] = {}
@@ -52,7 +53,7 @@ def differences(case: Case, layout: Layout, world: World) -> dict[str, float]:
         found = [torch.zeros((), dtype=torch.float64)]
         for key, got in tensors.items():
             if (whole := case.arrays.get(prefix + key)) is not None:
-                group = part.owners_of(key)
+                group = part.owners.of(key)
                 own = own_part(key, torch.from_numpy(whole).double(), group.size, group.rank)
                 found.append((got.detach() - own).abs().max())
         return float(torch.stack(found).max())  # unlike Python's, it keeps what is no number

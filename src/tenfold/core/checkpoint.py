@@ -7,7 +7,8 @@ import math
 import re
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -187,25 +188,37 @@ def save(
     `state` is the same on all processes and is written by the first; `parts` are tensors of a
     model divided among processes (see `write_parts`).
     """
-    final = folder / f"step-{step:09d}"
-    temporary = folder / f"step-{step:09d}.tmp"
-    _fresh(temporary, world)
-    with _removed_on_error(temporary, world):
+    temporary = begin(folder, step, world)
+    with removed_on_error(temporary, world):
         if world.is_first:
             write_state(temporary / "state.pt", state)
         _write_parts(temporary, parts, world)
     world.barrier(patient=True)
     if world.is_first:
-        _seal(temporary)
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
-        for old in complete(folder)[:-1]:
-            remove(old)
+        complete_save(folder, step)
     world.barrier(patient=True)
 
 
+def begin(folder: Path, step: int, world: World) -> Path:
+    """Make the empty folder that a checkpoint is written to; all processes call it."""
+    temporary = folder / f"step-{step:09d}.tmp"
+    _fresh(temporary, world)
+    return temporary
+
+
+def complete_save(folder: Path, step: int) -> None:
+    """Let the folder that is written take its name, then drop older checkpoints."""
+    final = folder / f"step-{step:09d}"
+    temporary = final.with_name(final.name + ".tmp")
+    _seal(temporary)
+    shutil.rmtree(final, ignore_errors=True)
+    temporary.rename(final)
+    for old in complete(folder)[:-1]:
+        remove(old)
+
+
 @contextmanager
-def _removed_on_error(folder: Path, world: World) -> Iterator[None]:
+def removed_on_error(folder: Path, world: World) -> Iterator[None]:
     """A folder that an error (a full disk) does not leave behind, half-filled."""
     try:
         yield
@@ -231,7 +244,7 @@ def write_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> N
     """
     temporary = folder.with_name(folder.name + ".tmp")
     _fresh(temporary, world)
-    with _removed_on_error(temporary, world):
+    with removed_on_error(temporary, world):
         _write_parts(temporary, parts, world)
     world.barrier(patient=True)
     if world.is_first:
@@ -282,6 +295,42 @@ def _write_parts(folder: Path, parts: dict[str, torch.Tensor], world: World) -> 
             )
         except CheckpointException as error:  # not an Exception; its text is a traceback
             raise next(cause for cause, _ in error.failures.values()) from error
+
+
+def write_parts_behind(
+    folder: Path, parts: dict[str, torch.Tensor], world: World, group: Any
+) -> Callable[[], object]:
+    """Copy the parts and let torch write them in a thread; the answer waits for it, or raises.
+
+    Args:
+        folder: An empty one; it is not whole before all processes have written.
+        parts: As those of `write_parts`.
+        world: All processes.
+        group: Processes by which the thread agrees with the others', on the CPU; none if alone.
+    """
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        writing = dcp.async_save(
+            parts,
+            storage_writer=HuggingFaceStorageWriter(
+                str(folder), _files_of(parts, world), save_distributed=True
+            ),
+            process_group=group,
+            no_dist=world.size == 1,
+        )
+    assert isinstance(writing, Future)
+
+    def wait() -> None:
+        try:
+            writing.result()
+        except CheckpointException as error:  # as above
+            raise next(cause for cause, _ in error.failures.values()) from error
+
+    return wait
 
 
 def _files_of(parts: dict[str, torch.Tensor], world: World) -> dict[str, int]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .dist import local
 from .stage import Batch, Stage
 
 
@@ -53,9 +54,10 @@ def harm_of_last_step(stage: Stage, batch: Batch) -> str:
     that is divided among processes only the weights are looked at.
     """
     for name, tensor in stage.model.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not bool(torch.isfinite(local(tensor)).all()):
             return f"the weight {name} is not finite"
-    sizes = [float(p.detach().abs().max()) for p in stage.model.parameters() if p.numel()]
+    own = [local(p.detach()) for p in stage.model.parameters()]
+    sizes = [float(p.abs().max()) for p in own if p.numel()]
     largest = max(sizes, default=0.0)
     if stage.parallel or largest < HUGE:
         return ""
@@ -98,7 +100,7 @@ def culprit(stage: Stage, batch: Batch, losses: dict[str, float], norm: float) -
     if bad:
         return f"the input {bad} is not finite; check the data"
     for name, parameter in stage.model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
+        if not bool(torch.isfinite(local(parameter)).all()):
             return f"the weight {name} is not finite; lower optim.lr or set optim.clip"
     first: list[str] = []
 
@@ -122,7 +124,7 @@ def culprit(stage: Stage, batch: Batch, losses: dict[str, float], norm: float) -
         return f"the loss term {', '.join(terms)} is not finite; lower optim.lr"
     grads = [
         n for n, p in stage.model.named_parameters()
-        if p.grad is not None and not bool(torch.isfinite(p.grad).all())
+        if p.grad is not None and not bool(torch.isfinite(local(p.grad)).all())
     ]  # fmt: skip
     if grads:
         return f"the gradient of {grads[0]} ({len(grads)} in all) is not finite; set optim.clip"

@@ -129,6 +129,15 @@ class World:
         return slice(self.rank * own, (self.rank + 1) * own)
 
 
+def local(x: torch.Tensor) -> torch.Tensor:
+    """This process's share of a tensor that several hold together (a DTensor); else the tensor.
+
+    Shares memory with it; what is asked of it is no exchange between processes.
+    """
+    own = getattr(x, "to_local", None)
+    return x if own is None else own()
+
+
 def pick_device(wish: Literal["auto", "cpu", "cuda"], local_rank: int = 0) -> torch.device:
     """The device to train on; asking for a GPU that is not there is an error."""
     if wish == "cuda" and not torch.cuda.is_available():

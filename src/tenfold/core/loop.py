@@ -53,6 +53,9 @@ class Loop:
     """Steps between validations; 0 validates at the end only."""
     save_every: int = 200
     """Steps between checkpoints."""
+    async_save: bool = False
+    """Write checkpoints while training goes on, from a copy in memory (one more of weights and
+    optimiser state)."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -132,7 +135,7 @@ def train_stage(
 ) -> None:  # fmt: skip
     """Train one stage to its end, from its newest checkpoint if there is one."""
     stepper = Stepper(stage, world, seed, loop.accumulate, loop.amp)
-    running = Running(stepper, run, loop.ema)
+    running = Running(stepper, run, loop.ema, loop.async_save)
     if loop.compile:
         stepper.compile()
     done = running.folder / "done.json"
@@ -183,6 +186,8 @@ def train_stage(
             if running.step % loop.save_every == 0 or last or signum:
                 running.save()
                 pace.restart(running.step)
+            if signum or last:
+                running.saver.wait()
             if signum:
                 raise Stopped(signum, stage.name, running.step)
     finally:

@@ -14,6 +14,7 @@ from tenfold.files import sum_of
 
 from . import checkpoint, compiled
 from .diagnose import NonFinite, harm_of_last_step
+from .saver import Saver
 from .stage import Batch
 from .step import Stepper
 
@@ -21,10 +22,11 @@ from .step import Stepper
 class Running:
     """One stage while it runs: model, optimiser, average, and where it stands."""
 
-    def __init__(self, stepper: Stepper, run: Path, ema: float) -> None:
+    def __init__(self, stepper: Stepper, run: Path, ema: float, async_save: bool = False) -> None:
         self.stepper, self.stage, self.world = stepper, stepper.stage, stepper.world
         self.optimizer, self.scaler = stepper.optimizer, stepper.scaler
         self.folder = run / "checkpoints" / self.stage.name
+        self.saver = Saver(self.folder, self.world, async_save)
         self.average: AveragedModel | None = None
         if ema:
             self.average = AveragedModel(
@@ -117,7 +119,7 @@ class Running:
     def save(self) -> None:
         """Write a checkpoint, but never one of steps that are not known to be finite."""
         self.stepper.settle()
-        checkpoint.save(self.folder, self.step, self.state(), self.all_parts(), self.world)
+        self.saver.save(self.step, self.state(), self.all_parts())
 
     def resume(self) -> None:
         """Go on from the newest checkpoint, if there is one."""

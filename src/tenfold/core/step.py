@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from . import optim, watchdog
 from .compiled import compiled, failures_named
 from .diagnose import NonFinite, blamed, culprit
-from .dist import World
+from .dist import World, local
 from .prefetch import Copies
 from .scaler import LEAST, Scaler
 from .seed import seed_everything
@@ -223,7 +223,7 @@ class Stepper:
 
     @property
     def _gradients(self) -> list[Tensor]:
-        return [p.grad for p in self.stage.model.parameters() if p.grad is not None]
+        return [local(p.grad) for p in self.stage.model.parameters() if p.grad is not None]
 
     def _norm(self) -> Tensor:
         """Norm over all parameters; over all processes' parts where the stage is parallel."""
@@ -269,17 +269,20 @@ class Stepper:
 def masked_step(optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
     """One step of an optimiser that changes nothing where `skip`, on the device, is true.
 
-    torch's fused optimisers can do so; of others, weights and state are copied before. State that
-    the step would have begun is zero after it.
+    torch's fused optimisers can do so; of others, and where processes hold parts of tensors,
+    weights and state are copied before. State that the step would have begun is zero after it.
     """
-    if all(group.get("fused") for group in optimizer.param_groups):
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    is_whole = all(local(p) is p for p in parameters)
+    if is_whole and all(group.get("fused") for group in optimizer.param_groups):
         optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
         optimizer.step()
         return
-    before = {t: t.clone() for t in _changed_by(optimizer)}
+    before = {t: local(t).clone() for t in _changed_by(optimizer)}
     optimizer.step()
     for t in _changed_by(optimizer):
-        torch.where(skip, before[t] if t in before else torch.zeros_like(t), t, out=t)
+        own = local(t)
+        torch.where(skip, before[t] if t in before else torch.zeros_like(own), own, out=own)
 
 
 def _changed_by(optimizer: torch.optim.Optimizer) -> list[Tensor]:

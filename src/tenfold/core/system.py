@@ -100,7 +100,7 @@ class System(Generic[C]):
 
     resumable: ClassVar[tuple[str, ...]] = (
         "loop.device", "loop.workers", "loop.threads", "loop.log_every", "loop.save_every",
-        "loop.tensorboard",
+        "loop.async_save", "loop.tensorboard",
     )  # fmt: skip
     """Fields (or groups of them) that an interrupted run may change when it goes on."""
     paths: ClassVar[tuple[str, ...]] = ("data.path", "start")

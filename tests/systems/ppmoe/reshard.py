@@ -29,12 +29,13 @@ MODEL = Model(
 )
 LAYOUTS = {
     "2-1-2": Layout(pp=2, tp=2),
-    "1-2-2": Layout(tp=2, zero=True),
+    "1-2-2": Layout(tp=2, zero=True, sequence=True),
+    "1-4-1": Layout(fsdp=True),
     "4-1-1": Layout(pp=4),
     "2-1-2-alltoall": Layout(pp=2, tp=2, dispatch="alltoall", sync="params"),
     "2-2-1-zbv": Layout(pp=2, schedule="zbv"),
 }
-REPLICAS = {"1-2-2": 2, "2-2-1-zbv": 2}
+REPLICAS = {"1-2-2": 2, "1-4-1": 4, "2-2-1-zbv": 2}
 
 
 class Killed(RuntimeError):

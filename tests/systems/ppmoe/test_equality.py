@@ -26,7 +26,7 @@ def cfg(tmp_path: Path) -> Config:
         layers=5, hidden=16, heads=4, kv_heads=2, ffn=16, seq=8, experts=4, top_k=2,
         activation="swiglu", bias="none", norm="rms", positions="rotary",
     )  # fmt: skip
-    data = Data(name="files", path=str(text))
+    data = Data(name="files", path=str(text), tokenizer="bpe", bpe_vocab=259)  # two cannot halve it
     loop = replace(DEMO.loop, accumulate=2, device="cpu")
     return complete(replace(DEMO, model=model, data=data, batch=2, loop=loop))
 
@@ -35,6 +35,7 @@ def test_two_processes_are_found_equal(cfg: Config, tmp_path: Path) -> None:
     saved = {"system": "ppmoe", "recipe": "demo", "config": to_json(cfg)}
     (tmp_path / "config.json").write_text(json.dumps(saved))
     words = ("check", "layouts", tmp_path / "config.json", "--layout.tp", "2", "--then.pp", "2")
+    words += ("--layout.sequence",)
     done = forked.torchrun(2, "-m", "tenfold", *words)
     assert done.returncode == 0, done.stderr[-3000:]  # 5 blocks on 2 stages, too
     assert "a step, pp 1, tp 2" in done.stdout and "2 steps, then 1 with pp 2" in done.stdout

@@ -16,8 +16,9 @@ from systems.ppmoe.claims import script
 from tenfold.core.loop import Loop
 from tenfold.core.optim import Optim
 from tenfold.systems.ppmoe.config import Config, Data, Layout, Model
-from tenfold.systems.ppmoe.model import cut_of, own_part, shape_of
-from tenfold.systems.ppmoe.parallel import Grid, Group, check_layout
+from tenfold.systems.ppmoe.fit import check_layout
+from tenfold.systems.ppmoe.parallel import Grid, Group
+from tenfold.systems.ppmoe.parts import cut_of, own_part, shape_of
 from tenfold.systems.ppmoe.pipeline import Part, stage_spans
 from tenfold.systems.ppmoe.planner.clusters import Calibration
 
@@ -61,6 +62,23 @@ REFUSED = {
         configuration(replace(TINY, seq=15), tp=2, dispatch="alltoall"), 2,
         r"model.seq 15 .* layout.tp 2",
     ),
+    "vocabulary": (
+        configuration(replace(TINY, vocab=9), tp=4), 4, r"vocab 9 .* layout.tp 4 .* no-vocab-par",
+    ),
+    "sequence": (
+        configuration(replace(TINY, seq=7), tp=2, sequence=True), 2,
+        r"model.seq 7 .* layout.tp 2, .* layout.sequence .* --layout.no-sequence",
+    ),
+    "sequence and vocabulary": (
+        configuration(tp=2, sequence=True, vocab_parallel=False), 2,
+        r"layout.sequence needs layout.vocab_parallel",
+    ),
+    "fsdp and zero": (configuration(fsdp=True, zero=True), 2, r"fsdp and layout.zero .*.no-zero"),
+    "fsdp and pp": (configuration(fsdp=True, pp=2), 4, r"fsdp and layout.pp 2 .* use layout.zero"),
+    "fsdp": (configuration(fsdp=True, batch=3), 3, r"model.hidden 8 .* size 3.* use layout.zero"),
+    "fsdp and ema": (
+        replace(configuration(fsdp=True), loop=Loop(ema=0.9)), 1, r"layout.fsdp and loop.ema",
+    ),
     "zero and ema": (
         replace(configuration(zero=True), loop=Loop(ema=0.9)), 1, r"layout.zero and loop.ema",
     ),
@@ -84,6 +102,8 @@ def test_refused_layouts(cfg: Config, processes: int, told: str) -> None:
         (configuration(replace(TINY, experts=6), tp=2, dispatch="alltoall"), 2),
         (configuration(replace(TINY, layers=3), schedule="interleaved"), 1),
         (configuration(pp=2, schedule="dualpipev", micro=4), 2),
+        (configuration(replace(TINY, vocab=13), tp=4), 4),
+        (configuration(sequence=True, vocab_parallel=False), 2),  # no tensor ranks
     ],
 )
 def test_layouts_that_fit(cfg: Config, processes: int) -> None:
@@ -120,9 +140,9 @@ def test_weights_do_not_depend_on_the_layout(sizes, dispatch: str, schedule: str
         cfg = configuration(pp=pp, tp=tp, dispatch=dispatch, schedule=schedule)
         part = Part(cfg, grid)
         for key, parameter in part.keyed_parameters():
-            group = part.owners_of(key)
+            group = part.owners.of(key)
             assert torch.equal(parameter, own_part(key, whole[key], group.size, group.rank)), key
-            assert shape_of(key, parameter, group.size) == whole[key].shape
+            assert shape_of(key, parameter, group.size, TINY.vocab) == whole[key].shape
             held.add(key)
         reloaded = Part(replace(cfg, seed=1), grid)
         reloaded.load_whole({k: p.detach() for k, p in whole.items()})

@@ -625,7 +625,8 @@ def test_recomputation_costs_a_forward_pass_and_keeps_inputs() -> None:
     place = Placement("ppmoe", 4, 8, 1, 2, 16)
     plain, again = (cost(FEW, place, Machine(), replace(KEPT, recompute=r)) for r in (False, True))
     assert again.expert_gemm == pytest.approx(4 / 3 * plain.expert_gemm)
-    assert again.allreduce == pytest.approx(1.5 * plain.allreduce)
+    # of 96 sums in 24 blocks half are made again; not those of the vocabulary's two ends
+    assert again.allreduce == pytest.approx((1.5 * 96 + 2) / (96 + 2) * plain.allreduce)
     assert again.activation_bytes < plain.activation_bytes / 2
     with pytest.raises(ValueError, match=r"recompute needs extensions\.as_kept"):
         Extensions(recompute=True)
@@ -633,12 +634,55 @@ def test_recomputation_costs_a_forward_pass_and_keeps_inputs() -> None:
     assert launch_command(made, made.best).endswith(" --model.recompute")
 
 
-def test_state_is_fp32_and_tables_are_whole() -> None:
+def test_sequence_parallelism_cuts_what_lies_between_products() -> None:
+    place = Placement("ppmoe", 4, 8, 1, 2, 16)
+    plain, split = (cost(FEW, place, Machine(), replace(KEPT, sequence=s)) for s in (False, True))
+    assert split.p2p == pytest.approx(plain.p2p / 8) and split.state_bytes == plain.state_bytes
+    # inputs of 24 attentions and 12 dense networks are gathered once more, by half a sum each
+    assert split.allreduce == pytest.approx((96 + 18 + 2) / (96 + 2) * plain.allreduce)
+    # of two norms, the router and the inputs of a block's products an eighth is kept
+    tokens, blocks = 4 * 2 * 2048, 3
+    mixture, dense = 2 * (4 * 1024 + 8) + (2 + 4) * 1024, 2 * (4 * 1024 + 8) + (2 + 2) * 1024
+    saved = tokens * blocks * (mixture + dense) * 7 / 8
+    assert plain.activation_bytes - split.activation_bytes == pytest.approx(saved)
+    with pytest.raises(ValueError, match=r"sequence needs extensions\.as_kept"):
+        Extensions(sequence=True)
+    made = plan(MOE, V100, 128, replace(KEPT, sequence=True))
+    assert launch_command(made, made.best).count("--layout.sequence") == 1
+
+
+def test_fsdp_cuts_weights_and_gradients_too() -> None:
+    place = Placement("ppmoe", 1, 4, 8, 1, 2)
+    zero, fsdp = (
+        cost(MOE, place, Machine(), replace(KEPT, zero=not f, fsdp=f)) for f in (False, True)
+    )
+    own = kept(MOE, place, 2)
+    held = own.outside + own.inside
+    # 16 bytes a parameter cut by 8, against 8 whole and 8 cut; what is gathered beside it
+    assert fsdp.state_bytes == pytest.approx(2 * held + 4 * own.gathered)
+    assert zero.state_bytes == pytest.approx(9 * held) and own.gathered < held / 3
+    # three exchanges of 4 bytes for each of 2 micro-batches, against two of 2 bytes a step
+    assert fsdp.grad == pytest.approx(6 * zero.grad)
+    with pytest.raises(ValueError, match=r"extensions\.fsdp .* extensions\.zero"):
+        replace(KEPT, zero=True, fsdp=True)
+    made = plan(MOE, V100, 128, replace(KEPT, fsdp=True))
+    assert made.best.place.pp == 1 and " --layout.fsdp " in launch_command(made, made.best)
+
+
+def test_the_head_is_cut_among_tensor_ranks() -> None:
+    one, eight = (kept(MOE, Placement("ppmoe", 1, t, 1, 1, 1), 4) for t in (1, 8))
+    table = 50257 * 1024
+    assert one.logits == pytest.approx(8 * eight.logits)
+    assert one.loss - eight.loss == pytest.approx(7 / 8 * 4 * 50257 * 2048)
+    assert one.outside - eight.outside > 7 / 8 * table
+
+
+def test_state_is_fp32() -> None:
     place = Placement("ppmoe", 1, 4, 8, 1, 1)
     own = kept(MOE, place, 2)
     outside, inside = parameters(MOE)
-    ends = (50257 + 2048 + 2) * 1024
-    assert own.outside == pytest.approx((outside - ends) / 4 + ends)
+    beside = (2048 + 2) * 1024  # positions and the last norm; the table of tokens is cut, too
+    assert own.outside == pytest.approx((outside - beside) / 4 + beside)
     assert own.inside == inside / 4
     held = own.outside + own.inside
     assert own.state_bytes(place, zero=False) == pytest.approx(16 * held)

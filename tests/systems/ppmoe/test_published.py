@@ -16,9 +16,10 @@ from tenfold.cli import main
 from tenfold.data.text.tokenizer_file import FileTokenizer
 from tenfold.data.text.tokens import BpeTokenizer, ByteTokenizer
 from tenfold.systems.ppmoe import published
-from tenfold.systems.ppmoe.config import Model
-from tenfold.systems.ppmoe.model import Gpt, initialise
-from tenfold.systems.ppmoe.parallel import Group
+from tenfold.systems.ppmoe.config import Layout, Model
+from tenfold.systems.ppmoe.model import Gpt
+from tenfold.systems.ppmoe.parallel import Grid
+from tenfold.systems.ppmoe.parts import Owners, initialise
 from tenfold.weights.keymap import Converted
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -181,7 +182,7 @@ def test_an_upcycled_network_answers_as_the_dense_one(activation: Any, bias: Any
     )  # fmt: skip
     mixed = replace(dense, kind="moe", experts=4, top_k=2, norm_topk=True)
     whole, other = Gpt(dense), Gpt(mixed)
-    initialise(whole, dense, 0, lambda key: Group("alone"))
+    initialise(whole, dense, 0, Owners(Layout(), Grid()))
     with pytest.warns(UserWarning, match="experts of blocks 1, 3 all begin as the dense network"):
         state = published.upcycled(whole.state_dict(), mixed, 1)
     other.load_state_dict(state)

@@ -15,10 +15,11 @@ from torch import Tensor
 from tenfold.core.seed import generator
 from tenfold.data.text.tokens import BpeTokenizer, ByteTokenizer, TokenWindows
 from tenfold.systems.ppmoe import figures, predict, routing_load
-from tenfold.systems.ppmoe.config import Model, PredictOptions
+from tenfold.systems.ppmoe.config import Layout, Model, PredictOptions
 from tenfold.systems.ppmoe.generate import pick, stream, text_of
-from tenfold.systems.ppmoe.model import Gpt, initialise
-from tenfold.systems.ppmoe.parallel import Group
+from tenfold.systems.ppmoe.model import Gpt
+from tenfold.systems.ppmoe.parallel import Grid
+from tenfold.systems.ppmoe.parts import Owners, initialise
 from tenfold.systems.ppmoe.routing_page import VISIBLE, routing_page
 from tenfold.viz.predictions import Trained, output_name
 
@@ -32,7 +33,7 @@ def tiny(**fields: object) -> Gpt:
         }
     )  # fmt: skip
     model = Gpt(cfg)
-    initialise(model, cfg, 3, lambda key: Group("alone"))
+    initialise(model, cfg, 3, Owners(Layout(), Grid()))
     with torch.no_grad():
         for p in model.parameters():  # enough for the tokens before to matter
             p.mul_(6.0)

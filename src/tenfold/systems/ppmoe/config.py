@@ -178,12 +178,23 @@ class Layout:
     router's parameters once a step, as the paper does."""
     zero: bool = False
     """ZeRO-1: each data-parallel process keeps the optimiser state of its share of parameters."""
+    fsdp: bool = False
+    """Each data-parallel process keeps its share of weights, gradients and optimiser state alone
+    (torch's FSDP2); a block's weights are gathered while it is computed, for each micro-batch."""
+    vocab_parallel: bool = True
+    """Tensor ranks share the vocabulary: embedding, head and loss, of which each has its tokens'
+    part, so that logits are never whole (Megatron-LM); else each computes all of it."""
+    sequence: bool = False
+    """Sequence parallelism: norms and the residual stream are split along the sequence among tensor
+    ranks, gathered before each product and scattered after it (Korthikanti et al. 2022)."""
+    bucket_mb: float = 25.0
+    """MiB of gradients that replicas sum at a time, while backward still computes others."""
     timeout: float = 120.0
     """Seconds after which a collective that does not return is reported and the job stopped."""
 
     def __post_init__(self) -> None:
         require(self, "layout.", "[1, inf)", "pp", "tp", "virtual")
-        require(self, "layout.", "(0, inf)", "timeout")
+        require(self, "layout.", "(0, inf)", "timeout", "bucket_mb")
 
     @property
     def stages_per_process(self) -> int:

@@ -5,6 +5,7 @@ All give the same numbers; they differ in who holds an expert and in what is sen
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +16,20 @@ from torch import Tensor, nn
 
 from .config import Layout, Model
 from .experts import Experts
-from .parallel import Grid, attach, copy_in, exchange, join, sum_out, take
+from .parallel import (
+    Grid,
+    attach,
+    copy_in,
+    exchange,
+    gather_time,
+    join,
+    join_time,
+    rounded,
+    scatter_time,
+    sum_out,
+    take,
+    take_time,
+)
 from .routing import Router, Routing
 
 
@@ -128,37 +142,76 @@ class MoE(nn.Module):
         return self.layout.sync == "params" and self.grid.tp.size > 1 and not copies
 
     def forward(
-        self, x: Float[Tensor, "token hidden"], scale: float | Tensor = 1.0
-    ) -> tuple[Float[Tensor, "token hidden"], Routing]:
+        self, x: Float[Tensor, "*batch hidden"], scale: float | Tensor = 1.0
+    ) -> tuple[Float[Tensor, "*batch hidden"], Routing]:
         """Mix experts; `scale` weighs the balance and z losses, which enter backward here.
 
-        x is the same on all tensor ranks, and so is the output.
+        x is the same on all tensor ranks, and so is the output; where the sequence is split, both
+        are of this rank's tokens, (batch, time, hidden).
         """
         tp, cfg = self.grid.tp, self.cfg
-        copies = self.layout.dispatch == "alltoall-copies"
-        if self.partial_router:
-            (x,) = copy_in(tp, x)
-            routing = self._routed(x)
-            seen, weights, scale = x, routing.weights, scale / tp.size
+        if self.grid.split.size > 1:
+            y, routing = self._split(x)
         else:
-            routing = self._routed(x)
-            seen, weights = x, routing.weights
-            if self.layout.dispatch == "slice":
-                seen, weights = copy_in(tp, x, routing.weights)
-        if self.layout.dispatch == "slice":
-            y = self._slice(seen, weights, routing)
-        elif copies:
-            y = self._alltoall(seen, weights, routing.experts, routing.keep)
-        else:
-            y = self._alltoall_shared(seen, weights, routing)
+            y, routing = self._together(x.flatten(0, -2))
+            y = y.view_as(x)
         if self.training and (cfg.balance_weight or cfg.z_weight):
             loss = cfg.balance_weight * routing.balance_loss + cfg.z_weight * routing.z_loss
-            y = attach(y, loss, scale)
+            y = attach(y, loss, scale / tp.size if self.partial_router else scale)
         return y, routing
 
-    def _routed(self, x: Tensor) -> Routing:
+    def _together(self, x: Float[Tensor, "token hidden"]) -> tuple[Tensor, Routing]:
+        """All tensor ranks have all tokens."""
+        tp = self.grid.tp
+        if self.partial_router:
+            (x,) = copy_in(tp, x)
+        routing = self._routed(x)
+        seen, weights = x, routing.weights
+        if self.layout.dispatch == "alltoall":
+            return self._alltoall_shared(x, weights, routing), routing
+        if self.layout.dispatch == "alltoall-copies":
+            return self._alltoall(x, weights, routing.experts, routing.keep), routing
+        if not self.partial_router:
+            seen, weights = copy_in(tp, x, weights)
+        return sum_out(self._slice(seen, weights, routing), self.owners), routing
+
+    def _split(self, x: Float[Tensor, "batch own_time hidden"]) -> tuple[Tensor, Routing]:
+        """Each tensor rank has some of the tokens; all decide for all of them, from all logits."""
+        tp, dispatch, shape = self.grid.tp, self.layout.dispatch, x.shape[:2]
+
+        def of_all(own: Tensor) -> Tensor:
+            """Rows of all tokens; gradients are sums of ranks' parts where those are partial."""
+            together = gather_time if self.partial_router else join_time
+            return (
+                together(own.unflatten(0, shape), tp).flatten(0, 1).clone()
+            )  # FSDP warns of views
+
+        def own(of_all: Tensor) -> Tensor:
+            """This rank's tokens of rows of all."""
+            return of_all.unflatten(0, (len(x), -1)).chunk(tp.size, 1)[tp.rank].flatten(0, 1)
+
+        routing = self._routed(x.flatten(0, 1), of_all)
+        weights = routing.weights
+        if dispatch == "slice":
+            if not self.partial_router:
+                (weights,) = copy_in(tp, weights)
+            y = self._slice(gather_time(rounded(x), tp).flatten(0, 1), weights, routing)
+            return scatter_time(y.unflatten(0, (len(x), -1)), tp), routing
+        if dispatch == "alltoall-copies":
+            seen = join_time(x, tp).flatten(0, 1)
+            y = self._alltoall(seen, weights, routing.experts, routing.keep)
+            return take_time(y.unflatten(0, (len(x), -1)), tp), routing
+        if not self.partial_router:  # backward: whole gradients of all weights on each rank
+            weights = take_time(weights.unflatten(0, (len(x), -1)), tp).flatten(0, 1)
+        else:
+            weights = own(weights)
+        keep = None if routing.keep is None else own(routing.keep)
+        y = self._alltoall(x.flatten(0, 1), weights, own(routing.experts), keep)
+        return y.view_as(x), routing
+
+    def _routed(self, x: Tensor, of_all: Callable[[Tensor], Tensor] | None = None) -> Routing:
         """The router's decisions; with global balance, beside the loads of all replicas."""
-        routing: Routing = self.gate(x)
+        routing: Routing = self.gate(x, of_all)
         dp = self.grid.dp
         if self.cfg.balance_scope == "micro" or dp.size == 1 or not self.training:
             return routing
@@ -167,12 +220,12 @@ class MoE(nn.Module):
         return replace(routing, share=counts / counts.sum())
 
     def _slice(self, x: Tensor, weights: Tensor, routing: Routing) -> Tensor:
-        """PPMoE: no communication but the one all-reduce that a tensor-parallel FFN needs too."""
+        """PPMoE: this rank's part of the one sum that a tensor-parallel FFN needs too."""
         own = self.cfg.experts // self.owners.size
         first = self.owners.rank * own
         pairs = Pairs(routing.experts, routing.keep, self.cfg.experts, first, own)
         rows = self.experts(pairs.rows_of(x), pairs.counts)
-        return sum_out(pairs.combine(rows, weights), self.owners)
+        return pairs.combine(rows, weights)
 
     def _alltoall_shared(self, x: Tensor, weights: Tensor, routing: Routing) -> Tensor:
         """DPMoE without duplicates: each tensor rank sends its share of the tokens."""

@@ -18,15 +18,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from tenfold.core import loop
-from tenfold.core.dist import World
+from tenfold.core.dist import World, local
 from tenfold.core.optim import Optim, build
 from tenfold.core.seed import seed_of
 from tenfold.core.stage import Backward, Losses, Stage
 from tenfold.data.text.tokens import TokenWindows
 
 from .config import Config, Layout
-from .model import own_part
-from .parallel import Grid, check_layout, make_grid
+from .fit import check_layout
+from .parallel import Grid, make_grid
 from .pipeline import Part
 
 LIMIT = 1e-6
@@ -104,7 +104,7 @@ def step_differences(cfg: Config, windows: TokenWindows, world: World) -> list[D
         Difference(name, _relative(abs(mine - want), abs(want)))
         for name, mine, want in zip(("loss", "gradient norm"), seen, wanted, strict=True)
     ]
-    own = {key: p.grad for key, p in part.keyed_parameters() if p.grad is not None}
+    own = {key: local(p.grad) for key, p in part.keyed_parameters() if p.grad is not None}
     named = () if whole is None else whole.keyed_parameters()
     theirs = {key: p.grad for key, p in named if p.grad is not None}
     return [*found, *_compared(own, theirs, part, cfg, world)]
@@ -157,7 +157,7 @@ def resume_differences(
                         p.grad *= cfg.optim.clip / (norm + 1e-6)
             optimizer.step()
         theirs = {key: p.detach() for key, p in whole.keyed_parameters()}
-    own = {key: p.detach() for key, p in part.keyed_parameters()}
+    own = {key: local(p.detach()) for key, p in part.keyed_parameters()}
     return _compared(own, theirs, part, cfg, world)
 
 
@@ -196,8 +196,9 @@ def _stage(part: Part, chunks: _Chunks, grid: Grid, steps: int, optim: Optim) ->
         return {"loss": part.train_step(some).ce}
 
     return Stage(
-        "train", part, batches, steps, optim, training_step=training_step, parallel=part.whole
-    )
+        "train", part, batches, steps, optim, part.groups, lambda step: part.share(),
+        training_step=training_step, parallel=part.whole,
+    )  # fmt: skip
 
 
 def _compared(
@@ -220,8 +221,7 @@ def _compared(
             dist.broadcast(value, 0)
         worst = 0.0
         if key in own:
-            group = part.owners_of(key)
-            mine = own_part(key, value, group.size, group.rank)
+            mine = part.piece(key, value)
             worst = _relative(float((own[key] - mine).abs().max()), float(value.abs().max()))
         found.append(worst)
     every = world.gather(found)

@@ -25,9 +25,10 @@ class DenseMoE(nn.Module):
         self.cfg, self.gate, self.experts = moe.cfg, moe.gate, moe.experts
 
     def forward(
-        self, x: Float[Tensor, "token hidden"], scale: float | Tensor = 1.0
-    ) -> tuple[Float[Tensor, "token hidden"], None]:
+        self, inner: Float[Tensor, "batch time hidden"], scale: float | Tensor = 1.0
+    ) -> tuple[Float[Tensor, "batch time hidden"], None]:
         """The mixture of all experts with the weights of the k chosen, 0 for the others."""
+        x = inner.flatten(0, 1)
         probs = (x @ self.gate.weight.t()).softmax(1)
         score = probs if self.gate.bias is None else probs + self.gate.bias
         chosen = score.topk(self.cfg.top_k, 1).indices
@@ -40,10 +41,10 @@ class DenseMoE(nn.Module):
             gate, up = torch.einsum("th,efh->etf", x, e.gate_up_weight).chunk(2, 2)
             y = torch.einsum("etf,ehf->eth", F.silu(gate) * up, e.fc2_weight)
         else:
-            inner = torch.einsum("th,efh->etf", x, e.fc1_weight) + e.fc1_bias.unsqueeze(1)
-            inner = F.gelu(inner, approximate=e.approximate)
-            y = torch.einsum("etf,ehf->eth", inner, e.fc2_weight) + e.fc2_bias.unsqueeze(1)
-        return torch.einsum("eth,te->th", y, weights), None
+            before = torch.einsum("th,efh->etf", x, e.fc1_weight) + e.fc1_bias.unsqueeze(1)
+            after = F.gelu(before, approximate=e.approximate)
+            y = torch.einsum("etf,ehf->eth", after, e.fc2_weight) + e.fc2_bias.unsqueeze(1)
+        return torch.einsum("eth,te->th", y, weights).view_as(inner), None
 
 
 def exportable(model: nn.Module, cfg: Model) -> Export:

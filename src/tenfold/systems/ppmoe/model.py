@@ -5,7 +5,6 @@ Parameter names are those of the whole model, so that a part's weights need no r
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,17 +15,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tenfold.core.seed import generator
-
 from .config import Layout, Model
 from .dispatch import MoE
-from .parallel import Grid, Group, copy_in, sum_out
+from .parallel import ALONE, Grid, Group
 from .routing import Routing
+from .vocabulary import Tokens, own_tokens, token_losses
 
 LOGITS = 2**24
 """Logits that are held at a time where only losses are wanted."""
-DRAWN = 2**22
-"""Numbers that are drawn at a time: a process holds no more of what is not its own."""
 
 
 @dataclass
@@ -60,15 +56,15 @@ class Column(nn.Linear):
 class Row(nn.Linear):
     """A linear map cut along its inputs; the partial sums are added, then the bias."""
 
-    def __init__(self, size_in: int, size_out: int, group: Group, bias: bool = True) -> None:
-        super().__init__(size_in // group.size, size_out, bias)
-        self.group = group
+    def __init__(self, size_in: int, size_out: int, grid: Grid, bias: bool = True) -> None:
+        super().__init__(size_in // grid.tp.size, size_out, bias)
+        self.grid = grid
 
     def forward(self, x: Tensor) -> Tensor:
         """Sum over tensor ranks of their products."""
-        if self.group.size == 1:
+        if self.grid.tp.size == 1:
             return super().forward(x)
-        y = sum_out(F.linear(x, self.weight), self.group)
+        y = self.grid.leave(F.linear(x, self.weight))
         return y if self.bias is None else y + self.bias
 
 
@@ -83,7 +79,7 @@ class Attention(nn.Module):
 
     def __init__(self, cfg: Model, grid: Grid, index: int) -> None:
         super().__init__()
-        self.cfg, self.index, self.tp = cfg, index, grid.tp
+        self.cfg, self.index, self.grid = cfg, index, grid
         width, bias = cfg.head_width, cfg.bias != "none"
         if cfg.groups == cfg.heads:
             self.qkv = Column(cfg.hidden, 3 * cfg.heads * width, grid.tp, bias)
@@ -93,12 +89,15 @@ class Attention(nn.Module):
         if cfg.qk_norm:
             self.q_norm = nn.RMSNorm(width, cfg.norm_eps)
             self.k_norm = nn.RMSNorm(width, cfg.norm_eps)
-        self.proj = Row(cfg.heads * width, cfg.hidden, grid.tp, cfg.bias == "all")
+        self.proj = Row(cfg.heads * width, cfg.hidden, grid, cfg.bias == "all")
 
     def forward(
-        self, x: Float[Tensor, "batch time hidden"], cache: Cache | None = None
-    ) -> Float[Tensor, "batch time hidden"]:
-        """Attend to this and earlier tokens; with a cache, x are the tokens that follow it."""
+        self, x: Float[Tensor, "batch own_time hidden"], cache: Cache | None = None
+    ) -> Float[Tensor, "batch own_time hidden"]:
+        """Attend to this and earlier tokens; with a cache, x are the tokens that follow it.
+
+        Where the sequence is split, x are this rank's tokens and so is the answer.
+        """
         cfg = self.cfg
         q, k, v = self._projected(x)
         start = 0 if cache is None else cache.length
@@ -118,20 +117,21 @@ class Attention(nn.Module):
         )
         return self.proj(y.transpose(1, 2).flatten(2))  # the heads side by side again
 
-    def _projected(self, x: Float[Tensor, "batch time hidden"]) -> tuple[Tensor, Tensor, Tensor]:
+    def _projected(
+        self, x: Float[Tensor, "batch own_time hidden"]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values: batch, head, time, size, of this tensor rank's heads."""
         norms: list[Tensor] = []
         if self.cfg.qk_norm:
             norms = [self.q_norm.weight, self.k_norm.weight]
-        x, *norms = copy_in(
-            self.tp, x, *norms
-        )  # each rank sees its own heads' part of their gradient
+        # a rank has its heads' part of the norms' gradients
+        with self.grid.entered(x, *norms, again=not self.cfg.recompute) as (x, *norms):
+            parts = (
+                self.qkv(x).chunk(3, -1)
+                if self.cfg.groups == self.cfg.heads
+                else (self.q(x), *self.kv(x).chunk(2, -1))
+            )
         # batch, time, 3 x hidden -> three blocks q, k, v, heads contiguous inside each
-        parts = (
-            self.qkv(x).chunk(3, -1)
-            if self.cfg.groups == self.cfg.heads
-            else (self.q(x), *self.kv(x).chunk(2, -1))
-        )
         q, k, v = (part.unflatten(-1, (-1, self.cfg.head_width)).transpose(1, 2) for part in parts)
         if norms:
             q, k = (
@@ -146,22 +146,23 @@ class FeedForward(nn.Module):
 
     def __init__(self, cfg: Model, grid: Grid, inner: int) -> None:
         super().__init__()
-        self.tp = grid.tp
+        self.grid, self.keeps = grid, not cfg.recompute
         self.approximate = "tanh" if cfg.activation == "tanh" else "none"
         self.is_gated, bias = cfg.activation == "swiglu", cfg.bias == "all"
         if self.is_gated:
             self.gate_up = Column(cfg.hidden, 2 * inner, grid.tp, bias)
         else:
             self.fc1 = Column(cfg.hidden, inner, grid.tp, bias)
-        self.fc2 = Row(inner, cfg.hidden, grid.tp, bias)
+        self.fc2 = Row(inner, cfg.hidden, grid, bias)
 
     def forward(self, x: Float[Tensor, "*any hidden"]) -> Float[Tensor, "*any hidden"]:
         """fc2(GELU(fc1(x))), or fc2(silu(gate) * up)."""
-        (x,) = copy_in(self.tp, x)
+        with self.grid.entered(x, again=self.keeps) as (x,):
+            inner = self.gate_up(x) if self.is_gated else self.fc1(x)
         if self.is_gated:
-            gate, up = self.gate_up(x).chunk(2, -1)
+            gate, up = inner.chunk(2, -1)
             return self.fc2(F.silu(gate) * up)
-        return self.fc2(F.gelu(self.fc1(x), approximate=self.approximate))
+        return self.fc2(F.gelu(inner, approximate=self.approximate))
 
 
 class Shared(FeedForward):
@@ -209,8 +210,7 @@ class Block(nn.Module):
         x = x + self.drop(self.attn(self.ln1(x), cache))
         inner, routing = self.ln2(x), None
         if hasattr(self, "moe"):
-            mixed, routing = self.moe(inner.flatten(0, 1), scale)  # tokens of all rows in a line
-            added = mixed.view_as(inner)
+            added, routing = self.moe(inner, scale)
             if hasattr(self, "shared"):
                 added = added + self.shared(inner)
         else:
@@ -236,15 +236,18 @@ class Gpt(nn.Module):
         layout, grid = layout or Layout(), grid or Grid()
         held = layers if layers is not None else range(cfg.layers)
         self.is_first, self.is_last = held.start == 0, held.stop == cfg.layers
+        self.grid, self.words = grid, grid.tp if layout.vocab_parallel else ALONE
         if self.is_first or (self.is_last and cfg.tied):
-            self.embed = nn.ModuleDict({"tok": nn.Embedding(cfg.vocab, cfg.hidden)})
+            table = Tokens(cfg.vocab, cfg.hidden, grid, self.words)
+            self.embed = nn.ModuleDict({"tok": table})
         if self.is_first and cfg.positions == "learned":
             self.embed["pos"] = nn.Embedding(cfg.seq, cfg.hidden)
         self.layers = nn.ModuleDict({str(i): Block(cfg, layout, grid, i) for i in held})
         if self.is_last:
             self.ln_f = new_norm(cfg)
             if not cfg.tied:
-                self.head = nn.Linear(cfg.hidden, cfg.vocab, bias=False)
+                own = own_tokens(cfg.vocab, self.words)
+                self.head = nn.Linear(cfg.hidden, len(own), bias=False)
         self.loss_scale: float | Tensor = 1.0
         """Weight of this micro-batch's balance and z losses: 1 / micro-batches."""
         self.compiled: dict[int, nn.Module] = {}
@@ -252,9 +255,16 @@ class Gpt(nn.Module):
         self.routed: Callable[[int, Routing], None] | None = None
         """Called with each mixture layer's index and routing, once a forward pass."""
 
-    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
-        """Tokens (batch, time) or a previous part's hidden states -> hidden states or logits."""
+    def forward(
+        self, x: Tensor, cache: Cache | None = None, target: Tensor | None = None
+    ) -> Tensor:
+        """Tokens (batch, time) or a previous part's hidden states -> hidden states or logits.
+
+        With the tokens that follow, the last part gives their losses instead.
+        """
         x = self.trunk(x, cache)
+        if target is not None:
+            return self.losses(x, target)
         return self.logits(x) if self.is_last else x
 
     def trunk(self, x: Tensor, cache: Cache | None = None) -> Tensor:
@@ -271,23 +281,46 @@ class Gpt(nn.Module):
                 self.routed(block.index, routing)
         return x
 
-    def logits(self, x: Float[Tensor, "*any hidden"]) -> Float[Tensor, "*any vocab"]:
-        """The head: logits of hidden states."""
-        return F.linear(self.ln_f(x), self.table if self.cfg.tied else self.head.weight)
+    def logits(self, x: Float[Tensor, "batch own_time hidden"]) -> Float[Tensor, "batch time own"]:
+        """The head: logits of hidden states, of the part of the vocabulary that is here."""
+        with self._normed(x) as states:
+            return F.linear(states, self.head_weight)
+
+    @contextmanager
+    def _normed(self, x: Float[Tensor, "batch own_time hidden"]) -> Iterator[Tensor]:
+        """What the head's products are made of: of all tokens."""
+        x = self.ln_f(x)
+        if self.words.size == 1:
+            yield x
+        else:
+            with self.grid.entered(x, again=True) as (x,):
+                yield x
+
+    def mean_loss(
+        self, logits: Float[Tensor, "batch time own"], target: Int64[Tensor, "batch time"]
+    ) -> Float[Tensor, ""]:
+        """Mean next-token cross-entropy in nats, in float32 or better."""
+        flat, wanted = logits.flatten(0, 1), target.reshape(-1)
+        if self.words.size == 1:
+            return F.cross_entropy(flat.to(torch.promote_types(flat.dtype, torch.float32)), wanted)
+        return token_losses(flat, wanted, self.cfg.vocab, self.words).mean()
 
     def losses(
-        self, x: Float[Tensor, "row time hidden"], target: Int64[Tensor, "row time"]
+        self, x: Float[Tensor, "row own_time hidden"], target: Int64[Tensor, "row time"]
     ) -> Float[Tensor, "row time"]:
         """Cross-entropy in nats of each target, of the logits of some tokens at a time.
 
         All logits of a batch are the largest thing of an evaluation: vocabulary numbers a token.
         """
-        some = max(1, LOGITS // self.cfg.vocab)
-        parts = zip(x.flatten(0, 1).split(some), target.flatten().split(some), strict=True)
-        found = [
-            F.cross_entropy(self.logits(states).float(), wanted, reduction="none")
-            for states, wanted in parts
-        ]
+        some = max(1, LOGITS * self.words.size // self.cfg.vocab)
+        with self._normed(x) as states:
+            parts = zip(states.flatten(0, 1).split(some), target.flatten().split(some), strict=True)
+            found = [
+                token_losses(
+                    F.linear(few, self.head_weight).float(), wanted, self.cfg.vocab, self.words
+                )
+                for few, wanted in parts
+            ]
         return torch.cat(found).view(target.shape)
 
     def blocks(self) -> list[Block]:
@@ -301,22 +334,22 @@ class Gpt(nn.Module):
         assert isinstance(weight, Tensor)
         return weight
 
+    @property
+    def head_weight(self) -> Tensor:
+        """The head's weights: those of the embedding where they are tied."""
+        return self.table if self.cfg.tied else self.head.weight
+
     def _embed(self, tokens: Int64[Tensor, "batch time"], start: int) -> Tensor:
-        try:
-            x = self.embed["tok"](tokens)
-        except IndexError as error:
-            low, high = int(tokens.min()), int(tokens.max())
-            raise ValueError(
-                f"token ids are from {low} to {high}, but the vocabulary is 0 to "
-                f"{self.cfg.vocab - 1}; encode with the tokenizer of this model"
-            ) from error
+        x: Tensor = self.embed["tok"](tokens)
         if "pos" in self.embed:
             end = start + tokens.shape[1]
             if end > self.cfg.seq:
                 raise ValueError(
                     f"{end} tokens are more than the model's {self.cfg.seq} learned positions"
                 )
-            x = x + self.embed["pos"](torch.arange(start, end, device=tokens.device))
+            places = torch.arange(start, end, device=tokens.device)
+            split = self.grid.split
+            x = x + self.embed["pos"](places.chunk(split.size)[split.rank])
         return x
 
 
@@ -332,98 +365,3 @@ def listening(model: Gpt, listener: Callable[[int, Routing], None]) -> Iterator[
     finally:
         model.routed = before
         model.train(trains)
-
-
-def cut_of(key: str) -> tuple[int, int] | None:
-    """Dimension in which tensor ranks cut a parameter, and in how many blocks, each by itself.
-
-    None: all have the whole. q, k and v are three blocks of the qkv outputs, each cut by itself; so
-    are k and v of kv, and the two of gate_up.
-    """
-    if ".experts." in key or ".attn.q." in key or ".fc1." in key:
-        return 0, 1
-    if ".attn.kv." in key or ".gate_up." in key:
-        return 0, 2
-    if ".attn.qkv." in key:
-        return 0, 3
-    if key.endswith((".attn.proj.weight", ".fc2.weight")):
-        return 1, 1
-    return None
-
-
-def own_part(key: str, whole: Tensor, size: int, rank: int) -> Tensor:
-    """A rank's part of a parameter, of `size` ranks that share it."""
-    cut = cut_of(key)
-    if cut is None or size == 1:
-        return whole
-    dim, blocks = cut
-    parts = [block.chunk(size, dim)[rank] for block in whole.chunk(blocks, dim)]
-    return torch.cat(parts, dim)
-
-
-def shape_of(key: str, part: Tensor, size: int) -> tuple[int, ...]:
-    """Shape of the whole parameter, from a part's."""
-    shape, cut = list(part.shape), cut_of(key)
-    if cut is not None:
-        shape[cut[0]] *= size
-    return tuple(shape)
-
-
-@torch.no_grad()
-def initialise(model: nn.Module, cfg: Model, seed: int, owners: Callable[[str], Group]) -> None:
-    """N(0, 0.02), what is added to the residual stream / sqrt(2 L) (GPT-2), biases 0, norms 1.
-
-    Every whole tensor follows from (seed, its name) and each process keeps its part: weights do
-    not depend on the layout. Large ones are drawn in slabs.
-    """
-    for key, parameter in model.named_parameters():
-        if key.endswith("bias") or ".ln" in key or key.startswith("ln_f") or "_norm." in key:
-            parameter.fill_(1.0 if key.endswith("weight") else 0.0)
-            continue
-        group = owners(key)
-        shape = shape_of(key, parameter, group.size)
-        if math.prod(shape) <= DRAWN:
-            whole = drawn(key, torch.empty(shape), cfg, seed)
-            parameter.copy_(own_part(key, whole, group.size, group.rank))
-        else:
-            _draw_slabs(parameter, key, shape, group, cfg, seed)
-
-
-def _draw_slabs(
-    parameter: Tensor, key: str, shape: tuple[int, ...], group: Group, cfg: Model, seed: int
-) -> None:
-    """Draw a large parameter some rows at a time, each slab by a generator of its own.
-
-    Rows are those of the matrix, of all experts one below the other. A process draws the slabs
-    that hold rows of its own and keeps its part of them.
-    """
-    columns = shape[-1]
-    rows = math.prod(shape[:-1])
-    each = max(1, DRAWN // columns)
-    # numbers of the rows and columns of the whole that are here
-    numbers = torch.arange(rows).view(shape[:-1])
-    cut = cut_of(key)
-    own_rows, own_columns = numbers.flatten(), slice(None)
-    if cut is not None and group.size > 1 and cut[0] == 0:
-        own_rows = own_part(key, numbers, group.size, group.rank).flatten()
-    elif cut is not None and group.size > 1:
-        width = columns // group.size
-        own_columns = slice(group.rank * width, (group.rank + 1) * width)
-    target = parameter.view(-1, parameter.shape[-1])
-    for slab, start in enumerate(range(0, rows, each)):
-        here = (own_rows >= start) & (own_rows < start + each)
-        if not bool(here.any()):
-            continue
-        part = torch.empty(min(each, rows - start), columns)
-        part.normal_(0, _deviation(key, cfg), generator=generator(seed, key, slab))
-        target[here] = part[own_rows[here] - start][:, own_columns].to(target)
-
-
-def drawn(key: str, whole: Tensor, cfg: Model, seed: int) -> Tensor:
-    """Fill a whole parameter that is no bias and no norm with what follows from seed and name."""
-    return whole.normal_(0, _deviation(key, cfg), generator=generator(seed, key))
-
-
-def _deviation(key: str, cfg: Model) -> float:
-    adds = key.endswith((".proj.weight", ".fc2.weight", "fc2_weight"))
-    return 0.02 / math.sqrt(2 * cfg.layers) if adds else 0.02

@@ -7,18 +7,22 @@ sec. 3.3). With a group of one process each does nothing.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from tenfold.core.dist import World
 from tenfold.core.watchdog import watched
 
 from .config import Config
+from .fit import check_layout
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,23 @@ class Group:
             with watched(f"all_reduce of {tuple(x.shape)}", self.name):
                 dist.all_reduce(x, group=self.handle)
         return x
+
+    def largest_(self, x: Tensor) -> Tensor:
+        """Element-wise maximum over the group, in place."""
+        if self.size > 1:
+            with watched(f"maximum of {tuple(x.shape)}", self.name):
+                dist.all_reduce(x, dist.ReduceOp.MAX, group=self.handle)
+        return x
+
+    def share_of_sum(self, x: Tensor) -> Tensor:
+        """This process's equal share of the rows, summed over the group (reduce-scatter)."""
+        if self.size == 1:
+            return x
+        own = x.new_empty((len(x) // self.size, *x.shape[1:]))
+        with watched(f"reduce_scatter of {tuple(x.shape)}", self.name), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            dist.reduce_scatter_tensor(own, x.contiguous(), group=self.handle)
+        return own
 
     def gather(self, x: Tensor) -> Tensor:
         """Equal shares of rows, joined in rank order."""
@@ -83,62 +104,39 @@ class Grid:
     ends: Group = ALONE
     """The first and last pipeline stage, which share a tied embedding; else alone."""
     mesh: DeviceMesh | None = None
+    sequence: bool = False
+    """Tensor ranks split the residual stream along the sequence, instead of each having it all."""
 
     def __deepcopy__(self, memo: Any) -> Grid:
         return self
 
+    @property
+    def split(self) -> Group:
+        """The tensor ranks among which the tokens of a sequence are split; else alone."""
+        return self.tp if self.sequence else ALONE
 
-def check_layout(cfg: Config, world_size: int) -> None:
-    """Raise ValueError if the model or the batch does not fit the layout on so many processes."""
-    model, layout = cfg.model, cfg.layout
-    pp, tp = layout.pp, layout.tp
-    if world_size % (pp * tp):
-        raise ValueError(
-            f"layout.pp {pp} x layout.tp {tp} = {pp * tp} does not divide the {world_size} "
-            f"processes; start a multiple of {pp * tp} (torchrun --nproc-per-node), or change them"
-        )
-    dp = world_size // (pp * tp)
-    stages = pp * layout.stages_per_process
-    if pp > 1 and model.layers < stages:
-        raise ValueError(
-            f"model.layers {model.layers} are fewer than {stages} pipeline stages "
-            f"(layout.pp {pp} x {layout.stages_per_process} a process); use fewer stages"
-        )
-    shared = (("kv_heads", model.groups), ("shared", model.shared))
-    for name, value in (("heads", model.heads), ("ffn", model.inner), *shared):
-        if value % tp:
-            raise ValueError(f"model.{name} {value} is not divisible by layout.tp {tp}")
-    share = tp if layout.dispatch == "slice" else tp * dp
-    if model.moe_layers and model.experts % share:
-        how = "layout.tp" if layout.dispatch == "slice" else "layout.tp x data-parallel size"
-        raise ValueError(
-            f"model.experts {model.experts} is not divisible by {how} {share}: every process "
-            "holds equally many experts"
-        )
-    if cfg.batch % dp:
-        raise ValueError(
-            f"batch {cfg.batch} is not divisible by the data-parallel size {dp} "
-            f"({world_size} processes / (pp {pp} x tp {tp}))"
-        )
-    micro = cfg.loop.accumulate
-    by_rounds = layout.schedule in ("interleaved", "zero-bubble")
-    if pp > 1 and by_rounds and micro % max(1, micro // pp):
-        raise ValueError(
-            f"schedule {layout.schedule} runs loop.accumulate {micro} micro-batches in "
-            f"{micro // pp} rounds on {pp} stages, which must be equal; use a multiple of {pp}"
-        )
-    if pp > 1 and layout.schedule == "dualpipev" and micro < 2 * pp:
-        raise ValueError(
-            f"schedule dualpipev on {pp} processes needs {2 * pp} micro-batches or more, got "
-            f"loop.accumulate {micro}"
-        )
-    if model.moe_layers and layout.dispatch == "alltoall" and model.seq % tp:
-        raise ValueError(
-            f"model.seq {model.seq} is not divisible by layout.tp {tp}: with layout.dispatch "
-            "alltoall each tensor rank sends an equal share of the tokens; use slice"
-        )
-    if layout.zero and cfg.loop.ema:
-        raise ValueError("layout.zero and loop.ema do not go together; set one of them off")
+    @contextmanager
+    def entered(
+        self, x: Tensor, *weights: Tensor, again: bool = False
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """What tensor ranks compute their parts of: f, or all tokens of the sequence.
+
+        Args:
+            x: Activations; exchanged in the type of products.
+            weights: What all ranks hold and each uses a part of: f of them, too.
+            again: Keep a rank's own tokens alone for the backward pass, which gathers them again.
+        """
+        if self.split.size == 1:
+            yield copy_in(self.tp, x, *weights)
+            return
+        own = rounded(x)
+        whole = gather_time(own, self.tp)
+        with _gathered_again(own, whole, self.tp) if again else nullcontext():
+            yield whole, *(copy_in(self.tp, *weights) if weights else ())
+
+    def leave(self, x: Tensor) -> Tensor:
+        """The sum of the tensor ranks' parts: g, or this rank's tokens of it."""
+        return sum_out(x, self.tp) if self.split.size == 1 else scatter_time(x, self.tp)
 
 
 def make_grid(cfg: Config, world: World) -> Grid:
@@ -164,7 +162,7 @@ def make_grid(cfg: Config, world: World) -> Grid:
             ends = Group("first and last stage", 2, int(axes["pp"].rank > 0), mine)
     return Grid(
         axes["pp"], axes["dp"], axes["tp"], Group("all", world.size, world.rank, None), experts,
-        ends, mesh,
+        ends, mesh, cfg.layout.sequence,
     )  # fmt: skip
 
 
@@ -238,6 +236,61 @@ class _Exchange(torch.autograd.Function):
         return ctx.group.exchange(grad, ctx.receive, ctx.send), None, None, None
 
 
+def _apart(x: Tensor, size: int) -> Tensor:
+    """(batch, time, ...) as rows of ranks: each rank's stretch of time, one after another."""
+    return x.unflatten(1, (size, -1)).transpose(0, 1).flatten(0, 1)
+
+
+def _joined(x: Tensor, size: int) -> Tensor:
+    """The reverse: rows of ranks to (batch, time, ...)."""
+    return x.unflatten(0, (size, -1)).transpose(0, 1).flatten(1, 2)
+
+
+class _GatherTime(torch.autograd.Function):
+    """All tokens of a sequence; backward gives a rank the gradients of its own tokens.
+
+    `alike`: all ranks do the same with them, so that each has whole gradients; else their sum.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Group, alike: bool) -> Tensor:
+        ctx.group, ctx.alike = group, alike
+        return _joined(group.gather(x), group.size)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        group = ctx.group
+        if ctx.alike:
+            return grad.chunk(group.size, 1)[group.rank].clone(), None, None
+        return group.share_of_sum(_apart(grad, group.size)), None, None
+
+
+class _ScatterTime(torch.autograd.Function):
+    """A rank's tokens of the sum over ranks; backward gathers all tokens' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
+        ctx.group = group
+        return group.share_of_sum(_apart(x, group.size))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _joined(ctx.group.gather(grad), ctx.group.size), None
+
+
+class _TakeTime(torch.autograd.Function):
+    """A rank's tokens of what all hold; backward gathers all tokens' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
+        ctx.group = group
+        return x.chunk(group.size, 1)[group.rank].clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _joined(ctx.group.gather(grad), ctx.group.size), None
+
+
 class _Attach(torch.autograd.Function):
     """y unchanged; backward hands the gradient `scale` to a loss that sits beside the output.
 
@@ -273,6 +326,49 @@ def take(x: Tensor, group: Group) -> Tensor:
 def join(x: Tensor, group: Group) -> Tensor:
     """The rows of all shares, on every process."""
     return x if group.size == 1 else _Join.apply(x, group)
+
+
+def gather_time(x: Tensor, group: Group) -> Tensor:
+    """All tokens of a sequence that is split; gradients of ranks' parts are summed."""
+    return x if group.size == 1 else _GatherTime.apply(x, group, False)
+
+
+def join_time(x: Tensor, group: Group) -> Tensor:
+    """The same where all ranks do alike with it: each has whole gradients already."""
+    return x if group.size == 1 else _GatherTime.apply(x, group, True)
+
+
+def rounded(x: Tensor) -> Tensor:
+    """x in the type of products, as autocast has it."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
+def _gathered_again(own: Tensor, whole: Tensor, group: Group) -> saved_tensors_hooks:
+    """Keep for backward a rank's own tokens where all are saved, and gather them again."""
+    place = whole.untyped_storage().data_ptr()
+
+    def pack(saved: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
+        if saved.untyped_storage().data_ptr() != place:
+            return saved, None
+        view = saved.size(), saved.stride(), saved.storage_offset()
+        return own.detach(), lambda own: _joined(group.gather(own), group.size).as_strided(*view)
+
+    def unpack(packed: tuple[Tensor, Callable[[Tensor], Tensor] | None]) -> Tensor:
+        saved, again = packed
+        return saved if again is None else again(saved)
+
+    return saved_tensors_hooks(pack, unpack)
+
+
+def scatter_time(x: Tensor, group: Group) -> Tensor:
+    """A rank's tokens of the sum over ranks, of (batch, time, ...); the time must divide."""
+    return x if group.size == 1 else _ScatterTime.apply(x, group)
+
+
+def take_time(x: Tensor, group: Group) -> Tensor:
+    """A rank's tokens of what all hold; the time must divide."""
+    return x if group.size == 1 else _TakeTime.apply(x, group)
 
 
 def exchange(x: Tensor, group: Group, send: list[int], receive: list[int]) -> Tensor:

@@ -8,18 +8,23 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.distributed import pipelining
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
+from tenfold.core.dist import local
+from tenfold.core.optim import Groups, decay_groups
 from tenfold.core.watchdog import watched
 
+from . import fsdp
 from .config import Config
-from .model import Gpt, cut_of, initialise, own_part
-from .parallel import Grid, Group
+from .gradients import Gradients
+from .model import Gpt
+from .parallel import Grid
+from .parts import TABLES, Owners, cut_of, initialise, own_part
 from .routing import Routing
+from .vocabulary import own_tokens
 
 SCHEDULES: dict[str, Any] = {
     "1f1b": pipelining.Schedule1F1B,
@@ -71,6 +76,7 @@ class Part(nn.Module):
     def __init__(self, cfg: Config, grid: Grid, device: torch.device | str = "cpu") -> None:
         super().__init__()
         self.cfg, self.grid = cfg, grid
+        self.owners = Owners(cfg.layout, grid)
         layout = cfg.layout
         self.factor: float | Tensor = 1.0
         """What the loss is multiplied by before backward (fp16)."""
@@ -86,7 +92,12 @@ class Part(nn.Module):
             last.embed["tok"] = first.embed["tok"]
         if torch.device(device).type != "meta":
             for part in self.parts:
-                initialise(part, cfg.model, cfg.seed, self.owners_of)
+                initialise(part, cfg.model, cfg.seed, self.owners)
+        self.sharded: dict[str, int] = {}
+        if layout.fsdp and grid.dp.size > 1:
+            (only,) = self.held.values()
+            self.sharded = fsdp.dimensions(only, self.owners, cfg.model)
+            fsdp.shard(only, grid, self.sharded)
 
     @property
     def held(self) -> dict[int, Gpt]:
@@ -119,12 +130,6 @@ class Part(nn.Module):
             return 2 * size - 1 - stage
         return stage % size
 
-    def owners_of(self, key: str) -> Group:
-        """The processes that share a parameter: tensor ranks, or DPMoE's dp x tp."""
-        if ".experts." in key and self.cfg.layout.dispatch != "slice":
-            return self.grid.experts
-        return self.grid.tp
-
     def keyed_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """(name in the whole model, parameter), each parameter once."""
         for name, parameter in self.named_parameters():
@@ -148,13 +153,14 @@ class Part(nn.Module):
         Loss: mean over replicas and micro-batches of cross-entropy + weighted balance and z losses.
         """
         tally = Tally(self.cfg.model.moe_layers, self.cfg.model.experts, self.device)
-        scale = 1.0 / len(batches)
+        scale = 1.0 / (len(batches) * self.grid.dp.size)  # gradients of replicas are then summed
         for part in self.held.values():
             part.loss_scale, part.routed = self.factor * scale, tally.add
         self.train()
+        self.gradients.begin(len(batches))
 
         def loss_of(logits: Tensor, target: Tensor) -> Tensor:
-            loss = cross_entropy(logits, target)
+            loss = self.held[self.num_stages - 1].mean_loss(logits, target)
             tally.ce += loss.detach()
             return loss * scale * self.factor
 
@@ -166,7 +172,7 @@ class Part(nn.Module):
             self._pipelined(torch.cat(tokens), len(tokens), loss_of)
         for part in self.held.values():
             part.routed = None
-        self._reduce()
+        self.gradients.complete()
         return self._shared(tally, len(batches))
 
     def _pipelined(self, tokens: Tensor, micro_batches: int, loss_of: Any) -> None:
@@ -206,8 +212,9 @@ class Part(nn.Module):
         model, grid, device = self.cfg.model, self.grid, self.device
         # Shapes are given: otherwise torch runs one more forward pass, on uninitialised memory,
         # which the router's statistics would count. They require gradients, or none would be sent.
+        own_time = time // grid.split.size
         hidden = torch.empty(
-            rows, time, model.hidden, device="meta", dtype=self.dtype, requires_grad=True
+            rows, own_time, model.hidden, device="meta", dtype=self.dtype, requires_grad=True
         )
         tokens = torch.empty(rows, time, device="meta", dtype=torch.int64)
         kind = (
@@ -215,7 +222,8 @@ class Part(nn.Module):
             if torch.is_autocast_enabled(device.type)
             else self.dtype
         )
-        logits = torch.empty(rows, time, model.vocab, device="meta", dtype=kind, requires_grad=True)
+        words = len(own_tokens(model.vocab, self.owners.of(TABLES[0])))
+        logits = torch.empty(rows, time, words, device="meta", dtype=kind, requires_grad=True)
         stages = [
             pipelining.PipelineStage(
                 part, index, self.num_stages, device, group=grid.pp.handle,
@@ -236,34 +244,37 @@ class Part(nn.Module):
             stages[0] if one else stages, micro_batches, loss_fn=loss_of, scale_grads=False
         )
 
-    @torch.no_grad()
-    def _reduce(self) -> None:
-        """Complete the gradients; experts that were never used get zeros.
+    @cached_property
+    def gradients(self) -> Gradients:
+        """Sums of gradients over processes, and who updates what; of the parameters as they are."""
+        both = self.grid.pp.size > 1 and self.holds_both_ends and self.cfg.model.tied
+        return Gradients(
+            dict(self.keyed_parameters()), self.owners, TABLES[:1] if both else (), self.cfg.model
+        )
 
-        Parts of a parameter that is cut over tp are complete. What replicas share is averaged over
-        dp; the router of `sync` params is summed over tp (paper sec. 3.3); a tied embedding is the
-        sum of those of the first and the last stage.
-        """
-        grid, layout = self.grid, self.cfg.layout
-        named = list(self.keyed_parameters())
-        for _, p in named:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-        grads = {key: p.grad for key, p in named if p.grad is not None}
-        if grid.ends.size > 1 and self.cfg.model.tied:
-            grid.ends.sum_(grads["embed.tok.weight"])
-        if layout.sync == "params" and layout.dispatch != "alltoall-copies":
-            summed(grid.tp, [g for k, g in grads.items() if k.endswith(".gate.weight")])
-        spread = [g for k, g in grads.items() if self.spread_over_dp(k)]
-        summed(grid.dp, [g for k, g in grads.items() if not self.spread_over_dp(k)])
-        if grid.dp.size > 1:
-            torch._foreach_div_(list(grads.values()), float(grid.dp.size))
-        if layout.dispatch == "alltoall-copies" and grid.tp.size > 1 and spread:
-            torch._foreach_div_(spread, float(grid.tp.size))  # each token came T times
+    def groups(self, model: nn.Module) -> Groups:
+        """Groups of the parameters that this process updates."""
+        zero = self.gradients.zero
+        if zero is not None:
+            return zero.groups(model)
+        found = decay_groups(model)
+        if self.sharded:  # torch's fused optimisers take DTensors, or others
+            kinds = (
+                [p for p in group["params"] if isinstance(p, DTensor) == is_cut]
+                for group in found
+                for is_cut in (True, False)
+            )
+            found = [
+                {**group, "params": some}
+                for group, some in zip((g for g in found for _ in range(2)), kinds, strict=True)
+                if some
+            ]
+        return found
 
-    def spread_over_dp(self, key: str) -> bool:
-        """Return True if replicas hold different parts: DPMoE's experts."""
-        return ".experts." in key and self.cfg.layout.dispatch != "slice"
+    def share(self) -> None:
+        """After an optimiser's step: take what other replicas have updated."""
+        if self.gradients.zero is not None:
+            self.gradients.zero.share(self.gradients.bucket)
 
     def _shared(self, tally: Tally, micro_batches: int) -> Tally:
         """The tally of all processes: means of losses, sums of counts."""
@@ -280,18 +291,7 @@ class Part(nn.Module):
 
     def gradient_norm(self) -> Tensor:
         """Norm of the whole model's gradient: what several processes hold is counted once."""
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for key, p in self.keyed_parameters():
-            if p.grad is None or (key == "embed.tok.weight" and self.grid.ends.rank == 1):
-                continue
-            holders = self.grid.tp.size * self.grid.dp.size
-            if self.spread_over_dp(key):
-                holders = 1
-            elif cut_of(key) is not None:
-                holders = self.grid.dp.size
-            flat = p.grad.reshape(-1)
-            total += flat.dot(flat).double() / holders  # a copy in float64 would cost more
-        return self.grid.all.sum_(total).sqrt()
+        return self.gradients.norm()
 
     @torch.no_grad()
     def balance(self, counts: Float[Tensor, "layer expert"], rate: float) -> None:
@@ -307,7 +307,7 @@ class Part(nn.Module):
     def token_losses(self, tokens: Int64[Tensor, "row time"]) -> Float[Tensor, "row target"]:
         """Cross-entropy in nats of each token but the first; the same on all pipeline stages."""
         x = tokens[:, :-1]
-        shape = (*x.shape, self.cfg.model.hidden)
+        shape = (len(x), x.shape[1] // self.grid.split.size, self.cfg.model.hidden)
         pp, held = self.grid.pp, self.held
         for stage in range(self.num_stages):
             if stage in held:
@@ -315,16 +315,17 @@ class Part(nn.Module):
                     x = torch.empty(shape, dtype=self.dtype, device=tokens.device)
                     with watched(f"receive of {shape}", pp.name):
                         dist.recv(x, group=pp.handle, group_src=self.owner(stage - 1))
-                x = held[stage].trunk(x)
-                if stage + 1 < self.num_stages and self.owner(stage + 1) != pp.rank:
+                if stage + 1 == self.num_stages:
+                    losses = held[stage](x, target=tokens[:, 1:])
+                    break
+                x = held[stage](x)
+                if self.owner(stage + 1) != pp.rank:
                     with watched(f"send of {shape}", pp.name):
                         dist.send(
                             x.to(self.dtype).contiguous(),
                             group=pp.handle,
                             group_dst=self.owner(stage + 1),
                         )
-        if self.num_stages - 1 in held:
-            losses = held[self.num_stages - 1].losses(x, tokens[:, 1:])
         else:
             losses = torch.empty(tokens.shape[0], tokens.shape[1] - 1, device=tokens.device)
         return pp.broadcast_(losses.contiguous(), self.owner(self.num_stages - 1))
@@ -338,7 +339,7 @@ class Part(nn.Module):
         load on another; it shares memory with `tensor`.
         """
         key = key_of(name)
-        cut = cut_of(key)
+        cut, tensor = cut_of(key), local(tensor)
         if tensor.ndim == 0:
             tensor = tensor.view(1)
         elif cut is not None and cut[1] > 1:  # blocks that are cut apart: an axis of their own
@@ -347,12 +348,18 @@ class Part(nn.Module):
             return key, tensor
         over_dp: Placement = Replicate()
         over_tp: Placement = Replicate()
-        if cut is not None and tensor.numel() > 1:
+        whole: dict[str, Any] = {}
+        if key in self.sharded and tensor.ndim > 1:
+            over_dp = Shard(self.sharded[key] + int(cut is not None and cut[1] > 1))
+        if cut is not None and tensor.numel() > 1 and self.owners.of(key).size > 1:
             over_tp = Shard(cut[0] + int(cut[1] > 1))
-            if self.spread_over_dp(key):
+            if self.owners.spread_over_dp(key):
                 over_dp = over_tp
+            if key in TABLES:  # a vocabulary need not divide
+                hidden = self.cfg.model.hidden
+                whole = {"shape": (self.cfg.model.vocab, hidden), "stride": (hidden, 1)}
         return key, DTensor.from_local(
-            tensor, self.grid.mesh["dp", "tp"], (over_dp, over_tp), run_check=False
+            tensor, self.grid.mesh["dp", "tp"], (over_dp, over_tp), run_check=False, **whole
         )
 
     def streamed(self, shapes: dict[str, tuple[int, ...]]) -> Iterator[tuple[str, Tensor | None]]:
@@ -395,8 +402,13 @@ class Part(nn.Module):
                 key = key_of(name)
                 if key not in state:  # it starts anew
                     continue
-                group = self.owners_of(key)
-                tensor.copy_(own_part(key, state[key], group.size, group.rank))
+                local(tensor).copy_(self.piece(key, state[key]))
+
+    def piece(self, key: str, whole: Tensor) -> Tensor:
+        """This process's piece of a whole parameter, or of its gradient."""
+        group, dp = self.owners.of(key), self.grid.dp
+        own = own_part(key, whole, group.size, group.rank)
+        return own.chunk(dp.size, self.sharded[key])[dp.rank] if key in self.sharded else own
 
 
 def stage_spans(layers: int, stages: int) -> list[range]:
@@ -417,21 +429,3 @@ def stage_spans(layers: int, stages: int) -> list[range]:
 def key_of(name: str) -> str:
     """Name in the whole model of a parameter of a Part: "parts.1.layers.3..." -> "layers.3..."."""
     return name.split(".", 2)[2]
-
-
-def cross_entropy(
-    logits: Float[Tensor, "row time vocab"], target: Int64[Tensor, "row time"]
-) -> Float[Tensor, ""]:
-    """Mean next-token cross-entropy in nats, in float32 or better."""
-    wide = torch.promote_types(logits.dtype, torch.float32)
-    return F.cross_entropy(logits.flatten(0, 1).to(wide), target.reshape(-1))
-
-
-def summed(group: Group, tensors: list[Tensor]) -> None:
-    """Sum tensors over a group in place, with one all-reduce."""
-    if group.size == 1 or not tensors:
-        return
-    joined = torch.cat([t.reshape(-1) for t in tensors])
-    group.sum_(joined)
-    for t, part in zip(tensors, joined.split([t.numel() for t in tensors]), strict=True):
-        t.copy_(part.view_as(t))

@@ -27,7 +27,8 @@ from tenfold.data.text.tokens import Tokenizer
 from tenfold.weights.keymap import Converted
 
 from .config import Model
-from .model import Gpt, drawn
+from .model import Gpt
+from .parts import drawn
 
 INDEX, LONE = "model.safetensors.index.json", "model.safetensors"
 MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")

@@ -6,6 +6,7 @@ The paper leaves capacity, losses and ties open; they follow GShard, Switch and 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -132,13 +133,20 @@ class Router(nn.Module):
         self.bias: Tensor | None
         self.register_buffer("bias", torch.zeros(cfg.experts) if cfg.bias_rate else None)
 
-    def forward(self, x: Float[Tensor, "token hidden"]) -> Routing:
+    def forward(
+        self,
+        x: Float[Tensor, "token hidden"],
+        of_all: Callable[[Tensor], Tensor] | None = None,
+    ) -> Routing:
         """Route n tokens; a capacity drops some in training alone.
 
-        What else is in a batch says nothing of a text that is measured or continued.
+        What else is in a batch says nothing of a text that is measured or continued. `of_all` makes
+        logits of all tokens of a sequence from those of the tokens here, where it is split.
         """
         with torch.autocast(x.device.type, enabled=False):
             wide = torch.promote_types(x.dtype, torch.float32)
             logits = x.to(wide) @ self.weight.to(wide).t()
+            if of_all is not None:
+                logits = of_all(logits)
             drops = self.training or self.cfg.drops_in_evaluation
             return route(logits, self.cfg, self.bias, drops)

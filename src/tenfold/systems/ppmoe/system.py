@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from tenfold.core import checkpoint, dist
 from tenfold.core.capabilities import Export
 from tenfold.core.claim import Claim
-from tenfold.core.optim import decay_groups
 from tenfold.core.pace import Work
 from tenfold.core.stage import Backward, Losses, Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, Streamed, System
@@ -36,7 +35,6 @@ from .planner.shape import shape_of
 from .predict import predict_file, predict_folder
 from .recipes import RECIPES
 from .routing_load import expert_load, some_windows
-from .zero import Zero
 
 SPLITS = ("test", "validation")
 VALIDATION_WINDOWS = 32
@@ -132,18 +130,17 @@ class Ppmoe(System[Config]):
         part = self.part if self.part is not None else Part(cfg, grid)
         if self.given:
             part.load_whole(self.given)
-        zero = Zero(part) if cfg.layout.zero else None
         last: list[Tally] = []
 
         def training_step(model: nn.Module, batches: Any, backward: Backward) -> Losses:
-            if cfg.model.dropout:  # the same for all tensor ranks, another for each stage
-                torch.manual_seed(int(batches[0]["seed"]) + grid.pp.rank)
+            if cfg.model.dropout:  # another for each stage; tensor ranks with the same tokens alike
+                apart = grid.pp.rank + grid.pp.size * grid.split.rank
+                torch.manual_seed(int(batches[0]["seed"]) + apart)
             last[:] = [part.train_step(batches)]
             return self._account(last[0])
 
         def after_step(step: int) -> None:
-            if zero is not None:
-                zero.share()
+            part.share()
             if cfg.model.bias_rate:
                 part.balance(last[0].counts(), cfg.model.bias_rate)
 
@@ -153,7 +150,7 @@ class Ppmoe(System[Config]):
             batches=lambda index: self.text.batch(index, replica),
             steps=cfg.steps,
             optim=cfg.optim,
-            groups=zero.groups if zero is not None else decay_groups,
+            groups=part.groups,
             training_step=training_step,
             after_step=after_step,
             parallel=part.whole,
@@ -228,7 +225,9 @@ class Ppmoe(System[Config]):
         cfg, world = self.cfg, dist.current()
         held = cfg.layout.pp * cfg.layout.tp
         if self.part is None and self.stored is not None and held > 1 and not world.size % held:
-            grid = make_grid(replace(cfg, batch=world.size // held), world)
+            whole = replace(cfg.layout, fsdp=False)  # without gradients a part is small
+            cfg = replace(cfg, batch=world.size // held, layout=whole)
+            grid = make_grid(cfg, world)
             self.part = Part(cfg, grid, "meta").to_empty(device=world.device)
             with checkpoint.opened(self.stored) as weights:
                 self.part.load_whole(weights)

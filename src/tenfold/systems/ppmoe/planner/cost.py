@@ -12,7 +12,7 @@ from math import ceil
 
 from tenfold.core.config import require
 
-from .kept import kept
+from .kept import WIDE, kept
 from .shape import Placement, Shape, parameters
 
 PASSES = 3
@@ -77,6 +77,12 @@ class Extensions:
     """Count the memory that this trainer keeps: its activations tensor by tensor, no s x s scores,
     whole tables of tokens at both ends, rounded copies of weights, fp32 gradients. The plain model
     has the published formula of a GPT-3 instead."""
+    fsdp: bool = False
+    """FSDP2: weights and gradients cut over the replicas, too, and gathered block by block for each
+    micro-batch (with `as_kept`; no pipelines)."""
+    sequence: bool = False
+    """Sequence parallelism: what lies between the products is cut over tensor ranks (with
+    `as_kept`)."""
     recompute: bool = False
     """Keep only the input of each block and make the rest again in backward (with `as_kept`)."""
     uneven: bool = False
@@ -85,8 +91,11 @@ class Extensions:
     def __post_init__(self) -> None:
         require(self, "extensions.", "[1, inf)", "imbalance")
         require(self, "extensions.", "[0, 1]", "overlap")
-        if self.recompute and not self.as_kept:
-            raise ValueError("extensions.recompute needs extensions.as_kept, which counts blocks")
+        if self.fsdp and self.zero:
+            raise ValueError("extensions.fsdp cuts what extensions.zero does; set one of them off")
+        for name in ("recompute", "sequence", "fsdp"):
+            if getattr(self, name) and not self.as_kept:
+                raise ValueError(f"extensions.{name} needs extensions.as_kept, which counts blocks")
 
 
 PLAIN = Extensions()
@@ -200,9 +209,14 @@ def cost(shape: Shape, place: Placement, machine: Machine, extensions: Extension
         expert_gemm *= copies
 
     # Two all-reduces a block and direction; DPMoE's mixture layers have all-to-alls instead.
-    sums = 4 * layers - (2 * moe_layers if is_dpmoe else 0)
+    sums = float(4 * layers - (2 * moe_layers if is_dpmoe else 0))
     again = (passes - 1) / 2 * fullest  # forward's exchanges are made again, too
-    allreduce = sums / pp * 2 * (tp - 1) / tp * size * n * h / machine.nvlink_bytes_per_s * again
+    if extensions.sequence and not extensions.recompute:  # products' inputs are gathered again
+        sums += layers - moe_layers / 2
+    one_sum = 2 * (tp - 1) / tp * size * n * h / machine.nvlink_bytes_per_s
+    allreduce = sums / pp * one_sum * again
+    if extensions.as_kept:  # the vocabulary is cut: the embedding's sum, and the head's backward
+        allreduce += 2 / pp * one_sum
     if place.cp > 1:  # keys and values pass by all, forward; backward they and their gradients
         ring = 2 * n * shape.groups * shape.head_width / tp * (place.cp - 1) * size
         allreduce += passes * layers / pp * ring / machine.nvlink_bytes_per_s * fullest
@@ -215,7 +229,9 @@ def cost(shape: Shape, place: Placement, machine: Machine, extensions: Extension
             ranks, wire = tp * place.shared_by, size * n * h / machine.nvlink_bytes_per_s
             near = (min(ranks, node) - 1) / ranks
             alltoall += 4 * moe_layers / pp * k * copies / tp * near * wire * uneven * again
-            if copies == 1:  # each tensor rank has got its own 1/T of the tokens back
+            if (
+                copies == 1 and not extensions.sequence
+            ):  # each tensor rank has got its own 1/T of the tokens back
                 allreduce += 2 * moe_layers / pp * (tp - 1) / tp * wire * again
     held = shape.experts / tp
     if is_dpmoe:
@@ -230,6 +246,8 @@ def cost(shape: Shape, place: Placement, machine: Machine, extensions: Extension
     if is_dpmoe and owners > 1:
         grad += 2 * (owners - 1) / owners * size * inside / place.shared_by / pp / nic
 
+    if extensions.fsdp:  # in fp32: weights gathered forward and backward, gradients scattered
+        grad = place.micro_batches * 3 * (dp - 1) / dp * WIDE * replicated / pp / nic
     state = STATE_BYTES * per_gpu
     if extensions.zero:
         whole = 2 * size  # weight and gradient; the rest is cut
@@ -240,13 +258,14 @@ def cost(shape: Shape, place: Placement, machine: Machine, extensions: Extension
     if place.virtual > 1:  # an interleaved schedule warms up longer
         in_flight *= 1 + (pp - 1) / (pp * place.virtual)
     if extensions.as_kept:
-        own = kept(shape, place, size, uneven, fullest)
-        state = own.state_bytes(place, extensions.zero)
+        own = kept(shape, place, size, uneven, fullest, extensions.sequence)
+        state = own.state_bytes(place, extensions.zero, extensions.fsdp)
         activations = own.activation_bytes(place, in_flight, extensions.recompute)
     else:
         scores = 0.0 if extensions.flash else 5 * shape.heads * s / (h * tp)
         activations = in_flight * n * h * layers / pp * (10 + 24 / tp + scores) * size / 2
     m, v = place.micro_batches, place.virtual
+    handed = tp if extensions.sequence else 1  # ranks that each hand over their own tokens
     return Cost(
         dense_gemm=dense_gemm,
         expert_gemm=expert_gemm,
@@ -254,7 +273,7 @@ def cost(shape: Shape, place: Placement, machine: Machine, extensions: Extension
         alltoall=exposed * alltoall,
         expert_calls=calls,
         # Each stage boundary is crossed forward and backward.
-        p2p=exposed * (2 * size * n * h / machine.nic_bytes_per_s if pp > 1 else 0.0),
+        p2p=exposed * (2 * size * n * h / handed / machine.nic_bytes_per_s if pp > 1 else 0.0),
         grad=exposed * grad,
         opt=per_gpu * OPTIMIZER_TRAFFIC / machine.hbm_bytes_per_s,
         params_per_gpu=per_gpu,

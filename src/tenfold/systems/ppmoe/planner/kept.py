@@ -44,6 +44,8 @@ class Kept:
     """Parameters that all replicas hold."""
     inside: float
     """Parameters of experts."""
+    gathered: float
+    """Parameters and gradients that FSDP has whole at a time."""
 
     def activation_bytes(self, place: Placement, in_flight: float, recompute: bool) -> float:
         """Most that is kept: by the first stage, which has most in flight, or at the loss."""
@@ -58,9 +60,16 @@ class Kept:
         bytes_ = self.inputs if recompute else self.stage + self.copies
         return bytes_ + (self.loss + self.head_copy if last else 0.0)
 
-    def state_bytes(self, place: Placement, zero: bool) -> float:
-        """Weights, gradients and two moments, all in fp32; ZeRO-1 cuts the moments."""
+    def state_bytes(self, place: Placement, zero: bool, fsdp: bool = False) -> float:
+        """Weights, gradients and two moments, all in fp32; ZeRO-1 cuts the moments, FSDP all.
+
+        FSDP gathers the ends and two blocks at a time, and has whole gradients of what it computes.
+        """
         owners = place.replicas // place.shared_by
+        if fsdp:
+            alone = self.inside if place.shared_by > 1 else 0.0
+            cut = self.outside + self.inside - alone
+            return 4 * WIDE * (cut / place.replicas + alone) + WIDE * self.gathered
         shares = (place.replicas, owners) if zero else (1, 1)
         return sum(
             2 * WIDE * (1 + 1 / share) * held
@@ -69,7 +78,12 @@ class Kept:
 
 
 def kept(
-    shape: Shape, place: Placement, element: int, imbalance: float = 1.0, fullest: float = 1.0
+    shape: Shape,
+    place: Placement,
+    element: int,
+    imbalance: float = 1.0,
+    fullest: float = 1.0,
+    sequence: bool = False,
 ) -> Kept:
     """Bytes on the fullest device.
 
@@ -79,46 +93,60 @@ def kept(
         element: Bytes of a number in products: 4, or 2 with autocast.
         imbalance: Load of the fullest expert rank over the mean.
         fullest: Blocks of the fullest stage over the mean.
+        sequence: Tensor ranks split the residual stream along the sequence.
     """
     tp, pp = place.tp, place.pp
+    split = tp if sequence else 1
     dense, rounds = place.kind == "dense", element if element < WIDE else 0
     mixtures = 0 if dense else shape.moe_layers
     n = place.micro_batch_size * shape.seq / place.cp
-    plain, mixed = (block_bytes(shape, place, element, imbalance, m) for m in (False, True))
+    plain, mixed = (block_bytes(shape, place, element, imbalance, m, split) for m in (False, True))
     count = (shape.layers - mixtures) * plain + mixtures * mixed
     outside, inside = parameters(shape, dense=dense)
     blocks = (outside - ends(shape)) / (tp * pp) * fullest
-    table = shape.vocab * shape.hidden  # whole on each tensor rank, at both ends, one if tied
-    own_ends = ends(shape) if pp == 1 else table
+    table = shape.vocab * shape.hidden / tp  # at both ends, one if tied
+    whole = (2 if shape.swiglu else 1) * shape.vocab * shape.hidden
+    own_ends = ends(shape) - whole + whole / tp if pp == 1 else table
     experts = inside / (tp * pp * place.shared_by) * fullest
     layer = inside / max(1, mixtures) / (tp * place.shared_by)
+    inner = max(shape.shared, shape.inner if mixtures < shape.layers else 0)
+    largest = (shape.attention_matrices + shape.network_matrices(inner)) / tp
     head = element * shape.hidden + (2 if shape.swiglu else 1) * WIDE * shape.hidden
     return Kept(
         stage=n * count / pp * fullest,
-        inputs=n * WIDE * shape.hidden * shape.layers / pp * fullest,
+        inputs=n * WIDE * shape.hidden / split * shape.layers / pp * fullest,
         block=n * max(plain, mixed if mixtures else 0.0),
-        loss=n * (head + WIDE * shape.vocab),
-        logits=n * 2 * WIDE * shape.vocab,
+        loss=n * (head / split + WIDE * shape.vocab / tp),
+        logits=n * 2 * WIDE * shape.vocab / tp,
         copies=rounds * blocks,
         head_copy=float(rounds * table),
         gradients=WIDE * layer,
         outside=blocks + own_ends,
         inside=experts,
+        gathered=2 * own_ends + 3 * (largest + (layer if place.shared_by == 1 else 0.0)),
     )
 
 
 def block_bytes(
-    shape: Shape, place: Placement, element: int, imbalance: float, mixture: bool
+    shape: Shape,
+    place: Placement,
+    element: int,
+    imbalance: float,
+    mixture: bool,
+    split: int = 1,
 ) -> float:
-    """Bytes a token that a block keeps, of a dense network or of a mixture."""
+    """Bytes a token that a block keeps, of a dense network or of a mixture.
+
+    `split` ranks share the tokens of what lies between the products, and of these products' inputs.
+    """
     h, tp, c = shape.hidden, place.tp, element
     queries, head = shape.attention_width / tp, shape.head_width
     keys = shape.groups * head / tp
     grouped = shape.groups != shape.heads
     # A norm keeps its input and statistics; RMSNorm also the input that it has scaled.
-    norms: float = 2 * (2 * WIDE * h + WIDE if shape.swiglu else WIDE * h + 2 * WIDE)
-    # Queries and keys that are two products have their input rounded for each.
-    attention: float = c * h * (2 if grouped and c < WIDE else 1)
+    norms: float = 2 * (2 * WIDE * h + WIDE if shape.swiglu else WIDE * h + 2 * WIDE) / split
+    # Queries and keys that are two products have their input rounded for each, or once to be sent.
+    attention: float = c * h * (2 if grouped and c < WIDE and split == 1 else 1) / split
     attention += c * queries + WIDE * shape.heads / tp  # output, log-sums
     if not shape.swiglu:
         attention += 3 * c * queries
@@ -131,11 +159,12 @@ def block_bytes(
         return c * inner / tp * (4 if shape.swiglu else 2)
 
     if not mixture:
-        return norms + attention + c * h + network(shape.inner)
+        return norms + attention + c * h / split + network(shape.inner)
     rows, back = expert_rows(shape, place, imbalance)
     experts = c * (rows * (h + 2 * shape.expert_inner) + back * h)
-    routing = WIDE * h + ROUTED * shape.experts + PAIR * shape.top_k
-    shared = network(shape.shared) + (c * h if c < WIDE else 0) if shape.shared else 0.0
+    routing = WIDE * h / split + ROUTED * shape.experts + PAIR * shape.top_k
+    own_input = c * h / split if c < WIDE else 0.0  # else that of the router
+    shared = network(shape.shared) + own_input if shape.shared else 0.0
     return norms + attention + experts + routing + shared
 
 

@@ -147,6 +147,8 @@ def search(
         for place in placements(
             shape, cluster, batch, method, virtual, uneven=extensions.uneven, narrow=narrow
         )
+        if not extensions.sequence or shape.seq % place.tp == 0
+        if not extensions.fsdp or (place.pp == 1 and shape.hidden % place.dp == 0)
     ]
     candidates.sort(key=lambda f: (-f.rate, f.cost.memory))
     limit = cluster.memory_bytes * memory_share
@@ -187,7 +189,7 @@ def plan(
         f"nothing fits into {made.memory_limit / GIB:.1f} GiB ({memory_share:.0%} of a device): "
         f"the smallest, {least.label()}, needs {least.cost.memory / GIB:.1f} GiB "
         f"({least.cost.state_bytes / GIB:.1f} of it weights and optimiser); more nodes, "
-        "--extensions.zero or --extensions.recompute need less"
+        "--extensions.zero, --extensions.sequence or --extensions.recompute need less"
     )
 
 
@@ -372,8 +374,9 @@ def launch_command(made: Plan, candidate: Candidate) -> str:
         words.append(f"--layout.dispatch {dispatch}")
     if place.virtual > 1:
         words.append(f"--layout.schedule interleaved --layout.virtual {place.virtual}")
-    if made.extensions.zero:
-        words.append("--layout.zero")
+    for name in ("zero", "fsdp", "sequence"):
+        if getattr(made.extensions, name):
+            words.append(f"--layout.{name}")
     words.append(f"--loop.accumulate {place.micro_batches}")
     words.append(f"--batch {place.micro_batch_size * place.dp}")
     words.append(f"--model.layers {shape.layers} --model.hidden {shape.hidden}")
