@@ -438,13 +438,12 @@ def train_stage(
             bar.update(running.step, f"loss {losses.get('loss', float('nan')):.4g}")
             if running.step % loop.save_every == 0 or last or running.signum:
                 running.save()
-            if running.signum or last:
-                running.saver.wait()
             if running.signum:
                 raise Stopped(running.signum, stage.name, running.step)
     finally:
         bar.close()
         batches.close()
+        running.saver.wait()
     _finish(running)
 
 
