@@ -186,13 +186,12 @@ def train_stage(
             if running.step % loop.save_every == 0 or last or signum:
                 running.save()
                 pace.restart(running.step)
-            if signum or last:
-                running.saver.wait()
             if signum:
                 raise Stopped(signum, stage.name, running.step)
     finally:
         bar.close()
         batches.close()
+        running.saver.wait()
     finish(running)
 
 

@@ -46,7 +46,8 @@ def config(layout: Layout, replicas: int) -> Config:
     """The same run on a layout: as many micro-batches of as many rows over all replicas."""
     return Config(
         MODEL, layout, Data(name="python", eval_windows=4), OPTIM, STEPS, batch=2 * replicas,
-        loop=loop.Loop(accumulate=CHUNKS // replicas, save_every=SAVED, workers=0, device="cpu"),
+        loop=loop.Loop(accumulate=CHUNKS // replicas, save_every=SAVED, workers=0, device="cpu",
+                       async_save=True),
     )  # fmt: skip
 
 

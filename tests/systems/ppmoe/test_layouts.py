@@ -63,7 +63,7 @@ REFUSED = {
         r"model.seq 15 .* layout.tp 2",
     ),
     "vocabulary": (
-        configuration(replace(TINY, vocab=9), tp=4), 4, r"vocab 9 .* layout.tp 4 .* no-vocab-par",
+        configuration(replace(TINY, vocab=9), tp=4), 4, r"vocab 9 .* layout.tp 4 .*no-vocab-par",
     ),
     "sequence": (
         configuration(replace(TINY, seq=7), tp=2, sequence=True), 2,
@@ -204,6 +204,33 @@ def test_stages(schedule: str, stages: list[list[int]]) -> None:
     assert len(tied) == 1
     ends = parts[0].parts[-1]
     assert not ends.is_last or ends.embed["tok"] is parts[0].parts[0].embed["tok"]
+
+
+def test_sums_of_gradients_begin_while_backward_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the last micro-batch's pass alone, of the memory in which gradients were added up."""
+    part = Part(configuration(micro=2, bucket_mb=2.0**-10), Grid(dp=Group("dp", 2, 0)))
+    events: list[Any] = []
+
+    class Sum:
+        def wait(self) -> None:
+            events.append("waited for")
+
+    def begun(flat: torch.Tensor, **how: Any) -> Sum:
+        events.append(flat.untyped_storage().data_ptr())
+        return Sum()
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", begun)
+    part.parts[0].embed["pos"].weight.register_post_accumulate_grad_hook(
+        lambda p: events.append("positions")
+    )
+    tokens = torch.arange(36).view(4, 9) % TINY.vocab
+    part.train_step([{"tokens": tokens[:2]}, {"tokens": tokens[2:]}])
+    assert events[0] == "positions"  # a pass ends there; no sum has begun
+    second = events.index("positions", 1)
+    sums = len(part.gradients.buckets.buckets)  # type: ignore[union-attr]
+    assert sums > 8 and second > sums - 3 and events[-sums:] == ["waited for"] * sums
+    lie = {p.grad.untyped_storage().data_ptr() for p in part.parameters() if p.grad is not None}
+    assert lie == {event for event in events if isinstance(event, int)}
 
 
 # --- a step on several processes ----------------------------------------------------------------

@@ -44,3 +44,4 @@ def shard(part: Gpt, grid: Grid, dims: dict[str, int]) -> None:
             ignored_params=whole,
         )  # fmt: skip
         made.set_gradient_divide_factor(1.0)  # losses are divided already
+        made.set_force_sum_reduction_for_comms(True)  # gloo has no other
