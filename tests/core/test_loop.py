@@ -124,10 +124,10 @@ def test_pipeline_schedule_drives_a_stage_and_resumes(tmp_path: Path) -> None:
     done = toy(whole, "--pipeline", processes=2)
     assert done.returncode == 0, done.stderr
     words = ("--pipeline", "--behind")  # checkpoints that are written while training goes on
-    assert toy(killed, *words, "--kill-at", "6", processes=2).returncode != 0
-    assert [p.name for p in checkpoint.complete(killed / "checkpoints/pipe")][:1] == [
-        "step-000000004"
-    ]
+    assert toy(killed, *words, "--kill-at", "10", processes=2).returncode != 0
+    # that of step 8 was begun when that of step 4 was whole, and may be, too
+    found = {p.name for p in checkpoint.complete(killed / "checkpoints/pipe")}
+    assert found and found <= {"step-000000004", "step-000000008"}
     done = toy(killed, *words, processes=2)
     assert done.returncode == 0, done.stderr
     assert_equal(weights(whole), weights(killed), 0)
