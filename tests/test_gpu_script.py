@@ -93,7 +93,7 @@ def test_golden_cases_are_counted_by_system(
     }  # fmt: skip
     assert ldc["error"].startswith("no answer in ")
     page = (tmp_path / "gpu.md").read_text()
-    assert page.count("test_golden") == 1 and "**no answer in " in page
+    assert page.count("test_golden[b]") == 1 and "**no answer in " in page
 
 
 def test_layouts_run_where_there_are_two_devices(

@@ -32,4 +32,4 @@ def test_the_command_of_a_plan_trains_what_was_planned(
     wanted = {"layers": 2, "hidden": 16, "heads": 2, "seq": 16, "experts": 4, "top_k": 2,
               "moe_every": 2, "vocab": vocab}  # fmt: skip
     assert {name: int(shown[f"model.{name}"]) for name in wanted} == wanted
-    assert "bf16" in out
+    assert "fp16" in out

@@ -55,10 +55,10 @@ class Saver:
 
         def write() -> None:
             with checkpoint.removed_on_error(temporary, self.world):
+                if written is not None:  # first, so that an error removes nothing that still grows
+                    written()
                 if self.world.is_first:
                     checkpoint.write_state(temporary / "state.pt", copy)
-                if written is not None:  # on the first process: by all
-                    written()
             if self.world.is_first:
                 checkpoint.complete_save(self.folder, step)
 
