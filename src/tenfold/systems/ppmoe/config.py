@@ -9,12 +9,14 @@ from tenfold.core.config import require
 from tenfold.core.loop import Loop
 from tenfold.core.optim import Optim
 
+from .widths import Widths
+
 MAX_TOKENS = 1_000_000
 MAX_SAMPLES = 100
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Widths):
     """A GPT whose every n-th feed-forward layer is a mixture of experts (paper sec. 3)."""
 
     kind: Literal["moe", "dense"] = "moe"
@@ -123,26 +125,6 @@ class Model:
                 f"{self.layers}"
             )
         require(self, "model.", "[0, 1)", "dropout")
-
-    @property
-    def inner(self) -> int:
-        """Inner width of a feed-forward network."""
-        return self.ffn or 4 * self.hidden
-
-    @property
-    def head_width(self) -> int:
-        """Width of a head."""
-        return self.head_size or self.hidden // self.heads
-
-    @property
-    def groups(self) -> int:
-        """Heads of keys and values."""
-        return self.kv_heads or self.heads
-
-    @property
-    def expert_inner(self) -> int:
-        """Inner width of an expert."""
-        return self.expert_ffn or self.inner
 
     @property
     def moe_layers(self) -> tuple[int, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
+from ..widths import Widths
+
 if TYPE_CHECKING:
     from ..config import Model
 
@@ -12,7 +14,7 @@ Kind = Literal["dense", "ppmoe", "dpmoe"]
 
 
 @dataclass(frozen=True)
-class Shape:
+class Shape(Widths):
     """A GPT and its mixture layers; `experts` 0 is a dense model."""
 
     layers: int
@@ -56,26 +58,6 @@ class Shape:
                 raise ValueError(f"model {field.name} must be at least {least}, got {value}")
         if self.experts and self.top_k > self.experts:
             raise ValueError(f"model top_k {self.top_k} is more than experts {self.experts}")
-
-    @property
-    def inner(self) -> int:
-        """Inner width of a feed-forward network."""
-        return self.ffn or 4 * self.hidden
-
-    @property
-    def expert_inner(self) -> int:
-        """Inner width of an expert."""
-        return self.expert_ffn or self.inner
-
-    @property
-    def head_width(self) -> int:
-        """Width of a head."""
-        return self.head_size or self.hidden // self.heads
-
-    @property
-    def groups(self) -> int:
-        """Heads of keys and values."""
-        return self.kv_heads or self.heads
 
     @property
     def attention_width(self) -> int:
