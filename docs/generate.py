@@ -1,4 +1,4 @@
-"""Writes docs/systems/<name>.md, docs/evidence.md and README's tables from code and results.
+"""Writes docs/systems/<name>.md, evidence, pages of claims, README's tables from code and results.
 
 `python docs/generate.py` writes; `--check` fails if a file is out of date (a test runs it).
 """
@@ -18,6 +18,7 @@ import speed
 
 from tenfold.core.config import differences, to_json
 from tenfold.report import evidence
+from tenfold.report.claim import claim_page
 from tenfold.report.claim_rows import (
     ARROWS,
     claims_table,
@@ -230,6 +231,11 @@ def main() -> None:
     tasks = {name: entry.task for name, entry in SYSTEMS.items()}
     found = evidence.read_evidence(tasks, ROOT / "claims")
     pages[ROOT / "docs" / "evidence.md"] = "\n".join(evidence.markdown(found, ROOT / "docs")) + "\n"
+    pages |= {
+        table.file.with_suffix(".md"): claim_page(table.found["system"], table.found)
+        for one in found
+        for table in one.judged
+    }
     pages[ROOT / "README.md"] = readme()
     for target, text in pages.items():
         if "--check" in sys.argv:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from tenfold.report.claim import claim_lines, judge, verdict, write_claim
+from tenfold.report.claim import claim_lines, judge, seeds_to_decide, verdict, write_claim
 
 BASELINE = [10.0, 10.4, 9.8, 10.1]
 BETTER = [9.0, 9.5, 8.9, 9.2]
@@ -204,3 +204,35 @@ def test_lines_for_the_terminal():
     first, second = claim_lines(RESULTS)
     assert first.startswith("shown: Scattering") and "10.10 ± 0.10 (one band)" in first
     assert second.startswith("not shown: ") and "3 seeds" in second
+
+
+def test_seeds_that_would_decide_are_those_of_published_tables() -> None:
+    """Cohen's table of the paired test at 5 %: d 0.5 takes 34 pairs, d 0.8 15, d 0.2 199."""
+    seen = {"difference": -0.5, "difference_std": 1.0}
+    assert seeds_to_decide(seen) == 34
+    assert seeds_to_decide({**seen, "difference": 0.8}) == 15
+    assert seeds_to_decide({**seen, "difference": 0.2}) is None  # over MOST_SEEDS
+    assert seeds_to_decide({**seen, "difference": 1.3}, min_effect=0.5) == 15
+    assert seeds_to_decide({**seen, "difference": 0.4}, min_effect=0.5) is None
+    assert seeds_to_decide({**seen, "difference": 0.0}) is None
+    assert seeds_to_decide({"difference": None, "difference_std": None}) is None
+    assert seeds_to_decide({**seen, "difference_std": 0.0}) is None
+
+
+def test_so_many_seeds_decide_in_a_simulation() -> None:
+    rng = np.random.default_rng(0)
+    change = rng.normal(1.0, 1.0, size=(400, 10))  # 10 for d = 1
+    assert seeds_to_decide({"difference": 1.0, "difference_std": 1.0}) == 10
+    shown = sum(verdict([0.0] * 10, one, "higher").name == "shown" for one in change.tolist())
+    assert 0.74 < shown / 400 < 0.87
+
+
+def test_a_claim_that_is_open_says_how_many_seeds_it_takes(tmp_path) -> None:
+    text = write_claim("spgsn", RESULTS, tmp_path)[1].read_text()
+    assert "seeds to be decided with a power of 80 %" in text.split("## 2. not shown")[1]
+    assert "power" not in text.split("## 2. not shown")[0]
+
+
+def test_headings_of_metrics_say_their_direction_after_a_space(tmp_path) -> None:
+    text = write_claim("spgsn", RESULTS, tmp_path)[1].read_text()
+    assert "### mpjpe (lower is better)" in text

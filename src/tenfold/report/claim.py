@@ -10,11 +10,15 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any, Literal
 
+import numpy as np
+
 from tenfold.viz.page import write_whole
 
 from .claim_tables import metric_tables, overview
 from .markdown import md, md_table, signed, spread
 from .results import decimals, duration, is_number, numbers
+
+MOST_SEEDS, POWER = 100, 0.8
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,29 @@ def _judge(interval: tuple[float, float], better: str, min_effect: float) -> tup
     return "not shown", "the 95 % interval includes no difference"
 
 
+def seeds_to_decide(one: Mapping[str, Any], min_effect: float = 0.0) -> int | None:
+    """Seeds with which a paired t-test (5 %, two-sided) has a power of 80 %.
+
+    For a difference and a spread as large as those seen; none if they are not known, if there is
+    no difference beyond `min_effect`, or if it would take more than `MOST_SEEDS`. Power by the
+    noncentral t distribution (Cohen, Statistical Power Analysis, 1988, chapter 2).
+
+    Args:
+        one: Fields of a `Verdict`, as the JSON of a claim keeps them.
+        min_effect: Size of the difference that a claim is about.
+    """
+    from scipy.stats import nct, t
+
+    mean, deviation = one["difference"], one["difference_std"]
+    if not deviation or not is_number(mean) or abs(mean) <= min_effect:
+        return None
+    n = np.arange(2, MOST_SEEDS + 1)
+    limit, away = t.ppf(0.975, n - 1), (abs(mean) - min_effect) / deviation * np.sqrt(n)
+    power = nct.sf(limit, n - 1, away) + nct.cdf(-limit, n - 1, away)
+    enough = power >= POWER
+    return int(n[enough.argmax()]) if enough.any() else None
+
+
 def judge(results: Mapping[str, Any]) -> list[Verdict]:
     """The verdict of each entry of `results["claims"]`, in order (see `write_claim`)."""
     return [_judge_one(claim, results["methods"]) for claim in results["claims"]]
@@ -177,7 +204,7 @@ def write_claim(system: str, results: Mapping[str, Any], out_dir: Path) -> tuple
     kept = _finite({"system": system, **results, "claims": claims})
     out = Path(out_dir)
     text = json.dumps(kept, indent=2, ensure_ascii=False, default=str, allow_nan=False)
-    page = write_whole(out / f"{system}.md", "\n".join(_markdown(system, results, verdicts)))
+    page = write_whole(out / f"{system}.md", claim_page(system, results))
     return write_whole(out / f"{system}.json", text + "\n"), page
 
 
@@ -225,7 +252,8 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _markdown(system: str, results: Mapping[str, Any], verdicts: Sequence[Verdict]) -> list[str]:
+def claim_page(system: str, results: Mapping[str, Any]) -> str:
+    """The text of `<system>.md`; `results` as for `write_claim`, or as its JSON file holds them."""
     data = results.get("data") or {}
     lines = [f"# Claims of {md(system)}", ""]
     if data:
@@ -234,7 +262,7 @@ def _markdown(system: str, results: Mapping[str, Any], verdicts: Sequence[Verdic
         lines += [f"Data: **{kind}**, {md(data.get('name', 'unnamed'))}{note}", ""]
     if results.get("budget"):
         lines += [f"Budget of each run: {md(results['budget'])}", ""]
-    pairs = list(zip(results["claims"], verdicts, strict=True))
+    pairs = list(zip(results["claims"], judge(results), strict=True))
     rows = [[md(c["says"]), f"**{v.name}**", _paper(c), _ours(v), str(v.seeds)] for c, v in pairs]
     head = ["claim", "verdict", "paper: baseline → method", "ours: baseline → method", "seeds"]
     lines += [*md_table(head, rows, words=2), "", *overview(results)]
@@ -242,8 +270,7 @@ def _markdown(system: str, results: Mapping[str, Any], verdicts: Sequence[Verdic
         lines += _claim_part(i, claim, one)
     lines += ["## Every metric", "", "Mean ± standard deviation over the seeds.", ""]
     lines += metric_tables(results)
-    lines += _setting(results)
-    return lines
+    return "\n".join(lines + _setting(results))
 
 
 def _paper(claim: Mapping[str, Any]) -> str:
@@ -294,7 +321,14 @@ def _claim_part(index: int, claim: Mapping[str, Any], one: Verdict) -> list[str]
             f"Paired difference over {one.seeds} seeds: 95 % interval "
             f"[{signed(low)}, {signed(high)}], {_p(one)}."
         )
-    return [*lines, f"**{one.name.capitalize()}**: {one.reason}.", ""]
+    lines.append(f"**{one.name.capitalize()}**: {one.reason}.")
+    if one.name == "not shown" and one.interval:
+        needed = seeds_to_decide(asdict(one), float(claim.get("min_effect") or 0.0))
+        lines.append(
+            f"A difference and a spread as large as these take {needed or f'over {MOST_SEEDS}'} "
+            f"seeds to be decided with a power of {100 * POWER:.0f} %."
+        )
+    return [*lines, ""]
 
 
 def _setting(results: Mapping[str, Any]) -> list[str]:

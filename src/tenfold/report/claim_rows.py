@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .claim import MOST_SEEDS, seeds_to_decide
 from .markdown import md
 from .results import is_number
 
@@ -23,7 +24,10 @@ FIELD = re.compile(r"[a-z]+\d+m?")
 """Names of weather fields: z500, t2m."""
 FIELD_UNITS = {"z": "m²/s²", "q": "kg/kg", "t": "K", "u": "m/s", "v": "m/s", "msl": "Pa"}
 """Units of weather fields by their names without level or height."""
-ARROWS = "Means over seeds; ↓: lower is better, ↑: higher is better."
+ARROWS = (
+    "Means over seeds; ↓: lower is better, ↑: higher is better. Not shown (n): n seeds would "
+    "decide it with a power of 80 %, were difference and spread those seen."
+)
 NO_BREAK = "\u00a0"
 VERDICTS = ("shown", "not shown", "contradicted")
 
@@ -70,13 +74,22 @@ def claim_cells(claim: Mapping[str, Any], title: str) -> list[str]:
     endings = {claim[side][claim[side].find(" (") :] for side in sides if " (" in claim[side]}
     shared = endings.pop() if len(endings) == 1 and all(" (" in claim[s] for s in sides) else ""
     arrow = "↓" if claim["better"] == "lower" else "↑"
-    name = verdict["name"] if verdict["name"] == "not shown" else f"**{verdict['name']}**"
+    name = outcome(claim) if verdict["name"] == "not shown" else f"**{verdict['name']}**"
     return [
         f"{title}{NO_BREAK}{arrow}{shared}",
         *(f"{claim[s].removesuffix(shared)} {number(verdict[s], decimals)}" for s in sides),
         number(verdict["difference"], decimals) + (f" [{', '.join(ends)}]" if ends else ""),
         name,
     ]
+
+
+def outcome(claim: Mapping[str, Any]) -> str:
+    """The verdict; one that is open says how many seeds would decide it."""
+    verdict = claim["verdict"]
+    if verdict["name"] != "not shown" or not verdict["interval"]:
+        return str(verdict["name"])
+    needed = seeds_to_decide(verdict, float(claim.get("min_effect") or 0.0))
+    return f"{verdict['name']} ({needed or f'over {MOST_SEEDS}'})"
 
 
 def number(value: float | None, decimals: int) -> str:

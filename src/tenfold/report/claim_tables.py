@@ -74,12 +74,12 @@ def metric_tables(results: Mapping[str, Any]) -> list[str]:
         }
         marks = marks_of(grid, better, results.get("units"))
         group = titles.get(grid.group, grid.group) or "metrics"
-        lines += [f"### {md(group)}{md(marks.caption)}", ""]
+        lines += [f"### {md(group + marks.caption)}", ""]
         if not grid.columns:
             head = ["metric", *map(md, methods)]
             rows = [
                 [
-                    md(titles.get(row[""], label)) + md(mark),
+                    md(titles.get(row[""], label) + mark),
                     *(marked[row[""]][name] for name in methods),
                 ]
                 for (label, row), mark in zip(grid.rows, marks.rows, strict=True)

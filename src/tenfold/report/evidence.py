@@ -24,6 +24,7 @@ from .claim_rows import (
     claim_cells,
     claims_table,
     metric_title,
+    outcome,
     setting,
 )
 from .claim_rows import verdict_counts as counts
@@ -291,7 +292,7 @@ def _claims(table: Judged, here: Path) -> Table:
     for claim in table.claims:
         *cells, _ = claim_cells(claim, metric_title(claim["metric"], table.found))
         name = claim["verdict"]["name"]
-        verdict = Cell(name, tone=TONES.get(name, ""))
+        verdict = Cell(outcome(claim), tone=TONES.get(name, ""))
         link = relative(table.file.with_suffix(".md"), here)
         spaced = [cell.replace(NO_BREAK, " ") for cell in cells]
         rows.append([Cell(claim["says"], href=link), *map(Cell, spaced), verdict])
