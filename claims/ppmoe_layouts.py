@@ -1,7 +1,10 @@
 """Writes claims/ppmoe-layouts.{json,md}: a training step on every layout against one process.
 
-python claims/ppmoe_layouts.py            # all of it, minutes; exit code 1 if a limit is broken
+python claims/ppmoe_layouts.py --runs FOLDER    # all of it, half an hour; one that is cut goes on
 python claims/ppmoe_layouts.py --quick --out FOLDER     # a few rows, for the tests
+
+Exit code 1 if a limit is broken. Rows in `--runs` are of the code that made them: for other code
+give another folder.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from tenfold.core.log import environment
 from tenfold.core.loop import Loop
 from tenfold.core.optim import Optim, build
 from tenfold.core.seed import generator
+from tenfold.files import append_line
 from tenfold.systems.ppmoe.config import Config, Data, Layout, Model
 from tenfold.systems.ppmoe.fit import check_layout
 from tenfold.systems.ppmoe.parallel import Grid, make_grid
@@ -203,11 +207,12 @@ def work(folder: Path) -> None:
     """One of several processes: run the jobs of this world size, one after the other."""
     torch.set_num_threads(1)
     grids: dict[tuple[int, int, bool, bool], Grid] = {}
-    rows = []
     with started("cpu", minutes=2.0) as world:
         jobs = json.loads((folder / f"jobs-{world.size}.json").read_text())
-        for number, job in enumerate(jobs):
-            layout = Layout(**job["layout"])
+        made = rows_of(folder, world.size)
+        dist.barrier()  # all have read before one writes
+        for number, job in list(enumerate(jobs))[len(made) :]:
+            began, layout = time.monotonic(), Layout(**job["layout"])
             cfg = configuration(MODELS[job["model"]], layout, job["dp"])
             shape = (layout.pp, layout.tp, layout.is_v_shaped, layout.sequence)
             if shape not in grids:  # hundreds of groups would use up the sockets
@@ -223,22 +228,28 @@ def work(folder: Path) -> None:
             # a difference that is no number must not be lost by the maximum
             worst = torch.tensor(list(found.values()), dtype=torch.float64).nan_to_num(torch.inf)
             dist.all_reduce(worst, op=dist.ReduceOp.MAX)
-            rows.append(job | {"found": dict(zip(found, worst.tolist(), strict=True))})
-            if world.is_first and number % 50 == 0:
-                print(f"  {world.size} processes: {number} of {len(jobs)} steps", flush=True)
-        if world.is_first:
-            (folder / f"out-{world.size}.json").write_text(json.dumps(rows))
+            if world.is_first:
+                row = job | {"found": dict(zip(found, worst.tolist(), strict=True))}
+                row["seconds"] = time.monotonic() - began
+                append_line(folder / f"rows-{world.size}.jsonl", json.dumps(row))
+                if number % 50 == 0:
+                    print(f"  {world.size} processes: {number} of {len(jobs)} steps", flush=True)
+
+
+def rows_of(folder: Path, processes: int) -> list[dict[str, Any]]:
+    """What was compared so far, in the order of the jobs."""
+    file = folder / f"rows-{processes}.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def launch(processes: int, folder: Path) -> list[dict[str, Any]]:
-    """All jobs of a world size in one start of its processes."""
+    """All jobs of a world size in one start of its processes; a peer that hangs ends it."""
     subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone",
          "--nproc-per-node", str(processes), __file__, "--worker", str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=1800, check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True,
     )  # fmt: skip
-    rows: list[dict[str, Any]] = json.loads((folder / f"out-{processes}.json").read_text())
-    return rows
+    return rows_of(folder, processes)
 
 
 def jobs_of(processes: int, quick: bool) -> list[dict[str, Any]]:
@@ -261,16 +272,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a few rows")
     parser.add_argument("--out", type=Path, default=HERE, help="where the two files go")
+    parser.add_argument("--runs", type=Path, help="where rows are kept as they are made")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         work(args.worker)
         return 0
     torch.set_num_threads(1)
-    began, rows = time.monotonic(), []
+    rows = []
     margins: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+        folder = args.runs or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         kinds = ("float64",) if args.quick else KINDS
         for (name, model), kind in itertools.product(MODELS.items(), kinds):
             one, _ = step(configuration(model, Layout(), 1), Grid(), kind)
@@ -286,7 +299,7 @@ def main() -> int:
         row["wrong"] = limit is not None and not max(row["found"].values()) <= limit
     told = environment(World(0, 1, torch.device("cpu")))
     told["command"] = " ".join(["python", "claims/ppmoe_layouts.py", *sys.argv[1:]])
-    told["seconds"] = round(time.monotonic() - began)
+    told["seconds"] = round(sum(row.pop("seconds") for row in rows))
     args.out.mkdir(parents=True, exist_ok=True)
     result = {"environment": told, "limits": LIMITS, "margins": margins, "rows": rows}
     (args.out / "ppmoe-layouts.json").write_text(packed(result))

@@ -245,12 +245,22 @@ def test_a_step_on_several_processes_equals_one(
     def launch(processes: int, folder: Path) -> list[dict[str, Any]]:
         done = forked.torchrun(processes, claim.__file__, "--worker", folder)
         assert done.returncode == 0, done.stderr[-4000:] + done.stdout[-2000:]
-        return json.loads((folder / f"out-{processes}.json").read_text())
+        return claim.rows_of(folder, processes)
 
     monkeypatch.setattr(claim, "launch", launch)
-    monkeypatch.setattr(sys, "argv", [claim.__file__, "--quick", "--out", str(tmp_path)])
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    # of a run that was cut after its first row
+    found = dict.fromkeys(("loss", "norm", "relative", "gradients", "after"), 0.0)
+    first = claim.jobs_of(2, quick=True)[0] | {"found": found, "seconds": 1.0}
+    (runs / "rows-2.jsonl").write_text(json.dumps(first) + "\n")
+    argv = [claim.__file__, "--quick", "--out", str(tmp_path), "--runs", str(runs)]
+    monkeypatch.setattr(sys, "argv", argv)
     assert claim.main() == 0
     rows = json.loads((tmp_path / "ppmoe-layouts.json").read_text())["rows"]
+    assert [{**row, "found": 0, "wrong": 0} for row in rows] == [
+        {**job, "found": 0, "wrong": 0} for job in claim.jobs_of(2, quick=True)
+    ]
     assert len({row["model"] for row in rows}) == 4
     assert {row["kind"] for row in rows} == {"float64"}
     assert max(max(row["found"].values()) for row in rows) < 1e-12
