@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from .tokenwise import linear
 from .windows import Group, Order, Size
 
-CHUNK_BYTES = {"cpu": 1 << 19, "cuda": 1 << 28}
+CHUNK_BYTES = {"cpu": 1 << 20, "cuda": 1 << 28}
 """Size of the attention matrices that exist at once: a part of a core's cache, or a small share of
 a GPU's memory."""
 TILES = torch.cpu._is_amx_tile_supported()

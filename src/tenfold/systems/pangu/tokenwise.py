@@ -89,13 +89,13 @@ class _Finish(torch.autograd.Function):
             a, *first, y, hidden, m, mean, deviation = kept[8 * number :][:8]
             g = grad[part] if factors is None else grad[part] * factors[1][part]
             dm = _norm_backward(g, m, [mean, deviation], weights[8:], made[8:]).to(low)
-            torch.addmm(dw2, dm.T, F.gelu(hidden), out=dw2)
+            dw2.addmm_(dm.T, F.gelu(hidden))
             dhidden = torch.ops.aten.gelu_backward(linear(dm, w2.T), hidden)
-            torch.addmm(dw1, dhidden.T, y, out=dw1)
+            dw1.addmm_(dhidden.T, y)
             torch.add(grad[part], linear(dhidden, w1.T), out=dx[part])
             g = dx[part] if factors is None else dx[part] * factors[0][part]
             da = _norm_backward(g, a, first, weights[6:8], made[6:8]).to(low)
-            torch.addmm(dwp, da.T, attended[part], out=dwp)
+            dwp.addmm_(da.T, attended[part])
             dattended[part] = linear(da, wp.T)
             for place, gradient in ((1, da), (3, dhidden), (5, dm)):
                 made[place] += gradient.sum(0)
