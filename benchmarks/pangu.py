@@ -7,9 +7,9 @@ network (13 levels, width 192, 2 + 6 + 6 + 2 blocks, windows of 2 x 6 x 12) is m
 97 x 192, which fits a small machine, and our small recipe's network at its own size. Times are
 wall-clock; run it on an otherwise idle machine. Peak memory is that of a process of its own for
 each side: the kernel's maximum of resident memory (VmHWM), less what was resident before the
-network was built, by torch's defaults. Both sides keep freed memory while they are timed, as
-`tenfold train` does. Beside each ratio stands the share of our time that no side can do without
-(rates.py); the page compares the kinds of CPU whose results are in the folder.
+network was built. Time and memory are those of torch's defaults: no allocator is set. Beside each
+ratio stands the share of our time that no side can do without (rates.py); the page compares the
+kinds of CPU whose results are in the folder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from rates import RESULTS, quartiles
 from straightforward_pangu import Straightforward
 from torch.profiler import ProfilerActivity, profile
 
-from tenfold.core.allocator import keep_freed_memory
 from tenfold.data.weather.grid import Grid
 from tenfold.report.markdown import md_table
 from tenfold.systems.pangu import attention, tokenwise
@@ -56,7 +55,9 @@ TRIED = (
     "fused into oneDNN's product (9.4 instead of 9.6 ms with the product, equal to the bit); MKL "
     "told to use AVX-512 or AVX2 by its variables (72 to 90 GFLOP/s for one product of 1024 x "
     "1024, 85 without); attention matrices of 0.25 to 2 MiB at once (within 4 % of each other; "
-    "now 1 MiB); sums of columns as products with ones (slower). Nearly half of the small "
+    "now 1 MiB); sums of columns as products with ones (slower). Freed memory that is kept, as "
+    "`tenfold train` does, saves the small network's step in bf16 2 % and the straightforward "
+    "one's 10 %, which has more of it. Nearly half of the small "
     "network's step in bf16 is not products but GELU, exponentials, norms, sums and conversions, "
     "on both sides, and products of attention's 16-wide heads run at a quarter of the rate of a "
     "large one: no share of 80 % can be had there by these means.",
@@ -455,7 +456,6 @@ def main() -> None:
         print(peak_of_this_process(CASES[key], kind, side, low == "1"))
         return
     before = rates.machine()  # its load is that before the run
-    keep_freed_memory()
     differences = assert_equal()
     timings, profiles = [], {}
     for key in ("full", "small"):
