@@ -104,8 +104,9 @@ class _Finish(torch.autograd.Function):
 
 
 def linear(x: Tensor, weight: Tensor, shift: Tensor | None = None) -> Tensor:
-    """`x weight^T + shift` of matrices, without a gradient."""
-    if ONEDNN and x.dtype == torch.float32 and x.device.type == "cpu":
+    """`x weight^T + shift` of matrices, without a gradient; torch.compile takes its own."""
+    usual = not ONEDNN or torch.compiler.is_compiling()
+    if not usual and x.dtype == torch.float32 and x.device.type == "cpu":
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, shift, "none", [], "")
         return out
     return x @ weight.T if shift is None else torch.addmm(shift, x, weight.T)
