@@ -8,12 +8,14 @@ network (13 levels, width 192, 2 + 6 + 6 + 2 blocks, windows of 2 x 6 x 12) is m
 wall-clock; run it on an otherwise idle machine. Peak memory is that of a process of its own for
 each side: the kernel's maximum of resident memory (VmHWM), less what was resident before the
 network was built. Time and memory are those of torch's defaults: no allocator is set. Beside each
-ratio stands the share of our time that no side can do without (rates.py).
+ratio stands the share of our time that no side can do without (rates.py); the page compares the
+kinds of CPU whose results are in the folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
@@ -31,6 +33,8 @@ from straightforward_pangu import Straightforward
 from torch.profiler import ProfilerActivity, profile
 
 from tenfold.data.weather.grid import Grid
+from tenfold.report.markdown import md_table
+from tenfold.systems.pangu import attention, tokenwise
 from tenfold.systems.pangu.config import Model
 from tenfold.systems.pangu.model import Pangu
 from tenfold.systems.pangu.onnx.pseudocode import PSEUDOCODE
@@ -45,6 +49,20 @@ SMALL = Model(
     dim=64, depths=(2, 2, 2, 2), heads=(4, 8, 8, 4), patch=(2, 2, 2), window=(2, 4, 8),
     drop_path=0.0,
 )  # fmt: skip
+TRIED = (
+    "Tried on an AMD EPYC (25-17), busy otherwise, by time of the processor, and not kept: parts "
+    "of an MLP of 2, 8 or 32 MiB instead of 4 (0.97 to 1.02 of the speed of inference); GELU "
+    "fused into oneDNN's product (9.4 instead of 9.6 ms with the product, equal to the bit); MKL "
+    "told to use AVX-512 or AVX2 by its variables (72 to 90 GFLOP/s for one product of 1024 x "
+    "1024, 85 without); attention matrices of 0.25 to 2 MiB at once (within 4 % of each other; "
+    "now 1 MiB); sums of columns as products with ones (slower). Freed memory that is kept, as "
+    "`tenfold train` does, saves the small network's step in bf16 2 % and the straightforward "
+    "one's 10 %, which has more of it. Nearly half of the small "
+    "network's step in bf16 is not products but GELU, exponentials, norms, sums and conversions, "
+    "on both sides, and products of attention's 16-wide heads run at a quarter of the rate of a "
+    "large one: no share of 80 % can be had there by these means.",
+)
+"""What did not pay; measured once, by hand."""
 Tensors = tuple[torch.Tensor, torch.Tensor]
 Sides = dict[str, Callable[[], Tensors]]
 
@@ -204,7 +222,6 @@ def compare(
 
 def shares(function: Callable[[], object], rows: int = 8) -> list[dict[str, object]]:
     """Where the time goes: operators by their own share of CPU time."""
-    function()
     with profile(activities=[ProfilerActivity.CPU]) as record:
         function()
     events = record.key_averages()
@@ -221,14 +238,55 @@ def shares(function: Callable[[], object], rows: int = 8) -> list[dict[str, obje
     ]
 
 
+def best(function: Callable[[], object]) -> float:
+    return min(seconds(function) for _ in range(20))
+
+
 def masked_product() -> float:
     """How many times longer a product takes if half its factors are exp(-100), as under a mask."""
     plain, values = torch.rand(6, 144, 144), torch.randn(6, 144, 32)
     masked = plain.masked_fill(torch.rand_like(plain) < 0.5, float(np.exp(np.float32(-100))))
-    times = []
-    for p in (plain, masked):
-        times.append(min(seconds(lambda p=p: torch.bmm(p, values)) for _ in range(20)))
-    return round(times[1] / times[0], 1)
+    first, second = (best(lambda p=p: torch.bmm(p, values)) for p in (plain, masked))
+    return round(second / first, 1)
+
+
+def libraries() -> dict[str, dict[str, float]]:
+    """GFLOP/s of products of the paper's coarse MLP (2,496 tokens, 384 to 1,536), fp32."""
+    x, weight, shift = torch.randn(2496, 384), torch.randn(1536, 384), torch.randn(1536)
+    grad = torch.randn(2496, 1536)
+    onednn = torch.ops.mkldnn._linear_pointwise
+    ways = {
+        "output": (lambda: torch.addmm(shift, x, weight.T), (x, weight, shift)),
+        "gradient of the input": (lambda: grad @ weight, (grad, weight.T, None)),
+        "gradient of the weight": (lambda: grad.T @ x, (grad.T, x.T, None)),
+    }
+    flop = 2e-9 * x.numel() * len(weight)
+    return {
+        what: {
+            "torch's (MKL)": round(flop / best(usual), 1),
+            "oneDNN": round(flop / best(lambda a=args: onednn(*a, "none", [], "")), 1),
+        }
+        for what, (usual, args) in ways.items()
+    }
+
+
+def kernels() -> dict[str, dict[str, float]]:
+    """Milliseconds of torch's attention on a chunk of windows, by type of its inputs."""
+    found = {}
+    for what, (windows, heads, tokens, width) in {
+        "paper's (8 windows, 6 heads, 144 tokens, 32 wide)": (8, 6, 144, 32),
+        "small (32 windows, 4 heads, 64 tokens, 16 wide)": (32, 4, 64, 16),
+    }.items():
+        qkv, bias = (
+            torch.randn(3, windows, heads, tokens, width),
+            torch.randn(heads, tokens, tokens),
+        )
+        sides = {"fp32": qkv, "bf16": qkv.bfloat16()}
+        found[what] = {
+            name: round(1e3 * best(lambda x=x, b=bias: attention._attention(*x, b)), 2)
+            for name, x in sides.items()
+        }
+    return found
 
 
 def resident(field: str) -> float:
@@ -324,8 +382,29 @@ def low_precision(timings: list[dict]) -> list[str]:
     return [f"{middle[n + ', bf16'] / middle[n + ', fp32']:.2f} of the time ({n})" for n in names]
 
 
+def kinds(result: dict) -> list[str]:
+    """Time in products and elsewhere on every kind of CPU whose result is kept."""
+    kept = {f.stem.removeprefix("pangu."): f for f in sorted(RESULTS.glob("pangu.*.json"))}
+    found = {kind: json.loads(file.read_text()) for kind, file in kept.items()}
+    rows = []
+    for kind, one in (found | {result["kind"]: result}).items():
+        middle = {row["what"]: row["seconds"] for row in one["timings"]}
+        for what, seen in one["profile"].items():
+            case, side = what.rsplit(", ", 1)
+            products = sum(r["milliseconds"] for r in seen if r["operator"] in rates.KERNELS)
+            whole = 1e3 * middle[case][side][1]
+            rows.append([case, kind, side, f"{products:.0f} ms", f"{whole - products:.0f} ms"])
+    rows.sort(key=lambda row: row[0])
+    return md_table(["", "CPU", "side", "products", "the rest"], rows, words=3)
+
+
 def findings(result: dict) -> list[str]:
-    """What makes the difference; the numbers are of this run."""
+    """What makes the difference; the numbers are of this run, or of the files kept."""
+    used = "oneDNN" if tokenwise.ONEDNN else "torch's"
+    rate_rows = [[what, *(f"{v:.0f}" for v in row.values())] for what, row in
+                 result["libraries"].items()]  # fmt: skip
+    kernel_rows = [[what, *(f"{v:.2f} ms" for v in row.values())] for what, row in
+                   result["kernels"].items()]  # fmt: skip
     return [
         "What we do otherwise: tokens are put in the order of windows, padding left out, so that "
         "no window is copied; attention is torch's fused kernel, and in the backward pass matrices "
@@ -334,13 +413,34 @@ def findings(result: dict) -> list[str]:
         "out; the rest of a block (projection, norms, MLP) goes over a part of the tokens at a "
         "time, which saves memory rather than time.",
         "",
+        "Both sides need the products with weights; what we save is mostly the rest. So the ratio "
+        "is larger on a CPU whose products are fast:",
+        "",
+        *kinds(result),
+        "",
         "Under the shift mask, probabilities are exp(-100), which is no normal number of float32: "
         f"a product with half of them takes {result['masked_product']:g} times as long on this "
         "CPU. The straightforward computation has them in every shifted block; ours are zero.",
         "",
-        "What is left in float32 is mostly matrix products with weights, which both sides share. "
+        "torch multiplies float32 with MKL, which on AMD's CPUs does not use its kernels for "
+        "AVX-512. GFLOP/s of the products of the paper's coarse MLP:",
+        "",
+        *md_table(["", *next(iter(result["libraries"].values()))], rate_rows, words=1),
+        "",
+        f"Ours takes {used} for outputs and gradients of inputs (oneDNN on AMD's with AVX-512), "
+        "and torch's for gradients of weights, which oneDNN has to transpose. Attention's kernel, "
+        "a chunk of windows:",
+        "",
+        *md_table(["", *next(iter(result["kernels"].values()))], kernel_rows, words=1),
+        "",
+        "Under bf16 ours calls it "
+        + ("with bf16: this CPU has tiles (AMX)." if attention.TILES else
+           "with float32, since this CPU has no tiles (AMX)."),
+        "",
+        *TRIED,
+        "",
         "With bf16 ours takes " + "; ".join(low_precision(result["timings"])) + ".",
-    ]
+    ]  # fmt: skip
 
 
 def main() -> None:
@@ -380,6 +480,8 @@ def main() -> None:
         "config": {key: asdict(CASES[key]) for key in ("full", "small")},
         "differences": differences,
         "masked_product": masked_product(),
+        "libraries": libraries(),
+        "kernels": kernels(),
         "timings": timings,
         "memory": [asdict(one) for one in memory],
         "profile": profiles,

@@ -28,9 +28,10 @@ VECTORS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 SHARE, RATE = "share at the rate of a square product", "FLOP/s of a square product"
 FEWEST = "GFLOP of the leanest side"
 KERNELS = frozenset({
-    "aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::mkldnn_linear",
-    "aten::mkldnn_convolution", "aten::thnn_conv2d", "aten::_conv_depthwise2d",
-    "aten::convolution_backward", "aten::_scaled_dot_product_flash_attention_for_cpu",
+    "aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm",
+    "aten::mkldnn_linear", "aten::mkldnn_convolution", "aten::thnn_conv2d",
+    "aten::_conv_depthwise2d", "aten::convolution_backward", "mkldnn::_linear_pointwise",
+    "aten::_scaled_dot_product_flash_attention_for_cpu",
     "aten::_scaled_dot_product_flash_attention_for_cpu_backward",
 })  # fmt: skip
 """Kernels of a CPU in which products of matrices and convolutions are computed."""
@@ -54,16 +55,26 @@ def _attention_backward(
     return sdpa_backward_flop_count(grad, query, key, value)
 
 
-ATTENTION = {
+def _added(_: Shape, a: Shape, b: Shape, **__: Any) -> int:
+    return 2 * a.numel() * b[-1]
+
+
+def _linear(x: Shape, weight: Shape, *_: Any, **__: Any) -> int:
+    return 2 * x.numel() * weight[0]
+
+
+UNCOUNTED = {
+    torch.ops.aten.addmm_: _added,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    torch.ops.mkldnn._linear_pointwise: _linear,
 }
-"""Kernels that torch's counter does not know, counted as it counts those of a GPU."""
+"""Kernels that torch's counter does not know, counted as those it knows."""
 
 
 def arithmetic(run: Callable[[], object]) -> int:
     """FLOP of a run's matrix products, convolutions and attention."""
-    with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
+    with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter:
         run()
     return counter.get_total_flops()
 

@@ -43,7 +43,12 @@ def test_arithmetic_of_products_convolutions_and_attention() -> None:
     image, kernel = torch.randn(1, 3, 8, 8), torch.randn(5, 3, 3, 3)
     convolve = rates.arithmetic(lambda: torch.nn.functional.conv2d(image, kernel))
     assert convolve == 2 * 5 * 3 * 9 * 36
-    assert rates.arithmetic(lambda: torch.randn(3, 4) @ torch.randn(4, 5)) == 2 * 3 * 4 * 5
+    a, b = torch.randn(3, 4), torch.randn(4, 5)
+    assert rates.arithmetic(lambda: a @ b) == 2 * 3 * 4 * 5
+    assert rates.arithmetic(lambda: torch.zeros(3, 5).addmm_(a, b)) == 2 * 3 * 4 * 5
+    if torch.backends.mkldnn.is_available():
+        linear = torch.ops.mkldnn._linear_pointwise
+        assert rates.arithmetic(lambda: linear(a, b.T, None, "none", [], "")) == 2 * 3 * 4 * 5
 
 
 def test_what_is_unavoidable_is_of_the_leanest_side(monkeypatch: pytest.MonkeyPatch) -> None:

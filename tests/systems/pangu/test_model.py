@@ -184,6 +184,18 @@ def test_gradients_of_the_rest_of_a_block_by_differences(dropped, monkeypatch) -
     assert gradcheck(run, inputs)
 
 
+@pytest.mark.parametrize("onednn", [False, torch.backends.mkldnn.is_available()])
+def test_linear_of_either_library(onednn, monkeypatch) -> None:
+    monkeypatch.setattr(tokenwise, "ONEDNN", onednn)
+    torch.manual_seed(0)
+    x, weight, shift = torch.randn(5, 7), torch.randn(3, 7), torch.randn(3)
+    torch.testing.assert_close(tokenwise.linear(x, weight, shift), x @ weight.T + shift)
+    torch.testing.assert_close(
+        tokenwise.linear(x[1:, :3], weight[:, :3]), x[1:, :3] @ weight[:, :3].T
+    )
+    torch.testing.assert_close(tokenwise.linear(x[:, :3], weight.T), x[:, :3] @ weight)
+
+
 def test_padding_is_a_key_but_asks_nothing() -> None:
     order = window_order(Windows((1, 3, 2), (1, 2, 2)), False, 2, torch.device("cpu"))
     assert [group.size for group in order.groups] == [4, 2]

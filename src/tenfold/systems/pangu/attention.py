@@ -17,11 +17,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .tokenwise import linear
 from .windows import Group, Order, Size
 
-CHUNK_BYTES = {"cpu": 1 << 19, "cuda": 1 << 28}
+CHUNK_BYTES = {"cpu": 1 << 20, "cuda": 1 << 28}
 """Size of the attention matrices that exist at once: a part of a core's cache, or a small share of
 a GPU's memory."""
+TILES = torch.cpu._is_amx_tile_supported()
+"""True if the CPU multiplies small matrices, too, faster in bfloat16 than in float32."""
 
 
 def position_index(window: Size) -> Int[Tensor, "token token"]:
@@ -163,15 +166,17 @@ class _Attend(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, shift: Tensor, table: Tensor | None, plan: Plan
     ) -> Tensor:
-        x = x.to(plan.low)
+        x, kind = x.to(plan.low), plan.low
+        if x.device.type == "cpu" and not TILES:
+            kind = torch.promote_types(kind, torch.float32)
         weight, shift = (plan.scaled(t).to(plan.low) for t in (weight, shift))
-        qkv = torch.addmm(shift, x, weight.T)
+        qkv = linear(x, weight, shift)
         out = torch.empty_like(x)
         norms = x.new_empty(len(x), plan.heads, dtype=torch.promote_types(plan.low, torch.float32))
         for group in plan.order.groups:
             bias = plan.bias(table, group)
             for part in _slices(group, x, group.size * qkv[0].nbytes):
-                q, k, v = plan.windows(group, shift, qkv[part])
+                q, k, v = plan.windows(group, shift, qkv[part].to(kind))
                 made, norm = _attention(q, k, v, bias)
                 made = made.transpose(1, 2)
                 out[part].view(made.shape).copy_(made)
@@ -195,9 +200,9 @@ class _Attend(torch.autograd.Function):
             bias, dbias, size = plan.bias(table, group), None, group.size
             for part in _slices(group, x, heads * size * tokens * norms.itemsize):
                 q, k, v = plan.windows(group, shift, qkv[part].to(kind))
-                g = grad[part].to(kind).view(-1, size, heads, q.shape[-1]).transpose(1, 2)
-                o = out[part].to(kind).view(-1, size, heads, q.shape[-1]).transpose(1, 2)
-                d = (g * o).sum(-1, dtype=norms.dtype)
+                g = grad[part].to(kind).view(-1, size, heads, q.shape[-1])
+                d = (g * out[part].view(g.shape)).sum(-1, dtype=norms.dtype).transpose(1, 2)
+                g = g.transpose(1, 2)
                 norm = norms[part].view(-1, heads, size)
                 masked = group.mask is not None
                 dq, *more, ds = _attention_backward(g, q, k, v, bias, norm, d, masked)
@@ -213,7 +218,7 @@ class _Attend(torch.autograd.Function):
         channels = x.shape[1]
         dshift = dqkv[:, :channels].sum(0), grad.new_zeros(channels), grad.sum(0)
         dweight = plan.scaled(dqkv.T @ x)
-        return dqkv @ weight, dweight, plan.scaled(torch.cat(dshift)), dtable, None
+        return linear(dqkv, weight.T), dweight, plan.scaled(torch.cat(dshift)), dtable, None
 
 
 def attend(

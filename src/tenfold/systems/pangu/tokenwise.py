@@ -7,6 +7,7 @@ nor what the norms give is ever whole.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,18 @@ HIDDEN_BYTES = 1 << 22
 """Size of the part of an MLP's hidden layer that is worked on at once: about a core's cache."""
 EPS = 1e-5
 """Of every LayerNorm (the official ONNX files)."""
+
+
+def _is_amd() -> bool:
+    try:
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
+ONEDNN = _is_amd() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+"""True if products in float32 are oneDNN's, which uses the vectors of any CPU; torch takes MKL's,
+which on AMD's are of an older kind (benchmarks/pangu.py)."""
 
 
 def finish(
@@ -47,53 +60,56 @@ class _Finish(torch.autograd.Function):
         low: torch.dtype, keep: bool, *weights: Tensor,
     ) -> Tensor:  # fmt: skip
         wp, bp, w1, b1, w2, b2 = (w.to(low) for w in weights[:6])
-        out, parts = torch.empty_like(x), _parts(x, len(w1), low)
-        rows = len(x) if keep else parts[0].stop
-        a, y, m = (x.new_empty(rows, x.shape[1], dtype=low) for _ in range(3))
-        hidden = x.new_empty(rows, len(w1), dtype=low)
-        stats = []
+        out, parts, kept = torch.empty_like(x), _parts(x, len(w1), low), []
         for part in parts:
-            at = part if keep else slice(0, part.stop - part.start)
-            torch.addmm(bp, attended[part], wp.T, out=a[at])
-            n, *first = _norm(a[at], *weights[6:8])
-            n = n if factors is None else n * factors[0][part]
-            inner = torch.add(x[part], n, out=y[at] if low == x.dtype else None)
-            if low != x.dtype:
-                y[at] = inner
-            torch.addmm(b1, y[at], w1.T, out=hidden[at])
-            torch.addmm(b2, F.gelu(hidden[at]), w2.T, out=m[at])
-            n, *second = _norm(m[at], *weights[8:])
+            a = linear(attended[part], wp, bp)
+            n, *first = _norm(a, *weights[6:8])
+            inner = x[part] + (n if factors is None else n * factors[0][part])
+            y = inner.to(low)
+            hidden = linear(y, w1, b1)
+            m = linear(F.gelu(hidden), w2, b2)
+            n, *second = _norm(m, *weights[8:])
             torch.add(inner, n if factors is None else n * factors[1][part], out=out[part])
-            stats += [*first, *second]
+            if keep:
+                kept += [a, *first, y, hidden, m, *second]
         ctx.factors, ctx.parts, ctx.low = factors, parts, low
-        ctx.save_for_backward(attended, a, y, hidden, m, *weights, *stats)
+        ctx.save_for_backward(attended, *weights, *kept)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        attended, a, y, hidden, m, *more = ctx.saved_tensors
-        weights, stats, factors, low = more[:10], more[10:], ctx.factors, ctx.low
+        attended, *more = ctx.saved_tensors
+        weights, kept, factors, low = more[:10], more[10:], ctx.factors, ctx.low
         wp, _, w1, _, w2, _ = (w.to(low) for w in weights[:6])
         (grad,), made = grads, [torch.zeros_like(w) for w in weights]
         dwp, dw1, dw2 = (torch.zeros_like(w) for w in (wp, w1, w2))
         dx, dattended = torch.empty_like(grad), torch.empty_like(attended)
         for number, part in enumerate(ctx.parts):
-            first, second = stats[4 * number :][:2], stats[4 * number + 2 :][:2]
+            a, *first, y, hidden, m, mean, deviation = kept[8 * number :][:8]
             g = grad[part] if factors is None else grad[part] * factors[1][part]
-            dm = _norm_backward(g, m[part], second, weights[8:], made[8:]).to(low)
-            dw2.addmm_(dm.T, F.gelu(hidden[part]))
-            dhidden = torch.ops.aten.gelu_backward(dm @ w2, hidden[part])
-            dw1.addmm_(dhidden.T, y[part])
-            torch.add(grad[part], dhidden @ w1, out=dx[part])
+            dm = _norm_backward(g, m, [mean, deviation], weights[8:], made[8:]).to(low)
+            dw2.addmm_(dm.T, F.gelu(hidden))
+            dhidden = torch.ops.aten.gelu_backward(linear(dm, w2.T), hidden)
+            dw1.addmm_(dhidden.T, y)
+            torch.add(grad[part], linear(dhidden, w1.T), out=dx[part])
             g = dx[part] if factors is None else dx[part] * factors[0][part]
-            da = _norm_backward(g, a[part], first, weights[6:8], made[6:8]).to(low)
+            da = _norm_backward(g, a, first, weights[6:8], made[6:8]).to(low)
             dwp.addmm_(da.T, attended[part])
-            torch.mm(da, wp, out=dattended[part])
+            dattended[part] = linear(da, wp.T)
             for place, gradient in ((1, da), (3, dhidden), (5, dm)):
                 made[place] += gradient.sum(0)
         made[0], made[2], made[4] = dwp, dw1, dw2
         return dx, dattended, None, None, None, *made
+
+
+def linear(x: Tensor, weight: Tensor, shift: Tensor | None = None) -> Tensor:
+    """`x weight^T + shift` of matrices, without a gradient; torch.compile takes its own."""
+    usual = not ONEDNN or torch.compiler.is_compiling()
+    if not usual and x.dtype == torch.float32 and x.device.type == "cpu":
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, shift, "none", [], "")
+        return out
+    return x @ weight.T if shift is None else torch.addmm(shift, x, weight.T)
 
 
 def _norm(x: Tensor, weight: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
