@@ -17,7 +17,7 @@ from tenfold.nn.norm import BatchNorm
 from . import data
 from .config import Config
 from .model import ATTENTION_GAIN, ScatteringBlock, ScatteringNetwork
-from .scattering import Derived, EdgeMasks
+from .scattering import Derived, EdgeMasks, tanh
 
 
 class SingleBlock:
@@ -70,7 +70,7 @@ class SingleBlock:
         channels, gains = self.spectrum(x)
         for c, (weight, bias, j) in enumerate(self.second, start=1):
             channels[c] = torch.mm(channels[c], weight).addr_(gains[j], bias)
-        stacked = torch.addcmul(self.shift, torch.cat(channels), self.scale).tanh_()
+        stacked = tanh(torch.addcmul(self.shift, torch.cat(channels), self.scale))
         channels = list(stacked.split(len(x)))
         total = sum(channels[1:], channels[0])
         if self.num_channels == 1:
@@ -87,7 +87,7 @@ class SingleBlock:
         low = torch.mm(graph, torch.addmm(bias, x, weight))
         spectra = [[body] for body in low.split(len(x))]
         for bias, weight, graph in self.first:
-            waves = torch.mm(graph, torch.addmm(bias, x, weight)).tanh_().split(len(x))
+            waves = tanh(torch.mm(graph, torch.addmm(bias, x, weight))).split(len(x))
             for spectrum, bands, wave in zip(spectra, self.bands, waves, strict=True):
                 spectrum += [torch.mm(band, wave) for band in bands]
         if not self.has_parts:
@@ -118,7 +118,7 @@ class SingleBlock:
         weight, bias, out_weight = self.query
         query = torch.addmm(bias, torch.mm(total, weight).relu_(), out_weight)
         hidden = torch.mm(stacked, self.embed).view(self.num_channels, *query.shape)
-        scores = torch.mv(hidden.add_(query).tanh_().view_as(stacked), self.score)
+        scores = torch.mv(tanh(hidden.add_(query)).view_as(stacked), self.score)
         return scores.view(self.num_channels, -1).softmax(0).view(-1, 1)
 
 
@@ -150,7 +150,7 @@ class InferenceNetwork(nn.Module):
         if coeffs.shape[0] != 1:
             return net.run(coeffs, self.derived)
         x = coeffs[0, net.order, None]
-        y = net.embed_norm(net.embed(x)).tanh()[:, 0]
+        y = tanh(net.embed_norm(net.embed(x)))[:, 0]
         for block in self.single:
             y = block(y)
         y = torch.add(x, net.readout(y[:, None]), alpha=net.cfg.readout_gain)

@@ -26,6 +26,7 @@ from .scattering import (
     ScatteringTree,
     affine,
     graph_product,
+    tanh,
     uniform,
     xavier,
 )
@@ -101,7 +102,7 @@ class SpectrumAttention(nn.Module):
         total = sum(channels[1:], channels[0])
         query = (total @ (self.embed / len(channels))).relu()  # of the mean channel
         query = affine(query, self.query_weight, self.hidden_bias)
-        hidden = [(x @ derived.embed).add_(query).tanh_() for x in channels]
+        hidden = [tanh((x @ derived.embed).add_(query)) for x in channels]
         score = self.score_weight[:, 0].type_as(hidden[0])  # autocast leaves mv alone
         scores = [torch.mv(h.flatten(0, 1), score) for h in hidden]
         scores = torch.stack(scores, -1).unflatten(0, total.shape[:2])  # node, batch, channel
@@ -155,9 +156,9 @@ class ScatteringBlock(nn.Module):
         """One residual block."""
         # As GC_Block of the official code, which concatenates the channels; here they are a list.
         low, *bands, gain = self.spectrum(x, derived)
-        channels = [self.low_norm(low).tanh_()]
+        channels = [tanh(self.low_norm(low))]
         if self.cfg.scattering:
-            channels += self.band_norm(self.tree.second_linear(bands, gain)).tanh_().unbind()
+            channels += tanh(self.band_norm(self.tree.second_linear(bands, gain))).unbind()
             # the mean over channels of y + 0.1 a y: node, batch, channel
             weights = (1 + ATTENTION_GAIN * self.attention(channels, derived)) / len(channels)
             y = weights[..., :1] * channels[0]
@@ -297,7 +298,7 @@ class ScatteringNetwork(nn.Module):
     ) -> Float[Tensor, "batch node coeff"]:
         """Predict, with graphs already derived."""
         x = coeffs.transpose(0, 1)[self.order]  # node, batch, coeff; nodes upper | lower | others
-        y = self.embed_norm(self.embed(x)).tanh_()
+        y = tanh(self.embed_norm(self.embed(x)))
         y = dropout(y, self.cfg.dropout, self.training)
         for block, ready in zip(self.blocks, derived, strict=True):
             y = block(y, ready)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from .config import Model
 
@@ -88,6 +89,31 @@ def affine(
 ) -> Float[Tensor, "node batch num_out"]:
     """X W + b."""
     return torch.addmm(bias, x.flatten(0, 1), weight).unflatten(0, x.shape[:2])
+
+
+class _Tanh(torch.autograd.Function):
+    """2 sigmoid(2x) - 1, with tanh's gradient."""
+
+    @staticmethod
+    def forward(ctx, x):
+        y = (x + x).sigmoid_().mul_(2).sub_(1)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return torch.ops.aten.tanh_backward(grad, *ctx.saved_tensors)
+
+
+def tanh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """`torch.tanh`; of float32 on a CPU by way of the sigmoid, within 2e-7.
+
+    There torch asks MKL, whose tanh takes six times as long as torch's sigmoid on CPUs of AMD.
+    """
+    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling():
+        return x.tanh()
+    return _Tanh.apply(x)
 
 
 class GraphConv(nn.Module):
@@ -175,7 +201,7 @@ class ScatteringTree(nn.Module):
         ]
         spectra = []
         for low, bands in zip(derived.low, derived.bands, strict=True):
-            waves = [graph_product(h, y).tanh() for h, y in zip(bands, first_inputs, strict=True)]
+            waves = [tanh(graph_product(h, y)) for h, y in zip(bands, first_inputs, strict=True)]
             spectra.append([graph_product(low, low_input)])
             spectra[-1] += [graph_product(band, wave) for wave in waves for band in bands]
         return spectra
