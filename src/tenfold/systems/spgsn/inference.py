@@ -17,7 +17,7 @@ from tenfold.nn.norm import BatchNorm
 from . import data
 from .config import Config
 from .model import ATTENTION_GAIN, ScatteringBlock, ScatteringNetwork
-from .scattering import Derived, EdgeMasks, tanh
+from .scattering import Derived, EdgeMasks, per_node, tanh
 
 
 class SingleBlock:
@@ -37,13 +37,13 @@ class SingleBlock:
         ]
         self.bands = [list(body) for body in derived.bands]
         self.second = [(tree.second_weight[j], tree.second_bias[j], j) for j in range(num)] * num
-        self.gains = [list(body[:, 0].unbind(-1)) for body in derived.gains]
+        self.gains = [list(body.unbind(-1)) for body in derived.gains]
         self.has_parts = cfg.parts
         if cfg.parts:
             identity, first, last = block.graphs.identity[0], block.num_upper, block.num_parts
             self.nodes = [slice(0, first), slice(first, last)]
-            self.compare = [list(part) for part in derived.compare]
-            self.compare_bias = [derived.compare_bias[i, n, 0] for i, n in enumerate(self.nodes)]
+            self.compare = [[part[0], *list(part[1:]) * num] for part in derived.compare]
+            self.compare_bias = [derived.compare_bias[nodes] for nodes in self.nodes]
             self.agreement = block.exchange.lower_out @ block.exchange.upper_out.T
             self.identity = (identity[:first], identity[first:last, first:], identity[last:])
         norms = [block.low_norm.folded()]
@@ -149,12 +149,12 @@ class InferenceNetwork(nn.Module):
         net = self.network
         if coeffs.shape[0] != 1:
             return net.run(coeffs, self.derived)
-        x = coeffs[0, net.order, None]
-        y = tanh(net.embed_norm(net.embed(x)))[:, 0]
+        x = coeffs[:, net.order]
+        y = tanh(per_node(net.embed_norm, net.embed(x)))[0]
         for block in self.single:
             y = block(y)
-        y = torch.add(x, net.readout(y[:, None]), alpha=net.cfg.readout_gain)
-        return y[net.inverse].transpose(0, 1)
+        y = torch.add(x, net.readout(y[None]), alpha=net.cfg.readout_gain)
+        return y[:, net.inverse]
 
 
 def draws_masks(network: nn.Module) -> bool:
