@@ -217,7 +217,6 @@ def kernels(rounds: int = 40) -> dict[str, float]:
     count, width, samples = 24, CONFIG.width, 32
     features = itertools.cycle(torch.randn(count, samples, NODES, width).unbind())
     rows = itertools.cycle(torch.randn(count, NODES, samples * width).unbind())
-    padded = itertools.cycle(torch.randn(count, NODES, samples * width + 16).unbind())
     graph, weight = torch.randn(NODES, NODES), torch.randn(width, width)
     shared, size = graph.expand(samples, -1, -1), samples * NODES * width
     linear, product = 2 * size * width / 1e9, 2 * size * NODES / 1e9
@@ -234,9 +233,6 @@ def kernels(rounds: int = 40) -> dict[str, float]:
             linear, lambda: next(features).flatten(0, 1).T @ next(features).flatten(0, 1)
         ),
         "graph product, (75, 75) by (75, 8192)": rate(product, lambda: graph @ next(rows)),
-        "the same, rows 64 bytes further apart": rate(
-            product, lambda: graph @ next(padded)[:, : samples * width]
-        ),
         "the same, one product a sample": rate(product, lambda: torch.bmm(shared, next(features))),
         "its gradient, one product a sample": rate(
             product, lambda: torch.bmm(next(features), next(features).mT)
@@ -247,30 +243,31 @@ def kernels(rounds: int = 40) -> dict[str, float]:
 
 
 TRIED = (
-    "With AMD EPYC (25-17) an Intel Xeon's factor of 1.76 for the training step was 1.43. Two "
-    "kernels were slow there: torch's tanh, which is MKL's (2.6 ns a number, torch's sigmoid 0.4;"
-    " 86 of 1,715 ms of a step of one thread, now 30), and graph products on node-major features,"
-    " whose rows lay 32 KiB apart, so that a column of them shares a few sets of the caches (37 "
-    "GFLOP/s on features that no cache holds, 76 with rows 64 bytes further apart). Features are "
-    "now (batch, node, width), with one graph product a sample. What the parts exchange is added "
-    "to the graph of each sample, A_w Y + F (A_p Y) = (A_w + F A_p) Y, which leaves out a product"
-    " of the low-pass channel with both its gradients and maps the exchange's inputs to 64 "
-    "features before the graphs: 5 % fewer FLOP, of the slowest. In turns in one process, by CPU "
-    "time (one thread, the machine at work elsewhere): training step 1.09 times as fast as "
-    "before, inference of 32 samples 1.20 times, of one sample the same."
+    "With AMD EPYC (25-17) an Intel Xeon's factor of 1.76 for the training step was 1.43. What "
+    "differs most is torch's tanh, which is MKL's: 2.6 ns a number, torch's sigmoid 0.4; 86 of "
+    "1,715 ms of a step of one thread, by way of the sigmoid 30. Products of 256 features run at "
+    "nearly the rate of a large one on both sides, and the straightforward side's with 75, 45 and"
+    " 30 nodes at less than ours. What the parts exchange is added to the graph of each sample, "
+    "A_w Y + F (A_p Y) = (A_w + F A_p) Y, with features (batch, node, width) and one graph "
+    "product a sample, which leaves out a product of the low-pass channel with both its gradients"
+    " and maps the exchange's inputs to 64 features before the graphs: 5 % fewer FLOP, of the "
+    "slowest. Graph products of features node-major, all samples in one, have about the same "
+    "rate. In turns in one process, by CPU time (one thread, the machine at work elsewhere): "
+    "training step 1.09 times as fast as before, inference of 32 samples 1.20 times, of one "
+    "sample the same."
 )
 LEFT = (
     "Why the training step stays below 80 %: products of 256 features run at 90 to 95 % of a "
-    "large one, those with 75 nodes at 50 to 75 % (75 is no multiple of the registers' tiles, and"
+    "large one, those with 75 nodes at 48 to 75 % (75 is no multiple of the registers' tiles, and"
     " sums over 32 samples of 75 x 75 gradients cannot be one large product without copying "
     "features), and a quarter to a third of the time are passes over features of 2.5 MB that fit "
     "no cache of a core: normalisation (3 a block), tanh, gradients that meet, random numbers of "
-    "dropout. Tried without gain: features node-major and graph products in pieces of 1,024 "
-    "columns (56 GFLOP/s); graphs filled up with zeros to 80 nodes (nothing left after their own "
-    "FLOP); parts as products of their own sizes, 45 and 30 (58 and 29 GFLOP/s with gradients); 1"
-    " x 1 convolutions (55); torch.var_mean for normalisation (6 ms where two sums take 0.3). "
-    "torch's oneDNN would compute linear maps a tenth faster than MKL here, but has no public "
-    "call for float32. The filters of all blocks cost 2 % of a step, half of it products."
+    "dropout. Tried without gain, alone: graphs filled up with zeros to 80 nodes (nothing left "
+    "after their own FLOP); parts as products of their own sizes, 45 and 30 (58 and 29 GFLOP/s "
+    "with gradients); 1 x 1 convolutions (55); torch.var_mean for normalisation (6 ms where two "
+    "sums take 0.3). torch's oneDNN would compute linear maps a tenth faster than MKL here, but "
+    "has no public call for float32. The filters of all blocks cost 2 % of a step, half of it "
+    "products."
 )
 """Text of the page: what was found on the two kinds at hand, and what was tried."""
 

@@ -3,8 +3,7 @@
 In the official code: GraphConvScatter and GraphConvScatter_Forest of utils/model.py.
 
 Features are (batch, node, width). A linear map is one product with (batch * node, width), a graph
-product one a sample: node-major, as one product with (node, batch * width), it would step through
-memory by powers of two, which halves its rate.
+product one a sample, whose graph may be the sample's own.
 """
 
 from __future__ import annotations
