@@ -28,6 +28,7 @@ import torch
 from rates import RESULTS, quartiles
 from torch.nn import functional
 
+from tenfold.core.allocator import keep_freed_memory
 from tenfold.core.optim import build, lr_factor, one_group
 from tenfold.core.seed import generator
 from tenfold.report.markdown import md_table
@@ -50,12 +51,12 @@ COMPARES = (
     "bf16; sessions are equal; the two ways to train the unit are not)"
 )
 Sides = dict[str, Callable[[], object]]
-PLAIN = "plain (float32, NCHW)"
+PLAIN, LAST, OURS = "plain (float32, NCHW)", "float32, channels-last", "ours (bf16, channels-last)"
 WAYS = {
     PLAIN: (torch.contiguous_format, False),
-    "float32, channels-last": (torch.channels_last, False),
+    LAST: (torch.channels_last, False),
     "bf16, NCHW": (torch.contiguous_format, True),
-    "ours (bf16, channels-last)": (torch.channels_last, True),
+    OURS: (torch.channels_last, True),
 }
 
 
@@ -90,14 +91,14 @@ def assert_equal_training() -> dict[str, float]:
             # the trainee works in float32 behind the encoder
             model.encoder(batch["images"]).square().mean().backward()
             gradients[name] = torch.cat([p.grad.flatten() for p in model.encoder.parameters()])
-    want, got = losses[PLAIN], losses["float32, channels-last"]
+    want, got = losses[PLAIN], losses[LAST]
     wanted, gradient = gradients.values()
     worst = float((gradient - wanted).abs().max() / wanted.abs().max())
     assert abs(got - want) < 1e-5 and worst < 1e-9, (got, want, worst)
     return {
         "loss, float32": abs(got - want),
         "gradients, float64 (relative)": worst,
-        "loss, bf16": abs(losses["ours (bf16, channels-last)"] - want),
+        "loss, bf16": abs(losses[OURS] - want),
     }
 
 
@@ -192,11 +193,12 @@ def units() -> tuple[Sides, dict[str, float]]:
 
 def measured(
     what: str, sides: Sides, rounds: int, repeats: int, dtype: torch.dtype = torch.float32,
-    same: bool = True,
+    same: bool = True, others: dict[str, torch.dtype] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Every side in turns; the ratio is of runs next to each other, over the last side.
 
-    What no side can do without is of the leanest if all compute the `same`, else of the last.
+    What no side can do without is of the leanest if all compute the `same`, else of the last; it
+    is given for the last side, whose products are of `dtype`, and for `others`, with their types.
     """
     for function in sides.values():
         function()
@@ -216,13 +218,18 @@ def measured(
     }
     each = {name: quartiles(values) for name, values in seconds.items()}
     lean = sides.values() if same else [sides[last]]
-    bound = rates.unavoidable(lean, statistics.median(ours), dtype)
-    return {"what": what, "seconds": each, "ratio": ratio, "rounds": rounds, **bound}
+    types = {**(others or {}), last: dtype}
+    bounds = {
+        name: rates.unavoidable(lean, statistics.median(seconds[name]), of)
+        for name, of in types.items()
+    }
+    row = {"what": what, "seconds": each, "ratio": ratio, "rounds": rounds}
+    return {**row, **bounds[last], "bounds": bounds}
 
 
 def accuracy(epochs: int, seeds: int) -> dict[str, list[float]]:
     """Held-out accuracy (%) of 20 base classes after equal training, plain and ours."""
-    found: dict[str, list[float]] = {PLAIN: [], "ours (bf16, channels-last)": []}
+    found: dict[str, list[float]] = {PLAIN: [], OURS: []}
     for seed in range(seeds):
         data = replace(SMALL.data, base=20, rotations=False, holdout=0.2)
         cfg = Ldc.complete(replace(SMALL, data=data, seed=seed))
@@ -258,7 +265,7 @@ def page(result: dict[str, Any]) -> str:
             ratio = timing["ratio"].get(side)
             over = "" if ratio is None else f"**{ratio[1]:.2f}** ({ratio[0]:.2f}-{ratio[2]:.2f})"
             spread = f"{1e3 * middle:.1f} ms ({1e3 * low:.1f}-{1e3 * high:.1f})"
-            bound = "" if ratio else rates.share(timing)
+            bound = rates.share(timing["bounds"][side]) if side in timing["bounds"] else ""
             rows.append([timing["what"] if i == 0 else "", side, spread, over, bound])
     heads = ["", "side", "time", "over the last side (quartiles)", "unavoidable"]
     lines = [
@@ -296,12 +303,20 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     before = rates.machine()  # its load is that before the run
+    keep_freed_memory()
     differences = assert_equal_training()
     small, differences["session vectors, 64 features"] = session(64, 100)
     large, differences["session vectors, 512 features"] = session(512, 200)
     unit, losses = units()
     timings = [
-        measured("base training, a step of 128", training(), args.rounds, 4, torch.bfloat16),
+        measured(
+            "base training, a step of 128",
+            training(),
+            args.rounds,
+            2,
+            torch.bfloat16,
+            others={LAST: torch.float32},
+        ),
         measured("a session's vectors, 100 classes, 64 features", small, args.rounds, 1),
         measured(
             "a session's vectors, 200 classes, 512 features", large, max(3, args.rounds // 3), 1

@@ -83,9 +83,6 @@ def _watch(net: ScatteringNetwork) -> dict[str, torch.Tensor]:
             x = x.index_select(dim, net.inverse)
         return x
 
-    def batch_first(x: torch.Tensor) -> torch.Tensor:
-        return x.movedim(-2, 0)
-
     def watch(name: str, block) -> None:
         def on_graphs(_m, _i, out) -> None:
             low, bands = out
@@ -96,11 +93,13 @@ def _watch(net: ScatteringNetwork) -> dict[str, torch.Tensor]:
                 seen[f"{name}{part}.filters"] = bands[1][:, nodes, nodes]
 
         def on_tree(_m, inputs, out) -> None:
-            gains = inputs[1].gains.expand(-1, -1, inputs[0].shape[1], -1)
+            derived, (low_input, waves) = inputs[1], out
             channels = []
-            for (low, *bands), gain in zip(out, gains, strict=True):
-                spectrum = torch.cat([low[None], block.tree.second_linear(bands, gain)])
-                channels.append(batch_first(spectrum))
+            for body, (low, gain) in enumerate(zip(derived.low, derived.gains, strict=True)):
+                nodes = slice(body * len(low), (body + 1) * len(low))
+                bands = [band @ wave[:, nodes] for wave in waves for band in derived.bands[body]]
+                spectrum = [(low @ low_input)[None], block.tree.second_linear(bands, gain)]
+                channels.append(torch.cat(spectrum).transpose(0, 1))
             seen[name + "whole.tree_out"] = whole(channels[0], 2)
             for part, nodes in parts.items():
                 seen[f"{name}{part}.tree_out"] = channels[1][:, :, nodes]
@@ -109,14 +108,14 @@ def _watch(net: ScatteringNetwork) -> dict[str, torch.Tensor]:
             seen[name + "W_up2down"], seen[name + "W_down2up"] = out
 
         def on_attention(_m, _i, out) -> None:
-            seen[name + "spectrum_att"] = whole(out, 0).permute(1, 2, 0)[..., None]
+            seen[name + "spectrum_att"] = whole(out, 1).mT[..., None]
 
         def on_low_norm(_m, inputs) -> None:
-            seen["low"] = inputs[0][None]
+            seen["low"] = inputs[0][None]  # channel, node, batch, width
 
         def on_band_norm(_m, inputs) -> None:
             forest = torch.cat([seen.pop("low"), inputs[0]])
-            seen[name + "forest_out"] = whole(batch_first(forest), 2)
+            seen[name + "forest_out"] = whole(forest.permute(2, 0, 1, 3), 2)
 
         block.graphs.register_forward_hook(on_graphs)
         block.tree.register_forward_hook(on_tree)
@@ -124,13 +123,9 @@ def _watch(net: ScatteringNetwork) -> dict[str, torch.Tensor]:
         block.low_norm.register_forward_pre_hook(on_low_norm)
         block.band_norm.register_forward_pre_hook(on_band_norm)
         block.attention.register_forward_hook(on_attention)
-        block.register_forward_hook(
-            lambda _m, _i, out: seen.update({name + "out": batch_first(whole(out, 0))})
-        )
+        block.register_forward_hook(lambda _m, _i, out: seen.update({name + "out": whole(out, 1)}))
 
-    net.embed.register_forward_hook(
-        lambda _m, _i, out: seen.update(gc1_out=batch_first(whole(out, 0)))
-    )
+    net.embed.register_forward_hook(lambda _m, _i, out: seen.update(gc1_out=whole(out, 1)))
     for i, block in enumerate(net.blocks):
         watch(f"gcbs.{i}.", block)
     return seen

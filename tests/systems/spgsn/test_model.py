@@ -11,6 +11,7 @@ from tenfold.systems.spgsn.data import padded_coeffs
 from tenfold.systems.spgsn.inference import prepare
 from tenfold.systems.spgsn.loss import mpjpe_loss
 from tenfold.systems.spgsn.model import build, node_order
+from tenfold.systems.spgsn.scattering import tanh
 
 UPPER, LOWER, NODES, COEFFS = [2, 3, 4], [0, 5], 18, 5  # joint 1 is in neither part
 TINY = Model(width=6, num_blocks=2, dropout=0.25)
@@ -70,6 +71,16 @@ def test_precisions(cfg, dtype) -> None:
     assert (got - want).abs().max() < tolerance
 
 
+def test_tanh_is_that_of_torch() -> None:
+    x = torch.cat([torch.linspace(-12, 12, 4001), torch.tensor([0.0, 1e-4, 200.0, -200.0])])
+    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+    got, want = tanh(a), b.tanh()
+    torch.testing.assert_close(got, want, rtol=0, atol=2e-7)
+    got.square().sum().backward(), want.square().sum().backward()
+    torch.testing.assert_close(a.grad, b.grad, rtol=0, atol=1e-6)
+    assert tanh(x.bfloat16()).equal(x.bfloat16().tanh())
+
+
 def test_official_number_of_parameters() -> None:
     cmu = build(Model(), 75, 30, upper=range(10, 25), lower=range(10))
     ours = sum(p.numel() for p in cmu.parameters())
@@ -123,14 +134,14 @@ def test_parts_see_each_other_only_through_the_exchange() -> None:
     block, masks = network.blocks[0], network.default_masks()
     masks = [m._replace(whole=torch.zeros_like(m.whole)) for m in masks]
     (derived,) = network.derive(masks)
-    x = torch.randn(NODES, 2, TINY.width)
+    x, upper = torch.randn(2, NODES, TINY.width), slice(0, 3 * len(UPPER))
     moved = x.clone()
-    moved[3 * len(UPPER) :] += 1
+    moved[:, upper.stop :] += 1
     low = block.spectrum(x, derived)[0], block.spectrum(moved, derived)[0]
-    torch.testing.assert_close(low[0][: 3 * len(UPPER)], low[1][: 3 * len(UPPER)])
+    torch.testing.assert_close(low[0][:, upper], low[1][:, upper])
     block.cfg = replace(block.cfg, exchange_weight=1.0)
     other = block.spectrum(moved, derived)[0]
-    assert not torch.allclose(low[0][: 3 * len(UPPER)], other[: 3 * len(UPPER)])
+    assert not torch.allclose(low[0][:, upper], other[:, upper])
 
 
 def test_order_of_joints_does_not_matter() -> None:

@@ -10,7 +10,7 @@ from tenfold.nn.dropout import dropout
 from tenfold.nn.norm import BatchNorm
 
 from .config import Model
-from .scattering import GraphConv
+from .scattering import GraphConv, per_node, tanh
 
 
 class GcnBlock(nn.Module):
@@ -22,11 +22,11 @@ class GcnBlock(nn.Module):
         self.convs = nn.ModuleList(GraphConv(num_nodes, width, width) for _ in range(2))
         self.norms = nn.ModuleList(BatchNorm(num_nodes * width) for _ in range(2))
 
-    def forward(self, x: Float[Tensor, "node batch width"]) -> Float[Tensor, "node batch width"]:
+    def forward(self, x: Float[Tensor, "batch node width"]) -> Float[Tensor, "batch node width"]:
         """One residual block."""
         y = x
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            y = dropout(norm(conv(y)).tanh(), self.dropout, self.training)
+            y = dropout(tanh(per_node(norm, conv(y))), self.dropout, self.training)
         return x + y
 
 
@@ -47,11 +47,11 @@ class DctGcn(nn.Module):
         self, coeffs: Float[Tensor, "batch node coeff"], masks: None = None
     ) -> Float[Tensor, "batch node coeff"]:
         """Predict; it has no random edges, `masks` is there to be called like the others."""
-        x = coeffs.transpose(0, 1)
-        y = dropout(self.embed_norm(self.embed(x)).tanh(), self.cfg.dropout, self.training)
+        y = tanh(per_node(self.embed_norm, self.embed(coeffs)))
+        y = dropout(y, self.cfg.dropout, self.training)
         for block in self.blocks:
             y = block(y)
-        return torch.add(x, self.readout(y), alpha=self.cfg.readout_gain).transpose(0, 1)
+        return torch.add(coeffs, self.readout(y), alpha=self.cfg.readout_gain)
 
 
 class MotionMlp(nn.Module):

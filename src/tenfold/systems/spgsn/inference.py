@@ -17,7 +17,7 @@ from tenfold.nn.norm import BatchNorm
 from . import data
 from .config import Config
 from .model import ATTENTION_GAIN, ScatteringBlock, ScatteringNetwork
-from .scattering import Derived, EdgeMasks
+from .scattering import Derived, EdgeMasks, per_node, tanh
 
 
 class SingleBlock:
@@ -37,13 +37,13 @@ class SingleBlock:
         ]
         self.bands = [list(body) for body in derived.bands]
         self.second = [(tree.second_weight[j], tree.second_bias[j], j) for j in range(num)] * num
-        self.gains = [list(body[:, 0].unbind(-1)) for body in derived.gains]
+        self.gains = [list(body.unbind(-1)) for body in derived.gains]
         self.has_parts = cfg.parts
         if cfg.parts:
             identity, first, last = block.graphs.identity[0], block.num_upper, block.num_parts
             self.nodes = [slice(0, first), slice(first, last)]
-            self.compare = [list(part) for part in derived.compare]
-            self.compare_bias = [derived.compare_bias[i, n, 0] for i, n in enumerate(self.nodes)]
+            self.compare = [[part[0], *list(part[1:]) * num] for part in derived.compare]
+            self.compare_bias = [derived.compare_bias[nodes] for nodes in self.nodes]
             self.agreement = block.exchange.lower_out @ block.exchange.upper_out.T
             self.identity = (identity[:first], identity[first:last, first:], identity[last:])
         norms = [block.low_norm.folded()]
@@ -70,7 +70,7 @@ class SingleBlock:
         channels, gains = self.spectrum(x)
         for c, (weight, bias, j) in enumerate(self.second, start=1):
             channels[c] = torch.mm(channels[c], weight).addr_(gains[j], bias)
-        stacked = torch.addcmul(self.shift, torch.cat(channels), self.scale).tanh_()
+        stacked = tanh(torch.addcmul(self.shift, torch.cat(channels), self.scale))
         channels = list(stacked.split(len(x)))
         total = sum(channels[1:], channels[0])
         if self.num_channels == 1:
@@ -87,7 +87,7 @@ class SingleBlock:
         low = torch.mm(graph, torch.addmm(bias, x, weight))
         spectra = [[body] for body in low.split(len(x))]
         for bias, weight, graph in self.first:
-            waves = torch.mm(graph, torch.addmm(bias, x, weight)).tanh_().split(len(x))
+            waves = tanh(torch.mm(graph, torch.addmm(bias, x, weight))).split(len(x))
             for spectrum, bands, wave in zip(spectra, self.bands, waves, strict=True):
                 spectrum += [torch.mm(band, wave) for band in bands]
         if not self.has_parts:
@@ -118,7 +118,7 @@ class SingleBlock:
         weight, bias, out_weight = self.query
         query = torch.addmm(bias, torch.mm(total, weight).relu_(), out_weight)
         hidden = torch.mm(stacked, self.embed).view(self.num_channels, *query.shape)
-        scores = torch.mv(hidden.add_(query).tanh_().view_as(stacked), self.score)
+        scores = torch.mv(tanh(hidden.add_(query)).view_as(stacked), self.score)
         return scores.view(self.num_channels, -1).softmax(0).view(-1, 1)
 
 
@@ -149,12 +149,12 @@ class InferenceNetwork(nn.Module):
         net = self.network
         if coeffs.shape[0] != 1:
             return net.run(coeffs, self.derived)
-        x = coeffs[0, net.order, None]
-        y = net.embed_norm(net.embed(x)).tanh()[:, 0]
+        x = coeffs[:, net.order]
+        y = tanh(per_node(net.embed_norm, net.embed(x)))[0]
         for block in self.single:
             y = block(y)
-        y = torch.add(x, net.readout(y[:, None]), alpha=net.cfg.readout_gain)
-        return y[net.inverse].transpose(0, 1)
+        y = torch.add(x, net.readout(y[None]), alpha=net.cfg.readout_gain)
+        return y[:, net.inverse]
 
 
 def draws_masks(network: nn.Module) -> bool:

@@ -2,7 +2,7 @@
 
 Equal to the official computation (utils/model.py, class GCN) but cheaper: what is linear is done
 once, before the bodies part or after they meet, instead of once a body; products of parameters are
-merged; features are node-major (see scattering.py), with the nodes of a part side by side.
+merged; what the parts exchange is added to the graphs, so that features are summed once.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from .scattering import (
     ScatteringTree,
     affine,
     graph_product,
+    per_node,
+    tanh,
     uniform,
     xavier,
 )
@@ -67,15 +69,14 @@ class PartExchange(nn.Module):
 
     def forward(
         self,
-        upper: Float[Tensor, "upper_node batch compare"],
-        lower: Float[Tensor, "lower_node batch compare"],
+        upper: Float[Tensor, "batch upper_node compare"],
+        lower: Float[Tensor, "batch lower_node compare"],
     ) -> tuple[
         Float[Tensor, "batch lower_node upper_node"], Float[Tensor, "batch upper_node lower_node"]
     ]:
         """Weights from upper to lower, and from lower to upper; each row adds to one."""
         agreement = self.lower_out @ self.upper_out.T  # F_d F_u^T with both last maps merged
-        lower = (lower.relu() @ agreement).transpose(0, 1)  # batch, lower_node, compare
-        score = lower @ upper.relu().permute(1, 2, 0)  # batch, lower_node, upper_node
+        score = lower.relu() @ agreement @ upper.relu().mT  # batch, lower_node, upper_node
         return score.softmax(-1), score.transpose(1, 2).softmax(-1)
 
 
@@ -95,16 +96,16 @@ class SpectrumAttention(nn.Module):
         self.score_weight, self.score_bias = xavier(width, 1), uniform(width**-0.5, 1)
 
     def forward(
-        self, channels: list[Float[Tensor, "node batch width"]], derived: Derived
-    ) -> Float[Tensor, "node batch channel"]:
+        self, channels: list[Float[Tensor, "batch node width"]], derived: Derived
+    ) -> Float[Tensor, "batch node channel"]:
         """Weights of the channels, which add to one."""
         total = sum(channels[1:], channels[0])
         query = (total @ (self.embed / len(channels))).relu()  # of the mean channel
         query = affine(query, self.query_weight, self.hidden_bias)
-        hidden = [(x @ derived.embed).add_(query).tanh_() for x in channels]
+        hidden = [tanh((x @ derived.embed).add_(query)) for x in channels]
         score = self.score_weight[:, 0].type_as(hidden[0])  # autocast leaves mv alone
         scores = [torch.mv(h.flatten(0, 1), score) for h in hidden]
-        scores = torch.stack(scores, -1).unflatten(0, total.shape[:2])  # node, batch, channel
+        scores = torch.stack(scores, -1).unflatten(0, total.shape[:2])  # batch, node, channel
         return (scores + self.score_bias).softmax(-1)
 
 
@@ -130,35 +131,33 @@ class ScatteringBlock(nn.Module):
     def derive(self, masks: EdgeMasks) -> Derived:
         """Filters and products of parameters."""
         low, bands = self.graphs(masks)
-        gains = bands.sum(-1).transpose(1, 2)[:, :, None]  # body, node, 1, filter
+        gains = bands.sum(-1).transpose(1, 2)  # body, node, filter
         embed = compare = compare_bias = low.new_zeros(0)
         if self.cfg.scattering:
             embed = self.attention.embed @ self.attention.hidden_weight
         if self.cfg.parts:
-            maps = [self.exchange.upper_in, self.exchange.lower_in]
-            pairs = [self._compare(weight, gains[1]) for weight in maps]
-            compare, compare_bias = (torch.stack(tensors) for tensors in zip(*pairs, strict=True))
+            num, tree = self.tree.num_filters, self.tree
+            # of the mean channel; its bands still lack `second_linear`
+            maps = torch.stack([self.exchange.upper_in, self.exchange.lower_in]) / (1 + num**2)
+            compare = maps[:, None]
+            compare_bias = low.new_zeros(len(gains[1]), COMPARE_WIDTH)
+            if num:
+                compare = torch.cat([compare, tree.second_weight @ compare], 1)
+                bias = num * gains[1] @ (tree.second_bias @ maps)  # part, node, compare
+                compare_bias = torch.cat([bias[0, : self.num_upper], bias[1, self.num_upper :]])
         return Derived(low, bands, gains, compare, compare_bias, embed)
 
-    def _compare(self, weight: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-        """The exchange's first map of the mean channel; its bands still lack `second_linear`."""
-        num = self.tree.num_filters
-        bands = [self.tree.second_weight[i % num] @ weight for i in range(num**2)]
-        bias = gain.new_zeros(len(gain), 1, weight.shape[1])
-        if num:
-            bias = num * gain @ (self.tree.second_bias @ weight)
-        return torch.stack([weight, *bands]) / (1 + num**2), bias / (1 + num**2)
-
     def forward(
-        self, x: Float[Tensor, "node batch width"], derived: Derived
-    ) -> Float[Tensor, "node batch width"]:
+        self, x: Float[Tensor, "batch node width"], derived: Derived
+    ) -> Float[Tensor, "batch node width"]:
         """One residual block."""
         # As GC_Block of the official code, which concatenates the channels; here they are a list.
         low, *bands, gain = self.spectrum(x, derived)
-        channels = [self.low_norm(low).tanh_()]
+        channels = [tanh(per_node(self.low_norm, low))]
         if self.cfg.scattering:
-            channels += self.band_norm(self.tree.second_linear(bands, gain)).tanh_().unbind()
-            # the mean over channels of y + 0.1 a y: node, batch, channel
+            bands_y = per_node(self.band_norm, self.tree.second_linear(bands, gain))
+            channels += tanh(bands_y).unbind()
+            # the mean over channels of y + 0.1 a y: batch, node, channel
             weights = (1 + ATTENTION_GAIN * self.attention(channels, derived)) / len(channels)
             y = weights[..., :1] * channels[0]
             for c in range(1, len(channels)):
@@ -168,28 +167,52 @@ class ScatteringBlock(nn.Module):
         y = dropout(y, self.cfg.dropout, self.training)
         # the bias comes before the graph, as in GraphOperate; this graph has no mask
         y = graph_product(self.mix_graph, affine(y, self.mix_weight[0], self.mix_bias[0]))
-        y = self.mix_norm(y).relu_()
+        y = per_node(self.mix_norm, y).relu_()
         return x + dropout(y, self.cfg.dropout, self.training)
 
     def spectrum(
-        self, x: Float[Tensor, "node batch width"], derived: Derived
-    ) -> list[Float[Tensor, "node batch _"]]:
+        self, x: Float[Tensor, "batch node width"], derived: Derived
+    ) -> list[Float[Tensor, "*batch node _"]]:
         """Channels of the whole body with its parts, and the gain of layer 2's bias."""
-        spectra = self.tree(x, derived)
-        gains = derived.gains.expand(-1, -1, x.shape[1], -1)  # body, node, batch, filter
-        whole = [*spectra[0], gains[0]]
-        if not self.cfg.parts:
-            return whole
-        fusion = self.fusion(spectra[1], derived)
+        low_input, waves = self.tree(x, derived)
+        low, *bands, gain = derived.low[0], *derived.bands[0], derived.gains[0]
+        if self.cfg.parts:
+            low, *bands, gain = self.with_parts(low_input, waves, derived)
+        layer2 = [graph_product(band, wave) for wave in waves for band in bands]
+        return [graph_product(low, low_input), *layer2, gain]
 
-        def fused(body: Tensor, parts: Tensor) -> Tensor:
-            exchanged = (fusion @ parts.transpose(0, 1)).transpose(0, 1)  # batch first, and back
-            return torch.add(body, exchanged, alpha=self.cfg.part_weight)
+    def with_parts(
+        self,
+        low_input: Float[Tensor, "batch node width"],
+        waves: list[Float[Tensor, "batch body_node width"]],
+        derived: Derived,
+    ) -> list[Float[Tensor, "batch node _"]]:
+        """Graph, filters and gain of the whole body, with what its parts exchange.
 
-        return [fused(*pair) for pair in zip(whole, [*spectra[1], gains[1]], strict=True)]
+        A_w Y + F (A_p Y) is (A_w + F A_p) Y, with the fusion F of each sample; layer 1 differs
+        between the bodies, so layer 2 is [H_w, F H_p] on both.
+        """
+        num_nodes, num = len(derived.low[1]), self.tree.num_filters
+        graphs = torch.cat([derived.low[1], *derived.bands[1]], -1)  # node, graph and node
+        inputs = [low_input]
+        if num:
+            parts = [wave[:, num_nodes:] for wave in waves]
+            inputs += [sum(parts[1:], parts[0])] * num
+        fusion = self.fusion(inputs, graphs, derived)
+        with_gain = torch.cat([graphs, derived.gains[1]], -1)
+        exchanged = fusion @ (self.cfg.part_weight * with_gain)
+        low, *bands, gain = exchanged.split([num_nodes] * (1 + num) + [num], -1)
+        bands = [
+            torch.cat([whole.expand_as(part), part], -1)
+            for whole, part in zip(derived.bands[0], bands, strict=True)
+        ]
+        return [derived.low[0] + low, *bands, derived.gains[0] + gain]
 
     def fusion(
-        self, parts: list[Float[Tensor, "node batch width"]], derived: Derived
+        self,
+        inputs: list[Float[Tensor, "batch node width"]],
+        graphs: Float[Tensor, "node graph_node"],
+        derived: Derived,
     ) -> Float[Tensor, "batch node node"]:
         """Matrix of the exchange of the parts: lower takes from upper, then upper from *new* lower.
 
@@ -198,14 +221,21 @@ class ScatteringBlock(nn.Module):
         [[I + W_du W_ud, W_du, 0], [W_ud, I, 0], [0, 0, I]].
         """
         num_upper, num_parts, weight = self.num_upper, self.num_parts, self.cfg.exchange_weight
-        sizes = (num_upper, num_parts - num_upper, parts[0].shape[0] - num_parts)
-        hidden = [bias.split(sizes)[i] for i, bias in enumerate(derived.compare_bias)]
-        for c, channel in enumerate(parts):
-            upper, lower, _ = channel.split(sizes)  # slices would cost more in backward
-            hidden[0] = hidden[0] + upper @ derived.compare[0, c]
-            hidden[1] = hidden[1] + lower @ derived.compare[1, c]
-        to_lower, to_upper = self.exchange(*hidden)  # W_ud, W_du; the others exchange nothing
-        identity = self.graphs.identity[0].expand(to_lower.shape[0], -1, -1)
+        batch, num_nodes, _ = inputs[0].shape
+        # narrow before the graphs; the others' edges are zero, whatever they are mapped to
+        narrow = [
+            torch.bmm(nodes, maps[c].expand(batch, -1, -1))
+            for c, x in enumerate(inputs)
+            for nodes, maps in zip(
+                x.split((num_upper, num_nodes - num_upper), 1), derived.compare, strict=True
+            )
+        ]
+        hidden = torch.baddbmm(
+            derived.compare_bias, graphs.expand(batch, -1, -1), torch.cat(narrow, 1)
+        )
+        upper, lower = hidden[:, :num_parts].tensor_split((num_upper,), 1)
+        to_lower, to_upper = self.exchange(upper, lower)  # W_ud, W_du; the others exchange nothing
+        identity = self.graphs.identity[0].expand(batch, -1, -1)
         lower_rows = torch.cat(
             [weight * to_lower, identity[:, num_upper:num_parts, num_upper:]], -1
         )
@@ -296,13 +326,13 @@ class ScatteringNetwork(nn.Module):
         self, coeffs: Float[Tensor, "batch node coeff"], derived: list[Derived]
     ) -> Float[Tensor, "batch node coeff"]:
         """Predict, with graphs already derived."""
-        x = coeffs.transpose(0, 1)[self.order]  # node, batch, coeff; nodes upper | lower | others
-        y = self.embed_norm(self.embed(x)).tanh_()
+        x = coeffs[:, self.order]  # nodes upper | lower | others
+        y = tanh(per_node(self.embed_norm, self.embed(x)))
         y = dropout(y, self.cfg.dropout, self.training)
         for block, ready in zip(self.blocks, derived, strict=True):
             y = block(y, ready)
         y = torch.add(x, self.readout(y), alpha=self.cfg.readout_gain)
-        return y[self.inverse].transpose(0, 1)
+        return y[:, self.inverse]
 
 
 def build(

@@ -2,8 +2,8 @@
 
 In the official code: GraphConvScatter and GraphConvScatter_Forest of utils/model.py.
 
-Features are node-major, (node, batch, width): a graph product is one product with
-(node, batch * width), a linear map one product with (node * batch, width).
+Features are (batch, node, width). A linear map is one product with (batch * node, width), a graph
+product one a sample, whose graph may be the sample's own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from .config import Model
 
@@ -33,11 +34,11 @@ class Derived(NamedTuple):
 
     low: Float[Tensor, "body node node"]
     bands: Float[Tensor, "body filter node node"]
-    gains: Float[Tensor, "body node 1 filter"]
+    gains: Float[Tensor, "body node filter"]
     """Factor of each filter on a constant: by how much it scales a bias that came before it."""
-    compare: Float[Tensor, "part channel width compare"]
-    """First map of the exchange, for each channel of the upper and of the lower part."""
-    compare_bias: Float[Tensor, "part node 1 compare"]
+    compare: Float[Tensor, "part graph width compare"]
+    """First map of the exchange, for what the low-pass graph and each filter of layer 2 take in."""
+    compare_bias: Float[Tensor, "node compare"]
     embed: Float[Tensor, "width width"]
     """Product of two maps of the spectrum attention."""
 
@@ -75,19 +76,51 @@ def uniform(bound: float, *shape: int) -> nn.Parameter:
 
 
 def graph_product(
-    graph: Float[Tensor, "out node"], x: Float[Tensor, "node batch width"]
-) -> Float[Tensor, "out batch width"]:
-    """Sum the features of the neighbours, weighted by the edges."""
-    return (graph @ x.flatten(1)).unflatten(1, x.shape[1:])
+    graph: Float[Tensor, "*batch out node"], x: Float[Tensor, "batch node width"]
+) -> Float[Tensor, "batch out width"]:
+    """Sum the features of the neighbours, weighted by the edges, of one graph or one a sample."""
+    return torch.bmm(graph.expand(x.shape[0], -1, -1), x)
 
 
 def affine(
-    x: Float[Tensor, "node batch num_in"],
+    x: Float[Tensor, "batch node num_in"],
     weight: Float[Tensor, "num_in num_out"],
     bias: Float[Tensor, " num_out"],
-) -> Float[Tensor, "node batch num_out"]:
+) -> Float[Tensor, "batch node num_out"]:
     """X W + b."""
     return torch.addmm(bias, x.flatten(0, 1), weight).unflatten(0, x.shape[:2])
+
+
+def per_node(
+    norm: nn.Module, x: Float[Tensor, "*channel batch node width"]
+) -> Float[Tensor, "*channel batch node width"]:
+    """Normalisation by a module whose features are node-major."""
+    return norm(x.transpose(-3, -2)).transpose(-3, -2)
+
+
+class _Tanh(torch.autograd.Function):
+    """2 sigmoid(2x) - 1, with tanh's gradient."""
+
+    @staticmethod
+    def forward(ctx, x):
+        y = (x + x).sigmoid_().mul_(2).sub_(1)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return torch.ops.aten.tanh_backward(grad, *ctx.saved_tensors)
+
+
+def tanh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """`torch.tanh`; of float32 on a CPU by way of the sigmoid, within 2e-7.
+
+    There torch asks MKL, whose tanh takes six times as long as torch's sigmoid on CPUs of AMD.
+    """
+    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling():
+        return x.tanh()
+    return _Tanh.apply(x)
 
 
 class GraphConv(nn.Module):
@@ -99,7 +132,7 @@ class GraphConv(nn.Module):
         self.graph = uniform(num_out**-0.5, num_nodes, num_nodes)
         self.bias = uniform(num_out**-0.5, num_out)
 
-    def forward(self, x: Float[Tensor, "node batch num_in"]) -> Float[Tensor, "node batch num_out"]:
+    def forward(self, x: Float[Tensor, "batch node num_in"]) -> Float[Tensor, "batch node num_out"]:
         """Linear map, then graph."""
         return graph_product(self.graph, x @ self.weight) + self.bias
 
@@ -162,30 +195,25 @@ class ScatteringTree(nn.Module):
             self.second_weight, self.second_bias = xavier(*shape), uniform(bound, *shape[:2])
 
     def forward(
-        self, x: Float[Tensor, "node batch width"], derived: Derived
-    ) -> list[list[Float[Tensor, "node batch width"]]]:
-        """For each body: the low-pass channel, then each band *before* the linear map of layer 2.
-
-        That map commutes with all that the bodies do to each other, so `second_linear` applies it
-        once, to their sum.
-        """
-        low_input = affine(x, self.low_weight[0], self.low_bias[0])
-        first_inputs = [
-            affine(x, self.first_weight[k], self.first_bias[k]) for k in range(self.num_filters)
+        self, x: Float[Tensor, "batch node width"], derived: Derived
+    ) -> tuple[Float[Tensor, "batch node width"], list[Float[Tensor, "batch body_node width"]]]:
+        """What the low-pass graph takes in, and layer 1 of each filter, body after body."""
+        filters = derived.bands.transpose(0, 1).flatten(1, 2)  # filter, body and node, node
+        waves = [
+            tanh(graph_product(filters[k], affine(x, self.first_weight[k], self.first_bias[k])))
+            for k in range(self.num_filters)
         ]
-        spectra = []
-        for low, bands in zip(derived.low, derived.bands, strict=True):
-            waves = [graph_product(h, y).tanh() for h, y in zip(bands, first_inputs, strict=True)]
-            spectra.append([graph_product(low, low_input)])
-            spectra[-1] += [graph_product(band, wave) for wave in waves for band in bands]
-        return spectra
+        return affine(x, self.low_weight[0], self.low_bias[0]), waves
 
     def second_linear(
         self,
-        bands: list[Float[Tensor, "node batch width"]],
-        gain: Float[Tensor, "node batch filter"],
-    ) -> Float[Tensor, "band node batch width"]:
-        """Linear map of layer 2 for every pair of a first and a second filter (first major)."""
+        bands: list[Float[Tensor, "batch node width"]],
+        gain: Float[Tensor, "*batch node filter"],
+    ) -> Float[Tensor, "band batch node width"]:
+        """Linear map of layer 2 for every pair of a first and a second filter (first major).
+
+        It commutes with all that the bodies do to each other, so it is applied once, to their sum.
+        """
         maps = list(zip(self.second_weight, self.second_bias, gain.split(1, -1), strict=True))
         maps = maps * self.num_filters
         return torch.stack(
