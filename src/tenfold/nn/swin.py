@@ -6,7 +6,6 @@ Liu et al. 2021, written anew; names of parameters are those of transformers 5 (
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from .hivit_blocks import DropPath
+from .kept import kept
 from .position import relative_index
 from .vit import Mlp
 
@@ -128,7 +128,7 @@ class Block(nn.Module):
         return x[:, :height, :width]
 
 
-@lru_cache(64)
+@kept(64)
 def neighbours(
     rows: int, columns: int, side: int, shift: int
 ) -> Bool[Tensor, "window token token"]:

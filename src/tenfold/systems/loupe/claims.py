@@ -37,6 +37,7 @@ CONTRASTIVE = _arm("contrastive", token=0.0, semantic=0.0)
 FINE = _arm("+ FILIP's fine loss", token=0.0, semantic=0.0, fine=1.0)
 TOKEN = _arm("+ token level", semantic=0.0)
 BOTH = _arm("+ both levels (LOUPE)")
+KEPT = _arm("+ both levels, no gradient to the boxes", boxes="none")
 DIFFERENCE = _arm("+ token level on J - J of other captions", semantic=0.0, target="difference")
 TURNED = _arm(
     "+ token level on J of other captions - J", semantic=0.0, target="difference", turned=True
@@ -55,7 +56,7 @@ def claims() -> list[Claim[Config]]:
         Claim(
             "Interactions as labels of regions make a dual encoder find what a phrase names.",
             CONTRASTIVE, BOTH, GROUNDING, "higher",
-            None, SETTING, (FIRST, TOKEN, DIFFERENCE, TURNED, FINE), columns=COLUMNS,
+            None, SETTING, (FIRST, TOKEN, DIFFERENCE, TURNED, FINE, KEPT), columns=COLUMNS,
         ),
         Claim(
             "Both levels together improve retrieval over the contrastive loss alone.",

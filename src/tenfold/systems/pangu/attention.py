@@ -8,7 +8,6 @@ time, which stays in a core's cache; forward and backward make them, and the bia
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,6 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from tenfold.nn.kept import kept
 
 from .tokenwise import linear
 from .windows import Group, Order, Size
@@ -47,7 +48,7 @@ def relative_index(window: Size) -> Int[Tensor, "token token"]:
     return (apart[0] * (2 * wh - 1) + apart[1]) * (2 * ww - 1) + apart[2]
 
 
-@lru_cache(maxsize=32)
+@kept(32)
 def pair_index(kind: str, window: Size, device: torch.device) -> Int[Tensor, "token token"]:
     """Row of the table of an "earth" or a "relative" bias for (query, key); made once, kept."""
     with torch.inference_mode(False), torch.device("cpu"):

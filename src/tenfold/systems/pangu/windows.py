@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+
+from tenfold.nn.kept import kept
 
 MASK_VALUE = -100.0
 """Added where query and key lie in different regions (pseudocode; not minus infinity)."""
@@ -160,7 +162,7 @@ class Order:
     """Samples."""
 
 
-@lru_cache(maxsize=32)
+@kept(32)
 def window_order(windows: Windows, shifted: bool, batch: int, device: torch.device) -> Order:
     """The order of windows for a batch; made once, kept."""
     with torch.inference_mode(False), torch.device("cpu"):
