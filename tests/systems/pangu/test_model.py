@@ -437,5 +437,6 @@ def test_export_equals_eager(name, tmp_path) -> None:
         feed = {"upper": inputs[0].numpy(), "surface": inputs[1].numpy()}
         onnx = [torch.from_numpy(y) for y in session.run(None, feed)]
         for got, also, right in zip(exported.module()(*inputs), onnx, want, strict=True):
-            torch.testing.assert_close(got, right, rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(also, right, rtol=1e-4, atol=1e-5)
+            # of numbers up to 15
+            torch.testing.assert_close(got, right, rtol=1e-4, atol=5e-5)
+            torch.testing.assert_close(also, right, rtol=1e-4, atol=5e-5)
