@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .core.system import System
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 
 def load(path: str | Path) -> System[Any]:
