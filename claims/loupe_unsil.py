@@ -199,7 +199,8 @@ def page(result: dict[str, Any]) -> str:
         "# LOUPE: predicted and sampled interactions",
         "",
         f"{seen['date']}, commit {seen['commit']}, `{result['command']}`; {seen['cpu']}, one "
-        f"thread, torch {seen['torch']}. {result['pairs']} test pairs of {result['data']}, "
+        f"thread, torch {seen['torch']}. Tokens and regions of the run `{result['run']}`; "
+        f"{result['pairs']} test pairs of {result['data']}, "
         f"{result['regions']} regions each, 64 coalitions a region; the predictor learned "
         f"in {result['steps']} steps of {CHUNK} training pairs. Deviation of the truth over all "
         f"regions: {spreads}.",
@@ -221,11 +222,12 @@ def main() -> None:
     system = tenfold.load(args.run)
     assert isinstance(system, Loupe)
     before = machine()
+    command = f"python claims/loupe_unsil.py RUN --pairs {args.pairs} --steps {args.steps}"
     result = {
         "rows": compared(system, args.pairs, args.steps),
         "pairs": args.pairs, "steps": args.steps, "regions": system.cfg.games.regions,
-        "data": system.data_used().name, **before,
-        "command": f"python claims/loupe_unsil.py RUN --pairs {args.pairs} --steps {args.steps}",
+        "data": system.data_used().name, "run": args.run.name, **before, "command": command,
+        "environment": {**before["environment"], "command": command},
     }  # fmt: skip
     (HERE / "loupe-unsil.json").write_text(json.dumps(result, indent=1) + "\n")
     (HERE / "loupe-unsil.md").write_text(page(result))
