@@ -266,3 +266,18 @@ def test_two_tabs_and_a_stranger(browser: Any, servers: list[Served], tmp_path: 
     assert "Open the address that the server printed" in stranger.text_content("#connection")
     stranger.evaluate("hash => { location.hash = hash; }", address.partition("#")[2])
     wait(stranger, "tenfold.numbers?.answers === 1")  # pasted into the same tab
+
+    busy = browser.new_page(**CALM)
+    busy.goto(address.partition("#")[0])
+    busy.wait_for_selector("#connection:not([hidden])")
+    pasted_meanwhile = """hash => {
+      const real = window.fetch;
+      window.fetch = async (...request) => {
+        window.fetch = real;
+        location.hash = hash;
+        await new Promise((go) => setTimeout(go, 50));
+        return real(...request);
+      };
+    }"""
+    busy.evaluate(pasted_meanwhile, address.partition("#")[2])
+    wait(busy, "tenfold.numbers?.answers === 1")

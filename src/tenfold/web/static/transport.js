@@ -64,6 +64,7 @@ function pause(milliseconds) {
 
 async function send(path, options) {
   for (;;) {
+    takeToken(); // an address may have been pasted while nobody listened
     let answer = null;
     try {
       answer = await fetch(path, {
