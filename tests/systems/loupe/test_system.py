@@ -478,6 +478,7 @@ def test_the_predictor_is_compared_with_sampling(
         assert errors[name, "sampling, closed form"] < errors[name, "UNSIL"]
         assert errors[name, "sampling, masks"] < errors[name, "UNSIL"]
     assert "| cosine | UNSIL |" in script.page(
-        {"rows": rows, "pairs": 8, "steps": 3, "regions": 3, "data": "shapes", "command": "",
+        {"rows": rows, "pairs": 8, "steps": 3, "regions": 3, "data": "shapes", "run": "r",
+         "command": "",
          "environment": dict.fromkeys(("date", "commit", "cpu", "torch"), "")}
     )  # fmt: skip
