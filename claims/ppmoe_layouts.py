@@ -293,6 +293,9 @@ def main() -> int:
         for processes in (2,) if args.quick else SIZES:
             jobs = jobs_of(processes, args.quick)
             (folder / f"jobs-{processes}.json").write_text(json.dumps(jobs))
+            made = [{key: row[key] for key in jobs[0]} for row in rows_of(folder, processes)]
+            if made != jobs[: len(made)]:
+                parser.error(f"{folder} holds rows of other steps; give another --runs")
             rows += launch(processes, folder)
     for row in rows:
         limit = LIMITS.get(row["kind"])

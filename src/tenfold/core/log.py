@@ -129,7 +129,8 @@ class Bar:
             self.rich.stop()
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Name of the CPU as its maker gives it, or whatever the platform says."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -161,7 +162,7 @@ def environment(world: World) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": gpu or str(world.device),

@@ -264,6 +264,10 @@ def test_a_step_on_several_processes_equals_one(
     assert len({row["model"] for row in rows}) == 4
     assert {row["kind"] for row in rows} == {"float64"}
     assert max(max(row["found"].values()) for row in rows) < 1e-12
+    # rows of other steps are not taken for these
+    (runs / "rows-2.jsonl").write_text(json.dumps(first | {"model": "another"}) + "\n")
+    with pytest.raises(SystemExit, match="2"):
+        claim.main()
 
 
 def test_time_is_predicted_and_measured_on_every_layout(

@@ -7,7 +7,6 @@ nor what the norms give is ever whole.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,20 +15,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from tenfold.core.log import cpu_name
+
 HIDDEN_BYTES = 1 << 22
 """Size of the part of an MLP's hidden layer that is worked on at once: about a core's cache."""
 EPS = 1e-5
 """Of every LayerNorm (the official ONNX files)."""
-
-
-def _is_amd() -> bool:
-    try:
-        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-
-
-ONEDNN = _is_amd() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+ONEDNN = "AMD" in cpu_name() and torch.backends.cpu.get_cpu_capability() == "AVX512"
 """True if products in float32 are oneDNN's, which uses the vectors of any CPU; torch takes MKL's,
 which on AMD's are of an older kind (benchmarks/pangu.py)."""
 
