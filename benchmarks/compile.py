@@ -1,6 +1,6 @@
 """Training steps with `--loop.compile` against the same steps without it.
 
-python benchmarks/compile.py SYSTEM ...        # adds to benchmarks/results/compile.json and .md
+python benchmarks/compile.py SYSTEM ...   # adds to benchmarks/results/compile.<cpu>.json and .md
 
 The first stage of a recipe, as the loop trains it, on batches made beforehand; both sides start
 from the same weights and run in turns. The first steps, in which torch compiles, are timed apart.
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rates import machine, quartiles
+from rates import RESULTS, machine, quartiles, result_file, setting, write
 
 from tenfold import systems
 from tenfold.core import dist
@@ -28,7 +28,6 @@ from tenfold.core.step import Stepper
 from tenfold.report.claim import md_table
 from tenfold.runner.weights import construct
 
-RESULTS = Path(__file__).parent / "results"
 WARM = 3
 """Steps that count as compilation: shapes that change are compiled once more."""
 
@@ -111,13 +110,10 @@ def page(result: dict[str, Any]) -> str:
             f"{middle:.2f} ({low:.2f} to {high:.2f})", f"{found['first_steps']:.0f} s", pays,
             f"{found['loss_apart']:.0e} / {found['gradient_apart']:.0e}",
         ])  # fmt: skip
-    seen = result["environment"]
     return "\n".join([
         f"# Steps with --loop.compile (torch.compile, {BACKEND}) against steps without it",
         "",
-        f"{seen['date']}, commit {seen['commit']}, `python benchmarks/compile.py SYSTEM`; "
-        f"{seen['cpu']}, {seen['cores']} cores, {seen['threads']} thread, torch {seen['torch']}, "
-        f"device {seen['device']}. Median (quartiles) of runs next to each other; above 1 the "
+        f"{setting(result)} Median (quartiles) of runs next to each other; above 1 the "
         "compiled step is faster. Apart: relative difference of the first step's loss and gradient "
         "norm.",
         "",
@@ -135,16 +131,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    file = args.out / "compile.json"
+    file = result_file("compile", args.out)
     known = json.loads(file.read_text())["systems"] if file.exists() else {}
-    result = {**machine(), "systems": known}
+    command = f"python benchmarks/compile.py SYSTEM --recipe {args.recipe}"
+    result = {**machine(), "command": command, "systems": known}
     for name in args.systems:
         torch.compiler.reset()
         result["systems"][name] = measure(name, args.recipe, args.seconds)
-        args.out.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(result, indent=1) + "\n")
-        (args.out / "compile.md").write_text(page(result))
-    print(page(result))
+        write("compile", result, page(result), args.out)
 
 
 if __name__ == "__main__":

@@ -195,7 +195,7 @@ class Itpn(System[Config]):
     def _pretraining(self) -> Stage:
         cfg, network = self.cfg, self.model["pretrain"]
         batches = data.PhotoBatches(
-            cfg, self.photos("train"), self._held(len(self.photos("train")))
+            cfg, self.photos("train"), self.held_out(len(self.photos("train")))
         )
         feed = batches.feed("pretrain")
         steps = self._steps(cfg.pretrain.epochs, feed)
@@ -219,14 +219,14 @@ class Itpn(System[Config]):
             state={"teacher": features.teacher[0]},
         )  # fmt: skip
 
-    def _held(self, count: int) -> np.ndarray:
+    def held_out(self, count: int) -> np.ndarray:
         """Rows of the training pictures that are kept for validation."""
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).numpy()
         return np.sort(order[: round(self.cfg.data.holdout * count)])
 
     def _photo_task(self, task: Task) -> Stage:
         cfg, network = self.cfg, self.model[task]
-        held = self._held(len(self.photos("train")))
+        held = self.held_out(len(self.photos("train")))
         batches = data.PhotoBatches(cfg, self.photos("train"), held)
         feed = batches.feed(task)
         is_class = task == "classify"
@@ -258,7 +258,7 @@ class Itpn(System[Config]):
         cfg = self.cfg
         is_map = task == "segment"
         source = (data.segmented if is_map else data.instances)(cfg.data, "train")
-        held = self._held(len(source))
+        held = self.held_out(len(source))
         batches = data.DenseBatches(cfg, source, held)
         feed = batches.feed(task)
         steps = self._steps(cfg.dense.epochs, feed)
