@@ -19,10 +19,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 import apis_masks  # noqa: E402
+import apis_steps  # noqa: E402
 import rates  # noqa: E402
 from rates import RESULTS, machine  # noqa: E402
 
-PARTS = {"masks": apis_masks}
+PARTS = {"masks": apis_masks, "steps": apis_steps}
 """Name -> module with `measure(rounds)` and `page(found)`."""
 
 

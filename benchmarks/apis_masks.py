@@ -34,16 +34,17 @@ Work = Callable[..., Any]
 
 
 def grouped(
-    features: Tensor, numbers: Tensor, centres: Tensor, levels: Tensor, image: Tensor
-) -> Tensor:
+    features: Tensor, numbers: Tensor, centres: Tensor, levels: Tensor, image: Tensor,
+    head: DynamicHead = HEAD,
+) -> Tensor:  # fmt: skip
     """The official order of operations."""
     height, width = features.shape[2:]
-    y, x = (torch.arange(n) * HEAD.stride + HEAD.stride // 2 for n in (height, width))
+    y, x = (torch.arange(n) * head.stride + head.stride // 2 for n in (height, width))
     cells = torch.stack(torch.meshgrid(x, y, indexing="xy")).float()
-    extent = torch.tensor(HEAD.extents, dtype=torch.float32)[levels]
+    extent = torch.tensor(head.extents, dtype=torch.float32)[levels]
     relative = (centres[:, :, None, None] - cells) / extent[:, None, None, None]
     found = torch.cat([relative, features[image]], 1).reshape(1, -1, height, width)
-    weights, biases = HEAD.split(numbers)
+    weights, biases = head.split(numbers)
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         kernel = weight.reshape(-1, weight.shape[2], 1, 1)
         found = F.conv2d(found if layer == 0 else F.relu(found), kernel, bias.reshape(-1),

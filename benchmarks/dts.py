@@ -191,12 +191,12 @@ def timing(case: str, kind: str, rounds: int) -> dict[str, Any]:
     sides = {"straightforward": plain(cfg, made, half), "ours": ours(cfg, made, half)}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     worst = 0.0
-    for number in range(rounds + 1):
+    for number in range(rates.WARM + rounds):
         found = {}
         for name, step in sides.items():
             start = time.perf_counter()
             found[name] = step()
-            if number:  # the first warms up
+            if number >= rates.WARM:
                 seconds[name].append(time.perf_counter() - start)
         assert found["ours"].keys() == found["straightforward"].keys(), found
         apart = [abs(found["ours"][key] - value) / max(abs(value), 1e-3)
@@ -215,6 +215,7 @@ def timing(case: str, kind: str, rounds: int) -> dict[str, Any]:
         ),
         "FLOP/s of products": round(rate),
         "largest difference of a loss": float(f"{worst:.1e}"),
+        "where": rates.where(sides["ours"]),
         "rounds": rounds,
     }
 
@@ -306,6 +307,7 @@ def page(result: dict[str, Any]) -> str:
         "",
         *md_table(heads, times, words=1),
         "",
+        *rates.below_goal(result["timings"]),
         "Memory that a step takes above weights, averages and the optimiser's state "
         "(DAFormer, B0, float32):",
         "",

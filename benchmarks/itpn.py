@@ -167,6 +167,7 @@ def measured(rounds: int) -> list[dict[str, Any]]:
             "highest ratio possible": round(quartiles(a)[1] / (quartiles(b)[1] * share), 2),
             "FLOP/s of matrix products": round(rate),
             **rates.unavoidable(both, statistics.median(b), dtype),
+            "where": rates.where(sides[f"ours, {kind}"]),
             "rounds": rounds,
         })  # fmt: skip
     return found
@@ -198,6 +199,7 @@ def page(result: dict[str, Any]) -> str:
         "",
         *md_table(heads, times, words=1),
         "",
+        *rates.below_goal(result["timings"]),
         *md_table(["peak memory", "straightforward", "ours", "ours / it"], peaks, words=1),
         "",
         "Differences before timing: "

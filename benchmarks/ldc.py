@@ -224,7 +224,7 @@ def measured(
         for name, of in types.items()
     }
     row = {"what": what, "seconds": each, "ratio": ratio, "rounds": rounds}
-    return {**row, **bounds[last], "bounds": bounds}
+    return {**row, **bounds[last], "bounds": bounds, "where": rates.where(sides[last])}
 
 
 def accuracy(epochs: int, seeds: int) -> dict[str, list[float]]:
@@ -276,6 +276,7 @@ def page(result: dict[str, Any]) -> str:
         "",
         *md_table(heads, rows, words=2),
         "",
+        *rates.below_goal(result["timings"]),
         "Differences before timing: "
         + ", ".join(f"{k} {v:.1e}" for k, v in result["differences"].items()) + ".",
         "",

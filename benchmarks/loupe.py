@@ -94,17 +94,18 @@ def measured(rounds: int) -> dict[str, Any]:
     keep_freed_memory()
     steps = {name: step_of(cfg) for name, cfg in arms().items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(rounds + 1):
+    for number in range(rates.WARM + rounds):
         for name, step in steps.items():
             start = time.process_time()
             step()
-            if number:
+            if number >= rates.WARM:
                 seconds[name].append(time.process_time() - start)
     share, rate = products(steps[BOTH])
 
-    def bound(name: str) -> dict[str, float]:
+    def bound(name: str) -> dict[str, Any]:
         middle = statistics.median(seconds[name])
-        return rates.unavoidable([steps[name]], middle, clock=time.process_time)
+        found = rates.unavoidable([steps[name]], middle, clock=time.process_time)
+        return {**found, "where": rates.where(steps[name])}
 
     alone = seconds[ALONE]
     return {
@@ -154,6 +155,7 @@ def page(result: dict[str, Any]) -> str:
         f"{result['FLOP/s of products'] / 1e9:.0f} of the "
         f"{result[rates.RATE] / 1e9:.0f} GFLOP/s of one large product.",
         "",
+        *rates.below_goal([{"what": ALONE, **result}, *result["timings"]]),
     ])  # fmt: skip
 
 

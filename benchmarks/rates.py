@@ -89,6 +89,16 @@ def products(run: Callable[[], object]) -> tuple[float, float]:
     return spent / sum(times.values()), flops / (1e-6 * spent)
 
 
+def where(run: Callable[[], object], most: int = 6) -> list[list[Any]]:
+    """Operators that take most of a run's time, each with its share."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        run()
+    times = {row.key: row.self_cpu_time_total for row in seen.key_averages()}
+    whole = sum(times.values())
+    first = sorted(times, key=lambda name: -times[name])[:most]
+    return [[name.removeprefix("aten::"), round(times[name] / whole, 3)] for name in first]
+
+
 def square_product(
     dtype: torch.dtype = torch.float32, side: int = 2048, clock: Clock = time.perf_counter
 ) -> float:
@@ -128,6 +138,26 @@ def share(timing: dict[str, Any]) -> str:
     """The share as a page shows it, with what it is of: "62 % (97 GFLOP at 111 GFLOP/s)"."""
     fewest, rate = timing[FEWEST], timing[RATE] / 1e9
     return f"{timing[SHARE]:.0%} ({fewest:.3g} GFLOP at {rate:.0f} GFLOP/s)"
+
+
+WARM = 4
+"""Rounds before any is timed: a virtual machine may get memory only as it is first touched, which
+takes longer than what is computed with it and is no processor time."""
+GOAL = 0.8
+"""Share of our time that is to be unavoidable."""
+
+
+def below_goal(timings: Iterable[dict[str, Any]]) -> list[str]:
+    """Lines that say where our time goes in those cases that miss the goal."""
+    lines = [
+        f"- {one['what']} ({one[SHARE]:.0%}): "
+        + ", ".join(f"`{name}` {part:.0%}" for name, part in one["where"])
+        for one in timings
+        if one[SHARE] < GOAL
+    ]
+    if not lines:
+        return []
+    return [f"Where our time goes, where less than {GOAL:.0%} is unavoidable:", "", *lines, ""]
 
 
 MEANS = (

@@ -127,6 +127,7 @@ def measured(name: str, rounds: int) -> list[dict[str, Any]]:
             **rates.unavoidable(
                 (ways["loop"], ways[precision]), statistics.median(b), getattr(torch, precision)
             ),
+            "where": rates.where(ways[precision]),
             "rounds": rounds,
         })  # fmt: skip
     return found
@@ -168,6 +169,7 @@ def page(result: dict[str, Any]) -> str:
         "",
         *md_table(heads, rows, words=3),
         "",
+        *rates.below_goal(result["timings"]),
         *crf,
     ])  # fmt: skip
 

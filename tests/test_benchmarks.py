@@ -98,3 +98,16 @@ def test_what_is_imported_from_the_library_is_there(folder: str) -> None:
                     if not hasattr(found, name.name) and not list(package.glob(f"{name.name}*"))
                 ]
     assert not missing, missing
+
+
+def test_cases_below_the_goal_say_where_their_time_goes() -> None:
+    where = [["mm", 0.5], ["copy_", 0.25]]
+    timings = [
+        {"what": "fast", rates.SHARE: 0.8, "where": where},
+        {"what": "slow", rates.SHARE: 0.79, "where": where},
+    ]
+    lines = rates.below_goal(timings)
+    assert lines[2:] == ["- slow (79%): `mm` 50%, `copy_` 25%", ""]
+    assert rates.below_goal(timings[:1]) == []
+    seen = rates.where(lambda: torch.randn(200, 200) @ torch.randn(200, 200), most=2)
+    assert {name for name, _ in seen} <= {"mm", "normal_", "randn", "empty"} and len(seen) == 2

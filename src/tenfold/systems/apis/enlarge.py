@@ -7,8 +7,10 @@ chain is one matrix an axis, of which only the rows inside a box are needed: O(b
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 STRIDE = 4
@@ -41,30 +43,32 @@ def enlarged(
 def _axis(
     cells: int, resized: int, original: int, first: int, last: int
 ) -> tuple[Float[Tensor, "pixel cell"], int]:
-    """Weights of the cells in the pixels first..last-1 of one axis, and the first such cell.
+    """Weights of the cells in the pixels first..last-1 of one axis, and the first such cell."""
+    columns, weights = (part[first:last] for part in _taps(cells, resized, original))
+    start, end = int(columns[0].min()), int(columns[-1].max()) + 1
+    dense = weights.new_zeros(last - first, end - start)
+    return dense.scatter_add_(1, columns - start, weights).float(), start
+
+
+@lru_cache(maxsize=8)
+def _taps(
+    cells: int, resized: int, original: int
+) -> tuple[Int64[Tensor, "pixel 4"], Float[Tensor, "pixel 4"]]:
+    """The cells that each pixel of an axis is made of, and their weights; kept for all its boxes.
 
     aligned_bilinear by 4: input pixel j lies at cell max(j - 2, 0) / 4, cells past the end repeat
     the last; then bilinear interpolation without aligned corners between input pixels.
     """
-    pixels = torch.arange(first, last, dtype=torch.float64)
+    pixels = torch.arange(original, dtype=torch.float64)
     at = ((pixels + 0.5) * resized / original - 0.5).clamp(min=0)
     low = at.floor()
-    share = (at - low)[:, None]
+    share = at - low
     low = low.long().clamp(max=resized - 1)
-    high = (low + 1).clamp(max=resized - 1)
-    weights = (1 - share) * _aligned(low, cells) + share * _aligned(high, cells)
-    used = weights.any(0).nonzero()[:, 0]
-    start, end = int(used[0]), int(used[-1]) + 1
-    return weights[:, start:end].float(), start
-
-
-def _aligned(pixels: Tensor, cells: int) -> Tensor:
-    at = (pixels - STRIDE // 2).clamp(min=0)
-    low = (at // STRIDE).clamp(max=cells - 1)
-    high = (low + 1).clamp(max=cells - 1)
-    share = (at % STRIDE).double() / STRIDE
-    weights = torch.zeros(len(pixels), cells, dtype=torch.float64)
-    rows = torch.arange(len(pixels))
-    weights.index_put_((rows, low), 1 - share, accumulate=True)
-    weights.index_put_((rows, high), share, accumulate=True)
-    return weights
+    columns, weights = [], []
+    for pixel, part in ((low, 1 - share), ((low + 1).clamp(max=resized - 1), share)):
+        place = (pixel - STRIDE // 2).clamp(min=0)
+        cell = (place // STRIDE).clamp(max=cells - 1)
+        rest = (place % STRIDE).double() / STRIDE
+        columns += [cell, (cell + 1).clamp(max=cells - 1)]
+        weights += [part * (1 - rest), part * rest]
+    return torch.stack(columns, 1), torch.stack(weights, 1)
