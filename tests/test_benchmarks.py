@@ -111,3 +111,19 @@ def test_cases_below_the_goal_say_where_their_time_goes() -> None:
     assert rates.below_goal(timings[:1]) == []
     seen = rates.where(lambda: torch.randn(200, 200) @ torch.randn(200, 200), most=2)
     assert {name for name, _ in seen} <= {"mm", "normal_", "randn", "empty"} and len(seen) == 2
+
+
+def test_readme_says_for_which_systems_compilation_pays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "RESULTS", tmp_path)
+    assert speed.compiled() == ""
+    for kind, ratio in (("a-1", 1.2), ("b-2", 1.5)):
+        systems = {
+            "quick": {"ratio": [1.0, ratio, 2.0]},
+            "slow": {"ratio": [0.1, ratio - 0.5, 2.0]},
+        }
+        (tmp_path / f"compile.{kind}.json").write_text(json.dumps({"systems": systems}))
+    said = speed.compiled()
+    assert "faster for quick (1.20–1.50); no faster, or slower, for slow (0.70–1.00)." in said
+    assert "[b-2](benchmarks/results/compile.b-2.md)" in said
