@@ -221,7 +221,7 @@ def readme() -> str:
     """README with its written parts renewed."""
     text = fill((ROOT / "README.md").read_text(), "systems", systems_table())
     text = fill(text, "results", results_tables())
-    return fill(text, "speed", [*speed.table([*SYSTEMS]), "", speed.compiled()])
+    return fill(text, "speed", [*speed.table([*SYSTEMS]), *speed.compiled()])
 
 
 def main() -> None:

@@ -87,24 +87,27 @@ def table(names: list[str]) -> list[str]:
     return lines
 
 
-def compiled() -> str:
-    """README's sentence on `--loop.compile`: how many times as fast a step is, system by system."""
+def compiled() -> list[str]:
+    """README's sentences on `--loop.compile`: how many times as fast a step is, system by system."""
     found = kinds("compile")
     ratios: dict[str, list[float]] = {}
     for one in found.values():
         for name, timed in one["systems"].items():
             ratios.setdefault(name, []).append(timed["ratio"][1])
     if not ratios:
-        return ""
+        return []
     pays = [name for name, values in ratios.items() if min(values) >= WORTH]
 
     def listed(names: list[str]) -> str:
         return ", ".join(f"{name} ({span(ratios[name], '.2f')})" for name in names)
 
     links = ", ".join(f"[{kind}](benchmarks/results/compile.{kind}.md)" for kind in found)
-    return (
-        f"`--loop.compile` is off by default. Steps of recipe demo against steps without it, on a "
-        f"CPU, once torch has compiled (half a minute to three): faster for {listed(pays)}; "
-        f"no faster, or slower, for {listed([name for name in ratios if name not in pays])}. "
-        f"Compilation, and how far results are apart: {links}."
-    )
+    rest = listed([name for name in ratios if name not in pays])
+    return [
+        "",
+        "`--loop.compile` is off by default. Steps of recipe demo against steps without it, on a "
+        "CPU, once torch has",
+        f"compiled (half a minute to three): faster for {listed(pays)};",
+        f"no faster, or slower, for {rest}.",
+        f"Compilation, and how far results are apart: {links}.",
+    ]

@@ -117,13 +117,13 @@ def test_readme_says_for_which_systems_compilation_pays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(speed, "RESULTS", tmp_path)
-    assert speed.compiled() == ""
+    assert speed.compiled() == []
     for kind, ratio in (("a-1", 1.2), ("b-2", 1.5)):
         systems = {
             "quick": {"ratio": [1.0, ratio, 2.0]},
             "slow": {"ratio": [0.1, ratio - 0.5, 2.0]},
         }
         (tmp_path / f"compile.{kind}.json").write_text(json.dumps({"systems": systems}))
-    said = speed.compiled()
+    said = " ".join(speed.compiled())
     assert "faster for quick (1.20–1.50); no faster, or slower, for slow (0.70–1.00)." in said
     assert "[b-2](benchmarks/results/compile.b-2.md)" in said
