@@ -88,7 +88,7 @@ def table(names: list[str]) -> list[str]:
 
 
 def compiled() -> list[str]:
-    """README's sentences on `--loop.compile`: how many times as fast a step is, system by system."""
+    """README's sentences on `--loop.compile`: how many times as fast a step is for each system."""
     found = kinds("compile")
     ratios: dict[str, list[float]] = {}
     for one in found.values():
