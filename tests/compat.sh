@@ -55,7 +55,7 @@ try() {
   # tools of `dev` alone are not a user's and may need newer packages: tests that compare with them are skipped
   if "$venv/bin/python" -m pip install -q --prefer-binary -c "$constraints" \
     -e ".[$extras]" pytest pytest-xdist hypothesis beartype >"$log" 2>&1; then
-    OMP_NUM_THREADS=1 "$venv/bin/python" -m pytest -q -m "not slow" -p no:cacheprovider \
+    OMP_NUM_THREADS=1 "$venv/bin/python" -m pytest -m "not slow" -p no:cacheprovider \
       -n "${JOBS:-2}" --dist worksteal "${tests[@]}" >"$log" 2>&1 || true
     said=$(grep -E '[0-9]+ (passed|failed|error)' "$log" | tail -n 1 | tr -d '=' | sed 's/ in .*//; s/^ *//' || true)
     grep -E '^(FAILED|ERROR) ' "$log" || true

@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import bvhio
 import motions
 import numpy as np
 import pytest
@@ -80,6 +79,7 @@ def test_a_prediction_goes_on_where_the_body_was_going(name: str, tmp_path: Path
 
 def assert_read_equal_by_bvhio(path: Path) -> None:
     """Another reader, of other people, finds the same places."""
+    bvhio = pytest.importorskip("bvhio")
     body, hierarchy = read_bvh(path), bvhio.readAsHierarchy(str(path))
     positions, own = body.positions(), [j for j, c in enumerate(body.channels) if c]
     for frame in (0, PAST, PAST + FUTURE - 1):
