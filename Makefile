@@ -28,6 +28,7 @@ claims: .venv/ready
 	OMP_NUM_THREADS=$(THREADS) $(PY) -m tenfold claim $(SYSTEM) --threads $(THREADS)
 	for script in $(filter-out %_worker.py,$(wildcard claims/$(SYSTEM)_*.py)); do \
 		OMP_NUM_THREADS=1 $(PY) $$script || exit 1; done
+	$(if $(filter spgsn itpn,$(SYSTEM)),OMP_NUM_THREADS=1 $(PY) claims/length.py $(SYSTEM))
 
 bench: .venv/ready
 	$(PY) benchmarks/$(SYSTEM).py

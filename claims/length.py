@@ -15,7 +15,7 @@ so.
 
 Arms: SPGSN, DCT-GCN and MLP, whose rates were chosen for themselves, 1,500 to 12,000 steps; iTPN
 and HiViT-MAE, 15 to 240 passes of pre-training. A run that was stopped goes on with the same
-command. Writes length-<system>.json and .md beside itself.
+command. Writes <system>-length.json and .md beside itself.
 """
 
 from __future__ import annotations
@@ -208,8 +208,8 @@ def main() -> None:
         "cpu_minutes": sum(one["cpu_seconds"] for one in every) / 60,
         "environment": told,
     }
-    checkpoint.write_json(HERE / f"length-{name}.json", result)
-    write_text(HERE / f"length-{name}.md", page(name, result))
+    checkpoint.write_json(HERE / f"{name}-length.json", result)
+    write_text(HERE / f"{name}-length.md", page(name, result))
     print(page(name, result))
 
 

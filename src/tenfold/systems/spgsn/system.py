@@ -281,7 +281,7 @@ class Spgsn(System[Config]):
                 "lower",
                 setting=setting,
                 seeds=SEEDS,
-            )  # fmt: skip
+            )
             for says, other, horizons in questions
             for ms in horizons
         ]
