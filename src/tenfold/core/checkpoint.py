@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -127,25 +128,38 @@ def read_header(path: Path) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"{path} has a damaged header ({error!r})") from error
 
 
-class _Patient:
+class _Patient(io.RawIOBase):
     """A file that keeps its first error, and takes everything that comes after."""
 
     def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
         self.file = file
         self.error: OSError | None = None
 
     def write(self, content: Any) -> int:
         """Write, unless that has failed before; returns the number of bytes in either case."""
-        size = memoryview(content).nbytes
+        self._tried(lambda: self.file.write(content))
+        return memoryview(content).nbytes
+
+    def writable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True: torch.export takes no other file, and goes back to the start at its end."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place, unless something has failed before."""
+        self._tried(lambda: self.file.seek(offset, whence))
+        return offset
+
+    def _tried(self, work: Callable[[], object]) -> None:
         if self.error is None:
             try:
-                self.file.write(content)
+                work()
             except OSError as error:
                 self.error = error
-        return size
-
-    def flush(self) -> None:
-        """Do nothing: the file is flushed when torch is done."""
 
 
 @contextmanager
