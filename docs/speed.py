@@ -46,8 +46,7 @@ def rows(measured: list[dict[str, Any]]) -> list[str]:
             sides = ratios.setdefault(timing["what"], {})
             for side, (_, median, _) in timing["ratio"].items():
                 sides.setdefault(side, []).append(median)
-            if SHARE in timing:
-                shares.setdefault(timing["what"], []).append(timing[SHARE])
+            shares.setdefault(timing["what"], []).extend(share(timing))
     lines = []
     for what, sides in ratios.items():
         first, bound = what, span(shares.get(what, []), ".0%")
@@ -55,6 +54,15 @@ def rows(measured: list[dict[str, Any]]) -> list[str]:
             lines.append(f"{first} | {side.removesuffix(OF)} | {span(found, '.2f')} | {bound} |")
             first = bound = ""
     return lines
+
+
+def share(timing: dict[str, Any]) -> list[float]:
+    """What no side can do without, of our time; none where it was not measured."""
+    if SHARE in timing:
+        return [timing[SHARE]]
+    if not timing.get("achievable"):
+        return []
+    return [min(timing["flop"].values()) / timing["achievable"] / timing["seconds"]["ours"][1]]
 
 
 def span(values: list[float], form: str) -> str:

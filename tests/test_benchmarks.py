@@ -80,6 +80,9 @@ def test_the_table_of_speed_has_ranges_over_kinds(
         "| [some](docs/systems/some.md#speed), 2 kinds | a step | plain | 1.43–1.76 | 81% |",
         "| [parts](docs/systems/parts.md#speed), 1 kind | masks | grouped | 2.00 |  |",
     ]
+    counted = {"flop": {"plain": 3e9, "ours": 2e9}, "achievable": 1e10}
+    assert speed.share(counted | {"seconds": {"ours": [0.3, 0.4, 0.5]}}) == [0.5]
+    assert speed.share({"achievable": 0}) == []
     assert speed.section("none") == []
     assert "[b-2](../../benchmarks/results/some.b-2.md)" in speed.section("some")[2]
 
