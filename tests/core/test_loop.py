@@ -143,12 +143,13 @@ def test_checkpoints_written_meanwhile_resume_exactly(tmp_path: Path, whole: Pat
 
 
 def test_a_save_that_fails_meanwhile_is_told_and_leaves_the_one_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
     saver, value = Saver(tmp_path, HERE, behind=True), torch.zeros(3)
     saver.save(1, {"value": value}, {"part": value})
     value += 1  # training goes on
     saver.wait()
+    assert not [one for one in recwarn if "single process" in str(one.message)]
     path, state = checkpoint.load(tmp_path) or (None, {})
     assert path == tmp_path / "step-000000001" and torch.equal(state["value"], torch.zeros(3))
     assert torch.equal(checkpoint.read_whole(path)["part"], torch.zeros(3))

@@ -326,6 +326,8 @@ def write_parts_behind(
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
+    # which the thread says later, of a process alone
+    warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         writing = dcp.async_save(
