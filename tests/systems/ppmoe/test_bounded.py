@@ -19,7 +19,7 @@ WHOLE, PARTS = 192, 4 * 96
 
 def test_a_model_that_fits_no_process_is_trained_stored_and_measured(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("".join(f"line {i} of a text\n" for i in range(2_000)))
-    done = forked.torchrun(2, work.__file__, tmp_path, str(PARTS + 3 * WHOLE // 4))
+    done = forked.torchrun(2, work.__file__, tmp_path, str(PARTS + 7 * WHOLE // 8))
     assert done.returncode == 0, done.stderr[-3000:]
     file = tmp_path / "run" / "weights.safetensors"
     assert file.stat().st_size > WHOLE * 2**20
