@@ -52,9 +52,10 @@ PY
 try() {
   local name=$1 python=$2 chosen=$3 constraints=$4 venv="$folder/$1" log="$folder/$1.log" said
   "$python" -m venv "$venv"
-  # tools of `dev` alone are not a user's and may need newer packages: tests that compare with them are skipped
+  # tools of `dev` alone are not a user's and may need newer packages: tests that compare with them are skipped;
+  # starlette's client for tests takes one of the two kinds of httpx, by its version
   if "$venv/bin/python" -m pip install -q --prefer-binary -c "$constraints" \
-    -e ".[$extras]" pytest pytest-xdist hypothesis beartype >"$log" 2>&1; then
+    -e ".[$extras]" pytest pytest-xdist hypothesis beartype httpx httpx2 >"$log" 2>&1; then
     OMP_NUM_THREADS=1 "$venv/bin/python" -m pytest -m "not slow" -p no:cacheprovider \
       -n "${JOBS:-2}" --dist worksteal "${tests[@]}" >"$log" 2>&1 || true
     said=$(grep -E '[0-9]+ (passed|failed|error)' "$log" | tail -n 1 | tr -d '=' | sed 's/ in .*//; s/^ *//' || true)
