@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import apis_masks
@@ -71,16 +71,14 @@ class Plain(CondInst):
     def head(self, encoded: Encoded) -> HeadOutputs:
         """With the numbers of masks at every place."""
         outputs = super().head(encoded)
-        numbers = outputs.parameters
-        every = Numbers(**{**vars(outputs), "controller": outputs.controller})
-        object.__setattr__(every, "numbers", numbers)
-        return every
+        return Numbers(**vars(outputs), numbers=outputs.parameters)
 
 
+@dataclass(frozen=True)
 class Numbers(HeadOutputs):
     """Outputs whose numbers of masks are there already."""
 
-    numbers: Tensor
+    numbers: Tensor = field(kw_only=True)
 
     def parameters_at(self, image: Tensor, places: Tensor) -> Tensor:
         return self.numbers[image, places]

@@ -30,7 +30,6 @@ import rates
 import torch
 from rates import RESULTS, quartiles
 from straightforward_pangu import Straightforward
-from torch.profiler import ProfilerActivity, profile
 
 from tenfold.data.weather.grid import Grid
 from tenfold.report.markdown import md_table
@@ -218,24 +217,6 @@ def compare(
         "goal": goal,
         **rates.unavoidable(sides.values(), statistics.median(times["ours"]), dtype),
     }
-
-
-def shares(function: Callable[[], object], rows: int = 8) -> list[dict[str, object]]:
-    """Where the time goes: operators by their own share of CPU time."""
-    with profile(activities=[ProfilerActivity.CPU]) as record:
-        function()
-    events = record.key_averages()
-    total = sum(event.self_cpu_time_total for event in events)
-    events = sorted(events, key=lambda event: -event.self_cpu_time_total)[:rows]
-    return [
-        {
-            "operator": event.key,
-            "share": round(event.self_cpu_time_total / total, 4),
-            "milliseconds": round(event.self_cpu_time_total / 1e3, 1),
-            "calls": event.count,
-        }
-        for event in events
-    ]
 
 
 def best(function: Callable[[], object]) -> float:
@@ -471,7 +452,7 @@ def main() -> None:
                 timings.append(compare(what, sides, args.rounds, goal, dtype))
                 if goal or (key == "small" and kind != "inference"):
                     for name, side in sides.items():
-                        profiles[f"{what}, {name}"] = shares(side)
+                        profiles[f"{what}, {name}"] = rates.operators(side, 8)
     memory = [peaks("full", kind, low, args.threads) for low in (False, True) for kind in KINDS]
     result = {
         "system": "pangu",

@@ -89,14 +89,28 @@ def products(run: Callable[[], object]) -> tuple[float, float]:
     return spent / sum(times.values()), flops / (1e-6 * spent)
 
 
-def where(run: Callable[[], object], most: int = 6) -> list[list[Any]]:
-    """Operators that take most of a run's time, each with its share."""
+def operators(run: Callable[[], object], most: int, times: int = 1) -> list[dict[str, Any]]:
+    """Operators that take most of a run's time: own share, milliseconds and calls of one run."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
-        run()
-    times = {row.key: row.self_cpu_time_total for row in seen.key_averages()}
-    whole = sum(times.values())
-    first = sorted(times, key=lambda name: -times[name])[:most]
-    return [[name.removeprefix("aten::"), round(times[name] / whole, 3)] for name in first]
+        for _ in range(times):
+            run()
+    rows = seen.key_averages()
+    whole = sum(row.self_cpu_time_total for row in rows)
+    return [
+        {
+            "operator": row.key,
+            "share": round(row.self_cpu_time_total / whole, 4),
+            "milliseconds": round(row.self_cpu_time_total / times / 1e3, 1),
+            "calls": row.count // times,
+        }
+        for row in sorted(rows, key=lambda row: -row.self_cpu_time_total)[:most]
+    ]
+
+
+def where(run: Callable[[], object], most: int = 6) -> list[list[Any]]:
+    """Names of the operators that take most of a run's time, each with its share."""
+    found = operators(run, most)
+    return [[row["operator"].removeprefix("aten::"), round(row["share"], 3)] for row in found]
 
 
 def square_product(

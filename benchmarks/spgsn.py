@@ -303,25 +303,6 @@ def compare(what: str, sides: Sides, rounds: int, repeats: int) -> dict[str, Any
     }
 
 
-def shares(function: Callable[[], object], rows: int = 12) -> list[dict[str, object]]:
-    """Where our time goes: operators by their own share of CPU time."""
-    function()
-    with profile(activities=[ProfilerActivity.CPU]) as record:
-        for _ in range(3):
-            function()
-    events = record.key_averages()
-    total = sum(event.self_cpu_time_total for event in events)
-    events = sorted(events, key=lambda event: -event.self_cpu_time_total)[:rows]
-    return [
-        {
-            "operator": event.key,
-            "share": round(event.self_cpu_time_total / total, 4),
-            "calls": event.count // 3,
-        }
-        for event in events
-    ]
-
-
 def page(result: dict) -> str:
     lines = [
         "# SPGSN: ours against the straightforward computation",
@@ -404,9 +385,9 @@ def main() -> None:
         "timings": timings,
         "kernels": kernels(),
         "profile": {
-            "training step, batch 32": shares(steps["ours"]),
-            "inference, batch 1": shares(single["ours"]),
-            "inference, batch 32": shares(many["ours"]),
+            "training step, batch 32": rates.operators(steps["ours"], 12, times=3),
+            "inference, batch 1": rates.operators(single["ours"], 12, times=3),
+            "inference, batch 32": rates.operators(many["ours"], 12, times=3),
         },
     }
     rates.write("spgsn", result, page(result), args.out)
