@@ -49,7 +49,6 @@ from tenfold.systems.dts.model import Networks, probabilities  # noqa: E402
 from tenfold.systems.dts.rates import parameter_groups  # noqa: E402
 from tenfold.systems.dts.recipes import PAPER, SMALL, TINY  # noqa: E402
 
-KINDS = {"float32": False, "bf16": True}
 COMPARES = "in one process, same weights, images and draws; losses equal at every step"
 STEPS, HELD_OUT = 300, 100
 """Of the comparison of what is learned: steps, and images of the source that are not trained on."""
@@ -186,7 +185,7 @@ def plain(cfg: Config, made: Networks, half: bool) -> Step:
 def timing(case: str, kind: str, rounds: int) -> dict[str, Any]:
     """Both sides in turns; the ratio is of steps next to each other."""
     keep_freed_memory()
-    cfg, half = CASES[case](), KINDS[kind]
+    cfg, half = CASES[case](), rates.KINDS[kind]
     made = networks(cfg)
     sides = {"straightforward": plain(cfg, made, half), "ours": ours(cfg, made, half)}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
@@ -262,7 +261,7 @@ def learned(kind: str, seed: int) -> dict[str, float]:
     for index in range(STEPS):
         optim.set_lr(optimiser, settings, index, STEPS)
         students.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=KINDS[kind]):
+        with torch.autocast("cpu", torch.bfloat16, enabled=rates.KINDS[kind]):
             training(students, batches.supervised(index), torch.Tensor.backward)
         optimiser.step()
     network, losses, hits = made.student(1).eval(), [], []
@@ -353,10 +352,11 @@ def main() -> None:
     before = machine()  # its load is that before the run
     result = {
         "compares": COMPARES,
-        "timings": [part("timing", c, kind, wrap=args.wrap) for kind in KINDS for c in CASES],
+        "timings": [part("timing", c, kind, wrap=args.wrap) for kind in rates.KINDS for c in CASES],
         "peak bytes": {side: part("peak", side) for side in PEAKS},
         "learned": {
-            kind: [part("learned", kind, str(seed)) for seed in range(args.seeds)] for kind in KINDS
+            kind: [part("learned", kind, str(seed)) for seed in range(args.seeds)]
+            for kind in rates.KINDS
         },
         **before,
         "command": f"python benchmarks/dts.py --rounds {args.rounds} --seeds {args.seeds}",

@@ -44,7 +44,6 @@ COMPARES = (
     "in one process, same weights, pictures and masks, equal loss and gradients; float32 against "
     "float32 and bf16 autocast against bf16 autocast"
 )
-KINDS = {"float32": False, "bf16": True}
 
 
 def ours() -> PixelPretraining:
@@ -98,8 +97,9 @@ def differences() -> dict[str, float]:
         loss = loss_of(network, *images)
         loss.backward()
         losses[name] = float(loss.detach())
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            losses[f"{name}, bf16"] = float(loss_of(network, *images))
+        if rates.BF16:
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+                losses[f"{name}, bf16"] = float(loss_of(network, *images))
     theirs = dict(other.named_parameters())
     parameters, worst = dict(own.named_parameters()), 0.0
     for key, name in official_keys(own).items():
@@ -111,8 +111,9 @@ def differences() -> dict[str, float]:
     found = {
         "loss, float32 (relative)": abs(losses["ours"] / losses["plain"] - 1),
         "gradients, float32 (relative norm, worst)": worst,
-        "loss, bf16 (relative)": abs(losses["ours, bf16"] / losses["plain, bf16"] - 1),
     }
+    if rates.BF16:
+        found["loss, bf16 (relative)"] = abs(losses["ours, bf16"] / losses["plain, bf16"] - 1)
     assert found["loss, float32 (relative)"] < 1e-5 and worst < 1e-3, found
     return found
 
@@ -129,7 +130,7 @@ def peak(side: str, kind: str, batch: int) -> None:
     if side == "plain":
         assert isinstance(network, PixelPretraining)
         network = plain(network)
-    step = stepper(network, KINDS[kind], batch)
+    step = stepper(network, rates.KINDS[kind], batch)
     step()
     step()
     # Not getrusage's peak: a process inherits that of the one that started it.
@@ -142,7 +143,7 @@ def measured(rounds: int) -> list[dict[str, Any]]:
     """Every side in turns; the ratio is of runs next to each other."""
     own = ours()
     sides = {}
-    for kind, half in KINDS.items():
+    for kind, half in rates.KINDS.items():
         sides[f"plain, {kind}"] = stepper(plain(own), half)
         sides[f"ours, {kind}"] = stepper(own, half)
     for step in sides.values():
@@ -154,7 +155,7 @@ def measured(rounds: int) -> list[dict[str, Any]]:
             step()
             seconds[name].append(time.perf_counter() - start)
     found = []
-    for kind, half in KINDS.items():
+    for kind, half in rates.KINDS.items():
         share, rate = products(sides[f"ours, {kind}"])
         dtype = torch.bfloat16 if half else torch.float32
         both = (sides[f"plain, {kind}"], sides[f"ours, {kind}"])
@@ -213,7 +214,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--peak", choices=("plain", "ours"))
-    parser.add_argument("--kind", choices=tuple(KINDS), default="float32")
+    parser.add_argument("--kind", choices=tuple(rates.KINDS), default="float32")
     parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
@@ -228,7 +229,7 @@ def main() -> None:
         "peak bytes": {
             f"batch {batch}, {kind}": {s: memory(s, kind, batch) for s in ("plain", "ours")}
             for batch in (BATCH, MANY)
-            for kind in KINDS
+            for kind in rates.KINDS
         },
         "timings": measured(args.rounds),
         **before,

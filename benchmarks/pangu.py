@@ -420,7 +420,8 @@ def findings(result: dict) -> list[str]:
         "",
         *TRIED,
         "",
-        "With bf16 ours takes " + "; ".join(low_precision(result["timings"])) + ".",
+        *(["With bf16 ours takes " + "; ".join(low_precision(result["timings"])) + "."]
+          if rates.BF16 else []),
     ]  # fmt: skip
 
 
@@ -443,7 +444,7 @@ def main() -> None:
         case, inputs = CASES[key], CASES[key].inputs()
         ours = case.ours()
         networks = dict(zip(SIDES, (case.straightforward(ours), ours), strict=True))
-        for low in (False, True):
+        for low in rates.KINDS.values():
             for kind, make in KINDS.items():
                 what = f"{case.name}, {kind}, {'bf16' if low else 'fp32'}"
                 sides = {name: make(network, inputs, low) for name, network in networks.items()}
@@ -453,7 +454,9 @@ def main() -> None:
                 if goal or (key == "small" and kind != "inference"):
                     for name, side in sides.items():
                         profiles[f"{what}, {name}"] = rates.operators(side, 8)
-    memory = [peaks("full", kind, low, args.threads) for low in (False, True) for kind in KINDS]
+    memory = [
+        peaks("full", kind, low, args.threads) for low in rates.KINDS.values() for kind in KINDS
+    ]
     result = {
         "system": "pangu",
         **before,

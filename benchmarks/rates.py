@@ -21,10 +21,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from tenfold.core import dist, log
+from tenfold.core.precision import computes_in_bf16
 
 RESULTS = Path(__file__).parent / "results"
 VECTORS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 """Features of CPUs that decide how fast products are."""
+BF16 = computes_in_bf16(torch.device("cpu"))
+"""Whether bf16 is timed: a CPU that emulates it takes many times as long as in float32."""
+KINDS = {"float32": False} | ({"bf16": True} if BF16 else {})
+"""Kinds of arithmetic -> whether autocast is on."""
 SHARE, RATE = "share at the rate of a square product", "FLOP/s of a square product"
 FEWEST = "GFLOP of the leanest side"
 KERNELS = frozenset({
@@ -211,14 +216,17 @@ def machine() -> dict[str, Any]:
     return {"environment": environment, "kind": this_kind(), "features": features, "load": load}
 
 
+NO_BF16 = " This CPU emulates bf16, which is therefore not timed."
+
+
 def setting(result: dict[str, Any]) -> str:
     """When, what, where: the first sentence of a page."""
-    seen = result["environment"]
+    seen, without = result["environment"], "" if "bf16" in result["features"] else NO_BF16
     return (
         f"{seen['date']}, commit {seen['commit']}, `{result['command']}`; {seen['cpu']} "
         f"({result['kind']}; {result['features'] or 'no wide vectors'}), {seen['cores']} cores, "
         f"{seen['threads']} thread(s), torch {seen['torch']}, load {result['load']:.2f} before the "
-        "run."
+        f"run.{without}"
     )
 
 

@@ -43,7 +43,7 @@ from tenfold.systems.usage.networks import (  # noqa: E402
 )
 
 CLASSES = 20
-PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16") if rates.BF16 else ("float32",)
 SCALES = (1.0, 0.5, 1.5, 2.0)
 CASES: dict[str, tuple[Model, seeds.Rule, tuple[float, ...], tuple[tuple[int, int], ...]]] = {
     "ResNet-50 (IRN)": (Model("resnet50", dilate=False), "psa", SCALES, ((192, 256),)),

@@ -7,7 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from .diagnose import NonFinite
 from .dist import World
 from .log import Bar, MetricsLog, say
 from .pace import Pace
+from .precision import Amp, remark, settled
 from .prefetch import prefetched
 from .running import Running, drop_checkpoints, finish, load_final
 from .stage import Stage
@@ -38,9 +39,10 @@ class Loop:
     """Settings of the training loop; only amp, accumulate and ema change what is learned, and
     compile by rounding."""
 
-    amp: Literal["off", "bf16", "fp16"] = "off"
+    amp: Amp = "off"
     """Mixed precision: bf16 runs the forward pass under autocast; fp16, for GPUs without bf16, also
-    scales the loss, and skips (and counts) steps whose gradients overflow."""
+    scales the loss, and skips (and counts) steps whose gradients overflow; auto is bf16 on devices
+    that compute in it, and off on others."""
     compile: bool = False
     """Let torch compile the training step (torch.compile): equal within rounding, slow to begin."""
     accumulate: int = 1
@@ -216,6 +218,9 @@ def train(
         torch.set_num_threads(loop.threads)
     if world.device.type == "cpu":
         keep_freed_memory()
+    if world.is_first and (line := remark(loop.amp, world.device)):
+        say(line)
+    loop = replace(loop, amp=settled(loop.amp, world.device))
     log = MetricsLog(run / "metrics.jsonl", world.is_first, loop.tensorboard)
     accounts: list[dict[str, Any]] = []
     stop = _StopFlag()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import time
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
-from tenfold.core import checkpoint, dist, lock, log, loop, run_folder
+from tenfold.core import checkpoint, dist, lock, log, loop, precision, run_folder
 from tenfold.core.config import to_json
 from tenfold.core.diagnose import NonFinite, require_finite_metrics
 from tenfold.printable import Lines
@@ -107,7 +107,7 @@ def train(
         NonFinite: A loss or gradient is NaN or infinite; the error names the culprit.
     """
     with dist.started(cfg.loop.device, limit=_time_limit(cfg), knob="--layout.timeout") as world:
-        cfg = completed(cls, cfg)
+        cfg = _with_precision(completed(cls, cfg), folder, fresh, world)
         identity = {"system": name, "recipe": recipe, "config": to_json(cfg)}
         world.require_same({**identity, "fresh": fresh, "folder": str(folder), **_code()})
         _refuse_other_runs(folder, identity, cfg, fresh, cls.resumable, cls.paths)
@@ -126,6 +126,20 @@ def train(
             if (folder / "result.json").exists() and not (fresh or grown):
                 return _completed(name, cls, recipe, cfg, folder, world)
             return _trained(name, cls, recipe, cfg, folder, fresh, world)
+
+
+def _with_precision(cfg: Any, folder: Path, fresh: bool, world: dist.World) -> Any:
+    """The configuration with `loop.amp` as it is trained: a run goes on in what it began in."""
+    if cfg.loop.amp != "auto":
+        return cfg
+    saved = None if fresh else run_folder.read_config(folder)
+    amp: Any = saved["config"].get("loop", {}).get("amp", "off") if saved else "auto"
+    if amp not in get_args(precision.Amp):  # it is refused as another configuration
+        return cfg
+    if world.is_first and (line := precision.remark(amp, world.device)):
+        log.say(line)
+    amp = precision.settled(amp, world.device)
+    return replace(cfg, loop=replace(cfg.loop, amp=amp))
 
 
 def _completed(

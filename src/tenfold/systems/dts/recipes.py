@@ -47,7 +47,7 @@ SMALL = replace(
     source_optim=Optim(lr=5e-3, weight_decay=0.01, schedule="linear", warmup=50),
     optim=Optim(lr=3e-3, weight_decay=0.01, schedule="linear", warmup=50),
     head_lr=1.0,
-    loop=Loop(log_every=20, amp="bf16"),
+    loop=Loop(log_every=20, amp="auto"),
 )  # fmt: skip
 """Rendered streets to Cambridge at 160 x 120, four minutes of one core; 0.7 million parameters.
 Chosen by what rendered streets of another style, as the target, gain in the time."""

@@ -335,7 +335,7 @@ class Config:
     """Optimiser of the other tasks."""
     warmup_share: float = 0.1
     """Warm-up as a share of a task's steps, where its optimiser's `warmup` is 0."""
-    loop: Loop = Loop(amp="bf16")
+    loop: Loop = Loop(amp="auto")
     steps: int = 0
     """Optimiser steps of every task; 0 means its epochs."""
     probes: bool = True

@@ -65,7 +65,7 @@ SMALL = replace(
     finetune=PLAIN,
     pretrain_optim=replace(PAPER.pretrain_optim, lr=1.2e-3),
     optim=Optim(lr=1.2e-3, weight_decay=0.05, schedule="cosine", ramp="zero", floor=0.01),
-    loop=Loop(amp="bf16", log_every=20),
+    loop=Loop(amp="auto", log_every=20),
 )
 """Real photos at 64 pixels; ten minutes of one core."""
 CLASSIFY = replace(SMALL, tasks=("classify",))

@@ -68,7 +68,7 @@ SMALL = replace(
     unit_optim=REFERENCE_OPTIM,
     optim=replace(PAPER.optim, schedule="cosine", milestones=(), warmup=112),
     epochs=60,
-    loop=Loop(amp="bf16", workers=1, log_every=20),
+    loop=Loop(amp="auto", workers=1, log_every=20),
 )
 """Real photos at 32 pixels, twenty minutes of one core. `--data.path FOLDER` takes any folder of
 class folders instead."""

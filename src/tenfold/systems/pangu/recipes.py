@@ -46,7 +46,7 @@ SMALL = replace(
     data=Data(name="pangu_atmos", constants=("lsm", "orog"), batch_size=8),
     evaluation=Evaluation(hours=(6, 12, 24, 30, 48, 72), members=8),
     optim=Optim(name="adam", lr=1e-3, weight_decay=3e-6, schedule="cosine", warmup=50),
-    loop=Loop(amp="bf16", validate_every=220),
+    loop=Loop(amp="auto", validate_every=220),
     leads=(24, 6),
     epochs=20,
 )
@@ -70,7 +70,7 @@ STORM = replace(
         batch_size=4,
     ),
     evaluation=Evaluation(hours=(6, 12, 24, 48)),
-    loop=Loop(amp="bf16"),
+    loop=Loop(amp="auto"),
     leads=(6,),
     steps=300,
     epochs=1,
@@ -81,7 +81,7 @@ DEMO = replace(
     DAY,
     model=replace(DAY.model, dim=32, heads=(2, 4, 4, 2)),
     evaluation=Evaluation(hours=(24, 48, 72), every=12),
-    loop=Loop(amp="bf16", log_every=5),
+    loop=Loop(amp="auto", log_every=5),
     steps=50,
 )
 DEMO_BASELINE = replace(DEMO, leads=(6,))

@@ -17,7 +17,7 @@ PAPER = Config(
     ),
     steps=100_000,
     batch=8,
-    loop=Loop(accumulate=16, amp="bf16"),
+    loop=Loop(accumulate=16, amp="auto"),
 )  # fmt: skip
 """6.7 B parameters on 32 processes: 24 layers of width 1024, 64 experts, top-1, TP 8, PP 4."""
 LARGE = replace(

@@ -25,7 +25,7 @@ SMALL = replace(
     steps=3000,
     optim=Optim(lr=1e-3, weight_decay=0.01, schedule="linear", warmup=100),
     head_lr=1.0,
-    loop=Loop(log_every=20, amp="bf16"),
+    loop=Loop(log_every=20, amp="auto"),
 )
 """Clothes at 256 pixels' height, on two cores. The first level is labelled completely."""
 DEMO = replace(

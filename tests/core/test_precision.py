@@ -1,0 +1,66 @@
+"""Mixed precision where the device computes in it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from tenfold import systems
+from tenfold.core import precision
+from tenfold.runner.train import train
+
+CPU = torch.device("cpu")
+
+
+def device(monkeypatch: pytest.MonkeyPatch, has_bf16: bool) -> None:
+    monkeypatch.setattr(precision, "computes_in_bf16", lambda device: has_bf16)
+
+
+def test_torch_can_be_asked() -> None:
+    assert precision.computes_in_bf16(CPU) in (True, False)
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_auto_is_bf16_where_the_device_computes_in_it(
+    has_bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device(monkeypatch, has_bf16)
+    assert precision.settled("auto", CPU) == ("bf16" if has_bf16 else "off")
+    assert [precision.settled(a, CPU) for a in ("off", "bf16", "fp16")] == ["off", "bf16", "fp16"]
+    assert (
+        bool(precision.remark("auto", CPU)) is bool(precision.remark("bf16", CPU)) is not has_bf16
+    )
+    assert not precision.remark("off", CPU) and not precision.remark("fp16", CPU)
+
+
+@pytest.mark.parametrize("began_with_bf16", [True, False])
+def test_a_run_goes_on_in_the_precision_that_it_began_in(
+    began_with_bf16: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cfg: Any = tiny.config("spgsn", "demo", tiny.options("spgsn"))
+    cfg = replace(cfg, loop=replace(cfg.loop, amp="auto"))
+    run, cls = tmp_path / "run", systems.system_class("spgsn")
+
+    def amp() -> str:
+        found: str = json.loads((run / "config.json").read_text())["config"]["loop"]["amp"]
+        return found
+
+    device(monkeypatch, began_with_bf16)
+    train("spgsn", cls, "demo", cfg, run)
+    assert amp() == ("bf16" if began_with_bf16 else "off")
+    device(monkeypatch, not began_with_bf16)
+    train("spgsn", cls, "demo", replace(cfg, steps=cfg.steps + 2), run)
+    assert amp() == ("bf16" if began_with_bf16 else "off")
+    train("spgsn", cls, "demo", cfg, run, fresh=True)
+    assert amp() == ("off" if began_with_bf16 else "bf16")
+    saved = json.loads((run / "config.json").read_text())
+    saved["config"]["loop"]["amp"] = "int3"
+    (run / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(ValueError, match=r"int3.*auto|auto.*int3"):
+        train("spgsn", cls, "demo", cfg, run)
