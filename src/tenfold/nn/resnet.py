@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .norm import BatchNorm2d
+from .strided import StridedPointwise
 
 Kind = Literal["resnet20", "resnet18", "resnet50"]
 DEPTHS: dict[Kind, tuple[int, ...]] = {
@@ -39,7 +40,7 @@ class BasicBlock(nn.Module):
         self.downsample: nn.Module | None = None
         if stride != 1 or channels != planes:
             self.downsample = nn.Sequential(
-                nn.Conv2d(channels, planes, 1, stride, bias=False), BatchNorm2d(planes)
+                StridedPointwise(channels, planes, stride), BatchNorm2d(planes)
             )
 
     def forward(
@@ -68,7 +69,7 @@ class Bottleneck(nn.Module):
         super().__init__()
         dilation, wide = dilations[0], 4 * planes
         first, second = (stride, 1) if early else (1, stride)
-        self.conv1 = nn.Conv2d(channels, planes, 1, first, bias=False)
+        self.conv1 = StridedPointwise(channels, planes, first)
         self.bn1 = BatchNorm2d(planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, second, dilation, dilation, bias=False)
         self.bn2 = BatchNorm2d(planes)
@@ -77,7 +78,7 @@ class Bottleneck(nn.Module):
         self.downsample: nn.Module | None = None
         if stride != 1 or channels != wide:
             self.downsample = nn.Sequential(
-                nn.Conv2d(channels, wide, 1, stride, bias=False), BatchNorm2d(wide)
+                StridedPointwise(channels, wide, stride), BatchNorm2d(wide)
             )
 
     def forward(

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .norm import BatchNorm2d
+from .strided import StridedPointwise
 
 Map = Float[Tensor, "batch _ _ _"]
 Change = Callable[[Tensor], Tensor]
@@ -33,7 +34,7 @@ class Block(nn.Module):
         self.conv_branch2b1 = nn.Conv2d(middle, out, 3, 1, second, second, bias=False)
         self.conv_branch1: nn.Module | None = None
         if channels != out or stride != 1:
-            self.conv_branch1 = nn.Conv2d(channels, out, 1, stride, bias=False)
+            self.conv_branch1 = StridedPointwise(channels, out, stride)
 
     def activated(self, x: Map) -> Map:
         """What the block's convolutions see of its input."""

@@ -107,7 +107,7 @@ def train(
         NonFinite: A loss or gradient is NaN or infinite; the error names the culprit.
     """
     with dist.started(cfg.loop.device, limit=_time_limit(cfg), knob="--layout.timeout") as world:
-        cfg = _with_precision(completed(cls, cfg), folder, fresh, world)
+        cfg, told = _with_precision(completed(cls, cfg), folder, fresh, world.device)
         identity = {"system": name, "recipe": recipe, "config": to_json(cfg)}
         world.require_same({**identity, "fresh": fresh, "folder": str(folder), **_code()})
         _refuse_other_runs(folder, identity, cfg, fresh, cls.resumable, cls.paths)
@@ -125,21 +125,22 @@ def train(
             grown = not fresh and has_more_steps(folder, cfg)
             if (folder / "result.json").exists() and not (fresh or grown):
                 return _completed(name, cls, recipe, cfg, folder, world)
-            return _trained(name, cls, recipe, cfg, folder, fresh, world)
+            return _trained(name, cls, recipe, cfg, folder, fresh, world, told)
 
 
-def _with_precision(cfg: Any, folder: Path, fresh: bool, world: dist.World) -> Any:
-    """The configuration with `loop.amp` as it is trained: a run goes on in what it began in."""
+def _with_precision(cfg: Any, folder: Path, fresh: bool, device: torch.device) -> tuple[Any, str]:
+    """The configuration with `loop.amp` as it is trained, and what the user should know of that.
+
+    A run goes on in what it began in.
+    """
     if cfg.loop.amp != "auto":
-        return cfg
+        return cfg, ""
     saved = None if fresh else run_folder.read_config(folder)
     amp: Any = saved["config"].get("loop", {}).get("amp", "off") if saved else "auto"
     if amp not in get_args(precision.Amp):  # it is refused as another configuration
-        return cfg
-    if world.is_first and (line := precision.remark(amp, world.device)):
-        log.say(line)
-    amp = precision.settled(amp, world.device)
-    return replace(cfg, loop=replace(cfg.loop, amp=amp))
+        return cfg, ""
+    on = replace(cfg.loop, amp=precision.settled(amp, device))
+    return replace(cfg, loop=on), precision.remark(amp, device)
 
 
 def _completed(
@@ -156,7 +157,7 @@ def _completed(
 
 def _trained(
     name: str, cls: type[AnySystem], recipe: str, cfg: Any, folder: Path, fresh: bool,
-    world: dist.World,
+    world: dist.World, told: str,
 ) -> dict[str, Any]:  # fmt: skip
     system = construct(cls, cfg)
     start_from(system, name)
@@ -173,6 +174,8 @@ def _trained(
         run_folder.write_config(folder, identity)
         run_folder.sweep(folder)
         checkpoint.write_json(folder / "environment.json", log.environment(world))
+        if told:
+            log.say(told)
     world.barrier()
     accounts = loop.train(chain(first, stages), cfg.loop, world, folder, cfg.seed)
     weights = folder / "weights.safetensors"
