@@ -41,7 +41,7 @@ class Side:
         seed_everything(0)
         self.stage = next(iter(construct(cls, cfg).stages()))
         world = dist.World(0, 1, dist.pick_device("auto"))
-        self.amp, self.count = cfg.loop.amp, 0
+        self.count = 0
         self.stepper = Stepper(self.stage, world, 0, cfg.loop.accumulate, cfg.loop.amp)
         made = [self.stage.batches(index) for index in range(cfg.loop.accumulate)]
         self.batches = itertools.cycle(made)
@@ -78,7 +78,7 @@ def measure(name: str, recipe: str, seconds: float) -> dict[str, Any]:
     return {
         "recipe": recipe,
         "stage": eager.stage.name,
-        "amp": eager.amp,
+        "amp": eager.stepper.amp,
         "eager": quartiles([a for a, _ in times]),
         "compiled": quartiles([b for _, b in times]),
         "ratio": quartiles([a / b for a, b in times]),

@@ -7,7 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from .diagnose import NonFinite
 from .dist import World
 from .log import Bar, MetricsLog, say
 from .pace import Pace
-from .precision import Amp, remark, settled
+from .precision import Amp, remark
 from .prefetch import prefetched
 from .running import Running, drop_checkpoints, finish, load_final
 from .stage import Stage
@@ -158,7 +158,7 @@ def train_stage(
     if loop.compile and world.is_first:
         say(f"{stage.name}: torch.compile ({compiled.BACKEND}) makes the first steps slow")
     bar = Bar(stage.name, stage.steps, running.step, world.is_first)
-    pace = Pace(stage.work, loop.amp != "off", world)
+    pace = Pace(stage.work, stepper.amp != "off", world)
     began = time.monotonic() - running.seconds
     try:
         while running.step < stage.steps:
@@ -220,7 +220,6 @@ def train(
         keep_freed_memory()
     if world.is_first and (line := remark(loop.amp, world.device)):
         say(line)
-    loop = replace(loop, amp=settled(loop.amp, world.device))
     log = MetricsLog(run / "metrics.jsonl", world.is_first, loop.tensorboard)
     accounts: list[dict[str, Any]] = []
     stop = _StopFlag()

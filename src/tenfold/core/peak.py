@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .precision import computes_in_bf16
+
 
 @dataclass(frozen=True)
 class Rates:
@@ -83,9 +85,12 @@ def peak(device: torch.device, half: bool, processes: int = 1) -> float:
 def measured(half: bool, threads: int) -> float:
     """FLOP/s of one large product on the CPU, the best of a few; it takes under 0.1 s.
 
-    `threads` are those that torch has now: another number is another measurement.
+    Args:
+        half: Products are in bf16. A CPU that emulates it could do as well in float32.
+        threads: Those that torch has now: another number is another measurement.
     """
-    kind = torch.bfloat16 if half else torch.float32
+    in_bf16 = half and computes_in_bf16(torch.device("cpu"))
+    kind = torch.bfloat16 if in_bf16 else torch.float32
     best, side = 0.0, 128
     seconds = 0.0
     while seconds < LONG_S and side < 2048:

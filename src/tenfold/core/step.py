@@ -16,6 +16,7 @@ from . import optim, watchdog
 from .compiled import compiled, failures_named
 from .diagnose import NonFinite, blamed, culprit
 from .dist import World, local
+from .precision import Amp, settled
 from .prefetch import Copies
 from .scaler import LEAST, Scaler
 from .seed import seed_everything
@@ -81,10 +82,10 @@ class Stepper:
     """Makes the steps of one stage."""
 
     def __init__(
-        self, stage: Stage, world: World, seed: int, accumulate: int = 1, amp: str = "off"
+        self, stage: Stage, world: World, seed: int, accumulate: int = 1, amp: Amp = "off"
     ) -> None:
         self.stage, self.world, self.seed = stage, world, seed
-        self.accumulate, self.amp = accumulate, amp
+        self.accumulate, self.amp = accumulate, settled(amp, world.device)
         stage.model.to(world.device)
         self.optimizer = optim.build(stage.model, stage.optim, stage.groups)
         self.wrapped: nn.Module = stage.model

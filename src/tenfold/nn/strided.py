@@ -28,4 +28,4 @@ class StridedPointwise(nn.Conv2d):
         if self.in_channels >= NARROW:
             return super().forward(x)
         rows, columns = self.stride
-        return functional.conv2d(x[:, :, ::rows, ::columns], self.weight)
+        return functional.conv2d(x[:, :, ::rows, ::columns], self.weight, self.bias)
