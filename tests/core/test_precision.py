@@ -22,8 +22,12 @@ def device(monkeypatch: pytest.MonkeyPatch, has_bf16: bool) -> None:
     monkeypatch.setattr(precision, "computes_in_bf16", lambda device: has_bf16)
 
 
-def test_torch_can_be_asked() -> None:
+def test_torch_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert precision.computes_in_bf16(CPU) in (True, False)
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    assert precision.computes_in_bf16(CPU) in (True, False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not precision.computes_in_bf16(CPU)
 
 
 @pytest.mark.parametrize("has_bf16", [True, False])

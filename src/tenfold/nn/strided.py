@@ -15,7 +15,7 @@ class StridedPointwise(nn.Conv2d):
 
     Few channels are thinned out before it: where channels lie last, the gradient of oneDNN's own
     strided kernel for CPUs with AVX2 writes past its buffer if they are fewer than its block, which
-    crashes, hangs or gives wrong numbers (uxlfoundation/oneDNN, issue 6035; torch 2.13, 2.14).
+    crashes, hangs or gives wrong numbers (uxlfoundation/oneDNN, issue 6035; seen with torch 2.13).
     """
 
     def __init__(self, channels: int, out: int, stride: int) -> None:

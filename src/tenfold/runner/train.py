@@ -136,7 +136,8 @@ def _with_precision(cfg: Any, folder: Path, fresh: bool, device: torch.device) -
     if cfg.loop.amp != "auto":
         return cfg, ""
     saved = None if fresh else run_folder.read_config(folder)
-    amp: Any = saved["config"].get("loop", {}).get("amp", "off") if saved else "auto"
+    began: Any = saved["config"].get("loop") if saved else {"amp": "auto"}
+    amp: Any = began.get("amp", "off") if isinstance(began, dict) else began
     if amp not in get_args(precision.Amp):  # it is refused as another configuration
         return cfg, ""
     on = replace(cfg.loop, amp=precision.settled(amp, device))
