@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import functools
+import inspect
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 from jaxtyping import _import_hook, install_import_hook
 
@@ -35,6 +39,45 @@ def _if_shaped(self: Any, node: ast.FunctionDef) -> ast.AST:
 
 
 _import_hook.JaxtypingTransformer.visit_FunctionDef = _if_shaped
+
+CHECKED = 12
+"""Calls of a function that are checked in each test: hundreds of steps have the same shapes, and
+checking all of them took a third of the tests' time."""
+_test = 0
+_jaxtyped = jaxtyping.jaxtyped
+
+
+def _first_calls(*, typechecker: Any) -> Callable[[Any], Any]:
+    """jaxtyping's decorator, for the first calls of each test."""
+
+    from torch.compiler import is_compiling
+
+    def decorate(made: Any) -> Any:
+        check = _jaxtyped(typechecker=typechecker)
+        if inspect.isclass(made):
+            return check(made)
+        checked, test, left = None, -1, 0
+
+        @functools.wraps(made)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal checked, test, left
+            if is_compiling():  # counters would be compiled anew at every call
+                return made(*args, **kwargs)
+            if test != _test:
+                test, left = _test, CHECKED
+            if not left:
+                return made(*args, **kwargs)
+            left -= 1
+            if checked is None:
+                checked = check(made)
+            return checked(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+jaxtyping.jaxtyped = _first_calls
 # not core, runner, report and cli: they have few shapes, and each check costs at every call
 SHAPES = ("nn", "metrics", "data", "weights", "generated", "viz", "systems")
 _hook = install_import_hook([f"tenfold.{room}" for room in SHAPES], "beartype.beartype")
@@ -65,6 +108,11 @@ def pytest_configure(config: pytest.Config) -> None:
             require_cases(config.getoption("--golden"))
         except ValueError as error:
             raise pytest.UsageError(str(error)) from None
+
+
+def pytest_runtest_setup() -> None:
+    global _test
+    _test += 1
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -102,11 +150,11 @@ def made(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def rough_coasts() -> None:
-    """Coasts on maps are sampled coarsely: a fine one takes seconds in each process."""
-    from tenfold.viz import map_axes
+def quick() -> None:
+    """Coasts and panels of run pages are drawn roughly."""
+    from quick import make_quick
 
-    map_axes.SAMPLES = 7_000
+    make_quick()
 
 
 @pytest.fixture

@@ -77,16 +77,16 @@ def serve() -> None:
     import torch._dynamo  # optimisers import it
     import torch.distributed.checkpoint
     import xarray
+    from quick import make_quick
 
     import tenfold.runner.train
     from tenfold import cli, systems
-    from tenfold.viz import map_axes
 
     for name in systems.SYSTEMS:
         systems.system_class(name)
     assert torch.distributed.checkpoint and torch._dynamo and tenfold.runner.train and cli
     assert matplotlib.pyplot and xarray
-    map_axes.SAMPLES = 7_000  # a rough coast is sooner drawn
+    make_quick()
     torch.set_num_threads(1)
     for line in sys.stdin:
         asked = json.loads(line)
