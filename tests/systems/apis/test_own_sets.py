@@ -80,6 +80,26 @@ def test_pictures_of_the_test_are_taken_out_of_the_points(tmp_path: Path) -> Non
     assert not {one.file for one in train.pictures} & {one.file for one in test.pictures}
 
 
+def test_points_of_the_test_alone_are_refused(tmp_path: Path) -> None:
+    image_sets.roboflow(tmp_path)
+    words = [*NOT_ASKED, "--data.points-path", str(tmp_path / "valid" / "_annotations.coco.json")]
+    with pytest.raises(ValueError, match="all 2 pictures are of the test.*answers about others"):
+        own(tmp_path, *words)
+
+
+def test_pictures_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    """As the page exports them: paths from the folder on."""
+    image_sets.roboflow(tmp_path / "set")
+    names = ["valid/p0.jpg", "train/p1.jpg", "train/p0.jpg"]
+    points = with_points(image_sets.coco(tmp_path / "a.json", names), tmp_path / "points.json")
+    with pytest.warns(UserWarning, match="1 of 3 pictures are of the test"):
+        cfg = own(tmp_path / "set", *NOT_ASKED, "--data.points-path", str(points))
+    train = data.open_set(cfg.data, "train")
+    assert {one.file.relative_to(tmp_path / "set").as_posix() for one in train.pictures} == {
+        "train/p0.jpg", "train/p1.jpg"
+    }  # fmt: skip
+
+
 def test_points_of_published_layouts_find_their_pictures(tmp_path: Path) -> None:
     """The file lies beside the instances, pictures in train2017."""
     image_sets.published(tmp_path)

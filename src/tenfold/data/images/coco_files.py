@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, Literal
 
 from ..io.problems import some
 from .decode import SPLITS
@@ -150,10 +150,12 @@ def find_pictures(folder: Path, file: Path, split: str, follow_links: bool = Fal
     places += [folder / name for name in SPLITS.get(split, ())]
     places += [root / name for root in near for name in ("images", "data", "imgs", "JPEGImages")]
     places += near
-    best, most = folder / "images", 0
+    best, most = folder / "images", (0, 0)
     for place in places:
         if place.is_dir():
-            count = sum(_is_there(place, name) for name in names)
+            found = [_found(place, name) for name in names]
+            # valid/a.jpg is train/a.jpg by its end alone: whole names come first
+            count = found.count("whole"), found.count("whole") + found.count("end")
             if count > most:
                 best, most = inside_of(folder, place, follow_links), count
     return best
@@ -173,12 +175,15 @@ def located(images: Path, name: str) -> Path:
     return next((path for path in tried if path.is_file()), images / name)
 
 
-def _is_there(place: Path, name: str) -> bool:
+def _found(place: Path, name: str) -> Literal["whole", "end", ""]:
+    """Whether a `file_name` is of a file below a folder, as it stands or by its end."""
     try:
         found = located(place, name)
-        return place in found.parents and found.is_file()
+        if place not in found.parents or not found.is_file():
+            return ""
+        return "whole" if found == place / name.replace("\\", "/") else "end"
     except (OSError, ValueError):  # no possible name: the reader says so
-        return False
+        return ""
 
 
 def _listed(file: Path) -> list[str]:

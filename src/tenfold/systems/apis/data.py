@@ -147,7 +147,9 @@ def _training(data: Data) -> ObjectSet:
     if not data.points_path or data.name == GENERATED:
         return _published(data, "train")
     file, folder = Path(data.points_path), _folder(data)
-    pictures = coco_files.find_pictures(folder, file, "train", data.follow_links)
+    split = coco_files.split_of(folder if file.is_relative_to(folder) else file.parent, file)
+    split = "train" if split == coco_files.WHOLE else split
+    pictures = coco_files.find_pictures(folder, file, split, data.follow_links)
     found = open_boxes(file, pictures, _reading(data))
     held: set[Path] = set()
     for split in ("test", "validation") if data.name in OWN_VALIDATION else ("test",):
@@ -155,6 +157,11 @@ def _training(data: Data) -> ObjectSet:
         if measured.num_objects:  # photos alone are both, as nothing is measured on them
             held |= {one.file.resolve() for one in measured.pictures}
     rows = [row for row, one in enumerate(found.pictures) if one.file.resolve() not in held]
+    if not rows:
+        raise ValueError(
+            f"{file}: all {len(found)} pictures are of the test or validation split of "
+            f"{data.path or data.name}, which is not trained on; add answers about others"
+        )
     if left := len(found) - len(rows):
         warnings.warn(
             f"{file}: {left} of {len(found)} pictures are of the test or validation split of "
