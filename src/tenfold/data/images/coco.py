@@ -339,9 +339,10 @@ def categories_of(
             raise ValueError(f"{file}: category {item} needs a whole id and a name")
     if not found:
         raise ValueError(f"{file} lists no category")
+    found = sorted(found, key=lambda item: item["id"])
     first: dict[str, int] = {}
     twice: dict[int, int] = {}
-    for item in sorted(found, key=lambda item: item["id"]):
+    for item in found:
         if first.setdefault(item["name"], item["id"]) != item["id"]:
             twice[item["id"]] = first[item["name"]]
     if not twice:
