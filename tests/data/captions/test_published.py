@@ -62,7 +62,7 @@ def test_coco_captions_that_do_not_fit(tmp_path, captions, said):
     assert len(found) == 3 and said in found.notes[0]
 
 
-@pytest.mark.parametrize("number", [[[]], 1.5, "1", None])
+@pytest.mark.parametrize("number", [[[]], 1.5, "one", None])
 def test_coco_captions_of_no_picture(tmp_path, number):
     path = caption_sets.coco(tmp_path)
     content = json.loads((path / "captions.json").read_text())

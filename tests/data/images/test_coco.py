@@ -286,6 +286,57 @@ def test_another_list_of_classes(tmp_path: Path) -> None:
         found.aligned(("emu", "dog"))
 
 
+def test_numbers_as_text_and_no_box(tmp_path: Path) -> None:
+    item = annotation("1", image_id="7", category_id="3")  # type: ignore[arg-type]
+    found = opened(write(tmp_path, [item], images=[IMAGE | {"id": "7", "height": "20"}]))
+    assert found.entries[0].image_id == 7 and found.entries[0].objects[0]["category_id"] == 3
+    with pytest.raises(ValueError, match=r"image seven \(a.png\) needs a whole id.*Number the im"):
+        opened(write(tmp_path, [annotation()], images=[IMAGE | {"id": "seven"}]))
+    with pytest.raises(ValueError, match="bbox None, expected .*Give it a box, or remove"):
+        opened(write(tmp_path, [annotation(bbox=None)]))
+
+
+def test_a_picture_that_is_listed_twice(tmp_path: Path) -> None:
+    """By its name, or by a name that is looked for by its end."""
+    items = [annotation(), annotation(2, image_id=8)]
+    for name in ("a.png", "/mnt/a.png"):
+        write(tmp_path, items, images=[IMAGE, IMAGE | {"id": 8, "file_name": name}])
+        with pytest.raises(ValueError, match=r"images 7 and 8 are both of .*a\.png\. List each"):
+            opened(tmp_path)
+    with pytest.warns(UserWarning, match="left out: .*images 7 and 8 are both of"):
+        found = opened(tmp_path, skip_broken=True)
+    assert [[o["id"] for o in entry.objects] for entry in found.entries] == [[1]]
+
+
+def test_categories_of_one_name_are_one_class(tmp_path: Path) -> None:
+    names = [{"id": 0, "name": "cat"}, {"id": 3, "name": "cat"}, {"id": 9, "name": "dog"}]
+    write(tmp_path, [annotation(), annotation(2, category_id=9)], categories=names)
+    with pytest.warns(UserWarning, match="have the name of another are the same class: 3 as 0"):
+        found = opened(tmp_path)
+    assert found.classes == ("cat", "dog") and "3 as 0" in found.notes[0]
+    assert found.scene(0).objects.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("cam0\\a.png", "cam0/a.png"),
+        ("C:\\me\\cam0\\a.png", "cam0/a.png"),
+        ("/mnt/me/cam0/a.png", "cam0/a.png"),
+        ("images/cam0/a.png", "cam0/a.png"),
+        ("there/a.png", "a.png"),
+        ("{elsewhere}/cam0/a.png", "cam0/a.png"),
+    ],
+)
+def test_paths_of_other_machines(tmp_path: Path, name: str, where: str) -> None:
+    """A file of the set comes before one elsewhere on this machine."""
+    picture(tmp_path / "elsewhere" / "cam0" / "a.png")
+    picture(tmp_path / "set" / "images" / "cam0" / "a.png")
+    name = name.format(elsewhere=tmp_path / "elsewhere")
+    write(tmp_path / "set", [annotation()], images=[IMAGE | {"file_name": name}])
+    assert opened(tmp_path / "set").files == [(tmp_path / "set" / "images" / where,)]
+
+
 @pytest.mark.parametrize("turn", [1, 3, 6])
 def test_notes_that_turn_pictures(tmp_path: Path, turn: int) -> None:
     """Annotated upright, as stored, or as nobody can tell."""

@@ -223,6 +223,22 @@ def test_labelme_of_another_maker(tmp_path: Path) -> None:
         write(found, tmp_path, "labelme")
 
 
+@pytest.mark.parametrize("form", ["labelme", "x_anylabeling"])
+def test_pictures_that_differ_in_their_ending(tmp_path: Path, form: exchange.Format) -> None:
+    for name in ("a.jpg", "a.png"):
+        Image.fromarray(np.zeros((10, 20, 3), np.uint8)).save(tmp_path / name)
+    known = open_photos(tmp_path, classes=("car",))
+    pictures = [
+        replace(one, shapes=(Shape(row + 1, 0, (0.0, 0.0, 9.0, 9.0), area=9.0, said=HUMAN),))
+        for row, one in enumerate(known.pictures)
+    ]
+    made = write(replace(known, pictures=tuple(pictures)), tmp_path / "out", form)
+    assert [file.name for file in made.files] == ["a.json", "a.png.json"]
+    assert any("a.png.json" in note for note in made.notes)
+    found = read(tmp_path / "out", form, known)
+    assert [[shape.id for shape in one.shapes] for one in found.pictures] == [[1], [2]]
+
+
 # --- a model beside humans -----------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import image_sets
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -150,6 +151,15 @@ def test_a_picture_that_vanishes(tmp_path: Path) -> None:
         found.picture(0)
     with pytest.raises(FileNotFoundError, match=r"a\.png, image 1 of .*, is not there"):
         open_boxes(*files)
+
+
+def test_validation_of_an_undivided_folder_is_none_of_training(tmp_path: Path) -> None:
+    image_sets.cvat(tmp_path)
+    names = {
+        split: {one.name for one in open_instances("folder", tmp_path, split).pictures}
+        for split in ("train", "val", "test")
+    }
+    assert names["val"] == names["test"] and not names["val"] & names["train"]
 
 
 def test_photos_without_objects(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import image_sets
@@ -102,6 +103,14 @@ def test_a_label_that_training_never_sees(wsss):
         train = open_set("coco_wsss", wsss, "train")
     with pytest.raises(ValueError, match=r"animal is a label of split 'val' \(v\), but never seen"):
         check_seen(train, open_set("coco_wsss", wsss, "val"), "val")
+
+
+def test_classes_in_another_order_are_no_labels_of_training(wsss):
+    """Each file of COCO lists its own categories."""
+    train, val = (open_set("coco_wsss", wsss, split) for split in ("train", "val"))
+    other = replace(val, classes=val.classes[::-1])
+    with pytest.raises(ValueError, match="classes of split 'val' are .* List the same ones in"):
+        check_seen(train, other, "val")
 
 
 # --- clothing_parsing ----------------------------------------------------------------------------

@@ -104,6 +104,43 @@ def test_a_division_follows_names_and_not_places(tmp_path: Path) -> None:
     assert names[0] == names[1]
 
 
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    """By its beginning or its name; what is of others is left alone."""
+    image_sets.cvat(tmp_path)
+    (tmp_path / "notes.json").write_text("{")
+    assert not check("folder", tmp_path).problems
+    file = tmp_path / "annotations" / "instances_default.json"
+    for place, text in ((file, "["), (file.with_name("export.json"), file.read_text()[:900])):
+        file.rename(place)
+        place.write_text(text)
+        with pytest.raises(ValueError, match=rf"{place.name} is no JSON: .*char \d+.*take it out"):
+            both(tmp_path)
+        assert "is no JSON" in check("folder", tmp_path).problems[0].what
+        place.rename(file)
+        image_sets.cvat(tmp_path)
+
+
+def test_classes_of_the_splits_are_compared(tmp_path: Path) -> None:
+    """In another order they are the same; those that training lacks are a problem."""
+    image_sets.roboflow(tmp_path)
+    file = tmp_path / "valid" / "_annotations.coco.json"
+    content = json.loads(file.read_text())
+    for names, says in ((("dog", "cat"), "another order"), (("cat", "emu"), "has objects of emu")):
+        content["categories"] = [{"id": i + 1, "name": name} for i, name in enumerate(names)]
+        file.write_text(json.dumps(content))
+        found = check("folder", tmp_path)
+        problems = [one.what for one in found.problems]
+        assert any(says in text for text in (*found.notes, *problems))
+        assert bool(problems) == ("emu" in names)
+
+
+def test_a_class_without_an_object_is_noted(tmp_path: Path) -> None:
+    """As Roboflow's category 0 is."""
+    names = [{"id": i, "name": name} for i, name in enumerate(("animals", "cat", "dog"))]
+    coco(tmp_path / "x.json", pictures(tmp_path / "images", 5), categories=names)
+    assert "classes of which there is no object: animals" in check("folder", tmp_path).notes
+
+
 def test_one_picture_serves_for_both(tmp_path: Path) -> None:
     coco(tmp_path / "x.json", pictures(tmp_path / "images", 1))
     with pytest.warns(UserWarning, match="p0.jpg is the only picture"):

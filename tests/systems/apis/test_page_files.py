@@ -224,6 +224,21 @@ def test_classes_of_a_file_are_added_where_they_can_be(opened: Any, tmp_path: Pa
     assert [o.name for o in page.labels.objects].count("cat") == 1
 
 
+def test_shapes_that_are_not_read_are_warned_of(opened: Any, tmp_path: Path) -> None:
+    line = '<polyline label="disc" points="1,1;9,9" occluded="0"></polyline>'
+    box = '<box label="disc" xtl="1" ytl="1" xbr="9" ybr="9" occluded="0"></box>'
+    album = opened().album
+    height, width = album.picture(0).shape[:2]
+    file = tmp_path / "cvat.xml"
+    file.write_text(
+        f'<annotations><version>1.1</version><image id="0" name="{album.names[0]}" '
+        f'width="{width}" height="{height}">{box}{line}</image></annotations>'
+    )
+    with pytest.warns(UserWarning, match=r"cvat\.xml: 1 polyline left out"):
+        page = opened(boxes=str(file), form="cvat")
+    assert len(page.labels.objects) == 1
+
+
 @pytest.mark.usefixtures("generated_only")
 def test_training_learns_from_answers_and_from_masks_that_people_made(
     opened: Any, tmp_path: Path, made: Any

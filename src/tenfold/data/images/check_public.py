@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..io.problems import Problems
+from ..io.problems import Problems, some
 from . import own, tags
 from .check_labels import check_labels, check_tags
 from .coco import SceneSet, open_coco
@@ -145,12 +145,30 @@ def check_folder(f: Problems) -> None:
                 f.problem(f.folder, str(error))
                 return
         f.note(own.described(f.folder, sets))
+        _compared(f, sets["train"], sets["test"])
         for found in sets.values():
             _decoded(f, found, f.folder)
     if has_labels:
         check_tags(f, is_alone=not kinds)
     elif not kinds:
         _classes(f)
+
+
+def _compared(f: Problems, train: SceneSet | Segmented, test: SceneSet | Segmented) -> None:
+    """What was left out, and classes: of objects, each split has its own list."""
+    if not isinstance(train, SceneSet) or not isinstance(test, SceneSet):
+        return
+    for note in dict.fromkeys((*train.notes, *test.notes)):
+        f.note(note)
+    try:
+        test.aligned(train.classes)
+    except ValueError as error:
+        f.problem(test.file, str(error))
+    if set(test.classes) == set(train.classes) and test.classes != train.classes:
+        f.note(f"{f.name(test.file)} lists the classes in another order than training; names count")
+    used = {*train.used, *test.used}
+    if idle := [name for name in train.classes if name not in used]:
+        f.note(f"classes of which there is no object: {some(idle)}")
 
 
 def _classes(f: Problems) -> None:

@@ -154,6 +154,21 @@ def agree(source: Sequence[str], target: Sequence[str], where: tuple[str, str]) 
     )
 
 
+def require_known(used: Sequence[str], known: Sequence[str], where: Path) -> None:
+    """Refuse objects of classes that training does not know.
+
+    Args:
+        used: Classes of the objects.
+        known: Classes of training.
+        where: File of the objects, for the error.
+    """
+    if alien := [name for name in used if name not in known]:
+        raise ValueError(
+            f"{where} has objects of {some(alien)}, but the classes of training are "
+            f"{some(known)}. Use one list of classes in all files."
+        )
+
+
 # --- public sets ---------------------------------------------------------------------------------
 
 CITYSCAPES_NAMES = (

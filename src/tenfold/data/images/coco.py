@@ -17,10 +17,13 @@ from jaxtyping import UInt8
 from tenfold.structures import Instances
 
 from ..io.problems import some
+from .class_maps import require_known
+from .coco_files import located
 from .coco_masks import Entry, Item, is_number, masks_of, polygons_of
 from .decode import MAX_PIXELS, USUAL, Reading, damage, first_sound, read_header, read_picture
 from .folders import inside_of
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 MOST_BYTES = 2 * 2**30
@@ -30,7 +33,8 @@ MOST_OBJECTS = 2000
 CHECKED = 2000
 """Pictures whose headers are looked at when a set is opened."""
 WHOLE = ("id", "image_id", "category_id", "height", "width", "iscrowd")
-"""Fields of whole numbers, which some tools write as 1.0."""
+"""Fields of whole numbers, which some tools write as 1.0 or "1"."""
+MOST_DIGITS = 18
 
 
 @dataclass(frozen=True)
@@ -82,18 +86,19 @@ class SceneSet:
         counts = [len(e.objects) for e in self.entries] or [len(s.objects) for s in self.held]
         return sum(counts)
 
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The classes that objects of files have."""
+        numbers = {o["category_id"] for entry in self.entries for o in entry.objects}
+        pairs = zip(self.classes, self.category_ids, strict=True)
+        return tuple(name for name, number in pairs if number in numbers)
+
     def aligned(self, classes: tuple[str, ...]) -> SceneSet:
         """The same set with labels in another list of classes, which must have all that occur."""
         if self.classes == classes:
             return self
-        used = {o["category_id"] for entry in self.entries for o in entry.objects}
+        require_known(self.used, classes, self.file)
         known = dict(zip(self.classes, self.category_ids, strict=True))
-        alien = [name for name, number in known.items() if number in used and name not in classes]
-        if alien:
-            raise ValueError(
-                f"{self.file} has objects of {some(alien)}, but the classes of training are "
-                f"{some(classes)}. Use one list of classes in all files."
-            )
         # a class that is not in this file gets a number that no object has
         least = min(self.category_ids)
         ids = tuple(known.get(name, least - 1 - row) for row, name in enumerate(classes))
@@ -158,12 +163,14 @@ def open_coco(annotations: Path, images: Path, reading: Reading = USUAL) -> Scen
     left out instead, with one warning. Masks are decoded, and refused, later.
     """
     content = read_json(annotations)
-    names, ids = categories_of(content, annotations)
+    names, ids, notes = categories_of(content, annotations)
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
     broken: list[str] = []
     kept = partial(_kept, broken=broken if reading.skip_broken else None)
     every_image = listed(content, "images", annotations)
     found = kept(partial(_entry, annotations, images, reading), every_image)
-    entries = {entry.image_id: entry for entry in found}
+    entries = {entry.image_id: entry for entry in kept(_alone(annotations), found)}
     if not entries:
         raise ValueError(f"{annotations} lists no image" + (f": {some(broken)}" if broken else ""))
     every = listed(content, "annotations", annotations)
@@ -171,7 +178,8 @@ def open_coco(annotations: Path, images: Path, reading: Reading = USUAL) -> Scen
     if lost:  # a picture that is left out takes its objects along
         every = [o for o in every if not isinstance(n := o.get("image_id"), int) or n not in lost]
     every = kept(partial(checked_object, annotations, entries, set(ids)), every)
-    return assembled(annotations, names, ids, entries, every, broken, reading)
+    made = assembled(annotations, names, ids, entries, every, broken, reading)
+    return replace(made, notes=(*notes, *made.notes))
 
 
 def assembled(
@@ -268,7 +276,7 @@ def warn_of_turns(source: Path, names: Sequence[str]) -> None:
     )
 
 
-def _kept(check: Callable[[Item], T], items: list[Item], broken: list[str] | None) -> list[T]:
+def _kept(check: Callable[[S], T], items: list[S], broken: list[str] | None) -> list[T]:
     """Apply `check` to the items; its errors are raised, or collected in `broken`."""
     found = []
     for item in items:
@@ -304,7 +312,11 @@ def listed(content: Item, key: str, file: Path) -> list[Item]:
         raise ValueError(f"{file} has no list of {key}; it is not of COCO's instance form")
     for item in found:
         for name in WHOLE:
-            if isinstance(value := item.get(name), float) and value.is_integer():
+            value = item.get(name)
+            is_whole = isinstance(value, float) and value.is_integer()
+            if isinstance(value, str) and len(value) <= MOST_DIGITS:
+                is_whole = value.isascii() and value.isdecimal()
+            if is_whole:
                 item[name] = int(value)
     ids = [item["id"] for item in found if isinstance(item.get("id"), int)]
     if len(set(ids)) < len(ids):
@@ -313,8 +325,14 @@ def listed(content: Item, key: str, file: Path) -> list[Item]:
     return found
 
 
-def categories_of(content: Item, file: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Names and numbers of a file's categories, in the order of the numbers."""
+def categories_of(
+    content: Item, file: Path
+) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
+    """Names and numbers of a file's categories, in the order of the numbers, and notes on them.
+
+    Categories of one name are one class: their objects get the number of the first, and a note
+    says so. Roboflow's category 0 is called as the project, which may be as a class.
+    """
     found = listed(content, "categories", file)
     for item in found:
         if not isinstance(item.get("id"), int) or not isinstance(item.get("name"), str):
@@ -322,13 +340,49 @@ def categories_of(content: Item, file: Path) -> tuple[tuple[str, ...], tuple[int
     if not found:
         raise ValueError(f"{file} lists no category")
     found = sorted(found, key=lambda item: item["id"])
-    return tuple(item["name"] for item in found), tuple(item["id"] for item in found)
+    first: dict[str, int] = {}
+    twice: dict[int, int] = {}
+    for item in found:
+        if first.setdefault(item["name"], item["id"]) != item["id"]:
+            twice[item["id"]] = first[item["name"]]
+    if not twice:
+        return tuple(first), tuple(first.values()), ()
+    for item in listed(content, "annotations", file):
+        if isinstance(number := item.get("category_id"), int):
+            item["category_id"] = twice.get(number, number)
+    pairs = [f"{number} as {other}" for number, other in twice.items()]
+    note = f"{file}: categories that have the name of another are the same class: {some(pairs)}"
+    return tuple(first), tuple(first.values()), (note,)
+
+
+def _alone(file: Path) -> Callable[[Entry], Entry]:
+    """A check that no picture is listed twice: its objects could be trained on and tested by."""
+    seen: dict[Path, int] = {}
+
+    def check(entry: Entry) -> Entry:
+        if (other := seen.setdefault(entry.file, entry.image_id)) != entry.image_id:
+            raise ValueError(
+                f"{file}: images {other} and {entry.image_id} are both of {entry.file}. List each "
+                "picture once, with all of its objects."
+            )
+        return entry
+
+    return check
+
+
+def image_of(item: Item, file: Path) -> tuple[int, str]:
+    """Number and `file_name` of an image of a file."""
+    number, name = item.get("id"), item.get("file_name")
+    if not isinstance(name, str) or not isinstance(number, int):
+        raise ValueError(
+            f"{file}: image {str(number)[:40]} ({str(name)[:40]}) needs a whole id and a "
+            "file_name. Number the images 1, 2, ..., and the image_id of annotations likewise."
+        )
+    return number, name
 
 
 def _entry(file: Path, images: Path, reading: Reading, item: Item) -> Entry:
-    name, number = item.get("file_name"), item.get("id")
-    if not isinstance(name, str) or not isinstance(number, int):
-        raise ValueError(f"{file}: image {number} needs a whole id and a file_name")
+    number, name = image_of(item, file)
     height, width = item.get("height"), item.get("width")
     where = f"{file}: image {number} has"
     if not isinstance(height, int) or not isinstance(width, int) or min(height, width) < 1:
@@ -338,11 +392,7 @@ def _entry(file: Path, images: Path, reading: Reading, item: Item) -> Entry:
     try:
         if "\0" in name:
             raise OSError("it holds a zero byte")
-        path = images / name
-        # tools write paths of the machine that the export was made on
-        plain = images / name.replace("\\", "/").rpartition("/")[2]
-        if not path.is_file() and plain.is_file():
-            path = plain
+        path = located(images, name)
         is_there = inside_of(images, path, reading.follow_links).is_file()
     except OSError as error:
         raise ValueError(f"{where} an impossible file_name, {name[:40]!r}") from error
@@ -365,7 +415,10 @@ def checked_object(file: Path, entries: dict[int, Entry], ids: set[int], item: I
     if image not in entries:
         raise ValueError(f"{where} is of image {image}, which is not listed")
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
-        raise ValueError(f"{where} has bbox {str(box)[:80]}, expected x, y, width, height")
+        raise ValueError(
+            f"{where} has bbox {str(box)[:80]}, expected x, y, width, "
+            "height. Give it a box, or remove the annotation."
+        )
     if (item.get("iscrowd") or 0) not in (0, 1):
         raise ValueError(f"{where} has iscrowd {item['iscrowd']}, expected 0 or 1")
     item["iscrowd"] = int(item.get("iscrowd") or 0)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PureWindowsPath
+from typing import Any, Literal
 
 from ..io.problems import some
 from .decode import SPLITS
@@ -27,6 +27,10 @@ DEPTH = 3
 """Folders that a file may lie in, from the set's own on."""
 SAMPLED = 20
 """Pictures of a file that are looked for."""
+KEYS = ("images", "annotations", "categories")
+"""Lists of a file of COCO's form."""
+NAMED = re.compile("coco|instances|annotations", re.IGNORECASE)
+"""What tools call such a file."""
 
 Files = tuple[Path, Path]
 
@@ -80,7 +84,7 @@ def find(folder: Path, follow_links: bool = False) -> dict[str, Files]:
     parts = {}
     for split, files in found.items():
         file = _only(folder, split, files)
-        parts[split] = (file, _pictures(folder, file, split, follow_links))
+        parts[split] = (file, find_pictures(folder, file, split, follow_links))
     return parts
 
 
@@ -96,17 +100,28 @@ def split_of(folder: Path, file: Path) -> str:
 
 
 def is_coco(file: Path) -> bool:
-    """Return True for a JSON file with images, annotations and categories."""
+    """Return True for a JSON file with images, annotations and categories.
+
+    Raises:
+        ValueError: It is no JSON, but was meant to be such a file, by its name or its beginning:
+            without it another set would be read.
+    """
     try:
+        with file.open("rb") as opened:
+            head = opened.read(2**16)
+        seems = any(f'"{key}"'.encode() in head for key in KEYS)
         if file.stat().st_size > MOST_LOOKED_AT:
-            with file.open("rb") as opened:
-                head = opened.read(2**16)
-            return any(key in head for key in (b'"images"', b'"annotations"', b'"categories"'))
+            return seems
         content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):  # no JSON is no file of COCO's form
+    except OSError:
         return False
-    keys = ("images", "annotations", "categories")
-    return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in keys)
+    except (ValueError, RecursionError) as error:
+        if seems or NAMED.search(file.stem):
+            raise ValueError(
+                f"{file} is no JSON: {error}. Export it again, or take it out of the folder."
+            ) from error
+        return False
+    return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in KEYS)
 
 
 def _only(folder: Path, split: str, files: Sequence[Path]) -> Path:
@@ -122,32 +137,53 @@ def _only(folder: Path, split: str, files: Sequence[Path]) -> Path:
     return files[0]
 
 
-def _pictures(folder: Path, file: Path, split: str, follow_links: bool) -> Path:
-    """The folder that holds most of the pictures that a file lists."""
+def find_pictures(folder: Path, file: Path, split: str, follow_links: bool = False) -> Path:
+    """The folder of a set that holds most of the pictures that a file lists.
+
+    The file may lie elsewhere: pictures beside it are not the set's.
+    """
     names = _listed(file)
-    near = [file.parent, folder]
+    near = [file.parent, folder] if file.is_relative_to(folder) else [folder]
     places = [folder / "images" / name for name in (*SPLITS.get(split, ()), "default", "Train")]
     places += [folder / name / "images" for name in SPLITS.get(split, ())]
     places += [folder / f"{name}2017" for name in SPLITS.get(split, ())]
     places += [folder / name for name in SPLITS.get(split, ())]
     places += [root / name for root in near for name in ("images", "data", "imgs", "JPEGImages")]
     places += near
-    best, most = folder / "images", 0
+    best, most = folder / "images", (0, 0)
     for place in places:
         if place.is_dir():
-            count = sum(_is_there(place, name) for name in names)
+            found = [_found(place, name) for name in names]
+            # valid/a.jpg is train/a.jpg by its end alone: whole names come first
+            count = found.count("whole"), found.count("whole") + found.count("end")
             if count > most:
                 best, most = inside_of(folder, place, follow_links), count
     return best
 
 
-def _is_there(place: Path, name: str) -> bool:
+def located(images: Path, name: str) -> Path:
+    """The file below a folder of pictures that a `file_name` means; where it should be if none is.
+
+    Tools write \\ for /, and whole paths of the machine that the export was made on: of these the
+    end is looked for, the longest first, before the path itself.
+    """
+    slashed = name.replace("\\", "/")
+    parts = [part for part in slashed.split("/") if part]
+    ends = ["/".join(parts[start:]) for start in range(len(parts))]
+    is_whole = slashed.startswith("/") or bool(PureWindowsPath(name).drive)
+    tried = [images / end for end in ([*ends, name] if is_whole else [name, *ends])]
+    return next((path for path in tried if path.is_file()), images / name)
+
+
+def _found(place: Path, name: str) -> Literal["whole", "end", ""]:
+    """Whether a `file_name` is of a file below a folder, as it stands or by its end."""
     try:
-        return (place / name).is_file() or (
-            place / name.replace("\\", "/").rpartition("/")[2]
-        ).is_file()
+        found = located(place, name)
+        if place not in found.parents or not found.is_file():
+            return ""
+        return "whole" if found == place / name.replace("\\", "/") else "end"
     except (OSError, ValueError):  # no possible name: the reader says so
-        return False
+        return ""
 
 
 def _listed(file: Path) -> list[str]:

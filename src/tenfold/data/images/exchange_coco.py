@@ -10,7 +10,7 @@ from typing import Any
 
 from tenfold.files import misfit, write_text
 
-from .coco import categories_of, checked_object, listed, read_json
+from .coco import categories_of, checked_object, image_of, listed, read_json
 from .coco_masks import Entry, Item, crop_of_item
 from .exchange_parts import (
     OWN,
@@ -135,16 +135,14 @@ def read_coco(file: Path, known: ObjectSet, skip: bool = False) -> ObjectSet:
     if file.is_dir():
         file = file / (FILE if (file / FILE).is_file() else POINTS_FILE)
     content = read_json(file)
-    names, numbers = categories_of(content, file)
+    names, numbers, said = categories_of(content, file)
     if not known.classes:
         known = replace(known, classes=names, category_ids=numbers)
     rows = by_name(known.pictures)
     entries: dict[int, Entry] = {}
     lost: set[int] = set()
     for image in listed(content, "images", file):
-        name, number = image.get("file_name"), image.get("id")
-        if not isinstance(name, str) or not isinstance(number, int):
-            raise ValueError(f"{file}: image {number} needs a whole id and a file_name")
+        number, name = image_of(image, file)
         path = PurePosixPath(name.replace("\\", "/"))
         row = rows.get(str(path), rows.get(path.name))
         if row is None:
@@ -161,7 +159,7 @@ def read_coco(file: Path, known: ObjectSet, skip: bool = False) -> ObjectSet:
         entries[number] = Entry(Path(one.name), one.height, one.width, number, [])
     classes = dict(zip(numbers, names, strict=True))
     parts: list[Part] = []
-    notes: list[str] = []
+    notes = list(said)
     for item in listed(content, "annotations", file):
         try:
             checked_object(file, entries, set(numbers), item)

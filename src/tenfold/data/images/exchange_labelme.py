@@ -21,6 +21,7 @@ from PIL import Image
 
 from tenfold.files import NUMBER, misfit, write_json
 
+from ..io.problems import some
 from .crops import Crop, crop_of
 from .exchange_parts import (
     MOST_SHAPES,
@@ -67,11 +68,16 @@ def _written(objects: ObjectSet, out: Path, dialect: str) -> Exported:
         ValueError: A file there has shapes that are not of tenfold.
     """
     made: list[tuple[Path, dict[str, Any]]] = []
+    same: list[str] = []
     for picture in objects.pictures:
         file = out / PurePosixPath(picture.name).with_suffix(".json")
-        if file in {other for other, _ in made}:
+        taken = {other for other, _ in made}
+        if file in taken:  # a.png and a.jpg; the file states its picture
+            file = out / f"{picture.name}.json"
+            same.append(picture.name)
+        if file in taken:
             raise ValueError(
-                f"{file} would be of two pictures, such as {picture.name}. Rename one."
+                f"{file.name} would be of two pictures, such as {picture.name}. Rename one."
             )
         _own(file)
         shapes = [
@@ -90,6 +96,12 @@ def _written(objects: ObjectSet, out: Path, dialect: str) -> Exported:
     for file, content in made:
         write_json(file, content)
     notes = []
+    if same:
+        notes.append(
+            f"pictures that differ from another in their ending alone have files that keep it "
+            f"({PurePosixPath(same[0]).name}.json), which tools do not open with the picture: "
+            f"{some(same)}"
+        )
     if out.resolve() not in {p for picture in objects.pictures for p in picture.file.parents}:
         notes.append(
             "files lie apart from their pictures, which X-AnyLabeling looks for beside them"

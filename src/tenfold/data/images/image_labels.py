@@ -208,7 +208,12 @@ def checked(
 
 
 def check_seen(train: MultiLabelSet, other: MultiLabelSet, split: str) -> None:
-    """ValueError if a split has labels that training never sees."""
+    """ValueError if a split has other classes than training, or labels that it never sees."""
+    if other.classes != train.classes:
+        raise ValueError(
+            f"{other.name}: the classes of split {split!r} are {some(other.classes)}, those of "
+            f"training {some(train.classes)}. List the same ones in the same order."
+        )
     never = [count == 0 for count in train.positives]
     lost = [i for i, count in enumerate(other.positives) if count and never[i]]
     if lost:

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import UInt8
 
+from .class_maps import require_known
 from .crops import Crop
 from .decode import USUAL, Reading, read_picture
 
@@ -129,6 +130,23 @@ class ObjectSet:
     def at(self, rows: Sequence[int]) -> ObjectSet:
         """The pictures of these rows."""
         return replace(self, pictures=tuple(self.pictures[i] for i in rows))
+
+    def aligned(self, classes: tuple[str, ...], where: Path) -> ObjectSet:
+        """The same set with labels in another list of classes, which must have all that occur.
+
+        where: File or folder of the set, for the error.
+        """
+        if self.classes == classes:
+            return self
+        labels = {shape.label for one in self.pictures for shape in one.shapes}
+        require_known([self.classes[label] for label in sorted(labels)], classes, where)
+        place = {label: classes.index(self.classes[label]) for label in labels}
+        pictures = [
+            replace(one, shapes=tuple(replace(s, label=place[s.label]) for s in one.shapes))
+            for one in self.pictures
+        ]
+        ids = tuple(range(1, len(classes) + 1))
+        return replace(self, classes=classes, category_ids=ids, pictures=tuple(pictures))
 
     def known_by(self, kind: Supervision) -> ObjectSet:
         """The same set, each object known by no more than that."""

@@ -109,7 +109,7 @@ def _divided(
         )
         return found
     held = held_out(names, f"{seed}/own", test_share)
-    return found.at([row for row, name in enumerate(names) if (name in held) == (split == "test")])
+    return found.at([row for row, name in enumerate(names) if (name in held) == (split != "train")])
 
 
 def _instead(folder: Path, reading: Reading) -> str:

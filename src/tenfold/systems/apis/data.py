@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -19,7 +20,7 @@ from tenfold.core.seed import generator
 from tenfold.core.system import DataUsed
 from tenfold.data import catalog
 from tenfold.data.images import coco_files
-from tenfold.data.images.coco import read_json
+from tenfold.data.images.coco import listed, read_json
 from tenfold.data.images.decode import Reading
 from tenfold.data.images.exchange_coco import content_of
 from tenfold.data.images.instance_sets import open_boxes, open_instances
@@ -27,6 +28,7 @@ from tenfold.data.images.instances import ObjectSet, Point, Shape
 from tenfold.data.images.scene_views import channels_first, resized, size_for
 from tenfold.generated import hollows
 
+from . import settings
 from .config import Config, Data, SetName
 
 GENERATED: SetName = "hollows"
@@ -54,10 +56,7 @@ def complete(cfg: Config) -> Config:
         cfg = replace(cfg, data=data)
     train = open_set(data, "train")
     if not train.num_objects:
-        raise ValueError(
-            f"{data.name} has no object to train on; draw boxes first (tenfold serve apis), and "
-            "give what it exports as data.points_path"
-        )
+        raise ValueError(_nothing(data))
     if cfg.classes and cfg.classes != train.classes:
         raise ValueError(
             f"the run has {len(cfg.classes)} classes ({', '.join(cfg.classes[:4])}, ...), but "
@@ -65,7 +64,26 @@ def complete(cfg: Config) -> Config:
         )
     if cfg.asks or cfg.loss.supervision == "mask" or cfg.loss.masked_share:
         _require_masks(train, data)
-    return replace(cfg, classes=train.classes, is_masked=has_masks(open_set(data, "test")))
+    cfg = replace(cfg, classes=train.classes, is_masked=has_masks(open_set(data, "test")))
+    if data.name == "folder":  # recipes of public sets leave out what the user may mean to learn
+        for line in settings.left_aside(data):
+            warnings.warn(f"{data.path}: {line}", stacklevel=2)
+    return cfg
+
+
+def _nothing(data: Data) -> str:
+    """Why no object is left to train on, and what to do."""
+    areas = [shape.area for one in _training(data).pictures for shape in one.asked]
+    if areas:
+        return (
+            f"all {len(areas)} training objects of {data.points_path or data.name} have fewer than "
+            f"{data.least} pixels (the largest {max(areas):.0f}), and are left out; lower "
+            "--data.least"
+        )
+    return (
+        f"{data.points_path or data.name} has no object to train on; draw boxes first (tenfold "
+        "serve apis), and give what it exports as data.points_path"
+    )
 
 
 def has_masks(some: ObjectSet) -> bool:
@@ -98,20 +116,63 @@ def open_set(data: Data, split: str) -> ObjectSet:
             f"unknown split {split!r} of {data.name}; known: test"
             + (", validation" if data.name in (*OWN_VALIDATION, GENERATED) else "")
         )
-    reading = Reading(data.skip_broken, data.follow_links, data.ignore_exif)
-    if data.name == GENERATED:
-        found: ObjectSet = hollows.open_set(split, data.generated[split != "train"])
-    elif split == "train" and data.points_path:
-        found = open_boxes(Path(data.points_path), _folder(data), reading)
-    else:
-        name = "val" if split == "validation" else split
-        found = open_instances(data.name, _folder(data), name, reading, data.test_share, SPLIT_SEED)
     if split == "train":
-        found = _trained_on(found, data.least)
+        found = _trained_on(_training(data), data.least)
+    else:
+        found = _published(data, split)
+        if not data.one_class:  # labels mean what they mean in training, as the network learned it
+            found = found.aligned(open_set(data, "train").classes, Path(data.path or data.name))
     limit = data.limit if split == "train" else data.test_limit
     if limit and len(found) > limit:
         found = found.at([int(i * len(found) / limit) for i in range(limit)])
     return _of_one_class(found) if data.one_class else found
+
+
+@lru_cache(maxsize=8)
+def _published(data: Data, split: str) -> ObjectSet:
+    """A split as the set itself has it."""
+    if data.name == GENERATED:
+        return hollows.open_set(split, data.generated[split != "train"])
+    name = "val" if split == "validation" else split
+    return open_instances(
+        data.name, _folder(data), name, _reading(data), data.test_share, SPLIT_SEED
+    )
+
+
+def _training(data: Data) -> ObjectSet:
+    """The training pictures with all of their objects: the set's, or those of `points_path`.
+
+    Of the latter, pictures that are measured on are taken out.
+    """
+    if not data.points_path or data.name == GENERATED:
+        return _published(data, "train")
+    file, folder = Path(data.points_path), _folder(data)
+    split = coco_files.split_of(folder if file.is_relative_to(folder) else file.parent, file)
+    split = "train" if split == coco_files.WHOLE else split
+    pictures = coco_files.find_pictures(folder, file, split, data.follow_links)
+    found = open_boxes(file, pictures, _reading(data))
+    held: set[Path] = set()
+    for split in ("test", "validation") if data.name in OWN_VALIDATION else ("test",):
+        measured = _published(data, split)
+        if measured.num_objects:  # photos alone are both, as nothing is measured on them
+            held |= {one.file.resolve() for one in measured.pictures}
+    rows = [row for row, one in enumerate(found.pictures) if one.file.resolve() not in held]
+    if not rows:
+        raise ValueError(
+            f"{file}: all {len(found)} pictures are of the test or validation split of "
+            f"{data.path or data.name}, which is not trained on; add answers about others"
+        )
+    if left := len(found) - len(rows):
+        warnings.warn(
+            f"{file}: {left} of {len(found)} pictures are of the test or validation split of "
+            f"{data.path or data.name}, and are not trained on",
+            stacklevel=2,
+        )
+    return found.at(rows)
+
+
+def _reading(data: Data) -> Reading:
+    return Reading(data.skip_broken, data.follow_links, data.ignore_exif)
 
 
 def _folder(data: Data) -> Path:
@@ -152,7 +213,11 @@ def content(data: Data, found: ObjectSet) -> dict[str, Any]:
     so the random points are the published ones.
     """
     if data.name in COCO_LAYOUT and not data.points_path:
-        return read_json(coco_files.find_split(_folder(data), "train")[0])
+        file = coco_files.find_split(_folder(data), "train")[0]
+        read = read_json(file)
+        for key in ("images", "annotations"):  # numbers as the set's own reader has them
+            listed(read, key, file)
+        return read
     return content_of(found)
 
 
@@ -160,11 +225,12 @@ def used(data: Data) -> DataUsed:
     """The data that results rest on."""
     if data.name == GENERATED:
         return DataUsed(data.name, "generated", "pictures of our own generator", "MIT")
+    one = ["all objects are one class"] * data.one_class
     if data.name == "folder":
-        return DataUsed(data.name, "real", "pictures of your own", "your own")
+        note = "; ".join(["pictures of your own", *one])
+        return DataUsed(data.name, "real", note, "your own")
     entry = catalog.entry(data.name)
-    one = "all objects are one class" if data.one_class else ""
-    return DataUsed(data.name, entry.kind, one, entry.licence)
+    return DataUsed(data.name, entry.kind, "".join(one), entry.licence)
 
 
 # --- views ---------------------------------------------------------------------------------------

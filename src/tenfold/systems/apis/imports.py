@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tenfold.data.images import exchange
 from tenfold.data.images.exchange import Format
 from tenfold.data.images.instance_sets import open_photos
 from tenfold.data.images.instances import Point, Shape
+from tenfold.data.io.problems import some
 
 from .answers import Answer, Label
 from .labelled import OBJECT, mask_event, said_event
@@ -48,6 +50,9 @@ def take(labels: Labels, images: Path, file: Path, form: Format, grows: bool) ->
         raise ValueError(
             f"{error}; if it is not of COCO's form, say which tool wrote it: --form {others}"
         ) from error
+    if objects.notes:  # shapes of kinds that are not read, and the like
+        said = [note.removeprefix(f"{file.name}: ") for note in objects.notes]
+        warnings.warn(f"{file}: {some(said)}", stacklevel=2)
     used = {objects.classes[s.label] for p in objects.pictures for s in p.shapes}
     strange = sorted(used - set(labels.classes))
     if strange and not grows:

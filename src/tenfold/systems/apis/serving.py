@@ -97,6 +97,7 @@ def training(page: Labelling, now: NetworkSegmenter) -> list[str]:
             path=str(page.album.folder),
             points_path=str(points),
             points_masks=True,
+            least=1,  # a recipe may leave out small objects, but not what people said
         ),
         points=replace(cfg.points, rounds=0, initial=0),
         loss=replace(

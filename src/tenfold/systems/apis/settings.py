@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .config import Config
+from .config import Config, Data
 
 BETTER = {
     "masks": "higher", "boxes": "higher", "given": "higher", "class": "higher", "area": "higher",
@@ -41,6 +41,18 @@ def titles() -> dict[str, str]:
     }  # fmt: skip
 
 
+def left_aside(data: Data) -> list[str]:
+    """Lines on classes and objects that do not count."""
+    lines = []
+    if data.one_class:
+        lines.append("all objects are one class, whatever their names; else --data.no-one-class")
+    if data.least > 1:
+        lines.append(
+            f"objects of fewer than {data.least} pixels are not trained on; else --data.least 1"
+        )
+    return lines
+
+
 def notes(cfg: Config, kind: str) -> list[str]:
     """Lines on a run's protocol."""
     loss = cfg.loss
@@ -59,6 +71,7 @@ def notes(cfg: Config, kind: str) -> list[str]:
         )
     else:
         lines.append("no pixel is asked about")
+    lines += left_aside(cfg.data)
     if kind == "generated":
         lines.append("drawn objects: what is measured on them says nothing of photographs")
     lines.append(
