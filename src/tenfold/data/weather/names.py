@@ -23,7 +23,7 @@ NORTH = re.compile(r"degrees?_?n(orth)?", re.IGNORECASE)
 EAST = re.compile(r"degrees?_?e(ast)?", re.IGNORECASE)
 """Names of the horizontal axes, and their units in CF."""
 LEVEL = re.compile(
-    r"(lev|level|levels|plev|pressure|pressure_level|isobaric|lv_isbl|air_pressure)\w*",
+    r"(lev|level|levels|plev|pressure(?!fromground)|pressure_level|isobaric|lv_isbl|air_pressure)\w*",
     re.IGNORECASE,
 )
 TIME = re.compile(r"(valid_|initial_|reference_|ref)?time\d?(_hours)?|month", re.IGNORECASE)

@@ -18,7 +18,7 @@ from .check_states import Finding, check_states
 from .files import open_parts
 from .grid import Grid
 from .left_out import left_out
-from .series import Layer, join
+from .series import Layer, gather_levels, join
 from .source import Part, Stored
 from .states import States
 
@@ -38,9 +38,9 @@ def open_states(
     """Open states and check a sample of them; no field stays in memory.
 
     ``path``: a NetCDF 3 or 4 file; a folder of them (the same variables are joined in time, other
-    variables side by side, files without times give constants); a .zarr store; or a folder with
-    the official pair input_upper.npy, input_surface.npy (or folders of such, named by dates). A
-    choice names variables (in any naming that is understood) and levels in hPa. An empty choice
+    variables and levels side by side, files without times give constants); a .zarr store; or a
+    folder with the official pair input_upper.npy, input_surface.npy (or folders of such, named by
+    dates). A choice names variables (in any naming that is understood) and levels in hPa. An empty choice
     takes what there is: known variables in the order of the paper, or if no known one is there at
     all, every field on this grid by the alphabet; the levels that all upper variables have, from
     the ground up.
@@ -50,6 +50,7 @@ def open_states(
     of, with how to convert.
     """
     parts = open_parts(path)
+    gather_levels(parts)
     where = str(path)
     dated = [part for part in parts if part.dated] or parts
     known = _known(dated)
