@@ -79,6 +79,19 @@ def test_open_data_has_height(tmp_path: Path) -> None:
         open_states(path)
 
 
+def test_a_variable_on_one_level(tmp_path: Path) -> None:
+    with (tmp_path / "a.grib").open("wb") as stream:
+        for k in range(2):
+            for name, rows in (("z", (1,)), ("t", (0, 1))):
+                for i in rows:
+                    message(stream, name, "isobaricInhPa", LEVELS[i], 6 * k, 0, VALUES[name][k, i])
+    states = open_states(tmp_path / "a.grib")
+    assert (states.grid.upper, states.grid.levels) == (("z", "t"), (500,))
+    assert (states.grid.surface, states.grid.constants) == ((), ())
+    np.testing.assert_allclose(states.read(1)[0][0, 0], VALUES["z"][1, 1], rtol=1e-5)
+    assert states.left_out == ("t at 850 hPa: not all variables have it, or it was not asked for",)
+
+
 def test_grids_without_rows_and_damage(tmp_path: Path) -> None:
     path = tmp_path / "a.grib"
     with path.open("wb") as stream:

@@ -221,6 +221,47 @@ def test_default_leaves_other_fields_alone_unless_there_is_nothing_else(tmp_path
     assert open_states(tmp_path / "b.nc").grid.surface == ("sst", "tcw")
 
 
+@pytest.mark.parametrize(
+    ("name", "units", "scale"),
+    [("level", "", 1), ("isobaricInhPa", "hPa", 1), ("plev", "Pa", 100), ("p", "hPa", 1)],
+)
+def test_a_scalar_coordinate_is_the_level(tmp_path, name, units, scale):
+    for level in (500, 850):
+        data = dataset(constants=False)[["z"]].sel(level=level)
+        data = data.assign_coords(level=((), level * scale, {"units": units})).rename(level=name)
+        data.to_netcdf(tmp_path / f"z{level}.nc", engine="h5netcdf")
+    alone = open_states(tmp_path / "z500.nc")
+    assert (alone.grid.upper, alone.grid.levels) == (("z",), (500,))
+    assert alone.grid.surface == alone.grid.constants == alone.left_out == ()
+    dataset()[["t", "lsm"]].to_netcdf(tmp_path / "t.nc", engine="h5netcdf")
+    states = open_states(tmp_path)
+    assert (states.grid.upper, states.grid.levels) == (("z", "t"), (850, 500))
+    assert states.grid.surface == () and states.grid.constants == ("lsm",) and states.files == 3
+    assert states.left_out == ("t at 200 hPa: not all variables have it, or it was not asked for",)
+    for k, own in enumerate(("z", "t")):
+        np.testing.assert_array_equal(states.read(1)[0][k], atmosphere()[own][1, :2])
+
+
+def test_of_a_selected_level_the_ground_stays_on_the_ground(tmp_path):
+    data = dataset().sel(level=500)
+    data["p0"] = (), 100000.0, {"units": "Pa"}  # a scalar of pressure that is no coordinate
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    grid = open_states(tmp_path / "a.nc").grid
+    assert (grid.upper, grid.levels, grid.surface) == (UPPER, (500,), SURFACE)
+    assert grid.constants == ("lsm",)
+    data.assign_coords(pressure=850).to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
+    with pytest.raises(ValueError, match="level, pressure give q several levels; drop all but one"):
+        open_states(tmp_path / "b.nc")
+
+
+def test_the_ground_that_is_not_read_is_named_beside_geopotential(tmp_path):
+    data = dataset()
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    data["z"].isel(level=0, drop=True).to_netcdf(tmp_path / "ground.nc", engine="h5netcdf")
+    assert open_states(tmp_path).left_out == ()
+    assert open_states(tmp_path, constants=("lsm",)).left_out == ("z (zs) was not asked for",)
+
+
 def test_of_two_claims_to_a_name_the_better_one_wins(tmp_path):
     data = dataset()
     data["a_t"] = (data.t + 1).assign_attrs(standard_name="air_temperature")

@@ -32,6 +32,7 @@ from tenfold.systems.pangu.inputs import open_input, read_inputs
 from tenfold.systems.pangu.loss import weighted_mae
 from tenfold.systems.pangu.noise import Noise, member_noise
 from tenfold.systems.pangu.predict import write_states
+from tenfold.systems.pangu.recipes import RECIPES
 
 pytestmark = pytest.mark.usefixtures("generated_only")
 GRID = Grid(surface=("msl",), latitudes=(10.0, 0.0, -10.0), longitudes=(0.0, 120.0, 240.0))
@@ -167,6 +168,24 @@ def test_states_of_another_grid_are_refused(tmp_path: Path) -> None:
     cfg = Config(data=Data(name="files", path=str(file)), grid=default_grid())
     with pytest.raises(ValueError, match="step are 12, but this run has 6"):
         _ = Archive(cfg).states
+
+
+def test_maps_that_are_not_there_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    waves = WaveStates(default_grid())
+    file = write_netcdf(tmp_path / "states.nc", waves, range(2))
+    small = replace(RECIPES["small"].data, name="files", path=str(file))
+    with pytest.raises(ValueError, match=r"'orog'; it has lsm.* --data.constants lsm takes those"):
+        data.open_data(small)
+    assert data.open_data(replace(small, constants=("lsm",))).grid.constants == ("lsm",)
+    bare = WaveStates(replace(default_grid(), constants=()))
+    small = replace(small, path=str(write_netcdf(tmp_path / "bare.nc", bare, range(2))))
+    with pytest.raises(ValueError, match=r"bare.nc has no .*none\. --data.constants with nothing"):
+        data.open_data(small)
+
+
+def test_a_folder_of_states_is_not_the_set_of_the_recipe(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="files of your own are --data.name files"):
+        data.find(replace(RECIPES["small"].data, path=str(tmp_path)))
 
 
 # --- batches -----------------------------------------------------------------------------------

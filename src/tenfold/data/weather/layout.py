@@ -89,7 +89,7 @@ def _is_level(name: str, variable: Any) -> bool:
     """Return True for an axis of pressure, by its name, or its CF attributes."""
     if names.LEVEL.fullmatch(name):
         return True
-    if variable is None or variable.ndim != 1:
+    if variable is None or variable.ndim > 1:
         return False
     about = variable.attrs
     return (
@@ -273,7 +273,10 @@ def _sort_in(part: Part, field: _Field, variables: dict[str, Any], axes: _Axes) 
     else:
         standard, long = (str(field.attributes.get(k, "")) for k in ("standard_name", "long_name"))
         height = _height(found, field.attributes, variables)
+        in_name = names.flat(field.name, long)
         levels = next((axes.levels[str(d)] for d in found.dims if str(d) in axes.levels), ())
+        if not levels and not in_name and height is None:
+            levels = _one_level(field, standard, variables, axes.where)
         ours = names.name_of(field.name, standard, bool(levels), height)
         if wrong := "" if levels else names.wrong_kind(ours, standard, long, height):
             part.skipped[field.name] = wrong
@@ -281,7 +284,37 @@ def _sort_in(part: Part, field: _Field, variables: dict[str, Any], axes: _Axes) 
         own = tuple(kinds.get(str(dim), "") for dim in found.dims)
         units = str(field.attributes.get("units", ""))
         stored = Stored(part.path, field.name, found, own, axes.grid, units, field.fixed)
-        _place(part, stored, ours, names.flat(field.name, long), levels)
+        _place(part, stored, ours, in_name, levels)
+
+
+def _one_level(
+    field: _Field, standard: str, variables: dict[str, Any], where: str
+) -> tuple[int | None, ...]:
+    """Pressure of a field on one level, by a scalar coordinate; empty if none says so.
+
+    Only for what lies on levels by its name: of a selection (xarray's `sel(level=500)`) the fields
+    of the ground keep that coordinate, too. A unit alone tells nothing of scalars that no field
+    names (a reference pressure).
+    """
+    if names.name_of(field.name, standard, True) not in (*names.UPPER, names.HEIGHT):
+        return ()
+    named = str(field.attributes.get("coordinates", "")).split()
+    around = [
+        name
+        for name, found in variables.items()
+        if found.ndim == 0 and found.dtype.kind in "iuf" and _is_level(name, found)
+    ]
+    own = [name for name in around if name in named]
+    own = own or [name for name in around if names.LEVEL.fullmatch(name)]
+    found = {
+        pressures(_values(variables[name], where), variables[name].attrs, name, where)
+        for name in own
+    }
+    if len(found) > 1:
+        raise ValueError(
+            f"{where}: {', '.join(sorted(own))} give {field.name} several levels; drop all but one."
+        )
+    return found.pop() if found else ()
 
 
 def _height(variable: Any, about: dict[str, Any], variables: dict[str, Any]) -> float | None:

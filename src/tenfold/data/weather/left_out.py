@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from . import names
-from .source import Part
+from .source import Part, Stored
 
 
 def left_out(
@@ -16,27 +16,35 @@ def left_out(
     constants: Collection[str],
 ) -> tuple[str, ...]:
     """One line for each variable (and level) of the files that is none of those chosen."""
-    used, reasons = set[str](), dict[str, str]()
+    chosen = {"upper": upper, "surface": surface, "constants": constants}
+    used, reasons = set[tuple[str, str]](), dict[tuple[str, str], str]()
     for part in parts:
-        for name, by_level in part.upper.items():
-            for level, (stored, _) in by_level.items():
-                if name in upper and level in levels:
-                    used.add(stored.name)
-        for table, chosen in ((part.surface, surface), (part.constants, constants)):
-            used |= {stored.name for name, stored in table.items() if name in chosen}
-        reasons |= part.skipped
-        for own, ours in _held(part):
-            reasons.setdefault(own, _reason(own, ours))
-    lines = [f"{name} {reason}" for name, reason in sorted(reasons.items()) if name not in used]
+        reasons |= {(name, ""): reason for name, reason in part.skipped.items()}
+        for claims in _claims(part):
+            # By kind, too: where z is read on levels, another z may be that of the ground.
+            taken = {
+                (stored.name, kind)
+                for stored, kind, ours, level in claims
+                if ours in chosen[kind] and (kind != "upper" or level in levels)
+            }
+            used |= taken
+            stored, kind, ours, _ = claims[-1]
+            if not taken:
+                reasons.setdefault((stored.name, kind), _reason(stored.name, ours))
+    lines = [f"{key[0]} {reason}" for key, reason in sorted(reasons.items()) if key not in used]
     return (*lines, *_levels(parts, upper, levels))
 
 
-def _held(part: Part) -> Iterator[tuple[str, str]]:
-    """Name in the file and ours of all that the part offers."""
+def _claims(part: Part) -> Iterable[list[tuple[Stored, str, str, int]]]:
+    """For each stored variable what it may be: its kind, our name, a level or 0."""
+    found: dict[int, list[tuple[Stored, str, str, int]]] = {}
     for name, by_level in part.upper.items():
-        yield from ((stored.name, name) for stored, _ in by_level.values())
-    for table in (part.surface, part.constants):
-        yield from ((stored.name, name) for name, stored in table.items())
+        for level, (stored, _) in by_level.items():
+            found.setdefault(id(stored), []).append((stored, "upper", name, level))
+    for kind, table in (("surface", part.surface), ("constants", part.constants)):
+        for name, stored in table.items():
+            found.setdefault(id(stored), []).append((stored, kind, name, 0))
+    return found.values()
 
 
 def _reason(own: str, ours: str) -> str:

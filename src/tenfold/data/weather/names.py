@@ -23,7 +23,7 @@ NORTH = re.compile(r"degrees?_?n(orth)?", re.IGNORECASE)
 EAST = re.compile(r"degrees?_?e(ast)?", re.IGNORECASE)
 """Names of the horizontal axes, and their units in CF."""
 LEVEL = re.compile(
-    r"(lev|level|levels|plev|pressure|pressure_level|isobaric|lv_isbl|air_pressure)\w*",
+    r"(lev|level|levels|plev|pressure(?!fromground)|pressure_level|isobaric|lv_isbl|air_pressure)\w*",
     re.IGNORECASE,
 )
 TIME = re.compile(r"(valid_|initial_|reference_|ref)?time\d?(_hours)?|month", re.IGNORECASE)
@@ -186,11 +186,26 @@ def ordered(names: Collection[str], first: Collection[str]) -> tuple[str, ...]:
     return (*(n for n in first if n in names), *sorted(set(names) - set(first)))
 
 
+class Absent(ValueError):
+    """A choice that the files do not have; who knows the option adds the way out.
+
+    Args:
+        text: Message.
+        kind: What was chosen: "constant", "upper variable", ...
+        there: Names to choose from.
+    """
+
+    def __init__(self, text: str, kind: str, there: tuple[str, ...]) -> None:
+        super().__init__(text)
+        self.kind, self.there = kind, there
+
+
 def require(names: Collection[object], there: Collection[object], kind: str, where: str) -> None:
-    """Raise ValueError for the first of `names` that is not `there`, with the nearest names."""
+    """Raise Absent for the first of `names` that is not `there`, with the nearest names."""
     for name in names:
         if name not in there:
             found = ", ".join(map(str, there)) or "none"
             near = get_close_matches(str(name), map(str, there), n=2, cutoff=0.4)
             hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise ValueError(f"{where} has no {kind} {name!r}; it has {found}.{hint}")
+            text = f"{where} has no {kind} {name!r}; it has {found}.{hint}"
+            raise Absent(text, kind, tuple(map(str, there)))

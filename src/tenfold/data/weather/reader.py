@@ -18,7 +18,7 @@ from .check_states import Finding, check_states
 from .files import open_parts
 from .grid import Grid
 from .left_out import left_out
-from .series import Layer, join
+from .series import Layer, gather_levels, join
 from .source import Part, Stored
 from .states import States
 
@@ -38,30 +38,33 @@ def open_states(
     """Open states and check a sample of them; no field stays in memory.
 
     ``path``: a NetCDF 3 or 4 file; a folder of them (the same variables are joined in time, other
-    variables side by side, files without times give constants); a .zarr store; or a folder with
-    the official pair input_upper.npy, input_surface.npy (or folders of such, named by dates). A
-    choice names variables (in any naming that is understood) and levels in hPa. An empty choice
-    takes what there is: known variables in the order of the paper, or if no known one is there at
-    all, every field on this grid by the alphabet; the levels that all upper variables have, from
-    the ground up.
+    variables and levels side by side, files without times give constants); a .zarr store; or a
+    folder with the official pair input_upper.npy, input_surface.npy (or folders of such, named by
+    dates). A choice names variables (in any naming that is understood) and levels in hPa. An empty
+    choice takes what there is: known variables in the order of the paper, or if no known one is
+    there at all, every field on this grid by the alphabet; the levels that all upper variables
+    have, from the ground up.
 
-    Raises FileNotFoundError, ImportError without the extra `weather`, and ValueError for choices
-    that are not there (with the nearest names) and for everything that `check_states` is certain
-    of, with how to convert.
+    Raises FileNotFoundError, ImportError without the extra `weather`, names.Absent for choices that
+    are not there (with the nearest names), and ValueError for everything that `check_states` is
+    certain of, with how to convert.
     """
     parts = open_parts(path)
+    gather_levels(parts)
     where = str(path)
     dated = [part for part in parts if part.dated] or parts
     known = _known(dated)
     _refuse_height(upper, dated, where)
-    uppers = _choose(upper, _offered(dated, "upper"), names.UPPER, known, "upper variable", parts)
+    uppers = _choose(
+        upper, _offered(dated, "upper"), names.UPPER, known, "upper variable", parts, where
+    )
     shared = _levels(uppers, levels, dated, where)
     surfaces = _choose(
-        surface, _offered(dated, "surface"), _FLAT_FIELDS, known, "surface variable", parts
+        surface, _offered(dated, "surface"), _FLAT_FIELDS, known, "surface variable", parts, where
     )
     if not uppers and not surfaces:
         raise ValueError(f"{where} has no field with latitude and longitude.{_skipped(parts)}")
-    stored = _constants(parts, constants, surfaces)
+    stored = _constants(parts, constants, surfaces, where)
     layers = (*(Layer(n, shared) for n in uppers), *(Layer(n) for n in surfaces))
     for part in parts:
         if part not in dated and any(layer.within(part) for layer in layers):
@@ -157,16 +160,16 @@ def _choose(
     known: bool,
     kind: str,
     parts: list[Part],
+    where: str,
 ) -> tuple[str, ...]:
     """The choice by our names, or what is there if nothing was chosen."""
     if not chosen:
         return names.ordered(there & set(order) if known else there, order)
     ours = tuple(name if name in there else names.canonical(name) for name in chosen)
-    where = str(parts[0].path if len(parts) == 1 else parts[0].path.parent)
     try:
         names.require(ours, names.ordered(there, order), kind, where)
-    except ValueError as error:
-        raise ValueError(f"{error}{_skipped(parts)}") from None
+    except names.Absent as error:
+        raise names.Absent(f"{error}{_skipped(parts)}", error.kind, error.there) from None
     if len(set(ours)) < len(ours):
         raise ValueError(f"{kind} chosen twice: {', '.join(chosen)}.")
     return ours
@@ -200,7 +203,7 @@ def _levels(
 
 
 def _constants(
-    parts: list[Part], chosen: tuple[str, ...], surfaces: tuple[str, ...]
+    parts: list[Part], chosen: tuple[str, ...], surfaces: tuple[str, ...], where: str
 ) -> dict[str, Stored]:
     """Chosen maps; else the known ones, or without any of those all of dated files."""
     there: dict[str, Stored] = {}
@@ -210,5 +213,5 @@ def _constants(
     free = set(there) - set(surfaces)
     # Without a time axis anything may be a constant, so that only those known by name are taken.
     only_known = bool(free & set(names.CONSTANTS)) or not any(part.dated for part in parts)
-    taken = _choose(chosen, free, names.CONSTANTS, only_known, "constant", parts)
+    taken = _choose(chosen, free, names.CONSTANTS, only_known, "constant", parts, where)
     return {name: there[name] for name in taken}

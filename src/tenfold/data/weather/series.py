@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Int8
@@ -34,6 +35,12 @@ class Layer:
         if self.levels:
             return set(self.levels) <= set(part.upper.get(self.name, ()))
         return self.name in part.surface
+
+    def paths(self, part: Part) -> set[Path]:
+        """Files or stores that hold it."""
+        if self.levels:
+            return {part.upper[self.name][level][0].path for level in self.levels}
+        return {part.surface[self.name].path}
 
     def load(self, part: Part, times: slice) -> Float32[np.ndarray, "time level lat lon"]:
         """Values at some times of one part; a surface variable has one level."""
@@ -89,6 +96,21 @@ class Series:
         return np.concatenate(splits) if len(splits) == len(self.parts) else None
 
 
+def gather_levels(parts: list[Part]) -> None:
+    """Enter levels that lie in other files of the same grid and times with the first such file.
+
+    One file a level is usual (WeatherBench 1's geopotential_500). Levels that two files share stay
+    where they are: `join` refuses them, since nothing says which is meant.
+    """
+    for k, part in enumerate(parts):
+        for other in parts[:k]:
+            if not _same_grid(part, other) or not np.array_equal(part.times, other.times):
+                continue
+            for name in set(part.upper) & set(other.upper):
+                if not set(part.upper[name]) & set(other.upper[name]):
+                    other.upper[name] |= part.upper.pop(name)
+
+
 def join(parts: list[Part], layers: tuple[Layer, ...], where: str) -> list[Series]:
     """Join the parts; every layer is in a series, and all series have the same times.
 
@@ -97,10 +119,7 @@ def join(parts: list[Part], layers: tuple[Layer, ...], where: str) -> list[Serie
     first = parts[0]
     groups: dict[tuple[Layer, ...], list[Part]] = {}
     for part in parts:
-        if (part.horizontal.latitudes, part.horizontal.longitudes) != (
-            first.horizontal.latitudes,
-            first.horizontal.longitudes,
-        ):
+        if not _same_grid(part, first):
             raise ValueError(
                 f"{first.path} and {part.path} lie on different grids ({_grid(first)}; "
                 f"{_grid(part)}). Give files of one grid."
@@ -117,6 +136,11 @@ def join(parts: list[Part], layers: tuple[Layer, ...], where: str) -> list[Serie
     for series in found[1:]:
         _same_times(found[0], series)
     return found
+
+
+def _same_grid(one: Part, other: Part) -> bool:
+    here, there = one.horizontal, other.horizontal
+    return (here.latitudes, here.longitudes) == (there.latitudes, there.longitudes)
 
 
 def _grid(part: Part) -> str:

@@ -70,7 +70,8 @@ class States:
     @property
     def files(self) -> int:
         """Number of files (or stores) that hold the fields."""
-        return len({part.path for one in self._of.values() for part in one.parts})
+        found = (layer.paths(part) for layer, one in self._of.items() for part in one.parts)
+        return len(set[Path]().union(*found))
 
     @property
     def units(self) -> dict[str, str]:

@@ -109,7 +109,8 @@ def photographs(data: Data, split: str, seed: int) -> Photos:
         if data.path and not (folder / "train.npz").exists():
             raise FileNotFoundError(
                 f"data.path {data.path} has no train.npz, which {data.name} consists of; a folder "
-                "with one sub-folder of pictures a class is --data.name folder"
+                "with one sub-folder of pictures a class is --data.name folder, one of pictures "
+                "without classes (for pre-training) --data.name photos"
             )
         return classification.open_tiny_imagenet_20(folder, "train" if split == "train" else "val")
     if data.name in ("imagenet", "folder"):

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from tenfold.core.config import require
+from tenfold.core.config import require, require_finite
 from tenfold.core.loop import Loop
 from tenfold.core.optim import Optim
 from tenfold.data.weather.grid import Grid
@@ -86,7 +86,8 @@ class Data:
     surface: tuple[str, ...] = ()
     """Variables on one level; empty takes the known ones that the files have."""
     constants: tuple[str, ...] = ()
-    """Maps given to the network as further surface fields (paper: land, soil, topography)."""
+    """Maps given to the network as further surface fields (paper: land, soil, topography); the
+    option alone, with nothing behind it, takes none."""
     train: str = ""
     """Times to learn from, FIRST:LAST (paper: 1979-01-01:2017-12-31). All three empty: the files'
     own variable `split`, or else the first 80 % of the times."""
@@ -213,6 +214,7 @@ class Thresholds:
         require(self, "tracker.", f"(0, {math.pi * EARTH_KM:.0f}]", "thickness_radius_km")
         require(self, "tracker.", "[0, inf)", "patience", "unseen")
         require(self, "tracker.", "[0, 1]", "land")
+        require_finite(self, "tracker.")
 
 
 @dataclass(frozen=True)
@@ -288,11 +290,14 @@ def parse_threshold(text: str) -> tuple[str, float]:
     """Field and value of "t2m=303.15"; ValueError if it is none."""
     name, _, value = text.partition("=")
     try:
-        return name.strip(), float(value)
+        number = float(value)
+        if not math.isfinite(number):
+            raise ValueError("no finite number")
     except ValueError as error:
         raise ValueError(
             f"--above has {text!r}; give FIELD=VALUE in SI units such as t2m=303.15"
         ) from error
+    return name.strip(), number
 
 
 def parse_time(text: str, option: str) -> np.datetime64:

@@ -17,6 +17,7 @@ from tenfold.core import dist
 from tenfold.core.epochs import Epochs
 from tenfold.core.system import DataUsed
 from tenfold.data import catalog
+from tenfold.data.weather import names
 from tenfold.data.weather.grid import Grid
 from tenfold.data.weather.reader import States, open_states, pairs
 from tenfold.generated import waves
@@ -55,7 +56,8 @@ def find(data: Data) -> Path | None:
     file = data.file or FILES.get(data.name, "")
     path = path / file if file and path.is_dir() else path
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; see data.path and data.file")
+        own = "" if data.file else f" {data.name} has it; files of your own are --data.name files"
+        raise FileNotFoundError(f"{path} does not exist; see data.path and data.file.{own}")
     return path
 
 
@@ -64,13 +66,20 @@ def open_data(data: Data) -> AnyStates:
     if data.name == "waves":
         return waves.WaveStates(_waves_grid(data))
     path = find(data) or catalog.find_or_explain(data.name)  # the latter says how to get it
-    return open_states(
-        path,
-        upper=data.upper,
-        levels=data.levels,
-        surface=data.surface,
-        constants=data.constants,
-    )
+    try:
+        return open_states(
+            path,
+            upper=data.upper,
+            levels=data.levels,
+            surface=data.surface,
+            constants=data.constants,
+        )
+    except names.Absent as error:
+        if error.kind != "constant":
+            raise
+        given = " ".join(("--data.constants", *error.there))
+        some = f"{given} takes those, " if error.there else ""
+        raise ValueError(f"{error} {some}--data.constants with nothing behind it none.") from error
 
 
 def _waves_grid(data: Data) -> Grid:
