@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 from jaxtyping import UInt
 
-from tenfold.files import parse_json, require_bounded, write_json
+from tenfold.files import parse_json, require_bounded, require_empty, write_json
 
 from . import jsonl
 from .corpus import HELD_LEAST, PIECE, check_text, domains_of, unpacked, walked
@@ -154,8 +154,7 @@ def write(
         FileNotFoundError: There is no such text.
         ValueError: A text is damaged, no UTF-8, or too short; `out` holds anything.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is not empty; choose another OUT")
+    require_empty(out, "OUT")
     root, files, skipped = walked(source)
     out.parent.mkdir(parents=True, exist_ok=True)
     # a name that nobody has: what lies beside OUT is the user's
