@@ -332,10 +332,12 @@ def test_official_files_go_into_an_empty_folder(name: str, made: Made, tmp_path:
     system = tenfold.load(made(name))
     if not isinstance(system, ExportsOfficial):
         pytest.skip("writes no official files")
-    (tmp_path / "mine").write_text("mine")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine").write_text("mine")
     with pytest.raises(ValueError, match="exists and is not empty; choose another --out"):
-        system.export_official(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+        system.export_official(out)
+    assert [p.name for p in out.iterdir()] == ["mine"]
 
 
 @pytest.mark.parametrize("to", [pytest.param("torch", marks=pytest.mark.slow), "onnx"])
