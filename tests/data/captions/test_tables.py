@@ -174,6 +174,32 @@ def test_a_line_that_is_no_json_or_no_utf_8_is_named(tmp_path):
     assert "a.jsonl: 2 (" in found.notes[0] and "line 4: " in found.notes[0]
 
 
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_pictures_beside_a_table_are_its_own(tmp_path, ending):
+    for split in ("train", "test"):
+        caption_sets.photo(tmp_path / split / "p0.jpg", 1)
+        rows = {"jsonl": f'{{"file_name": "p0.jpg", "text": "of {split}"}}\n',
+                "csv": f"file_name,text\np0.jpg,of {split}\n"}  # fmt: skip
+        (tmp_path / split / f"metadata.{ending}").write_text(rows[ending])
+    for split in ("train", "test"):
+        found = opened(tmp_path, split)
+        assert texts(found) == [f"of {split}"]
+        assert found.pair(0).image == tmp_path / split / "p0.jpg"
+
+
+@pytest.mark.parametrize(
+    "name, content, said",
+    [("a.csv", "who,what\n0.png,a cat\n", "begins with the columns 'who', 'what', but needs"),
+     ("a.jsonl", '{"who": "0.png"}', "a.jsonl, line 1: it has no file of a picture")],
+)  # fmt: skip
+def test_a_folder_says_why_its_table_is_none(tmp_path, name, content, said):
+    caption_sets.lines(tmp_path, [], "empty.jsonl")
+    (tmp_path / "empty.jsonl").unlink()
+    (tmp_path / name).write_text(content)
+    with pytest.raises(FileNotFoundError, match=f"holds no captions. .*{said}.*Read are:"):
+        opened(tmp_path)
+
+
 def test_rows_of_other_lengths_are_named(tmp_path):
     caption_sets.lines(tmp_path)
     (tmp_path / "a.jsonl").unlink()

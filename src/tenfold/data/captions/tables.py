@@ -89,6 +89,19 @@ def is_table(file: Path) -> bool:
     return isinstance(first, Record) and (ending in (".json", ".jsonl") or _is_said(file, first))
 
 
+def reason(file: Path) -> str:
+    """Say why a file with the ending of a table is none; empty for other files, and large ones."""
+    if file.suffix.lower() not in ENDINGS - {".txt"} or file.stat().st_size > MOST_LOOKED_AT:
+        return ""
+    try:
+        where, first = next(read_table(file))
+        return f"{file}, {where}: {first}" if isinstance(first, ValueError) else ""
+    except StopIteration:
+        return f"{file} is empty"
+    except (ValueError, OSError) as error:
+        return str(error).rstrip(".")
+
+
 def _is_said(file: Path, first: Record) -> bool:
     """True for a table that names its columns, or whose first row is a sentence of a picture.
 
