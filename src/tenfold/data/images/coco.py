@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,8 @@ MOST_OBJECTS = 2000
 CHECKED = 2000
 """Pictures whose headers are looked at when a set is opened."""
 WHOLE = ("id", "image_id", "category_id", "height", "width", "iscrowd")
-"""Fields of whole numbers, which some tools write as 1.0."""
+"""Fields of whole numbers, which some tools write as 1.0, and some as "1"."""
+NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
 @dataclass(frozen=True)
@@ -298,13 +300,19 @@ def read_json(file: Path) -> Item:
 
 
 def listed(content: Item, key: str, file: Path) -> list[Item]:
-    """A list of a file's objects, whole numbers made whole; ids there twice are a ValueError."""
+    """A list of a file's objects, whole numbers made whole (texts of them, too).
+
+    Ids that are there twice are a ValueError.
+    """
     found = content.get(key)
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise ValueError(f"{file} has no list of {key}; it is not of COCO's instance form")
     for item in found:
         for name in WHOLE:
-            if isinstance(value := item.get(name), float) and value.is_integer():
+            value = item.get(name)
+            if isinstance(value, float) and value.is_integer():
+                item[name] = int(value)
+            elif isinstance(value, str) and NUMBER.fullmatch(value):
                 item[name] = int(value)
     ids = [item["id"] for item in found if isinstance(item.get("id"), int)]
     if len(set(ids)) < len(ids):
