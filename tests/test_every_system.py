@@ -26,13 +26,13 @@ import tenfold
 from tenfold import cli, systems
 from tenfold.cli.arguments import flags_of
 from tenfold.core import dist, loop
-from tenfold.core.capabilities import CAPABILITIES
+from tenfold.core.capabilities import CAPABILITIES, ExportsOfficial
 from tenfold.core.config import from_json, to_json
 from tenfold.core.system import Evaluation, System
 from tenfold.files import asking
 from tenfold.report.results import lookup
 from tenfold.runner import train
-from tenfold.runner.export import TOLERANCE, export_checked
+from tenfold.runner.export import TOLERANCE, export_checked, require_own_export
 from tenfold.runner.weights import construct, save_weights
 
 pytestmark = [
@@ -328,10 +328,23 @@ def test_a_verb_is_refused_by_who_can_not(name: str, made: Made) -> None:
         assert str(systems.refusal(name, verb)).endswith(f"systems that can: {', '.join(able)}")
 
 
+def test_official_files_go_into_an_empty_folder(name: str, made: Made, tmp_path: Path) -> None:
+    system = tenfold.load(made(name))
+    if not isinstance(system, ExportsOfficial):
+        pytest.skip("writes no official files")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine").write_text("mine")
+    with pytest.raises(ValueError, match="exists and is not empty; choose another --out"):
+        system.export_official(out)
+    assert [p.name for p in out.iterdir()] == ["mine"]
+
+
 @pytest.mark.parametrize("to", [pytest.param("torch", marks=pytest.mark.slow), "onnx"])
 def test_export_equals_eager(name: str, to: str, made: Made, tmp_path: Path) -> None:
     target = tmp_path / "network"
     assert export_checked(tenfold.load(made(name)).export(), to, target) < TOLERANCE
+    require_own_export(target)
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["network"]
 
 

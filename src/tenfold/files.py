@@ -99,6 +99,26 @@ def append_line(path: Path, text: str) -> None:
         file.write(text + "\n")
 
 
+def require_empty(folder: Path, choose: str, but: Collection[str] = ()) -> None:
+    """Raise ValueError unless a folder is absent, or empty but for files of the names in `but`.
+
+    `choose` names what the user gives to have another one: "--out".
+    """
+    if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - set(but)):
+        raise ValueError(f"{folder} exists and is not empty; choose another {choose}")
+
+
+def require_own(table: Path, field: str, *more: Path) -> None:
+    """Raise ValueError if JSON that will be written, or a file beside it, is there and is not ours.
+
+    `table` is ours if it is an object with this field, and then so is `more`.
+    """
+    ours = table.is_file() and field in read_object(table, {})
+    for file in (table, *more):
+        if file.exists() and not ours:
+            raise ValueError(f"{file} was not written by tenfold; give another --out")
+
+
 # --- sums ----------------------------------------------------------------------------------------
 
 

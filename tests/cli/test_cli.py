@@ -345,8 +345,9 @@ def test_load_from_python(spgsn: Path, tmp_path: Path) -> None:
 
 def test_export(spgsn: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "out/network.pt2"
-    code, out, _ = call("export", spgsn, "--to", "torch", "--out", target)
-    assert code == 0 and str(target) in out and target.exists()
+    for _ in range(2):  # over our own
+        code, out, _ = call("export", spgsn, "--to", "torch", "--out", target)
+        assert code == 0 and str(target) in out and target.exists()
     found = importlib.util.find_spec
     monkeypatch.setattr(
         "tenfold.runner.export.find_spec", lambda m: None if m == "onnxscript" else found(m)
@@ -354,6 +355,18 @@ def test_export(spgsn: Path, call: Call, tmp_path: Path, monkeypatch: pytest.Mon
     assert_wrong(
         call("export", spgsn, "--out", tmp_path / "x.onnx"), "onnxscript", "tenfold[export]"
     )
+
+
+@pytest.mark.parametrize("content", [b"mine", b"PK, not an archive", b"\x08\n\x12\x07pytorch"])
+def test_an_export_overwrites_nothing_of_others(
+    content: bytes, spgsn: Path, call: Call, tmp_path: Path
+) -> None:
+    for to in ("onnx", "torch"):
+        file = tmp_path / f"spgsn.{to}"
+        file.write_bytes(content)
+        done = call("export", spgsn, "--to", to, "--out", file)
+        assert_wrong(done, file.name, "is not overwritten", "--out")
+        assert file.read_bytes() == content
 
 
 def test_an_export_that_differs_is_not_kept(

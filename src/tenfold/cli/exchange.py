@@ -28,7 +28,8 @@ def export(rest: list[str]) -> None:
             run: Run folder or .safetensors file.
             to: onnx (needs the extra `export`), torch (torch.export, a .pt2 file), or official:
                 files as the authors' own, where a system has such (pangu).
-            out: Output file, of official ones the folder; by default beside the weights.
+            out: Output file, of official ones a new or empty folder; by default beside the weights.
+                An earlier export is replaced, what others wrote is not.
             part: Which network, where a system has several (itpn: backbone, or a task's name).
             size: Height and width of pictures, where the network takes any (itpn); the file is then
                 for that size.

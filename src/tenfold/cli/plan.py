@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tenfold.core.config import require
 from tenfold.core.errors import UsageError, nearest
+from tenfold.files import require_own
 
 from .arguments import add_row, flags_of, parse, positional, say, show, table_of
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 PLANNERS = ("ppmoe",)
 """Systems that can be planned."""
+PICTURES = ("pareto.png", "curve.png", "curve-total.png")
+"""Files that are drawn beside plan.json."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,9 @@ def _plan_ppmoe(rest: list[str]) -> None:
         if paper or field:
             _paper(out) if paper else _field(out)
             return
+        if out:
+            pictures = [Path(out) / name for name in PICTURES]
+            require_own(Path(out) / "plan.json", "memory_limit_bytes", *pictures)
         measured = _calibration(calibrate, calibration, model, seconds, micro_batch, out)
         shape = clusters.parse_model(model or ("6.7B-moe" if measured is None else "small"))
         where = cluster or ("4x8xV100-32G" if measured is None else "local")
@@ -177,9 +183,10 @@ def _calibration(
         return None
     from tenfold.systems.ppmoe.planner.calibrate import calibrate
 
+    target = Path(out) / "calibration.json"
+    require_own(target, "alltoall_bytes_per_s")
     found = calibrate(clusters.parse_model(model or "small"), micro_batch, seconds)
     _print(report.calibration_table(found))
-    target = Path(out) / "calibration.json"
     checkpoint.write_json(target, found.to_json())
     say(f"{target}\n")
     return found
@@ -252,6 +259,9 @@ def _paper(out: str) -> None:
     from tenfold.systems.ppmoe.planner import report
     from tenfold.systems.ppmoe.planner.paper import TAGS, WARNING
 
+    folder = Path(out)
+    if out:
+        require_own(folder / "ppmoe-plan.json", "sensitivities", folder / "ppmoe-plan.md")
     tables = report.paper_tables()
     for table in tables:
         _print(table)
@@ -259,7 +269,6 @@ def _paper(out: str) -> None:
     say(f"* source: {legend}\n* {WARNING}")
     if not out:
         return
-    folder = Path(out)
     from tenfold.core import checkpoint, dist, log
 
     environment = log.environment(dist.current())
@@ -277,6 +286,9 @@ def _field(out: str) -> None:
     from tenfold.core import checkpoint, dist, log
     from tenfold.systems.ppmoe.planner import field
 
+    folder = Path(out)
+    if out:
+        require_own(folder / "ppmoe-field.json", "settings", folder / "ppmoe-field.md")
     compared = [field.compare(one) for one in field.FIELD]
     loads = field.loads_table(field.FIELD)
     tables = [field.layouts_table(compared), field.published_table(compared), loads]
@@ -290,7 +302,6 @@ def _field(out: str) -> None:
     value = {**field.field_json(compared, loads), "environment": environment}
     title = "ppmoe: layouts that others published, and what the planner would choose"
     lines = ["## Rates, sources and approximations", "", *(f"- {note}" for note in notes)]
-    folder = Path(out)
     checkpoint.write_json(folder / "ppmoe-field.json", value)
     page = _page(title, field.WARNING, tables, lines, environment)
     checkpoint.write_text(folder / "ppmoe-field.md", page)

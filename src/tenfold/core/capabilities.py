@@ -50,7 +50,11 @@ class ExportsOfficial(Protocol):
     """Writes files as the authors' own."""
 
     def export_official(self, out: Path) -> list[Path]:
-        """Write the weights in the official layout; returns the files."""
+        """Write the weights in the official layout into a new or empty folder; returns the files.
+
+        Raises:
+            ValueError: The folder holds anything: what others published has the same names.
+        """
 
 
 @runtime_checkable

@@ -166,7 +166,6 @@ def _named(folder: Path) -> Iterator[str]:
     if saved is not None:
         for suffix in ("onnx", "pt2"):
             yield f"{saved['system']}.{suffix}"
-            yield f"unchecked-{saved['system']}.{suffix}"
     captions = folder / "pictures/captions.json"
     if captions.is_file():
         yield from (f"pictures/{name}" for name in read_object(captions, {}))

@@ -10,7 +10,7 @@ from typing import Any
 
 from tenfold.core import checkpoint
 from tenfold.core.claim import Claim, Variant
-from tenfold.files import read_object
+from tenfold.files import require_own
 from tenfold.report.claim import write_claim
 
 from .train import train
@@ -28,7 +28,7 @@ def claim(
 
     Writes `<out>/<name>.json` and `.md`; returns what is in the JSON.
     """
-    _refuse_others(out, name)
+    require_own(out / f"{name}.json", "methods", out / f"{name}.md")
     system = construct(cls, completed(cls, cls.recipes["small"]))
     return measure(name, name, cls, system.claims(), runs, out, loop_changes)
 
@@ -49,7 +49,7 @@ def measure(
         loop_changes: Fields of `loop` that the caller decides, as `threads`.
         command: What was called, if that is not `tenfold`.
     """
-    _refuse_others(out, title)
+    require_own(out / f"{title}.json", "methods", out / f"{title}.md")
     named = {arm.name: arm for c in claims for arm in (c.baseline, *c.also, c.method)}
     arms = {arm.name: arm for arm in named.values() if not arm.row}
     jobs = jobs_of(claims, arms)
@@ -168,15 +168,6 @@ def _run_of(variant: Arm, arms: Mapping[str, Arm]) -> str:
 
 def _folder(runs: Path, arm: str, seed: int) -> Path:
     return runs / f"{arm.replace(' ', '-')}-seed{seed}"
-
-
-def _refuse_others(out: Path, name: str) -> None:
-    """Raise ValueError if the files of the claim are there and tenfold did not write them."""
-    table, page = out / f"{name}.json", out / f"{name}.md"
-    ours = table.is_file() and "methods" in read_object(table, {})
-    for file in (table, page):
-        if file.exists() and not ours:
-            raise ValueError(f"{file} was not written by tenfold; give another --out")
 
 
 def budget(arms: Mapping[str, Mapping[str, Any]]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
+import zipfile
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -13,13 +15,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from tenfold import __version__
 from tenfold.core import checkpoint
 from tenfold.core.capabilities import Export
 from tenfold.extras import EXTRAS, install
+from tenfold.files import replacing
 
 Tensors = tuple[Tensor, ...]
 TOLERANCE = 1e-4
 """Largest relative difference from eager that an export may have."""
+PRODUCER = "tenfold"
+"""What says that an export is ours: the producer of ONNX, an extra file in .pt2."""
 
 
 def export_checked(what: Export, to: Literal["onnx", "torch"], target: Path) -> float:
@@ -31,33 +37,47 @@ def export_checked(what: Export, to: Literal["onnx", "torch"], target: Path) -> 
     Args:
         what: Module to export (put into eval mode), example inputs, names and batch axes.
         to: Format: "onnx", or "torch" for an archive of `torch.export`.
-        target: File to write; its folder is made if it is not there.
+        target: File to write; its folder is made if it is not there. An export of ours is replaced.
 
     Returns:
         The largest relative difference from eager, over all outputs and both batch sizes.
 
     Raises:
-        ValueError: The network cannot be exported with a free batch, or the outputs differ.
+        ValueError: The network cannot be exported with a free batch, the outputs differ, or others
+            wrote `target`.
         ModuleNotFoundError: A package that the export to ONNX needs is not installed.
     """
     if to == "onnx":
         _need_onnx()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name("unchecked-" + target.name)
+    require_own_export(target)
     module = what.module.eval()
     more = tuple(torch.cat([x, x[:1]]) if what.is_free else x.flip(-1) for x in what.inputs)
     worst = 0.0
-    temporary.unlink(missing_ok=True)  # of one that was killed, or a link to anywhere
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of torch about its own code
-            run = _written(what, module, to, temporary)
-            for inputs in (what.inputs, more):
-                worst = max(worst, _difference(what, module, inputs, run(inputs)))
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(target) as unchecked, torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch about its own code
+        run = _written(what, module, to, unchecked)
+        for inputs in (what.inputs, more):
+            worst = max(worst, _difference(what, module, inputs, run(inputs)))
     return worst
+
+
+def require_own_export(path: Path) -> None:
+    """Raise ValueError if a file is there that is no export of tenfold."""
+    if not path.exists() or (path.is_file() and _is_own(path)):
+        return
+    raise ValueError(
+        f"{path} is there already, and nothing in it says that tenfold exported it: it is not "
+        "overwritten; move it away, or give another --out"
+    )
+
+
+def _is_own(file: Path) -> bool:
+    with file.open("rb") as opened:
+        start = opened.read(64)  # ONNX: the producer is the second field
+        if start.startswith(b"PK"):
+            with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(opened) as archive:
+                return any(name.endswith(f"/extra/{PRODUCER}") for name in archive.namelist())
+    return b"\x12" + bytes([len(PRODUCER)]) + PRODUCER.encode() in start
 
 
 def _need_onnx() -> None:
@@ -82,16 +102,20 @@ def _written(
         raise ValueError(f"the network cannot be exported {kind}: {reason}") from error
     if to == "torch":
         with checkpoint.for_torch(file) as written:
-            torch.export.save(program, written)
-        loaded = torch.export.load(file).module()
+            torch.export.save(program, written, extra_files={PRODUCER: __version__})
+        with file.open("rb") as opened:  # of a path torch wants that it ends in .pt2
+            loaded = torch.export.load(opened).module()
         return lambda inputs: _listed(loaded(*inputs))
     # it warns of each torchvision operator that is not there; tenfold needs none
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
-    torch.onnx.export(
-        program, what.inputs, file, dynamo=True, dynamic_shapes=shapes,
+    made = torch.onnx.export(
+        program, what.inputs, dynamo=True, dynamic_shapes=shapes,
         input_names=list(what.input_names), output_names=list(what.output_names),
-        external_data=False, verbose=False, custom_translation_table=what.operators(),
+        verbose=False, custom_translation_table=what.operators(),
     )  # fmt: skip
+    assert made is not None
+    made.model.producer_name, made.model.producer_version = PRODUCER, __version__
+    made.save(file, external_data=False)
     return partial(_run_onnx, file, what)
 
 

@@ -15,6 +15,7 @@ from tenfold.core.errors import require_file_or_folder
 from tenfold.core.seed import seed_everything
 from tenfold.core.system import System
 from tenfold.core.versions import Versions
+from tenfold.files import require_empty
 from tenfold.report.card import write_model_card
 from tenfold.systems import SYSTEMS
 
@@ -66,8 +67,7 @@ def save_weights(path: Path, name: str, system: AnySystem) -> None:
 
 def save_converted(folder: Path, name: str, system: AnySystem, account: str) -> Path:
     """Write weights that came from an official checkpoint, with the account and a model card."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists and is not empty; choose another --out")
+    require_empty(folder, "--out")
     save_weights(folder / "weights.safetensors", name, system)
     checkpoint.write_text(folder / "conversion.txt", account + "\n")
     card = {

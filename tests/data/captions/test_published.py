@@ -62,7 +62,20 @@ def test_coco_captions_that_do_not_fit(tmp_path, captions, said):
     assert len(found) == 3 and said in found.notes[0]
 
 
-@pytest.mark.parametrize("number", [[[]], 1.5, "one", None])
+def test_coco_numbers_may_be_texts(tmp_path):
+    path = caption_sets.coco(tmp_path, objects=False)
+    before = own.open_set("coco_mini_captions", path, "test")
+    content = json.loads((path / "captions.json").read_text())
+    for item in content["images"]:
+        item["id"] = str(item["id"])
+    for item in content["annotations"]:
+        item["image_id"] = str(item["image_id"])
+    (path / "captions.json").write_text(json.dumps(content))
+    found = own.open_set("coco_mini_captions", path, "test")
+    assert [found.pair(i) for i in range(4)] == [before.pair(i) for i in range(4)]
+
+
+@pytest.mark.parametrize("number", [[[]], 1.5, "1.5", "one", "", None])
 def test_coco_captions_of_no_picture(tmp_path, number):
     path = caption_sets.coco(tmp_path)
     content = json.loads((path / "captions.json").read_text())

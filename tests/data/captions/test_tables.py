@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from tenfold.data.captions import files, own
+from tenfold.data.captions.files import Record
 from tenfold.data.captions.records import Span
+from tenfold.data.captions.tables import read_table
 from tenfold.data.images.decode import Reading
 
 SKIP = Reading(skip_broken=True)
@@ -49,6 +51,30 @@ def test_forms(tmp_path, name, table):
     found = [opened(tmp_path, split) for split in ("train", "test")]
     assert sorted(t for one in found for t in texts(one)) == ["a cat", "a dog, a mat"]
     assert found[0].pair(0).image.name == ("0.png" if texts(found[0]) == ["a cat"] else "1.png")
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_quotes_in_a_table_of_tabs(tmp_path, ending):
+    quoted = [
+        ('"a ""red"" cup, on a table"', 'a "red" cup, on a table'),
+        ('"two dogs\tin grass"', "two dogs\tin grass"),
+        ('"line one\nline two"', "line one\nline two"),
+        ("it's 5\" long", "it's 5\" long"),
+        ('"stop" says the sign', '"stop" says the sign'),
+        ('"stop, says the sign', '"stop, says the sign'),
+        ('she said "bye"', 'she said "bye"'),
+        ('"" is empty', '"" is empty'),
+        ('"open to the end', '"open to the end'),
+    ]
+    caption_sets.lines(tmp_path, [], "a.tsv")
+    rows = [f"0.png\t{written}" for written, _ in quoted]
+    text = ending.join(["image\tcaption", *rows, ""])
+    (tmp_path / "a.tsv").write_bytes(text.encode())
+    records = [record for _, record in read_table(tmp_path / "a.tsv")]
+    found = [r.texts[0][0] if isinstance(r, Record) else r for r in records]
+    assert found == [read for _, read in quoted]
+    (tmp_path / "a.token").write_text('0.png#0\t"a cat"\n')
+    assert [r.texts[0][0] for _, r in read_table(tmp_path / "a.token")] == ['"a cat"']
 
 
 def test_lines_of_json_have_phrases_boxes_and_objects(tmp_path):
@@ -146,6 +172,32 @@ def test_a_line_that_is_no_json_or_no_utf_8_is_named(tmp_path):
         opened(path)
     found = own.open_set("folder", path, "train", SKIP, test_share=0.4)
     assert "a.jsonl: 2 (" in found.notes[0] and "line 4: " in found.notes[0]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_pictures_beside_a_table_are_its_own(tmp_path, ending):
+    for split in ("train", "test"):
+        caption_sets.photo(tmp_path / split / "p0.jpg", 1)
+        rows = {"jsonl": f'{{"file_name": "p0.jpg", "text": "of {split}"}}\n',
+                "csv": f"file_name,text\np0.jpg,of {split}\n"}  # fmt: skip
+        (tmp_path / split / f"metadata.{ending}").write_text(rows[ending])
+    for split in ("train", "test"):
+        found = opened(tmp_path, split)
+        assert texts(found) == [f"of {split}"]
+        assert found.pair(0).image == tmp_path / split / "p0.jpg"
+
+
+@pytest.mark.parametrize(
+    "name, content, said",
+    [("a.csv", "who,what\n0.png,a cat\n", "begins with the columns 'who', 'what', but needs"),
+     ("a.jsonl", '{"who": "0.png"}', "a.jsonl, line 1: it has no file of a picture")],
+)  # fmt: skip
+def test_a_folder_says_why_its_table_is_none(tmp_path, name, content, said):
+    caption_sets.lines(tmp_path, [], "empty.jsonl")
+    (tmp_path / "empty.jsonl").unlink()
+    (tmp_path / name).write_text(content)
+    with pytest.raises(FileNotFoundError, match=f"holds no captions. .*{said}.*Read are:"):
+        opened(tmp_path)
 
 
 def test_rows_of_other_lengths_are_named(tmp_path):

@@ -13,7 +13,7 @@ from tenfold.data.images.decode import (
     read_pictures,
     square,
 )
-from tenfold.data.images.folders import class_folders, photos
+from tenfold.data.images.folders import class_folders, inside_of, photos
 from tenfold.data.images.stored import open_stored
 
 
@@ -129,6 +129,11 @@ def test_values_that_are_no_grey_levels_are_refused(tmp_path):
     Image.new("I", (2, 2), 70000).save(tmp_path / "a.tif")
     with pytest.raises(ValueError, match=r"a.tif .*70000..70000.*8 or 16 bits"):
         read_picture(tmp_path / "a.tif")
+    Image.new("I", (2, 2), 142).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=r"a.tif .*32 bits a value, but none above 142"):
+        read_picture(tmp_path / "a.tif")
+    Image.new("I;16", (2, 2), 142).save(tmp_path / "b.tif")  # dark, but of 16 bits
+    assert read_picture(tmp_path / "b.tif").max() == 1
     Image.new("F", (2, 2), 0.5).save(tmp_path / "a.tif")
     with pytest.raises(ValueError, match=r"a.tif .*floating-point"):
         read_picture(tmp_path / "a.tif")
@@ -214,6 +219,17 @@ def test_links_that_leave_the_folder_are_refused(tmp_path):
     (inside / "c").symlink_to(outside / "c")
     with pytest.raises(ValueError, match=r"inside/c leads out of"):
         class_folders(inside)
+
+
+def test_names_that_lead_out_of_a_folder_are_refused_whatever_links_may(tmp_path):
+    root = classes(tmp_path / "inside", "a")
+    outside = classes(tmp_path / "outside", "c") / "c"
+    (root / "link").symlink_to(outside)
+    assert inside_of(root, root / "link/0.png", follow_links=True).is_file()
+    for name in ("../outside/c/0.png", "link/../c/0.png", str(outside / "0.png")):
+        for follow in (False, True):
+            with pytest.raises(ValueError, match="leads out of .* by its name. Copy"):
+                inside_of(root, root / name, follow)
 
 
 def test_photos_of_one_class(tmp_path):

@@ -297,6 +297,23 @@ def test_lines_of_json(tmp_path):
             load("files", str(tmp_path / "b.jsonl"), "body")
 
 
+@pytest.mark.parametrize(
+    "name, begin, said",
+    [
+        ("a.parquet", b"PAR1", "it is Parquet. Export its column of text as .jsonl"),
+        ("a.zip", b"PK\x03\x04", "it is a ZIP archive.*. Unpack it"),
+        ("a.txt.zst", b"\x28\xb5\x2f\xfd", "it is packed by zstd. Unpack it first"),
+        ("a.txt", b"\x1f\x8b", "it is packed by gzip. Let its name end in .gz"),
+        ("a.bin", b"ab", "files that end in .bin are not"),
+    ],
+)
+def test_binary_files_get_no_advice_that_damages_them(tmp_path, name, begin, said):
+    (tmp_path / name).write_bytes(begin + b"\0\1\2\xff\n" + lines())
+    with pytest.raises(ValueError, match=f"{name} is no text: {said}") as error:
+        load("files", str(tmp_path / name))
+    assert "tr -d" not in str(error.value) and "iconv" not in str(error.value)
+
+
 def test_stray_nul_bytes_are_to_be_removed_not_reencoded(tmp_path):
     (tmp_path / "a.txt").write_bytes(lines() + b"x\0y\n\0")
     with pytest.raises(ValueError, match=r"a NUL byte \(2 in all\). Remove them.*tr -d '.000'"):

@@ -51,6 +51,40 @@ def test_tokens_are_those_of_the_text(folder: Path, tmp_path: Path, kind: str) -
         shards.write(folder, tmp_path / "out", tokenizer, kind)
 
 
+def tokenizer_file(folder: Path, kind: str) -> Path:
+    """A tokenizer.json: WordPiece in small letters, SentencePiece with bytes, or with too few."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    if kind == "words":
+        made = Tokenizer(models.WordPiece({"[UNK]": 0, "one": 1, "##e": 2}, unk_token="[UNK]"))
+        made.normalizer = normalizers.BertNormalizer()
+        made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    else:
+        names = [f"<0x{byte:02X}>" for byte in range(256)] + ["<unk>", "\u2581", *"aeinorst"]
+        vocab = {name: number for number, name in enumerate(names)}
+        made = Tokenizer(models.BPE(vocab, [], unk_token="<unk>", byte_fallback=True))
+        parts = [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+        made.normalizer = normalizers.Sequence(parts)
+        if kind == "composed":
+            made.normalizer = normalizers.Sequence([normalizers.NFC(), *parts])
+    file = folder / f"{kind}.json"
+    made.save(str(file))
+    return file
+
+
+def test_a_tokenizer_that_loses_text_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="words.json: its tokens lose text: of .The QUICK"):
+        shards.tokenizer_of(str(tokenizer_file(tmp_path, "words")), 0, folder)
+    for kind in ("bytes", "composed"):
+        tokenizer, name = shards.tokenizer_of(str(tokenizer_file(tmp_path, kind)), 0, folder)
+        made = shards.write(folder / "small.txt.gz", tmp_path / kind, tokenizer, name)
+        assert [one.name for one in made.domains] == ["small"]
+    (folder / "accents.txt").write_text("e\u0301e\u0301 " * 9000)
+    with pytest.raises(ValueError, match=r"accents.txt: of \d+ bytes of text the tokens of the"):
+        shards.write(folder / "accents.txt", tmp_path / "lost", tokenizer, name)
+    assert not (tmp_path / "lost").exists()
+
+
 def test_folders_that_cannot_be_read_are_named(folder: Path, tmp_path: Path) -> None:
     (folder / "records.jsonl").unlink()
     out = tmp_path / "out"

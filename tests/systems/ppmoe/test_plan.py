@@ -467,8 +467,23 @@ def test_plan_prints_and_writes(
         assert words in out
     value = json.loads((tmp_path / "plan.json").read_text())
     assert value["best"]["tokens_per_s_per_gpu"] > 0 and len(value["curve"]) == 12
+    assert run(capsys, "ppmoe", "--out", tmp_path)[0] == 0  # over what it wrote
     for name in ("pareto.png", "curve.png", "curve-total.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "words, file",
+    [([], "plan.json"), ([], "curve.png"), (["--paper"], "ppmoe-plan.md"),
+     (["--field"], "ppmoe-field.json"), (["--calibrate"], "calibration.json")],
+)  # fmt: skip
+def test_a_plan_overwrites_nothing_of_others(
+    words: list[str], file: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / file).write_text('{"mine": 1}')
+    code, out, err = run(capsys, "ppmoe", *words, "--out", tmp_path)
+    assert (code, out) == (2, "") and f"{file} was not written by tenfold" in err
+    assert [p.read_text() for p in tmp_path.iterdir()] == ['{"mine": 1}']
 
 
 def test_constants_and_extensions_reach_the_model(capsys: pytest.CaptureFixture[str]) -> None:
@@ -521,6 +536,7 @@ def test_the_papers_table_warns_and_is_written(
     assert code == 0 and "not a reproduction" in out and "0.814" in out
     value = json.loads((tmp_path / "ppmoe-plan.json").read_text())
     assert value["environment"]["commit"] and value["rows"][0]["tag"] == "N"
+    assert run(capsys, "ppmoe", "--paper", "--out", tmp_path)[0] == 0
     page = (tmp_path / "ppmoe-plan.md").read_text()
     assert paper.WARNING in page and "| commit |" in page
 

@@ -353,11 +353,23 @@ def test_predict_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         "a.md", "a.txt", "broken.txt", "c/a.txt", "empty.txt", "\ufffd<i>.txt",
     ]  # fmt: skip
     assert rows[1][1] == "'=1+1" and rows[2][1] == "one ↵ two" and rows[4][1] == "año\u241b"
-    assert "at byte 0" in rows[3][4] and "is empty" in rows[5][4]
+    assert "it is a picture" in rows[3][4] and "is empty" in rows[5][4]
     page = (out / "predictions.html").read_text()
     assert "2 of 6 files cannot be read" in page and "a note" in page
     assert 'href="c/a.txt-routing.html"' in page
     assert "<i>" not in page and "\x1b" not in page
+
+
+def test_links_in_a_folder_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("secret")
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/a.txt").write_text("one")
+    (tmp_path / "texts/l.txt").symlink_to(tmp_path / "secret.txt")
+    files = predicted(tiny(), tmp_path / "texts", tmp_path / "out")
+    assert [f.name[:5] for f in files if f.suffix == ".txt"] == ["a.txt"]
+    rows = list(csv.reader((tmp_path / "out/predictions.csv").open(encoding="utf-8")))
+    assert rows[2][0] == "l.txt" and "is a link, which is not followed" in rows[2][4]
+    assert "secret" not in (tmp_path / "out/predictions.html").read_text()
 
 
 def test_folders_that_cannot_be_continued(tmp_path: Path) -> None:

@@ -84,7 +84,8 @@ def open_coco_captions(
         except (ValueError, OSError) as error:
             if not reading.skip_broken:
                 kind = FileNotFoundError if isinstance(error, OSError) else ValueError
-                raise kind(f"{captions}, image {number}: {error}. {WAY_OUT}.") from error
+                said = str(error).rstrip(".")
+                raise kind(f"{captions}, image {number}: {said}. {WAY_OUT}.") from error
             left.add(f"image {number}: {error}")
     for number in sorted(known - texts.keys()):
         left.add(f"image {number} has no caption")

@@ -62,7 +62,9 @@ def form_of(path: Path, reading: Reading = USUAL) -> Form:
     files = files_below(path, path, reading.follow_links, depth=DEPTH)
     if _tars(files) and not pictures_of(files):  # an archive beside its pictures is no shard
         return "shards"
-    raise FileNotFoundError(f"{path} holds no captions. Read are: {FORMS}.")
+    reasons = [text for file in files if (text := tables.reason(file))]
+    said = f" {reasons[0]}." if reasons else ""
+    raise FileNotFoundError(f"{path} holds no captions.{said} Read are: {FORMS}.")
 
 
 def splits_of(name: str, path: Path, reading: Reading = USUAL) -> tuple[str, ...]:
@@ -204,7 +206,8 @@ def _open_table(
         )
     (file,) = files[part]
     pictures = pictures_of(files_below(root, root, reading.follow_links))
-    found = assembled(name, file, tables.read_table(file), picture_names(root, pictures), reading)
+    names = picture_names(root, pictures, file)
+    found = assembled(name, file, tables.read_table(file), names, reading)
     return _divided(found, split, test_share) if part == WHOLE else found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ OWN_SPLITS = {name: split for split, names in SPLITS.items() for name in names} 
     "restval": "train", "dev": "val",
 }  # fmt: skip
 """Stated name of a split -> ours."""
+MOST_QUOTED = 50
+"""Lines of a quoted cell in a table of tabs; more are a quote that nobody closed."""
 COUNTED = re.compile(r"#\d+$")
 """End of a picture's name in Flickr's lists: the number of its caption."""
 
@@ -84,6 +87,19 @@ def is_table(file: Path) -> bool:
     except (StopIteration, ValueError, OSError):  # no table: another reader may know what it is
         return False
     return isinstance(first, Record) and (ending in (".json", ".jsonl") or _is_said(file, first))
+
+
+def reason(file: Path) -> str:
+    """Say why a file with the ending of a table is none; empty for other files, and large ones."""
+    if file.suffix.lower() not in ENDINGS - {".txt"} or file.stat().st_size > MOST_LOOKED_AT:
+        return ""
+    try:
+        where, first = next(read_table(file))
+        return f"{file}, {where}: {first}" if isinstance(first, ValueError) else ""
+    except StopIteration:
+        return f"{file} is empty"
+    except (ValueError, OSError) as error:
+        return str(error).rstrip(".")
 
 
 def _is_said(file: Path, first: Record) -> bool:
@@ -132,10 +148,10 @@ def _of_table(file: Path) -> Rows:
     first = next((line for line in _text_lines(file) if line.strip()), "")
     delimiter = _delimiter(file, first)
     lines = (line.replace("\0", "\N{REPLACEMENT CHARACTER}") for line in _text_lines(file))
-    is_plain = delimiter == "\t"
-    rows = csv.reader(
-        lines, delimiter=delimiter, quoting=csv.QUOTE_NONE if is_plain else csv.QUOTE_MINIMAL
-    )
+    rows: Any = csv.reader(lines, delimiter=delimiter)
+    if delimiter == "\t":
+        named = _header(file, next(csv.reader([first], delimiter=delimiter))) is not None
+        rows = _Tabs(lines, is_plain=file.suffix.lower() == ".token" or not named)
     header: list[str] | None = None
     while True:
         try:
@@ -165,6 +181,50 @@ def _of_table(file: Path) -> Rows:
         except ValueError as error:
             found = error
         yield where, found
+
+
+class _Tabs:
+    """Rows of a table of tabs, whose cells may be quoted as CSV has them, or not at all.
+
+    Where nobody quoted, a quote is a character of the caption. So cells lose their quotes only if
+    the whole row is what a writer of CSV writes; `is_plain` rows never do.
+    """
+
+    def __init__(self, lines: Iterator[str], is_plain: bool) -> None:
+        self.line_num = 0
+        self._lines, self._is_plain = lines, is_plain
+        self._ahead: deque[str] = deque()
+
+    def __iter__(self) -> _Tabs:
+        return self
+
+    def __next__(self) -> list[str]:
+        row = [self._line()]
+        if not self._is_plain:
+            while True:
+                try:
+                    return next(csv.reader(row, delimiter="\t", strict=True))
+                except csv.Error as error:
+                    if "unexpected end" not in str(error) or not self._goes_on(row):
+                        break
+            self._ahead.extendleft(reversed(row[1:]))
+            self.line_num -= len(row) - 1
+        return next(csv.reader(row[:1], delimiter="\t", quoting=csv.QUOTE_NONE))
+
+    def _goes_on(self, row: list[str]) -> bool:
+        """Take the next line into a quoted cell, unless it looks like a row of its own."""
+        try:
+            line = self._line()
+        except StopIteration:
+            return False
+        row.append(line)
+        before, tab, _ = line.partition("\t")
+        return len(row) <= MOST_QUOTED and not (tab and '"' not in before)
+
+    def _line(self) -> str:
+        line = self._ahead.popleft() if self._ahead else next(self._lines)
+        self.line_num += 1
+        return line
 
 
 def _delimiter(file: Path, first: str) -> str:

@@ -306,7 +306,10 @@ def read_json(file: Path) -> Item:
 
 
 def listed(content: Item, key: str, file: Path) -> list[Item]:
-    """A list of a file's objects, whole numbers made whole; ids there twice are a ValueError."""
+    """A list of a file's objects, whole numbers made whole (texts of them, too).
+
+    Ids that are there twice are a ValueError.
+    """
     found = content.get(key)
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise ValueError(f"{file} has no list of {key}; it is not of COCO's instance form")

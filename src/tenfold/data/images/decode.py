@@ -47,6 +47,8 @@ _UNREADABLE = (
     *BROKEN, struct.error, TypeError, IndexError, AttributeError, AssertionError, ArithmeticError,
     MemoryError, EOFError,
 )  # fmt: skip
+BITS = 258
+"""Tag of TIFF: bits of a value."""
 _TURNS = {
     2: (Image.Transpose.FLIP_LEFT_RIGHT,),
     3: (Image.Transpose.ROTATE_180,),
@@ -206,6 +208,7 @@ def _decode(
                         f"it has {image.width} x {image.height} pixels, too narrow: crop it"
                     )
                 image.load()
+                _refuse_unclear(image)
                 return np.asarray(_rgb(image if ignore_exif else _upright(image)))
     except Image.DecompressionBombError as error:
         raise ValueError(
@@ -236,6 +239,16 @@ def _upright(image: Image.Image) -> Image.Image:
     for turn in _TURNS.get(_orientation(image), ()):
         image = image.transpose(turn)
     return image
+
+
+def _refuse_unclear(image: Image.Image) -> None:
+    """Raise ValueError for 32 bits a value that may be 8 or 16 of them: white is not told."""
+    bits = getattr(image, "tag_v2", {}).get(BITS, ())
+    if image.mode == "I" and bits == (32,) and 0 < np.asarray(image).max() < 256:
+        raise ValueError(
+            f"it has 32 bits a value, but none above {np.asarray(image).max()}, which does not "
+            "tell whether 255 or 65535 is white: save it as 8 bits"
+        )
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -174,8 +174,18 @@ def visible(folder: Path, root: Path, follow_links: bool = False) -> list[Path]:
 
 
 def inside_of(root: Path, path: Path, follow_links: bool = False) -> Path:
-    """Return `path`; ValueError if it, or what it links to, lies outside of `root`."""
-    if not follow_links and not path.resolve().is_relative_to(root.resolve()):
+    """Return `path`; ValueError if it, or what it links to, lies outside of `root`.
+
+    With `follow_links` only links may lead out of it, no name that goes up or starts elsewhere.
+    """
+    if path.resolve().is_relative_to(root.resolve()):
+        return path
+    if not path.is_relative_to(root) or ".." in path.relative_to(root).parts:
+        raise ValueError(
+            f"{path} leads out of {root} by its name. Copy the picture there, and name it as it is "
+            "called in that folder."
+        )
+    if not follow_links:
         raise ValueError(
             f"{path} leads out of {root}. Copy the pictures there instead of linking to them, or "
             "set data.follow_links."

@@ -21,12 +21,15 @@ class PictureNames:
     root: Path
     by_stem: dict[str, list[Path]]
     """Last part of the name in small letters, without ending -> files."""
+    beside: tuple[str, ...] = ()
+    """Folders below `root` of the table that says the names: its own pictures come first."""
 
     def find(self, name: str) -> Path | None:
         """The file of a name; None if there is none, and ValueError if it can mean several.
 
         A name without folders means a file in any; of a name with folders, one of the two paths
-        must be the end of the other. The nearest in letters and ending wins.
+        must be the end of the other. What lies there as seen from the table comes first, then the
+        nearest in letters and ending.
         """
         wanted = PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/").strip()))
         parts = _folders(wanted)
@@ -36,6 +39,7 @@ class PictureNames:
         ]  # fmt: skip
         if not found:
             return None
+        found = [f for f in found if self._folders(f) == (*self.beside, *parts)] or found
         best = min(_distance(wanted, file) for file in found)
         nearest = [file for file in found if _distance(wanted, file) == best]
         if len(nearest) > 1:
@@ -54,12 +58,13 @@ class PictureNames:
         return _folders(PurePosixPath(file.relative_to(self.root).as_posix()))
 
 
-def picture_names(root: Path, files: Sequence[Path]) -> PictureNames:
-    """The names of files below `root`, which is left out of them."""
+def picture_names(root: Path, files: Sequence[Path], table: Path | None = None) -> PictureNames:
+    """The names of files below `root`, which is left out of them; `table` says the names."""
     by_stem: dict[str, list[Path]] = {}
     for file in files:
         by_stem.setdefault(_stem(PurePosixPath(file.name)), []).append(file)
-    return PictureNames(root, by_stem)
+    place = "" if table is None else table.relative_to(root).as_posix()
+    return PictureNames(root, by_stem, _folders(PurePosixPath(place)))
 
 
 def is_picture_name(name: str) -> bool:

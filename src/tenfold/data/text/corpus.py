@@ -46,6 +46,20 @@ BINARY = frozenset(
     ".txz .wav .webm .webp .whl .woff .woff2 .xls .xlsx .zip .zst".split()
 )
 """Endings of files that a folder of text may hold beside it; they are skipped."""
+EXPORT, UNPACK = "Export its column of text as .jsonl", "Unpack it first"
+TEXT = "Give text instead"
+MAGIC = (
+    (b"PAR1", "Parquet", EXPORT), (b"ARROW1", "Arrow", EXPORT),
+    (b"SQLite format 3", "SQLite", EXPORT), (b"\x28\xb5\x2f\xfd", "packed by zstd", UNPACK),
+    (b"PK\x03\x04", "a ZIP archive, or of an office program", "Unpack it, or export its text"),
+    (b"BZh", "packed by bzip2", UNPACK), (b"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
+    (b"Rar!", "a RAR archive", UNPACK), (b"\x1f\x8b", "packed by gzip", "Let its name end in .gz"),
+    (b"\xfd7zXZ\0", "packed by xz", "Let its name end in .xz"), (b"%PDF", "PDF", "Export its text"),
+    (b"\x89PNG", "a picture", TEXT), (b"\xff\xd8\xff", "a picture", TEXT),
+    (b"GIF8", "a picture", TEXT), (b"\x93NUMPY", "an array of numbers", TEXT),
+    (b"\x89HDF", "HDF5", TEXT), (b"\x7fELF", "a program", TEXT),
+)  # fmt: skip
+"""Beginning of a file -> what it is, and what to do about it."""
 PACKAGES = tuple(
     "asyncio collections concurrent email html http importlib json logging multiprocessing re "
     "tomllib urllib wsgiref xml xmlrpc zoneinfo".split()
@@ -169,6 +183,7 @@ def check_text(text: bytes, source: str) -> None:
             what = f"the byte 0x{text[at]:02x}, which is not UTF-8"
     if at < 0:
         return
+    _refuse_binary(text, source)
     way_out = f"Re-encode it, for instance with `iconv -f {guess} -t utf-8 OLD > NEW`"
     if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
         way_out = "Re-encode it, for instance with `iconv -f utf-16 -t utf-8 OLD > NEW`"
@@ -180,6 +195,16 @@ def check_text(text: bytes, source: str) -> None:
         f"{source} has at byte {at} (line {text.count(10, 0, at) + 1}) {what}. {way_out}, or "
         "leave it out."
     )
+
+
+def _refuse_binary(text: bytes, source: str) -> None:
+    """Raise ValueError for what no other encoding makes text: its beginning or its ending tells."""
+    for begin, what, way_out in MAGIC:
+        if text.startswith(begin):
+            raise ValueError(f"{source} is no text: it is {what}. {way_out}.")
+    ending = Path(source).suffix.lower()
+    if ending in BINARY:
+        raise ValueError(f"{source} is no text: files that end in {ending} are not. Give its text.")
 
 
 def _array(text: bytes) -> UInt8[np.ndarray, " _"]:

@@ -16,11 +16,11 @@ from typing import IO, Any
 import numpy as np
 from jaxtyping import UInt
 
-from tenfold.files import parse_json, require_bounded, write_json
+from tenfold.files import parse_json, require_bounded, require_empty, write_json
 
 from . import jsonl
 from .corpus import HELD_LEAST, PIECE, check_text, domains_of, unpacked, walked
-from .tokenizer_file import MAX_JSON, FileTokenizer
+from .tokenizer_file import FileTokenizer, read_tokenizer
 from .tokens import BpeTokenizer, ByteTokenizer, Tokenizer, from_spec
 
 INDEX = "index.json"
@@ -154,8 +154,7 @@ def write(
         FileNotFoundError: There is no such text.
         ValueError: A text is damaged, no UTF-8, or too short; `out` holds anything.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is not empty; choose another OUT")
+    require_empty(out, "OUT")
     root, files, skipped = walked(source)
     out.parent.mkdir(parents=True, exist_ok=True)
     # a name that nobody has: what lies beside OUT is the user's
@@ -212,9 +211,7 @@ def tokenizer_of(wish: str, vocab: int, source: Path, field: str = "text") -> tu
             is_lines = jsonl.is_jsonl(members[0])
             parts.append(jsonl.text(piece, field, str(members[0])) if is_lines else piece)
         return BpeTokenizer.train(parts, vocab), "bpe"
-    file = Path(wish)
-    require_bounded(file, MAX_JSON)
-    return FileTokenizer(file.read_text("utf-8")), "file"
+    return read_tokenizer(Path(wish)), "file"
 
 
 def _encoded(
@@ -227,6 +224,8 @@ def _encoded(
         for piece in _pieces(file):
             text = jsonl.text(piece, field, str(file)) if jsonl.is_jsonl(file) else piece
             ids = tokenizer.encode(text)
+            if isinstance(tokenizer, FileTokenizer):
+                tokenizer.require_whole(text, ids, str(file))
             target.write(ids.astype(np.dtype(kind).newbyteorder("<")).tobytes())
             tokens, size = tokens + len(ids), size + len(text)
             progress(len(piece))

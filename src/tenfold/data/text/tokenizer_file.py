@@ -7,12 +7,14 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, Integer, UInt
 
 from tenfold.extras import install
+from tenfold.files import require_bounded
 
 MAX_JSON = 2**25
 """Most characters of the file; the largest published have 2**24."""
@@ -20,6 +22,10 @@ MAX_VOCAB = 2**20
 PIECE = 2**20
 """Characters that are encoded at a time, cut at a line end: some tokenizers put a blank before
 each piece, so pieces are long."""
+SAMPLE = "The QUICK fox  jumps,\n\tover 12 na\u00efve caf\u00e9s \u2014 don't."
+"""Text that a tokenizer must give back as it is: letters of both cases, blanks, accents, signs."""
+LOSS = 0.001
+"""Largest share of a text's bytes that its tokens may lack or add: some compose its accents."""
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -33,6 +39,22 @@ def _characters() -> Iterator[str]:
 
 
 CHARACTERS = tuple(_characters())
+
+
+def read_tokenizer(file: Path) -> FileTokenizer:
+    """Read a tokenizer.json that keeps every byte of a text: bits per byte divide by their number.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        ValueError: It is too large or damaged, or text does not come back from its tokens.
+    """
+    require_bounded(file, MAX_JSON)
+    try:
+        made = FileTokenizer(file.read_text("utf-8"))
+        made.require_faithful()
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+    return made
 
 
 class FileTokenizer:
@@ -81,7 +103,38 @@ class FileTokenizer:
             for number in range(self.vocab)
         ]  # fmt: skip
 
-    @property
+    def require_faithful(self) -> None:
+        """Raise ValueError unless `SAMPLE` comes back from its tokens, but for a blank before."""
+        back = self.decode(self.encode(SAMPLE.encode())).decode("utf-8", "replace")
+        if back not in (SAMPLE, f" {SAMPLE}"):
+            raise ValueError(
+                f"its tokens lose text: of {SAMPLE!r} comes back {back[:100]!r}. Give a tokenizer "
+                "that keeps all (byte-level BPE, or SentencePiece with bytes)"
+            )
+
+    def require_whole(self, text: bytes, ids: UInt[np.ndarray, " _"], source: str) -> None:
+        """Raise ValueError, naming `source`, if `ids` stand for more or fewer bytes than its text.
+
+        Special tokens that the text spells out are taken as those.
+        """
+        found = int(self.lengths[ids].sum())
+        most = max(1.0, LOSS * len(text))
+        if abs(found - len(text)) <= most:
+            return
+        found += sum(text.count(name) * len(name) for name in self._special)
+        if abs(found - len(text)) > most:
+            raise ValueError(
+                f"{source}: of {len(text)} bytes of text the tokens of the tokenizer.json stand "
+                f"for {found}, so that bits per byte would be wrong. Give a tokenizer that keeps "
+                "all of it, or text that it knows"
+            )
+
+    @cached_property
+    def _special(self) -> list[bytes]:
+        added = json.loads(self._content).get("added_tokens") or []
+        return [one["content"].encode() for one in added if one.get("special")]
+
+    @cached_property
     def lengths(self) -> Int64[np.ndarray, " vocab"]:
         """Bytes that each token stands for."""
         return np.array([len(token) for token in self._table], np.int64)

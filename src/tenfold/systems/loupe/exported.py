@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from tenfold.core import checkpoint
+from tenfold.core.lock import NAME as LOCK
+from tenfold.files import require_empty
 from tenfold.nn.vit import EPS, PatchEmbed, Vit
 
 from .config import Config
@@ -26,11 +28,13 @@ POOLERS = {
 
 
 def write(encoder: DualEncoder, cfg: Config, out: Path) -> list[Path]:
-    """Write weights, sizes and vocabulary into the folder `out`; returns the files.
+    """Write weights, sizes and vocabulary into the new or empty folder `out`; returns the files.
 
     Raises:
-        ValueError: The layout has no place for this encoder; the error says why.
+        ValueError: The layout has no place for this encoder (the error says why), or the folder
+            holds anything.
     """
+    require_empty(out, "--out", {LOCK})
     out.mkdir(parents=True, exist_ok=True)
     is_vit = cfg.image.tower == "vit"
     state = open_clip_state(encoder) if is_vit else transformers_state(encoder)

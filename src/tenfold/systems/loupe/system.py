@@ -161,7 +161,8 @@ class Loupe(System[Config]):
         """Write the dual encoder as `transformers` (Swin) or `open_clip` (ViT) have theirs.
 
         Raises:
-            ValueError: Their layout has no place for this encoder; the error says why.
+            ValueError: Their layout has no place for this encoder (the error says why), or the
+                folder holds anything.
         """
         return exported.write(self.model.encoder, self.cfg, out)
 

@@ -346,7 +346,11 @@ class PanguWeather(System[Config]):
         return Export(module, (upper, surface), *names)
 
     def export_official(self, out: Path) -> list[Path]:
-        """Every network as an ONNX file of the official layout, checked by running it."""
+        """Every network as an ONNX file of the official layout, checked by running it.
+
+        Raises:
+            ValueError: A file would differ from its network, or the folder holds anything.
+        """
         from .onnx.run import write_official
 
         return write_official(self.forecaster, out)

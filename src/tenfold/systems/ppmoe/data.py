@@ -7,7 +7,9 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import UInt
 from torch import Tensor
 
 from tenfold.core.dist import World
@@ -16,8 +18,7 @@ from tenfold.core.system import DataUsed
 from tenfold.data import catalog
 from tenfold.data.text import corpus as texts
 from tenfold.data.text import shards, tokens
-from tenfold.data.text.tokenizer_file import MAX_JSON
-from tenfold.files import require_bounded
+from tenfold.data.text.tokenizer_file import FileTokenizer, read_tokenizer
 
 from .config import Config, Data
 
@@ -122,11 +123,10 @@ def _tokenizer_file(file: Path) -> str:
             f"--data.tokenizer-file {file} does not exist; give a tokenizer.json of the package "
             "tokenizers"
         )
-    require_bounded(file, MAX_JSON)
     try:
-        return tokens.from_spec("file", file.read_text("utf-8")).to_json()
+        return read_tokenizer(file).to_json()
     except ValueError as error:
-        raise ValueError(f"--data.tokenizer-file {file}: {error}") from error
+        raise ValueError(f"--data.tokenizer-file {error}") from error
 
 
 class Text:
@@ -145,6 +145,12 @@ class Text:
         data = self.cfg.data
         return corpus(data.name, data.path, data.field)
 
+    def _encoded(self, domain: str, text: bytes) -> UInt[np.ndarray, " _"]:
+        ids = self.tokenizer.encode(text)
+        if isinstance(self.tokenizer, FileTokenizer):
+            self.tokenizer.require_whole(text, ids, domain)
+        return ids
+
     def windows(self, split: str) -> tokens.TokenWindows:
         """Windows of a split: train, validation or test."""
         if split not in self._windows:
@@ -153,7 +159,7 @@ class Text:
                 ids = stored(self.cfg.data.path).ids(split)
             else:
                 parts = getattr(self.corpus, split)
-                ids = {n: self.tokenizer.encode(part.tobytes()) for n, part in parts.items()}
+                ids = {n: self._encoded(n, part.tobytes()) for n, part in parts.items()}
             if split == "train":  # what has no share is not drawn from, but it is measured
                 ids = {name: part for name, part in ids.items() if shares[name]}
             own = [shares[name] for name in ids]

@@ -114,6 +114,11 @@ def predict_folder(
     def work(index: int) -> Record:
         name = files[index]
         try:
+            if (inputs / name).is_symlink():  # it may lead anywhere
+                raise ValueError(
+                    f"{inputs / name} is a link, which is not followed in a folder; give the file "
+                    "it leads to, or copy that there"
+                )
             prompt = read_prompt(inputs / name)
         except (ValueError, OSError) as error:
             return Record(name, printable(str(error)))

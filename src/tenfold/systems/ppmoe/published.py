@@ -24,6 +24,7 @@ from torch import Tensor
 from tenfold.core.checkpoint import read_json, write_json, write_text
 from tenfold.core.lock import NAME as LOCK
 from tenfold.data.text.tokens import Tokenizer
+from tenfold.files import require_empty
 from tenfold.weights.keymap import Converted
 
 from .config import Model
@@ -454,10 +455,9 @@ def write(
     Raises:
         ValueError: transformers has no such network, or the folder holds anything.
     """
+    require_empty(folder, "--out", {LOCK})
     config = config_of(model)
     family = str(config["model_type"])
-    if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - {LOCK}):
-        raise ValueError(f"{folder} exists and is not empty; choose another --out")
     sizes = {key: 4 * math.prod(shape) for key, shape in shapes(model).items()}
     shards: list[list[tuple[str, list[str]]]] = [[]]
     held = 0

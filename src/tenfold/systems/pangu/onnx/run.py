@@ -15,8 +15,10 @@ from torch import nn
 
 from tenfold.core.checkpoint import read_json, write_json
 from tenfold.core.config import from_json, to_json
+from tenfold.core.lock import NAME as LOCK
 from tenfold.core.seed import generator
 from tenfold.data.weather.grid import Grid
+from tenfold.files import require_empty
 from tenfold.weights.keymap import Converted
 
 from ..config import Config
@@ -164,8 +166,10 @@ def take_over(forecaster: Forecaster, official: Official) -> Converted:
 def write_official(forecaster: Forecaster, out: Path) -> list[Path]:
     """Write `pangu_weather_<hours>.onnx` for each lead time, and `grid.json`.
 
-    Each file is run and compared with its network; one that differs is deleted: ValueError.
+    Each file is run and compared with its network; one that differs is deleted: ValueError. So is a
+    folder that holds anything.
     """
+    require_empty(out, "--out", {LOCK})
     forecaster, grid = forecaster.cpu().eval(), forecaster.grid
     names = ("upper_mean", "upper_std", "surface_mean", "surface_std")
     statistics = tuple(getattr(forecaster, name).numpy() for name in names)
