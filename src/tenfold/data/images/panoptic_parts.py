@@ -316,24 +316,27 @@ def uids_of(tree: Tree, spec: PartSpec = CITYSCAPES_PARTS) -> Int32[np.ndarray, 
     """
     places = {name: sid for sid, name in spec.sids.items()}
     tree = tree.told_apart()
+    title = tree.image or "the tree"
     found = np.zeros(tree.size[0] * tree.size[1], dtype=np.int32)
     seen: dict[str, int] = {}
     for unit in tree.parts(tree.root.id):
         if unit.name not in places:
-            raise ValueError(f"{unit.name!r} is no class of {spec.name}: {some([*places])}")
+            raise ValueError(
+                f"{title}: {unit.name!r} is no class of {spec.name}: {some([*places])}"
+            )
         parts = tree.parts(unit.id)
         base = places[unit.name]
         if (unit.name in spec.things and not unit.crowd) or parts:
             instance = seen.get(unit.name, 0)
             seen[unit.name] = instance + 1
             if instance > 999:
-                raise ValueError(f"{unit.name} has more than 1000 objects")
+                raise ValueError(f"{title}: {unit.name} has more than 1000 objects")
             base = base * 1000 + instance
         found[runs.pixels_of(unit.mask)] = base
         for part in parts:
             names = spec.classes[unit.name]
             if part.name not in names:
-                raise ValueError(f"{part.name!r} is no part of {unit.name} in {spec.name}")
+                raise ValueError(f"{title}: {part.name!r} is no part of {unit.name} in {spec.name}")
             inside = runs.pixels_of(part.mask)
             # the whole's own, or those of a part before this one
             own = (found[inside] == base) | (found[inside] // 100 == base)

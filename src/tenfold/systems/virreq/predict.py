@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tenfold.core import dist
@@ -114,11 +114,12 @@ def _written(
 ) -> Record:  # fmt: skip
     """Write the tree of a picture, and the picture under the concepts of each level."""
     output = out / source.output
+    uids = None if spec is None else panoptic_parts.uids_of(trees.apart(tree, kb), spec)
     files = [output.with_name(f"{output.name}-tree.json")]
     trees.write(files[0], tree)
-    if spec is not None:
+    if uids is not None:
         files.append(output.with_name(f"{output.name}-parts.tif"))
-        panoptic_parts.write(files[-1], panoptic_parts.uids_of(tree, spec))
+        panoptic_parts.write(files[-1], uids)
     row = [overlays.fitted(picture, HEIGHT)]
     for level in range(1, min(kb.depth, MOST_LEVELS) + 1):
         names = names_of(kb, level)
@@ -153,14 +154,10 @@ def _write_folder(
     if spec is not None:
         files.append(write_whole(out / "parts.yaml", spec_text(spec)))
     if options.panoptic:
-        named = [
-            replace(record.tree, image=f"{row:06}-{Path(record.name).name}")
-            for row, record in enumerate(good) if record.tree is not None
-        ]  # fmt: skip
+        told = [trees.apart(record.tree, kb) for record in good if record.tree is not None]
         tops = kb.children(kb.root.id)
-        coco_panoptic.write(out, named, [n.name for n in tops], {n.name for n in tops if n.thing})
-        files += [out / "panoptic" / f"{Path(tree.image).stem}.png" for tree in named]
-        files.append(out / "panoptic.json")
+        things = {node.name for node in tops if node.thing}
+        files += coco_panoptic.write(out, told, [n.name for n in tops], things)
     figures = [
         Figure(
             uri(overlays.row_jpeg(record.row, HEIGHT), "image/jpeg"),
