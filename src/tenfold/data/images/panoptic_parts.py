@@ -22,7 +22,7 @@ from tenfold.structures import PartMap, Tree, Unit
 from ..io.problems import some
 from . import runs
 from .class_maps import CITYSCAPES
-from .decode import MAX_PIXELS
+from .decode import MAX_PIXELS, USUAL, Reading
 from .folders import files_below
 
 NONE = -1
@@ -242,22 +242,23 @@ def _is_names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) and name for name in value)
 
 
-def find(folder: Path, split: str) -> list[tuple[Path, Path]]:
+def find(folder: Path, split: str, reading: Reading = USUAL) -> list[tuple[Path, Path]]:
     """Pictures and their numbers in the layout of Cityscapes, by name.
 
     `leftImg8bit/<split>/<city>/*_leftImg8bit.png` and
-    `gtFinePanopticParts/<split>/<city>/*_gtFinePanopticParts.tif`.
+    `gtFinePanopticParts/<split>/<city>/*_gtFinePanopticParts.tif`. A picture that is not there
+    is a ValueError, but for `skip_broken`.
     """
     place = folder / "gtFinePanopticParts" / split
     if not place.is_dir():
         raise FileNotFoundError(f"{place} is not there: the folder of Cityscapes' panoptic parts")
     ending = "_gtFinePanopticParts.tif"
     found = []
-    for file in files_below(place, folder, False):
+    for file in files_below(place, folder, reading.follow_links):
         if file.name.endswith(ending):
             name = file.name.removesuffix(ending) + "_leftImg8bit.png"
             picture = folder / "leftImg8bit" / split / file.parent.relative_to(place) / name
-            if not picture.is_file():
+            if not picture.is_file() and not reading.skip_broken:
                 raise ValueError(f"{file} has no picture: {picture} is not there")
             found.append((picture, file))
     if not found:
