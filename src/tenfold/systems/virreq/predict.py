@@ -9,8 +9,7 @@ from tenfold.core import dist
 from tenfold.core.checkpoint import write_bytes
 from tenfold.core.divide import answered
 from tenfold.data.images import coco_panoptic, panoptic_parts
-from tenfold.data.images.decode import read_picture
-from tenfold.data.images.folders import photos_below
+from tenfold.data.images.folders import offered, read_offered
 from tenfold.data.images.panoptic_parts import PartSpec
 from tenfold.structures import Tree
 from tenfold.viz import overlays
@@ -71,13 +70,13 @@ def predict_files(
         ValueError: There is no picture, a lone one cannot be read, or none of a folder; or a
             request does not fit a picture's tree.
     """
-    pictures = sources(inputs, out, photos_below)
+    pictures = sources(inputs, out, offered)
     asked = read(Path(options.request)) if options.request else None
     shown = set(spread(range(len(pictures)), SHOWN))
     spec = part_spec(recogniser.kb) if options.parts else None
 
     def read_and_open(row: int) -> tuple[Rgb, OpenedPicture]:
-        picture = read_picture(pictures[row].file)
+        picture = read_offered(inputs, pictures[row].file)
         return picture, recogniser.open(picture)
 
     def work(row: int, given: tuple[Rgb, OpenedPicture]) -> Record:
