@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import csv
 import dataclasses
 import inspect
 import json
 import math
+import os
 import re
 import signal
 import textwrap
@@ -19,6 +21,7 @@ from typing import Any
 import forked
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from tiny import IMPROVING, PLAIN, SAMPLES, config, options
 
@@ -300,6 +303,31 @@ def test_predict_writes_files(name: str, made: Made, tmp_path: Path) -> None:
     assert set(written) <= set(claimed)
     assert written and all(path.stat().st_size > 0 for path in written)
     assert sorted(p for p in (tmp_path / "out").rglob("*") if p.is_file()) == sorted(written)
+
+
+def test_what_a_folder_offers_and_cannot_be_read_is_listed(
+    name: str, made: Made, tmp_path: Path
+) -> None:
+    """Links that lead out, a link to nothing and a pipe stop nothing, and none is left unsaid."""
+    if "picture" not in systems.system_class(name).accepts:
+        pytest.skip("does not predict from pictures")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.new("RGB", (40, 32), "red").save(folder / "good.png")
+    Image.new("RGB", (40, 32), "red").save(tmp_path / "secret.png")
+    (folder / "secret.png").symlink_to(tmp_path / "secret.png")
+    (folder / "loop").symlink_to("..")
+    (folder / "broken.jpg").symlink_to("nowhere.jpg")
+    (folder / "self.jpg").symlink_to("self.jpg")
+    os.mkfifo(folder / "pipe.jpg")
+    tenfold.load(made(name)).predict(folder, tmp_path / "out")
+    with (tmp_path / "out" / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    said = {row["file"]: row["problem"] for row in rows if row["problem"]}
+    assert said.keys() == {"secret.png", "loop", "broken.jpg", "self.jpg", "pipe.jpg"}
+    assert all(f"{file} leads out of" in said[file] for file in ("secret.png", "loop"))
+    assert all("not there, or is not a file" in said[f"{n}.jpg"] for n in ("broken", "pipe"))
+    assert any(row["file"] == "good.png" and not row["problem"] for row in rows)
 
 
 def test_predict_takes_names_as_text(name: str, made: Made, tmp_path: Path) -> None:

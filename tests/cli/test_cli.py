@@ -75,6 +75,17 @@ def test_help_of_every_verb(verb: list[str], call: Call) -> None:
     assert f"usage: {' '.join(['tenfold', *verb])}" in out
 
 
+def test_help_after_other_words_shows_all_of_the_command(call: Call, tmp_path: Path) -> None:
+    assert "usage: tenfold serve [-h] [OPTIONS] SYSTEM RUN\n" in call("serve", "apis", "-h")[1]
+    assert "SYSTEM CKPT [--out" in call("convert", "apis", tmp_path, "--help")[1]
+
+
+def test_help_of_export_names_the_systems(call: Call) -> None:
+    said = " ".join(call("export", "--help")[1].replace("│", "").split())
+    assert f"such ({systems.able('export official files')})" in said
+    assert said.count(f"({systems.able('export a part')}") == 2
+
+
 @pytest.mark.parametrize("action", ["info", "check", "prepare", "get"])
 def test_help_of_data_actions(action: str, call: Call) -> None:
     code, out, _ = call("data", action, "--help")

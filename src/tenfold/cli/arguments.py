@@ -59,8 +59,8 @@ def parse(function: Callable[..., Any], rest: list[str], prog: str, flags: list[
             negated = f"{parent}.{leaf.removeprefix('no-')}"
             if negated not in flags:
                 nearest(flag, flags, "option")
-    if "--help" in rest or "-h" in rest:
-        return tyro.cli(function, args=rest, prog=prog)
+    if "--help" in rest or "-h" in rest:  # alone: the usage line lacks what is given before it
+        return tyro.cli(function, args=["--help"], prog=prog)
 
     @functools.wraps(function)
     def given(*args: Any, **options: Any) -> Callable[[], Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from tenfold.core.errors import UsageError, require_file_or_folder
-from tenfold.systems import SYSTEMS, refusal, system_class
+from tenfold.systems import able, refusal, system_class
 
 from .arguments import parse, path_or, positional, say
 
@@ -27,12 +27,13 @@ def export(rest: list[str]) -> None:
         Args:
             run: Run folder or .safetensors file.
             to: onnx (needs the extra `export`), torch (torch.export, a .pt2 file), or official:
-                files as the authors' own, where a system has such (pangu).
+                files as the authors' own, where a system has such ({official}).
             out: Output file, of official ones a new or empty folder; by default beside the weights.
                 An earlier export is replaced, what others wrote is not.
-            part: Which network, where a system has several (itpn: backbone, or a task's name).
-            size: Height and width of pictures, where the network takes any (itpn); the file is then
-                for that size.
+            part: Which network, where a system has several ({parts}; itpn: backbone, or a task's
+                name).
+            size: Height and width of pictures, where the network takes any ({parts}), as in
+                `--size 256 192`; the file is then for that size.
         """
         from tenfold.core import lock
         from tenfold.core.capabilities import Exports, ExportsOfficial, ExportsParts
@@ -71,6 +72,9 @@ def export(rest: list[str]) -> None:
             worst = export_checked(what, to, target)
         say(f"{target}  (largest difference from eager: {worst:.2g})")
 
+    verb.__doc__ = (verb.__doc__ or "").format(
+        official=able("export official files"), parts=able("export a part")
+    )
     parse(verb, rest, "tenfold export", ["--to", "--out", "--part", "--size"])
 
 
@@ -97,10 +101,9 @@ def convert(rest: list[str]) -> None:
 
         cls = system_class(system)
         if not issubclass(cls, Converts):
-            able = [name for name, entry in SYSTEMS.items() if "convert" in entry.verbs]
             raise UsageError(
                 f"{system} has no official checkpoints to convert; systems that have: "
-                + ", ".join(able)
+                f"{able('convert')}"
             )
         require_file_or_folder(checkpoint)
         made, account = cls.convert(checkpoint)

@@ -103,10 +103,14 @@ SYSTEMS = {
 """Name -> where its class is; nothing is imported until it is asked for."""
 
 
+def able(verb: str) -> str:
+    """Names of the systems that have a verb, in one line."""
+    return ", ".join(name for name, entry in SYSTEMS.items() if verb in entry.verbs)
+
+
 def refusal(name: str, verb: str) -> UsageError:
     """The error for a verb that a system has not; it names those that have it."""
-    able = [other for other, entry in SYSTEMS.items() if verb in entry.verbs]
-    return UsageError(f"{name} cannot {verb}; systems that can: {', '.join(able)}")
+    return UsageError(f"{name} cannot {verb}; systems that can: {able(verb)}")
 
 
 def system_class(name: str) -> type[System[Any]]:

@@ -115,8 +115,25 @@ def test_coco_panoptic_is_written_and_read(tmp_path: Path) -> None:
     assert segment["area"] == mask.sum() == mask[y : y + tall, x : x + wide].sum()
     with pytest.raises(ValueError, match="'sky' is none of the classes car"):
         coco_panoptic.write(tmp_path, trees, ["car", "road", "person"], [])
-    with pytest.raises(ValueError, match="two pictures would be written"):
+    with pytest.raises(ValueError, match=r"two trees are of the picture 0\.jpg"):
         coco_panoptic.write(tmp_path, [trees[0], trees[0]], CLASSES, [])
+
+
+def test_panoptic_files_name_the_pictures_that_are_there(tmp_path: Path) -> None:
+    trees, _ = panoptic_files(tmp_path)
+    long = f"{'é' * 120}.png"
+
+    def named(*images: str) -> tuple[list[str], list[str]]:
+        given = [replace(tree, image=name) for tree, name in zip(trees, images, strict=True)]
+        written = coco_panoptic.write(tmp_path, given, CLASSES, [])
+        assert all(file.is_file() for file in written)
+        found = json.loads((tmp_path / "panoptic.json").read_text())
+        return ([i["file_name"] for i in found["images"]],
+                [a["file_name"] for a in found["annotations"]])  # fmt: skip
+
+    assert named("x/a.png", "a.png") == (["x/a.png", "a.png"], ["x__a.png", "a.png"])
+    assert named("a.jpg", "A.png") == (["a.jpg", "A.png"], ["000001-a.png", "000002-A.png"])
+    assert named(long, "a.png") == ([long, "a.png"], [f"{'é' * 50}.png", "a.png"])
 
 
 def test_damaged_panoptic_files_are_named(tmp_path: Path) -> None:

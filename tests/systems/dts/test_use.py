@@ -268,3 +268,51 @@ def test_an_oracle_trains_on_the_labels_of_the_target(tmp_path: Path) -> None:
     train, test = (data.labelled(system.cfg.data, *which).files
                    for which in (("source", "train"), ("target", "test")))  # fmt: skip
     assert len(train) + len(test) == 6 and not set(train) & set(test)
+
+
+def test_what_does_not_fit_is_known_before_the_first_step(tmp_path: Path) -> None:
+    """A map of another size than its picture, a link that leads out, a photo that is none."""
+    for part in ("images", "labels"):
+        (tmp_path / "gta5" / part).mkdir(parents=True)
+    for row in range(3):
+        image, _ = streets.scene("streets/train", row, size=(24, 32))
+        Image.fromarray(image).save(tmp_path / "gta5/images" / f"{row:05}.png")
+        size = (32, 24) if row != 1 else (32, 23)
+        Image.new("L", size, 7).save(tmp_path / "gta5/labels" / f"{row:05}.png")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (32, 24)).save(tmp_path / "out.png")
+    (photos / "a.png").symlink_to(tmp_path / "out.png")
+    (photos / "b.png").write_bytes(b"no picture")
+    usual = Data(
+        source="gta5", source_path=str(tmp_path / "gta5"), target="folder",
+        target_path=str(photos),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"00001\.png has 32 x 23 pixels.* set data\.skip_broken"):
+        data.labelled(usual, "source", "train")
+    with pytest.raises(ValueError, match=r"a\.png leads out of .* set data\.follow_links"):
+        data.target_pictures(usual)
+    own = replace(usual, skip_broken=True, follow_links=True)
+    with pytest.warns(UserWarning, match=r"gta5: 1 of 3 pictures left out: .*00001\.png"):
+        found = data.labelled(own, "source", "train")
+    held = data.labelled(own, "source", "test")
+    assert {f.name for f, _ in (*found.files, *held.files)} == {"00000.png", "00002.png"}
+    targets = data.target_pictures(own)
+    assert targets.picture(1).shape == (24, 32, 3)
+    assert "b.png" in "".join(targets.replaced.values())
+
+
+def test_a_turned_picture_fits_its_label_map(tmp_path: Path) -> None:
+    own = own_set(tmp_path / "set", streets.NAMES, count=3)
+    note = Image.Exif()
+    note[0x0112] = 6
+    for row, turned in ((0, (48, 64)), (1, (64, 48))):  # as stored, and as it is shown
+        Image.new("RGB", (64, 48)).save(own / "images" / f"{row}.png", exif=note)
+        Image.new("L", turned[::-1]).save(own / "masks" / f"{row}.png")
+    here = Data(source="folder", source_path=str(own), target="streets-dusk", ignore_exif=True)
+    found = [*(data.labelled(here, "source", split) for split in ("train", "test"))]
+    assert sum(map(len, found)) == 3
+    for part in found:
+        for row in range(len(part)):
+            picture, labels = part.scene(row)
+            assert picture.shape[:2] == labels.shape

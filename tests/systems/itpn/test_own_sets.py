@@ -54,14 +54,19 @@ def test_boxes_without_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_label_maps_and_what_broke_while_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A picture of another size than its map is found when it is read."""
+    """A picture of another size than its map is known at once, a cut one when it is read."""
     maps(tmp_path / "set" / "images", tmp_path / "set" / "masks", 5, values=(0, 255, 255))
-    for name in ("p1.jpg", "p2.jpg"):
-        file = tmp_path / "set" / "images" / name
-        Image.open(file).resize((20, 20)).save(file)
+    images = tmp_path / "set" / "images"
+    Image.open(images / "p2.jpg").resize((20, 20)).save(images / "p2.jpg")
+    with pytest.raises(SystemExit) as stopped:
+        train("segment", tmp_path / "set", tmp_path / "none")
+    assert stopped.value.code == 2 and "its picture p2.jpg 20 x 20" in capsys.readouterr().err
+    cut = (images / "p1.jpg").read_bytes()
+    (images / "p1.jpg").write_bytes(cut[: 2 * len(cut) // 3])
     measured = train("segment", tmp_path / "set", tmp_path / "run", "--data.skip-broken")
     said = capsys.readouterr().err.splitlines()
     assert any("0 and 255 alone, taken as two classes" in text for text in said)
+    assert any("pictures left out" in text and "p2.jpg" in text for text in said)
     assert any("could not be read and were replaced" in text and "p1.jpg" in text for text in said)
     assert "iou/segmentation/mIoU" in measured
 

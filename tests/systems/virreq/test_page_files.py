@@ -109,7 +109,7 @@ def test_exports_are_read_again(opened: Open, tmp_path: Path) -> None:
 
     place = read_back(page, "coco_panoptic", tmp_path / "panoptic")
     found = coco_panoptic.open_panoptic(place / "panoptic.json", place / "panoptic")
-    assert dict(found.names) == {1: "person", 2: "tree"} and found.images[2] == "more__b.png"
+    assert dict(found.names) == {1: "person", 2: "tree"} and found.images[2] == "more/b.png"
     first, second = found
     # one object, and what nobody told apart of the region beside it
     assert sorted(first.names.values()) == ["person", "person"] and len(first.crowd) == 1

@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tenfold.data.images import panoptic_parts
+from tenfold.data.images import coco_panoptic, panoptic_parts, runs
 from tenfold.generated import dolls
 from tenfold.runner.weights import construct
+from tenfold.structures import Tree
 from tenfold.systems.virreq import knowledge, trees
 from tenfold.systems.virreq.config import PredictOptions
 from tenfold.systems.virreq.levels import OTHERS, level_map, names_of
 from tenfold.systems.virreq.recipes import DEMO
+from tenfold.systems.virreq.recogniser import OpenedPicture
+from tenfold.systems.virreq.requests import Object
 from tenfold.systems.virreq.system import Virreq
 
 
@@ -54,6 +57,8 @@ def test_a_folder_becomes_trees(system: Virreq, folder: Path) -> None:
     assert sum(row["file"] == "a.png" for row in rows) == len(tree.units)
     assert "broken.png" in next(row["problem"] for row in rows if row["problem"])
     panoptic = json.loads((folder / "out" / "panoptic.json").read_text())
+    assert [image["file_name"] for image in panoptic["images"]] == ["a.png", "more/a.png"]
+    assert {"panoptic/a.png", "panoptic/more__a.png"} <= names
     assert [c["name"] for c in panoptic["categories"]] == ["doll", "cart"]
     spec = panoptic_parts.read_spec(folder / "out" / "parts.yaml")
     uids = panoptic_parts.read(folder / "out" / "a.png-parts.tif")
@@ -77,6 +82,38 @@ def test_requests_of_a_file(system: Virreq, folder: Path) -> None:
         system.predict(folder / "in" / "a.png", folder / "out2", options)
     with pytest.raises(ValueError, match=r"--depth must be in \[1, 64\], got 0"):
         PredictOptions(depth=0)
+
+
+def test_an_object_at_a_pixel(
+    system: Virreq, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture, asked = folder / "in" / "a.png", folder / "requests.json"
+
+    def answered(requests: list[dict[str, object]]) -> Tree:
+        asked.write_text(json.dumps(requests))
+        options = PredictOptions(request=str(asked))
+        files = system.predict(picture, folder / "out", options)
+        return trees.read(next(file for file in files if file.name == "a-tree.json"))
+
+    regions = answered([{"unit": 0}]).parts(0)
+    region = max(regions, key=lambda unit: runs.area(unit.mask))
+    pixels = np.argwhere(runs.mask_of(region.mask))
+    half = np.zeros((64, 64), dtype=bool)
+    half[tuple(pixels[: len(pixels) // 2].T)] = True
+    monkeypatch.setattr(OpenedPicture, "probe", lambda *_: Object(half, 0.9))
+    y, x = (int(i) for i in pixels[0])
+    probe = {"unit": region.id, "kind": "instance", "probe": [x, y]}
+    one = answered([{"unit": 0}, probe]).parts(region.id)[0]
+    assert (one.name, one.source) == (region.name, "type2")
+    spec = panoptic_parts.read_spec(folder / "out" / "parts.yaml")
+    parts = panoptic_parts.tree_of(panoptic_parts.read(folder / "out" / "a-parts.tif"), spec)
+    place = folder / "out" / "panoptic"
+    panoptic = coco_panoptic.open_panoptic(folder / "out" / "panoptic.json", place).tree(0)
+    assert 0 < runs.area(one.mask) < runs.area(region.mask)
+    for told in (parts, panoptic):  # the object, and what is left of its region
+        same = [unit for unit in told.parts(0) if unit.name == region.name]
+        assert sorted(unit.crowd for unit in same) == [False, True]
+        assert next(unit.mask for unit in same if not unit.crowd) == one.mask
 
 
 def test_levels_of_a_tree(system: Virreq) -> None:

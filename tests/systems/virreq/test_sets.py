@@ -196,6 +196,57 @@ def test_damaged_files_are_named_before_training(tmp_path: Path) -> None:
     assert "ulm_9" in problem.what and "has no picture" in problem.what
 
 
+def test_what_does_not_fit_can_be_left_out(tmp_path: Path) -> None:
+    """At once what a header tells, later the next in place of what cannot be read; both named."""
+    write_cityscapes(tmp_path)
+    place = tmp_path / "gtFinePanopticParts/train/ulm"
+    panoptic_parts.write(place / "ulm_0_gtFinePanopticParts.tif", street(0)[1][:40])
+    cfg = config("cityscapes_parts", tmp_path)
+    with pytest.raises(ValueError, match=r"ulm_0.* has 64 x 40 pixels.* data\.skip_broken"):
+        data.open_split(cfg, "train")
+    lenient = replace(cfg, data=replace(cfg.data, skip_broken=True))
+    with pytest.warns(UserWarning, match=r"1 of 2 pictures left out: .*ulm_0"):
+        assert len(found := data.open_split(lenient, "train")) == 1
+    Image.new("I", SIZE[::-1], 512).save(place / "ulm_2_gtFinePanopticParts.tif")
+    with pytest.raises(ValueError, match=r"none of 1 pictures can be read: .*ulm_2.* number 512"):
+        found.read(0)
+    (tmp_path / "leftImg8bit/train/ulm/ulm_1_leftImg8bit.png").unlink()
+    with pytest.raises(ValueError, match=r"ulm_1_gtFinePanopticParts\.tif has no picture"):
+        data.open_split(cfg, "validation")
+    with pytest.raises(ValueError, match=r"no picture fits its label map: .*ulm_1.* is not there"):
+        data.open_split(lenient, "validation")
+
+
+def test_the_next_picture_stands_in_for_a_broken_one(tmp_path: Path) -> None:
+    write_ade20k(tmp_path)
+    for number in (3, 4):
+        content = (tmp_path / "ADE_0.json").read_text().replace("ADE_0.png", f"ADE_{number}.png")
+        (tmp_path / f"ADE_{number}.json").write_text(content)
+        Image.fromarray(street(number)[0]).save(tmp_path / f"ADE_{number}.png")
+    cfg = config("ade20k_parts", tmp_path)
+    lenient = replace(cfg, data=replace(cfg.data, skip_broken=True))
+    (tmp_path / "ADE_3.png").write_bytes(b"no picture")
+    found = data.open_split(lenient, "train")
+    assert [item.name for item in found.items] == ["ADE_0", "ADE_3", "ADE_4"]
+    assert found.read(1)[0].name == "ADE_4" and [*found.replaced] == ["ADE_3"]
+    with pytest.warns(UserWarning, match=r"1 of the train split could not be read.*ADE_3\.png"):
+        [*Virreq(lenient).stages()]
+    with pytest.raises(ValueError, match=r"ADE_3\.png is not a picture"):
+        data.open_split(cfg, "train").read(1)
+
+
+def test_links_out_of_the_folder_are_followed_if_asked(tmp_path: Path) -> None:
+    for folder in ("set", "other"):
+        (tmp_path / folder).mkdir()
+    write_ade20k(tmp_path / "set")
+    (tmp_path / "set" / "ADE_1.json").rename(tmp_path / "other" / "ADE_1.json")
+    (tmp_path / "set" / "ADE_1.json").symlink_to(tmp_path / "other" / "ADE_1.json")
+    with pytest.raises(ValueError, match=r"ADE_1\.json leads out of .* set data\.follow_links"):
+        config("ade20k_parts", tmp_path / "set")
+    asked = Data(name="ade20k_parts", path=str(tmp_path / "set"), follow_links=True)
+    assert len(sets.open_pictures(asked, "validation")) == 1
+
+
 def test_damaged_files_of_ade20k_are_named(tmp_path: Path) -> None:
     write_ade20k(tmp_path)
     good = checks.check("ade20k_parts", tmp_path)

@@ -110,6 +110,20 @@ def test_undivided_regions_are_crowds_of_the_truth() -> None:
     assert hpq([trees.as_truth(region, kb)], [sample()]).classes["car"].weight == 0
 
 
+def test_files_without_regions_have_objects_and_crowds() -> None:
+    kb = street()
+    half = trees.with_state(trees.without(sample(), 3), 1, "open")
+    told = trees.apart(half, kb)
+    cars = [(unit.id, unit.parent, unit.crowd) for unit in told.units if unit.name == "car"]
+    assert sorted(cars) == [(1, 0, True), (2, 0, False)]
+    assert told.by_id[1].mask == box(5, 0, 10, 6) and told.by_id[4].parent == 2
+    # parts of the region beside its objects: the region's, or, when nothing of it is left, theirs
+    wheel = Unit(6, "wheel", 1, box(6, 4, 8, 6))
+    for tree, whole in ((half, 1), (sample(), 3)):
+        told = trees.apart(replace(tree, units=(*tree.units, wheel)), kb)
+        assert told.by_id[6].parent == whole
+
+
 def test_a_tree_grows_by_requests() -> None:
     kb = street()
     tree = trees.begun("a.jpg", SIZE, kb, "kb.json")

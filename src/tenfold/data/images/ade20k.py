@@ -108,9 +108,10 @@ class Prepared:
 # --- reading -------------------------------------------------------------------------------------
 
 
-def find(folder: Path) -> list[Path]:
+def find(folder: Path, follow_links: bool = False) -> list[Path]:
     """The JSON files of pictures below a folder, by path."""
-    found = [file for file in files_below(folder, folder) if file.suffix == ".json"]
+    every = files_below(folder, folder, follow_links)
+    found = [file for file in every if file.suffix == ".json"]
     if not found:
         raise ValueError(f"{folder} holds no JSON file of ADE20K's pictures")
     return found

@@ -5,9 +5,10 @@ A number is red + 256 green + 65536 blue; 0 is void (cocodataset/panopticapi).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ SHAPE = {
 MOST_BYTES = 2 * 2**30
 LARGEST = 2**24
 """Numbers are below it."""
+LONGEST_STEM = 50
+"""Characters that a PNG has of its picture's name: file systems allow 255 bytes."""
 
 
 @dataclass(frozen=True)
@@ -170,33 +173,35 @@ def coloured(ids: Int32[np.ndarray, "height width"]) -> UInt8[np.ndarray, "heigh
 
 def write(
     folder: Path, trees: Sequence[Tree], classes: Sequence[str], things: Collection[str]
-) -> None:
+) -> list[Path]:
     """Write `panoptic.json` and `panoptic/*.png` of the first level of trees.
 
     Where units overlap, the later one has the pixel; a unit without a pixel left is not listed.
 
     Args:
         folder: Where to.
-        trees: Their `image` names the PNG.
+        trees: Their `image` is the file name of the picture, and the PNG is called after it.
         classes: Names of the categories, numbered from 1.
         things: Those that are countable.
 
+    Returns:
+        The files that were written, `panoptic.json` the last.
+
     Raises:
-        ValueError: A unit is of another class, or two trees are of pictures of one name.
+        ValueError: A unit is of another class, or two trees are of one picture.
     """
     number_of = {name: i for i, name in enumerate(classes, 1)}
-    files = [f"{Path(tree.image).stem or row}.png" for row, tree in enumerate(trees, 1)]
-    if len(set(files)) < len(files):
-        raise ValueError(f"two pictures would be written as {some(files)}: give them other names")
+    twice = [name for name, times in Counter(t.image for t in trees).items() if times > 1 and name]
+    if twice:
+        raise ValueError(f"two trees are of the picture {twice[0]}: leave one out")
+    files = _png_names([tree.image for tree in trees])
     images, annotations = [], []
     for row, (tree, name) in enumerate(zip(trees, files, strict=True), 1):
         ids, listed = _painted(tree, number_of)
         with replacing(folder / "panoptic" / name) as temporary:
             Image.fromarray(coloured(ids)).save(temporary, format="PNG")
         height, width = tree.size
-        images.append(
-            {"id": row, "file_name": Path(tree.image).name, "height": height, "width": width}
-        )
+        images.append({"id": row, "file_name": tree.image, "height": height, "width": width})
         annotations.append({"image_id": row, "file_name": name, "segments_info": listed})
     categories = [
         {"id": n, "name": name, "supercategory": "", "isthing": int(name in things)}
@@ -204,6 +209,18 @@ def write(
     ]
     found = {"images": images, "annotations": annotations, "categories": categories}
     write_json(folder / "panoptic.json", found)
+    return [*(folder / "panoptic" / name for name in files), folder / "panoptic.json"]
+
+
+def _png_names(pictures: Sequence[str]) -> list[str]:
+    """Names in one folder for the PNG files of pictures, numbered if two would be one."""
+    names = [
+        PurePosixPath(picture.replace("/", "__")).stem[:LONGEST_STEM] or str(row)
+        for row, picture in enumerate(pictures, 1)
+    ]
+    if len({name.casefold() for name in names}) < len(names):
+        names = [f"{row:06}-{name}" for row, name in enumerate(names, 1)]
+    return [f"{name}.png" for name in names]
 
 
 def _painted(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -114,14 +114,26 @@ def read_picture(
 
 
 def read_header(path: Path) -> tuple[int, int, int]:
-    """Height and width as stored, and EXIF's orientation (1 is upright); pixels are not decoded."""
+    """Height and width as stored, and EXIF's orientation (1 is upright).
+
+    Pixels are not decoded, but for those of a PNG, in which the note may stand after them.
+    """
+    return _of_header(path, lambda image: (image.height, image.width, _orientation(image)))
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Height and width as stored; pixels are never decoded."""
+    return _of_header(path, lambda image: (image.height, image.width))
+
+
+def _of_header(path: Path, of: Callable[[Image.Image], T]) -> T:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there, or is not a file. Give a picture.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as image:
-                return image.height, image.width, _orientation(image)
+                return of(image)
     except (*_UNREADABLE, Image.UnidentifiedImageError) as error:
         raise ValueError(f"{path} cannot be read as a picture: {_reason(error)}.") from error
 
@@ -183,6 +195,16 @@ def first_sound(
         except (ValueError, OSError) as error:
             replaced[name(row)] = str(error)
     raise ValueError(f"none of {len(rows)} pictures can be read: {some(list(replaced.values()))}")
+
+
+def warn_of_replaced(replaced: Mapping[str, str], split: str) -> None:
+    """Say which pictures could not be read when they were needed."""
+    if replaced:
+        warnings.warn(
+            f"{len(replaced)} of the {split} split could not be read and were replaced or left "
+            f"out: {some(list(replaced.values()), 20)}",
+            stacklevel=3,
+        )
 
 
 def decode(content: bytes, name: str) -> UInt8[np.ndarray, "height width 3"]:

@@ -9,8 +9,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import UInt8
+
 from ..io.problems import some
-from .decode import ENDINGS, JUNK, SPLITS
+from .decode import ENDINGS, JUNK, SPLITS, read_picture
 
 MOST_DEPTH = 64
 """Folders within one another that are looked into."""
@@ -32,16 +35,20 @@ def photos(folder: str | Path, follow_links: bool = False) -> list[Path]:
 
 
 def photos_below(
-    folder: str | Path, follow_links: bool = False, aside: Path | None = None
+    folder: str | Path,
+    follow_links: bool = False,
+    aside: Path | None = None,
+    unread: list[Path] | None = None,
 ) -> list[Path]:
     """The pictures of a folder and of all folders in it, by path; hidden ones do not count.
 
     A symbolic link that leaves the folder is refused, or followed with `follow_links`. Files of
-    other endings are counted in a warning; the folder `aside` is not looked into.
+    other endings are counted in a warning; the folder `aside` is not looked into. With `unread` as
+    in `files_below`.
     """
     folder = _folder(folder)
     is_aside = aside is not None and folder.resolve().is_relative_to(aside.resolve())
-    files = [] if is_aside else files_below(folder, folder, follow_links, aside)
+    files = [] if is_aside else files_below(folder, folder, follow_links, aside, unread=unread)
     found = pictures_of(files)
     if not found and aside and aside.is_dir():
         raise ValueError(f"{folder} holds no picture but those of {aside}")
@@ -49,6 +56,28 @@ def photos_below(
         raise ValueError(f"{folder} holds no picture{_instead(files)}, nor do the folders in it.")
     warn_of_others(folder, files)
     return found
+
+
+def offered(folder: Path, aside: Path | None = None) -> list[Path]:
+    """What a folder offers to be predicted from, by path: the pictures below it, and what
+    `read_offered` gives the reason for that it cannot be read: a link that leads out or nowhere, a
+    pipe.
+    """
+    unread: list[Path] = []
+    found = photos_below(folder, aside=aside, unread=unread)
+    return sorted([*found, *(i for i in unread if i.is_dir() or i.suffix.lower() in ENDINGS)])
+
+
+def read_offered(inputs: Path, file: Path) -> UInt8[np.ndarray, "height width 3"]:
+    """A picture that is predicted from: `inputs` itself, or of that folder.
+
+    Raises:
+        ValueError: It is damaged, or a link that leads out of the folder.
+        FileNotFoundError: It is no file.
+    """
+    if inputs.is_dir() and not _is_inside(inputs, file):
+        raise ValueError(f"{file} leads out of {inputs}. Copy what it leads to there instead.")
+    return read_picture(file)
 
 
 def class_folders(folder: str | Path, follow_links: bool = False) -> dict[str, list[Path]]:
@@ -108,17 +137,25 @@ def split_folders(folder: Path, follow_links: bool = False) -> dict[str, Path]:
 
 def files_below(
     folder: Path, root: Path, follow_links: bool = False, aside: Path | None = None,
-    depth: int = MOST_DEPTH,
+    depth: int = MOST_DEPTH, unread: list[Path] | None = None,
 ) -> list[Path]:  # fmt: skip
-    """All files of a folder and of the folders in it, by path; hidden ones do not count."""
+    """All files of a folder and of the folders in it, by path; hidden ones do not count.
+
+    `unread` gets links that lead out, which are no error then, and what is no file.
+    """
     found: list[Path] = []
     waiting, seen = [(folder, 1)], {folder.resolve()}
     aside = aside.resolve() if aside else None
     while waiting:
         here, level = waiting.pop()
-        for item in visible(here, root, follow_links):
-            if not item.is_dir():
-                found += [item] * item.is_file()
+        for item in visible(here, root, follow_links or unread is not None):
+            if unread is not None and not (follow_links or _is_inside(root, item)):
+                unread.append(item)
+            elif not item.is_dir():
+                if item.is_file():
+                    found.append(item)
+                elif unread is not None:
+                    unread.append(item)
             elif level < depth and (follow_links or not item.is_symlink()):
                 place = item.resolve()
                 if place not in seen and place != aside:  # a link may lead round in a circle
@@ -178,7 +215,7 @@ def inside_of(root: Path, path: Path, follow_links: bool = False) -> Path:
 
     With `follow_links` only links may lead out of it, no name that goes up or starts elsewhere.
     """
-    if path.resolve().is_relative_to(root.resolve()):
+    if _is_inside(root, path):
         return path
     if not path.is_relative_to(root) or ".." in path.relative_to(root).parts:
         raise ValueError(
@@ -187,10 +224,18 @@ def inside_of(root: Path, path: Path, follow_links: bool = False) -> Path:
         )
     if not follow_links:
         raise ValueError(
-            f"{path} leads out of {root}. Copy the pictures there instead of linking to them, or "
-            "set data.follow_links."
+            f"{path} leads out of {root}. Copy the pictures there instead of linking to them, or, "
+            "for training, set data.follow_links."
         )
     return path
+
+
+def _is_inside(root: Path, path: Path) -> bool:
+    """Return True if a path, or what it links to, lies in a folder."""
+    try:
+        return path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):  # a link to itself leads nowhere
+        return True
 
 
 def held_out(names: Sequence[str], key: str, share: float) -> set[str]:

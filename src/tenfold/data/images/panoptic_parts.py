@@ -22,7 +22,7 @@ from tenfold.structures import PartMap, Tree, Unit
 from ..io.problems import some
 from . import runs
 from .class_maps import CITYSCAPES
-from .decode import MAX_PIXELS
+from .decode import MAX_PIXELS, USUAL, Reading
 from .folders import files_below
 
 NONE = -1
@@ -242,22 +242,23 @@ def _is_names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) and name for name in value)
 
 
-def find(folder: Path, split: str) -> list[tuple[Path, Path]]:
+def find(folder: Path, split: str, reading: Reading = USUAL) -> list[tuple[Path, Path]]:
     """Pictures and their numbers in the layout of Cityscapes, by name.
 
     `leftImg8bit/<split>/<city>/*_leftImg8bit.png` and
-    `gtFinePanopticParts/<split>/<city>/*_gtFinePanopticParts.tif`.
+    `gtFinePanopticParts/<split>/<city>/*_gtFinePanopticParts.tif`. A picture that is not there
+    is a ValueError, but for `skip_broken`.
     """
     place = folder / "gtFinePanopticParts" / split
     if not place.is_dir():
         raise FileNotFoundError(f"{place} is not there: the folder of Cityscapes' panoptic parts")
     ending = "_gtFinePanopticParts.tif"
     found = []
-    for file in files_below(place, folder, False):
+    for file in files_below(place, folder, reading.follow_links):
         if file.name.endswith(ending):
             name = file.name.removesuffix(ending) + "_leftImg8bit.png"
             picture = folder / "leftImg8bit" / split / file.parent.relative_to(place) / name
-            if not picture.is_file():
+            if not picture.is_file() and not reading.skip_broken:
                 raise ValueError(f"{file} has no picture: {picture} is not there")
             found.append((picture, file))
     if not found:
@@ -316,24 +317,27 @@ def uids_of(tree: Tree, spec: PartSpec = CITYSCAPES_PARTS) -> Int32[np.ndarray, 
     """
     places = {name: sid for sid, name in spec.sids.items()}
     tree = tree.told_apart()
+    title = tree.image or "the tree"
     found = np.zeros(tree.size[0] * tree.size[1], dtype=np.int32)
     seen: dict[str, int] = {}
     for unit in tree.parts(tree.root.id):
         if unit.name not in places:
-            raise ValueError(f"{unit.name!r} is no class of {spec.name}: {some([*places])}")
+            raise ValueError(
+                f"{title}: {unit.name!r} is no class of {spec.name}: {some([*places])}"
+            )
         parts = tree.parts(unit.id)
         base = places[unit.name]
         if (unit.name in spec.things and not unit.crowd) or parts:
             instance = seen.get(unit.name, 0)
             seen[unit.name] = instance + 1
             if instance > 999:
-                raise ValueError(f"{unit.name} has more than 1000 objects")
+                raise ValueError(f"{title}: {unit.name} has more than 1000 objects")
             base = base * 1000 + instance
         found[runs.pixels_of(unit.mask)] = base
         for part in parts:
             names = spec.classes[unit.name]
             if part.name not in names:
-                raise ValueError(f"{part.name!r} is no part of {unit.name} in {spec.name}")
+                raise ValueError(f"{title}: {part.name!r} is no part of {unit.name} in {spec.name}")
             inside = runs.pixels_of(part.mask)
             # the whole's own, or those of a part before this one
             own = (found[inside] == base) | (found[inside] // 100 == base)

@@ -18,7 +18,16 @@ from PIL import Image
 from tenfold.files import parse_json
 
 from ..io.problems import BROKEN, some
-from .decode import ENDINGS, MAX_PIXELS, USUAL, Reading, first_sound, read_picture
+from .decode import (
+    ENDINGS,
+    MAX_PIXELS,
+    USUAL,
+    Reading,
+    first_sound,
+    read_header,
+    read_picture,
+    read_size,
+)
 from .folders import inside_of, visible
 
 IGNORED = 255
@@ -89,17 +98,8 @@ class Segmented:
 
     def _decoded(self, index: int) -> Scene:
         picture_file, label_file = self.files[index]
-        picture = read_picture(picture_file, self.reading.ignore_exif)
         stored = self._stored(label_file)
-        if picture.shape[:2] != stored.shape and picture.shape[1::-1] == stored.shape:
-            # an EXIF note turns one of the two: the labels are of the picture as it is stored
-            picture = read_picture(picture_file, not self.reading.ignore_exif)
-        if picture.shape[:2] != stored.shape:
-            raise ValueError(
-                f"label map {label_file} has {stored.shape[1]} x {stored.shape[0]} pixels, its "
-                f"picture {picture_file.name} {picture.shape[1]} x {picture.shape[0]}. Resize one "
-                "(labels without interpolation), or set data.skip_broken."
-            )
+        picture = read_as(picture_file, label_file, stored.shape, self.reading.ignore_exif)
         return picture, self._counted(stored, label_file)
 
     def labels(self, index: int) -> UInt8[np.ndarray, "height width"]:
@@ -146,6 +146,64 @@ class Segmented:
         labels[labels < 0] = IGNORED
         labels[np.isin(stored, (*self.void, IGNORED))] = IGNORED
         return labels
+
+
+def read_as(
+    file: Path, label_file: Path, size: tuple[int, ...], ignore_exif: bool = False
+) -> UInt8[np.ndarray, "height width 3"]:
+    """A picture of the height and width of its label map; ValueError if it is of another size."""
+    picture = read_picture(file, ignore_exif)
+    if picture.shape[:2] != size and picture.shape[1::-1] == size:
+        # an EXIF note turns one of the two: the labels are of the picture as it is stored
+        picture = read_picture(file, not ignore_exif)
+    _require_same(file, picture.shape[:2], label_file, size)
+    return picture
+
+
+def _require_same(
+    picture_file: Path, picture: tuple[int, ...], label_file: Path, labels: tuple[int, ...]
+) -> None:
+    if picture != labels:
+        raise ValueError(
+            f"label map {label_file} has {labels[1]} x {labels[0]} pixels, its picture "
+            f"{picture_file.name} {picture[1]} x {picture[0]}. Resize one (labels without "
+            "interpolation), or set data.skip_broken."
+        )
+
+
+def fitting(found: Segmented, folder: Path) -> Segmented:
+    """A set of the folder, in which each label map has its picture's size; only headers are read.
+
+    An EXIF note may turn either of the two. A pair that does not fit, or of which a header cannot
+    be read, is a ValueError, or left out with `skip_broken`.
+    """
+    kept = fitting_pairs(found.files, folder, found.reading)
+    return found if len(kept) == len(found.files) else replace(found, files=kept)
+
+
+def fitting_pairs(pairs: Sequence[Pair], folder: Path, reading: Reading) -> Pairs:
+    """The same of pairs alone."""
+    kept, broken = [], []
+    for picture, label_map in pairs:
+        try:
+            size, mapped = read_size(picture), read_size(label_map)
+            if size[::-1] == mapped and read_header(picture)[2] > 4:
+                size = mapped
+            _require_same(picture, size, label_map, mapped)
+        except (ValueError, OSError) as error:
+            if not reading.skip_broken:
+                raise
+            broken.append(str(error))
+        else:
+            kept.append((picture, label_map))
+    if broken and not kept:
+        raise ValueError(f"{folder}: no picture fits its label map: {some(broken)}")
+    if broken:
+        warnings.warn(
+            f"{folder}: {len(broken)} of {len(pairs)} pictures left out: {some(broken)}",
+            stacklevel=4,
+        )
+    return tuple(kept)
 
 
 def of_arrays(classes: tuple[str, ...], pairs: Sequence[Scene]) -> Segmented:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from tenfold.core import dist
 from tenfold.core.divide import answered
-from tenfold.data.images.decode import read_picture
-from tenfold.data.images.folders import photos_below
+from tenfold.data.images.folders import offered, read_offered
 from tenfold.nn.condinst import CondInst
 from tenfold.viz.overlays import Rgb
 from tenfold.viz.predictions import Trained, sources, spread
@@ -45,7 +44,7 @@ def predict_files(
     Raises:
         ValueError: There is no picture, a lone one cannot be read, or none of a folder.
     """
-    pictures = sources(inputs, out, photos_below)
+    pictures = sources(inputs, out, offered)
     shown = set(spread(range(len(pictures)), options.shown))
     network.eval()
 
@@ -56,7 +55,7 @@ def predict_files(
         return write_picture(picture, found, source.name, output, cfg.classes, row in shown)
 
     records = answered(
-        inputs, len(pictures), lambda row: read_picture(pictures[row].file), work,
+        inputs, len(pictures), lambda row: read_offered(inputs, pictures[row].file), work,
         lambda row, problem: Record(pictures[row].name, problem=problem),
     )  # fmt: skip
     if not dist.current().is_first:

@@ -170,6 +170,13 @@ class Data:
     test_share: float = 0.2
     """Share of a folder of your own that is not divided, or of a set that has but training images,
     that is for the test if it is measured."""
+    skip_broken: bool = False
+    """Leave out pictures and label maps that cannot be read or do not fit, with a warning, instead
+    of stopping. What turns out to be broken later is replaced by the next picture, and named."""
+    follow_links: bool = False
+    """Follow symbolic links that lead out of the folder, instead of refusing them."""
+    ignore_exif: bool = False
+    """Take pictures as they are stored, without the turn that an EXIF note asks for."""
 
     def __post_init__(self) -> None:
         require(self, "data.", "[1, inf)", "batch_size", "crop", "generated", "test_every")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tenfold.core.system import DataUsed
 from tenfold.data import catalog
 from tenfold.data.images import class_maps, maps, mixing, own, segmentation, streets
 from tenfold.data.images.class_statistics import class_statistics
-from tenfold.data.images.decode import read_picture
+from tenfold.data.images.decode import USUAL, Reading, first_sound, read_picture
 from tenfold.data.images.folders import photos_below
 from tenfold.data.images.rare_classes import RareClasses, rare_classes, source_crop
 from tenfold.data.images.segmentation import Segmented
@@ -98,7 +98,7 @@ def labelled(data: Data, role: str, split: str) -> Segmented:
     name, path, size = _named(data, role)
     if not any(size):
         size = rendered.SIZE
-    found = _opened(name, path, split, data.generated, size, data.test_share)
+    found = _opened(name, path, split, data.generated, size, data.test_share, reading_of(data))
     measured, measured_path, _ = _named(data, "target" if is_labelled(data) else "source")
     is_measured = name == measured and find(name, path) == find(measured, measured_path)
     if name not in streets.WHOLE or not is_measured or len(found) < 2:
@@ -110,8 +110,9 @@ def labelled(data: Data, role: str, split: str) -> Segmented:
 @lru_cache(maxsize=8)
 def _opened(
     name: SetName, path: str, split: str, generated: tuple[int, int], size: tuple[int, int],
-    test_share: float,
+    test_share: float, reading: Reading,
 ) -> Segmented:  # fmt: skip
+    """The set; sizes of all its pictures and label maps are compared now, not when one is drawn."""
     folder = find(name, path)
     if folder is None:
         count = generated[split == "test"]
@@ -121,11 +122,18 @@ def _opened(
         ]
         return segmentation.of_arrays(rendered.NAMES, scenes)
     if name == "folder":
-        return own.open_maps(folder, split, test_share, SPLIT_SEED)
-    if name in streets.WHOLE:
-        return streets.open_streets(folder, name, "train")
-    ours = "val" if split == "test" and name == "cityscapes" else split
-    return streets.open_streets(folder, name, ours)
+        found = own.open_maps(folder, split, test_share, SPLIT_SEED, reading)
+    else:
+        ours = "val" if split == "test" and name == "cityscapes" else split
+        found = streets.open_streets(
+            folder, name, "train" if name in streets.WHOLE else ours, reading
+        )
+    return segmentation.fitting(found, folder)
+
+
+def reading_of(data: Data) -> Reading:
+    """The choices about reading."""
+    return Reading(data.skip_broken, data.follow_links, data.ignore_exif)
 
 
 def _named(data: Data, role: str) -> tuple[SetName, str, tuple[int, int]]:
@@ -137,7 +145,9 @@ def _named(data: Data, role: str) -> tuple[SetName, str, tuple[int, int]]:
 def is_labelled(data: Data) -> bool:
     """True if the target has labels by which a result can be measured."""
     folder = find(data.target, data.target_path)
-    return data.target != "folder" or folder is None or bool(maps.find_maps(folder, False))
+    return (
+        data.target != "folder" or folder is None or bool(maps.find_maps(folder, data.follow_links))
+    )
 
 
 @dataclass(frozen=True)
@@ -147,29 +157,40 @@ class Pictures:
     files: tuple[Path, ...] = ()
     held: Segmented | None = None
     """Images in memory."""
+    reading: Reading = USUAL
+    replaced: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """Name -> reason, of images in whose place another was put so far."""
 
     def __len__(self) -> int:
         return len(self.files) if self.held is None else len(self.held)
 
     def picture(self, row: int) -> Rgb:
-        """An image."""
+        """An image; with `skip_broken`, the next one in place of one that cannot be read."""
         if self.held is not None:
             return self.held.scene(row)[0]
-        return read_picture(self.files[row])
+        if not self.reading.skip_broken:
+            return self._decoded(row)
+        rows = [*range(row, len(self)), *range(row)]
+        return first_sound(self._decoded, rows, lambda i: str(self.files[i]), self.replaced)
+
+    def _decoded(self, row: int) -> Rgb:
+        return read_picture(self.files[row], self.reading.ignore_exif)
 
 
 @lru_cache(maxsize=4)
 def target_pictures(data: Data) -> Pictures:
     """The images that are adapted to; their labels are not opened."""
-    folder = find(data.target, data.target_path)
+    folder, reading = find(data.target, data.target_path), reading_of(data)
     if folder is None:
         return Pictures(held=labelled(data, "target", "train"))
     if data.target in streets.WHOLE or (data.target == "folder" and is_labelled(data)):
         found = labelled(data, "target", "train")
-        return Pictures(tuple(pair[0] for pair in found.files))
-    if data.target == "folder":
-        return Pictures(tuple(photos_below(folder)))
-    return Pictures(tuple(streets.pictures_of(folder, data.target, "train")))
+        files = [pair[0] for pair in found.files]
+    elif data.target == "folder":
+        files = photos_below(folder, reading.follow_links)
+    else:
+        files = streets.pictures_of(folder, data.target, "train", reading)
+    return Pictures(tuple(files), reading=reading)
 
 
 def source_pixels(data: Data) -> Int64[np.ndarray, "image class"]:
@@ -275,6 +296,12 @@ class Batches:
         self.targets = Pictures() if cfg.method == "source" else target_pictures(data)
         self._sides: dict[str, Epochs] = {}
         self._kept = Kept()
+
+    @property
+    def replaced(self) -> dict[str, str]:
+        """Name -> reason, of images in whose place others were put so far."""
+        few = {} if self.few is None else self.few.replaced
+        return self.source.replaced | few | self.targets.replaced
 
     def _places(self) -> list[int]:
         size = self.cfg.data.batch_size

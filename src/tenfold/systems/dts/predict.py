@@ -12,9 +12,8 @@ import numpy as np
 
 from tenfold.core import dist
 from tenfold.core.divide import answered
-from tenfold.data.images.decode import read_picture
 from tenfold.data.images.films import is_film, open_film
-from tenfold.data.images.folders import photos_below
+from tenfold.data.images.folders import offered, read_offered
 from tenfold.viz.overlays import Rgb
 from tenfold.viz.predictions import Source, Trained, sources, spread
 
@@ -56,11 +55,11 @@ def predict_files(
     members = networks.members(asked)
     networks.eval()
     film = open_film(inputs, options.every) if is_film(inputs) else None
-    images = sources(inputs, out, photos_below) if film is None else frames(inputs, film.count)
+    images = sources(inputs, out, offered) if film is None else frames(inputs, film.count)
     shown = set(spread(range(len(images)), SHOWN))
 
     def read(row: int) -> Rgb:
-        return read_picture(images[row].file) if film is None else film.frame(row)
+        return read_offered(inputs, images[row].file) if film is None else film.frame(row)
 
     def work(row: int, image: Rgb) -> Record:
         source = images[row]

@@ -17,6 +17,7 @@ from tenfold.core.claim import Claim
 from tenfold.core.seed import generator
 from tenfold.core.stage import Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, System
+from tenfold.data.images.decode import warn_of_replaced
 from tenfold.viz.predictions import Trained
 from tenfold.weights.keymap import Converted
 
@@ -110,6 +111,7 @@ class Dts(System[Config]):
             if not begun.groups or has_source:
                 networks.begin_groups(own_heads=not (begun.head or has_source))
             yield self._adaptation(batches, begun.groups and not has_source)
+        warn_of_replaced(batches.replaced, "train")
 
     def _students(self, count: int) -> Students:
         things = [row for row, name in enumerate(self.cfg.classes) if name in self.cfg.host.things]
@@ -159,7 +161,9 @@ class Dts(System[Config]):
         """
         if split != "test":
             raise ValueError(f"unknown split {split!r}; known: test")
-        return evaluation.evaluate(self.model, self.cfg)
+        found = evaluation.evaluate(self.model, self.cfg)
+        warn_of_replaced(evaluation.test_images(self.cfg).replaced, "test")
+        return found
 
     def write_predictions(self, inputs: Path, out: Path, options: Any) -> list[Path]:
         """Write labels, overlays and confidence of an image, of each of a folder, or of a film."""

@@ -162,9 +162,11 @@ def segmented(data: Data, split: str) -> Segmented:
     if folder is None:
         return _drawn_maps(split)
     if data.name == "folder":
-        return own.open_maps(folder, split, data.test_share, SPLIT_SEED, reading_of(data))
-    name = _split_of(data.name, split)
-    return segmentation.open_segmentation(folder, data.name, name, reading_of(data))
+        found = own.open_maps(folder, split, data.test_share, SPLIT_SEED, reading_of(data))
+    else:
+        name = _split_of(data.name, split)
+        found = segmentation.open_segmentation(folder, data.name, name, reading_of(data))
+    return segmentation.fitting(found, folder)
 
 
 def _drawn_maps(split: str) -> Segmented:

@@ -13,8 +13,7 @@ from torch import nn
 from tenfold.core import dist
 from tenfold.core.divide import answered
 from tenfold.data.images.coco_numbers import read_numbers
-from tenfold.data.images.decode import read_picture
-from tenfold.data.images.folders import photos_below
+from tenfold.data.images.folders import offered, read_offered
 from tenfold.viz.overlays import Rgb
 from tenfold.viz.predictions import Trained, sources, spread
 
@@ -52,7 +51,7 @@ def predict_files(
     Raises:
         ValueError: There is no image, a lone one cannot be read, or none of a folder.
     """
-    images = sources(inputs, out, photos_below)
+    images = sources(inputs, out, offered)
     numbers = None
     if options.coco and "detect" in cfg.tasks:  # what does not fit is said before the work
         numbers = read_numbers(Path(options.coco).expanduser())
@@ -68,7 +67,7 @@ def predict_files(
         return write_answer(found, image, source.name, out / source.output, cfg, row in shown)
 
     records = answered(
-        inputs, len(images), lambda row: read_picture(images[row].file), work,
+        inputs, len(images), lambda row: read_offered(inputs, images[row].file), work,
         lambda row, problem: Record(images[row].name, problem=problem),
     )  # fmt: skip
     if not dist.current().is_first:

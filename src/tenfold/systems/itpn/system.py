@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -19,7 +18,7 @@ from tenfold.core.optim import Groups, Optim, decay_groups
 from tenfold.core.stage import Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from tenfold.data.images.classification import Photos
-from tenfold.data.io.problems import some
+from tenfold.data.images.decode import warn_of_replaced
 from tenfold.nn.hivit import HiViT
 from tenfold.viz.predictions import Trained
 from tenfold.weights.keymap import Converted
@@ -151,13 +150,7 @@ class Itpn(System[Config]):
 
     def _name_replaced(self, split: str) -> None:
         """Say which pictures could not be read when they were needed."""
-        found = data.replaced(self.cfg, split)
-        if found:
-            warnings.warn(
-                f"{len(found)} of the {split} split could not be read and were replaced or left "
-                f"out: {some(list(found.values()), 20)}",
-                stacklevel=2,
-            )
+        warn_of_replaced(data.replaced(self.cfg, split), split)
 
     def _begin(self, task: str) -> None:
         """Load a task's backbone from the run's own pre-training or from `start`."""

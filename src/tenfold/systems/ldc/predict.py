@@ -21,8 +21,8 @@ from torch import Tensor
 from tenfold.core import dist
 from tenfold.core.checkpoint import write_bytes
 from tenfold.core.divide import divided
-from tenfold.data.images.decode import channels_first, read_picture, square
-from tenfold.data.images.folders import photos_below
+from tenfold.data.images.decode import channels_first, square
+from tenfold.data.images.folders import offered, read_offered
 from tenfold.printable import printable
 from tenfold.viz import plots
 from tenfold.viz.page import Cell, Figure, Section, Table, Tile, uri
@@ -106,14 +106,14 @@ def predict_files(
     """
     inputs = Path(os.path.abspath(inputs))  # so that "." has a name
     lenient = inputs.is_dir()
-    files = photos_below(inputs) if lenient else [inputs]
+    files = offered(inputs) if lenient else [inputs]
     classes = {name.casefold(): name for name in classifier.known} if lenient else {}
     pictured = set(spread(range(len(files)), SHOWN))
 
     def work(batch: int) -> list[Answer]:
         rows = range(len(files))[batch * BATCH : (batch + 1) * BATCH]
-        root, side = inputs if lenient else inputs.parent, classifier.view.side
-        read = [_read(files[row], root, classes, side, row in pictured) for row in rows]
+        side = classifier.view.side
+        read = [_read(files[row], inputs, classes, side, row in pictured) for row in rows]
         return _answers(classifier, read, options)
 
     batches = divided(-(-len(files) // BATCH), work, "pictures")
@@ -133,8 +133,9 @@ def predict_files(
 # --- read ------------------------------------------------------------------------------------
 
 
-def _read(file: Path, root: Path, classes: dict[str, str], side: int, pictured: bool) -> Read:
+def _read(file: Path, inputs: Path, classes: dict[str, str], side: int, pictured: bool) -> Read:
     """A picture as the encoder and the page want it; the whole photo is let go."""
+    root = inputs if inputs.is_dir() else inputs.parent
     name, folder = file.relative_to(root), file.parent.relative_to(root)
     words = (
         printable(name.as_posix()),
@@ -142,7 +143,7 @@ def _read(file: Path, root: Path, classes: dict[str, str], side: int, pictured: 
         classes.get(file.parent.name.casefold(), ""),
     )
     try:
-        photo = read_picture(file)
+        photo = read_offered(inputs, file)
     except (ValueError, OSError) as error:  # OSError: it is gone, or may not be read
         return Read(*words, problem=printable(str(error)))
     small = channels_first(square(photo, side, "shorter"))

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from tenfold.core import dist
 from tenfold.core.divide import answered
-from tenfold.data.images.decode import read_picture
-from tenfold.data.images.folders import photos_below
+from tenfold.data.images.folders import offered, read_offered
 from tenfold.viz.overlays import Rgb
 from tenfold.viz.predictions import Trained, sources, spread
 
@@ -50,7 +49,7 @@ def predict_files(
     asked = Asked(networks, cfg, options.samples)
     if options.caption:
         asked.text(options.caption)  # says what is wrong with it before any picture is read
-    pictures = sources(inputs, out, photos_below)
+    pictures = sources(inputs, out, offered)
     shown = set(spread(range(len(pictures)), SHOWN))
     names = tuple(cfg.data.classes.split("\n")) if cfg.data.classes else ("thing",)
     vectors = name_vectors(networks, asked.vocabulary, names)
@@ -62,7 +61,7 @@ def predict_files(
         return write_picture(picture, answer, source.name, out / source.output, row in shown)
 
     records = answered(
-        inputs, len(pictures), lambda row: read_picture(pictures[row].file), work,
+        inputs, len(pictures), lambda row: read_offered(inputs, pictures[row].file), work,
         lambda row, problem: Record(pictures[row].name, problem=problem),
     )  # fmt: skip
     if not dist.current().is_first:

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from tenfold.core import dist
 from tenfold.core.divide import answered
-from tenfold.data.images.decode import read_picture
-from tenfold.data.images.folders import photos_below
+from tenfold.data.images.folders import offered, read_offered
 from tenfold.data.images.label_tables import read_table
 from tenfold.data.images.picture_names import is_picture_name, picture_names
 from tenfold.viz.overlays import Rgb
@@ -56,7 +55,7 @@ def predict_files(
     """
     networks.eval()
     seeds = prepared(networks.seed, cfg.seeds.precision)
-    pictures = sources(inputs, out, photos_below)
+    pictures = sources(inputs, out, offered)
     given = labels_of(options.labels, [one.file for one in pictures], cfg, inputs)
     shown = set(spread(range(len(pictures)), options.shown))
 
@@ -66,7 +65,7 @@ def predict_files(
         return write_picture(picture, found, source.name, out / source.output, cfg, row in shown)
 
     records = answered(
-        inputs, len(pictures), lambda row: read_picture(pictures[row].file), work,
+        inputs, len(pictures), lambda row: read_offered(inputs, pictures[row].file), work,
         lambda row, problem: Record(pictures[row].name, problem=problem),
     )  # fmt: skip
     if not dist.current().is_first:

@@ -124,6 +124,13 @@ class Data:
     """Pictures of dolls for training and for the test."""
     test_every: int = 1
     """Every so manieth test picture is measured."""
+    skip_broken: bool = False
+    """Leave out pictures and labels that cannot be read or do not fit, with a warning, instead of
+    stopping. What turns out to be broken later is replaced by the next picture, and named."""
+    follow_links: bool = False
+    """Follow symbolic links that lead out of the folder, instead of refusing them."""
+    ignore_exif: bool = False
+    """Take pictures as they are stored, without the turn that an EXIF note asks for."""
 
     def __post_init__(self) -> None:
         require(self, "data.", "[1, inf)", "batch_size", "generated", "test_every")

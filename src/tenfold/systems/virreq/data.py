@@ -85,15 +85,17 @@ def examples_of(cfg: Config, found: Pictures) -> Pictures:
         for name in cfg.data.hidden
     }
     count = dict.fromkeys(lacking, 0)
-    chosen = []
+    chosen: list[sets.Item] = []
     for row in order:
         if not lacking:
             break
-        labels = found.items[row].read()[1]
+        item, _, labels = found.read(row)
+        if item in chosen:  # it stands in for a broken one
+            continue
         seen = np.unique(sets.numbers_in(labels))
         shown = [name for name, numbers in lacking.items() if np.isin(seen, numbers).any()]
         if shown:
-            chosen.append(found.items[row])
+            chosen.append(item)
         for name in shown:
             count[name] += 1
             if count[name] == cfg.data.examples:
@@ -141,9 +143,8 @@ class Batches:
         rows = self.order.rows(index)
         images, codes, divided = [], [], []
         for place in places:
-            item = self.found.items[rows[place]]
+            item, picture, labels = self.found.read(int(rows[place]))
             draw = generator(self.cfg.seed, self.stage, "view", index, place)
-            picture, labels = item.read()
             image, code = segmentation_view(picture, labels, data.crop, draw, data.scales, ENTIRE)
             images.append(image)
             codes.append(code)

@@ -63,8 +63,7 @@ def evaluate(networks: Networks, cfg: Config, split: str) -> Evaluation:
     things = data.things_of(kb, data.codes_of(cfg), sets.table_size(cfg.data))
 
     def work(place: int) -> tuple[list[Int64[Tensor, "_ _"]], Tree, Tree, Probed]:
-        item = found.items[rows[place]]
-        picture, labels = item.read()
+        item, picture, labels = found.read(rows[place])
         opened, numbers = recogniser.open(picture), sets.numbers_in(labels)
         counts = of_picture(networks.divide, own, opened.encoded, numbers)
         objects = data.objects_of(

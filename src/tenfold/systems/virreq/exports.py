@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tenfold.data.images import coco_panoptic, coco_tree, panoptic_parts, relations, runs
+from tenfold.data.images import coco_panoptic, coco_tree, panoptic_parts, relations
 from tenfold.files import write_json, write_text
-from tenfold.structures import Tree, Unit
+from tenfold.structures import Tree
 from tenfold.web.pages import Media, download
 
 from . import trees
@@ -63,34 +63,6 @@ def exported(
         return download(folder, files, form, NOTES.get(form, ()))
 
 
-def apart(tree: Tree, kb: KnowledgeBase) -> Tree:
-    """A tree for files that know no regions: objects stand for themselves, and what is left of a
-    region that was not told apart whole is a crowd.
-    """
-    units: list[Unit] = []
-    above: dict[int, int | None] = {}
-    for unit in trees.as_truth(tree, kb).told_apart().walk():
-        objects = [part for part in tree.parts(unit.id) if part.name == unit.name]
-        if objects and unit.parent is not None:
-            rest = runs.mask_of(unit.mask)
-            for one in objects:
-                rest &= ~runs.mask_of(one.mask)
-                above[one.id] = unit.parent
-            if not rest.any():
-                continue
-            unit = replace(unit, mask=runs.code_of(rest), crowd=True)
-        units.append(replace(unit, parent=above.get(unit.id, unit.parent)))
-    return replace(tree, units=tuple(units))
-
-
-def _flat_names(every: Sequence[Tree]) -> list[str]:
-    """File names without folders, each once without its ending; numbered if they would not be."""
-    names = [tree.image.replace("/", "__") for tree in every]
-    if len({Path(name).stem for name in names}) < len(names):
-        names = [f"{row:06}-{name}" for row, name in enumerate(names)]
-    return names
-
-
 def _trees(
     folder: Path, every: Sequence[Tree], numbers: Sequence[int], kb: KnowledgeBase
 ) -> None:  # fmt: skip
@@ -103,9 +75,8 @@ def _panoptic(
     folder: Path, every: Sequence[Tree], numbers: Sequence[int], kb: KnowledgeBase
 ) -> None:  # fmt: skip
     tops = kb.children(kb.root.id)
-    names = _flat_names(every)
-    named = [replace(apart(t, kb), image=n) for t, n in zip(every, names, strict=True)]
-    coco_panoptic.write(folder, named, [n.name for n in tops], {n.name for n in tops if n.thing})
+    told, things = [trees.apart(tree, kb) for tree in every], {n.name for n in tops if n.thing}
+    coco_panoptic.write(folder, told, [node.name for node in tops], things)
 
 
 def _parts(
@@ -119,14 +90,16 @@ def _parts(
         )
     write_text(folder / "parts.yaml", spec_text(spec))
     for tree in every:
-        uids = panoptic_parts.uids_of(apart(tree, kb), spec)
+        uids = panoptic_parts.uids_of(trees.apart(tree, kb), spec)
         panoptic_parts.write(folder / f"{tree.image}-parts.tif", uids)
 
 
 def _cocotree(
     folder: Path, every: Sequence[Tree], numbers: Sequence[int], kb: KnowledgeBase
 ) -> None:  # fmt: skip
-    coco_tree.write(folder / "predictions.jsonl", [apart(tree, kb) for tree in every], numbers)
+    coco_tree.write(
+        folder / "predictions.jsonl", [trees.apart(tree, kb) for tree in every], numbers
+    )
     write_json(
         folder / "images.json",
         [{"id": n, "file_name": t.image} for n, t in zip(numbers, every, strict=True)],
@@ -140,7 +113,7 @@ def _relations(
         file = folder / Path(tree.image).with_suffix(".json")
         if file.exists():  # a.png and a.jpg
             file = folder / f"{tree.image}.json"
-        named = replace(apart(tree, kb), image=Path(tree.image).name)
+        named = replace(trees.apart(tree, kb), image=Path(tree.image).name)
         relations.write(file, named)
 
 

@@ -33,10 +33,10 @@ def draw_figures(
     captions: dict[Path, str] = {}
     kb = data.knowledge_of(cfg)
     recogniser = TrainedRecogniser(networks, kb)
-    items = spread(list(data.open_split(cfg, "test").items), ROWS)
+    split = data.open_split(cfg, "test")
     pictures, truths, found = [], [], []
-    for item in items:
-        picture, _ = item.read()
+    for row in spread(range(len(split)), ROWS):
+        item, picture, _ = split.read(row)
         pictures.append(picture)
         truths.append(item.truth(kb))
         found.append(Recognition(recogniser.open(picture), kb).run(kb.depth))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tenfold.core import dist
 from tenfold.core.checkpoint import write_bytes
 from tenfold.core.divide import answered
 from tenfold.data.images import coco_panoptic, panoptic_parts
-from tenfold.data.images.decode import read_picture
-from tenfold.data.images.folders import photos_below
+from tenfold.data.images.folders import offered, read_offered
 from tenfold.data.images.panoptic_parts import PartSpec
 from tenfold.structures import Tree
 from tenfold.viz import overlays
@@ -71,13 +70,13 @@ def predict_files(
         ValueError: There is no picture, a lone one cannot be read, or none of a folder; or a
             request does not fit a picture's tree.
     """
-    pictures = sources(inputs, out, photos_below)
+    pictures = sources(inputs, out, offered)
     asked = read(Path(options.request)) if options.request else None
     shown = set(spread(range(len(pictures)), SHOWN))
     spec = part_spec(recogniser.kb) if options.parts else None
 
     def read_and_open(row: int) -> tuple[Rgb, OpenedPicture]:
-        picture = read_picture(pictures[row].file)
+        picture = read_offered(inputs, pictures[row].file)
         return picture, recogniser.open(picture)
 
     def work(row: int, given: tuple[Rgb, OpenedPicture]) -> Record:
@@ -114,11 +113,12 @@ def _written(
 ) -> Record:  # fmt: skip
     """Write the tree of a picture, and the picture under the concepts of each level."""
     output = out / source.output
+    uids = None if spec is None else panoptic_parts.uids_of(trees.apart(tree, kb), spec)
     files = [output.with_name(f"{output.name}-tree.json")]
     trees.write(files[0], tree)
-    if spec is not None:
+    if uids is not None:
         files.append(output.with_name(f"{output.name}-parts.tif"))
-        panoptic_parts.write(files[-1], panoptic_parts.uids_of(tree, spec))
+        panoptic_parts.write(files[-1], uids)
     row = [overlays.fitted(picture, HEIGHT)]
     for level in range(1, min(kb.depth, MOST_LEVELS) + 1):
         names = names_of(kb, level)
@@ -153,14 +153,10 @@ def _write_folder(
     if spec is not None:
         files.append(write_whole(out / "parts.yaml", spec_text(spec)))
     if options.panoptic:
-        named = [
-            replace(record.tree, image=f"{row:06}-{Path(record.name).name}")
-            for row, record in enumerate(good) if record.tree is not None
-        ]  # fmt: skip
+        told = [trees.apart(record.tree, kb) for record in good if record.tree is not None]
         tops = kb.children(kb.root.id)
-        coco_panoptic.write(out, named, [n.name for n in tops], {n.name for n in tops if n.thing})
-        files += [out / "panoptic" / f"{Path(tree.image).stem}.png" for tree in named]
-        files.append(out / "panoptic.json")
+        things = {node.name for node in tops if node.thing}
+        files += coco_panoptic.write(out, told, [n.name for n in tops], things)
     figures = [
         Figure(
             uri(overlays.row_jpeg(record.row, HEIGHT), "image/jpeg"),

@@ -7,7 +7,7 @@ picture down, and the number of the object, of 16 bits each.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,8 +18,9 @@ from jaxtyping import Int64, UInt8
 
 from tenfold.data import catalog
 from tenfold.data.images import ade20k, panoptic_parts, runs
-from tenfold.data.images.decode import read_picture
-from tenfold.data.images.segmentation import read_labels, read_names
+from tenfold.data.images.decode import Reading, first_sound
+from tenfold.data.images.folders import inside_of
+from tenfold.data.images.segmentation import fitting_pairs, read_as, read_labels, read_names
 from tenfold.files import misfit
 from tenfold.generated import dolls
 from tenfold.structures import Tree
@@ -64,15 +65,15 @@ class MapItem:
     )
     whole: str = ""
     """Node of every number that no other node has."""
+    ignore_exif: bool = False
 
     def read(self) -> tuple[Picture, LabelMap]:
         """Both, of one size; ValueError names the file that is damaged or does not fit."""
         if self.held is not None:
             return self.held
         assert self.image is not None and self.labels is not None
-        picture, labels = read_picture(self.image), read_labels(self.labels)
-        _require_same(self.image, picture.shape[:2], self.labels, labels.shape)
-        return picture, labels
+        labels = read_labels(self.labels)
+        return read_as(self.image, self.labels, labels.shape, self.ignore_exif), labels
 
     def truth(self, kb: KnowledgeBase) -> Tree:
         """What the knowledge base knows of the labels, as a tree."""
@@ -89,12 +90,12 @@ class TreeItem:
     """None: the labels say it."""
     numbers: Mapping[Path_, int] = field(repr=False, compare=False)
     """Path of names from below the root down -> number."""
+    ignore_exif: bool = False
 
     def read(self) -> tuple[Picture, LabelMap]:
         """As `MapItem.read`."""
         image, tree = self._labelled()
-        picture = read_picture(image)
-        _require_same(image, picture.shape[:2], self.labels, tree.size)
+        picture = read_as(image, self.labels, tree.size, self.ignore_exif)
         return picture, painted(tree, self.numbers)
 
     def truth(self, kb: KnowledgeBase) -> Tree:
@@ -121,17 +122,22 @@ class Pictures:
     name: str
     kind: Literal["real", "generated"]
     items: tuple[Item, ...]
+    skip_broken: bool = False
+    replaced: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """Name -> reason, of pictures in whose place another was put so far."""
 
     def __len__(self) -> int:
         return len(self.items)
 
+    def read(self, row: int) -> tuple[Item, Picture, LabelMap]:
+        """A picture with its labels, or, with `skip_broken`, the next one that can be read."""
+        if not self.skip_broken:
+            return self._decoded(row)
+        rows = [*range(row, len(self)), *range(row)]
+        return first_sound(self._decoded, rows, lambda i: self.items[i].name, self.replaced)
 
-def _require_same(image: Path, seen: tuple[int, ...], labels: Path, known: tuple[int, ...]) -> None:
-    if tuple(seen) != tuple(known):
-        raise ValueError(
-            f"label map {labels} has {known[1]} x {known[0]} pixels, its picture {image} "
-            f"{seen[1]} x {seen[0]}"
-        )
+    def _decoded(self, row: int) -> tuple[Item, Picture, LabelMap]:
+        return self.items[row], *self.items[row].read()
 
 
 # --- numbers -------------------------------------------------------------------------------------
@@ -258,12 +264,22 @@ def knowledge_in(data: Data) -> KnowledgeBase:
     if data.name == "cityscapes_parts":
         return knowledge_sets.of_parts(classes=OFFICIAL_CLASSES)
     if data.name == "ade20k_parts":
-        files = [file for file, split in _of_ade20k(folder) if split == "train"]
-        return knowledge_sets.of_ade20k(ade20k.read(file) for file in spread(files, LOOKED_AT))
+        files = [f for f, split in _of_ade20k(folder, data.follow_links) if split == "train"]
+        return knowledge_sets.of_ade20k(_looked_at(spread(files, LOOKED_AT), data.skip_broken))
     names = _names(folder)
     if data.name == "car_parts":
         return knowledge_sets.of_car_parts(names)
     return knowledge_sets.of_clothing(names)
+
+
+def _looked_at(files: Iterable[Path], skip_broken: bool) -> Iterator[ade20k.Picture]:
+    """The objects of pictures; those that cannot be read are left out where that is asked for."""
+    for file in files:
+        try:
+            yield ade20k.read(file)
+        except (ValueError, OSError):
+            if not skip_broken:
+                raise
 
 
 def _of_dolls() -> KnowledgeBase:
@@ -321,13 +337,15 @@ def open_pictures(data: Data, split: str, kb: KnowledgeBase | None = None) -> Pi
         chosen = list(_map_items(data, folder, split))
     if not chosen:
         raise ValueError(f"{folder} holds no picture for {split}; copy the set again")
-    return Pictures(data.name, "real", tuple(chosen))
+    return Pictures(data.name, "real", tuple(chosen), data.skip_broken)
 
 
 def _map_items(data: Data, folder: Path, split: str) -> Iterable[Item]:
     """Every tenth picture of the clothes is test, and validation; cars have their own test."""
     place = "labels" if data.name == "clothing_parsing" else "parts"
+    chosen = []
     for row, image in enumerate(sorted((folder / "images").glob("*.webp"))):
+        inside_of(folder, image, data.follow_links)
         if data.name == "clothing_parsing":
             found = {0: "test", 1: "validation"}.get(row % 10, "train")
         elif image.stem.startswith("test_"):
@@ -335,27 +353,39 @@ def _map_items(data: Data, folder: Path, split: str) -> Iterable[Item]:
         else:
             found = "validation" if row % 10 == 1 else "train"
         if found == split:
-            labels = folder / place / f"{image.stem}.png"
-            yield MapItem(image.stem, image, labels, whole=WHOLES.get(data.name, ""))
+            chosen.append((image, folder / place / f"{image.stem}.png"))
+    for image, labels in fitting_pairs(chosen, folder, reading_of(data)):
+        whole = WHOLES.get(data.name, "")
+        yield MapItem(image.stem, image, labels, whole=whole, ignore_exif=data.ignore_exif)
 
 
 def _tree_items(data: Data, folder: Path, split: str, kb: KnowledgeBase) -> Iterable[Item]:
     """Their own validation pictures are the test here; every tenth for training is validation."""
     numbers = numbers_of(kb)
     if data.name == "cityscapes_parts":
-        pairs = panoptic_parts.find(folder, "val" if split == "test" else "train")
-        for row, (image, labels) in enumerate(pairs):
-            if split == "test" or (row % 10 == 1) == (split == "validation"):
-                yield TreeItem(labels.stem, labels, image, numbers)
+        reading = reading_of(data)
+        pairs = panoptic_parts.find(folder, "val" if split == "test" else "train", reading)
+        pairs = [
+            pair
+            for row, pair in enumerate(pairs)
+            if split == "test" or (row % 10 == 1) == (split == "validation")
+        ]
+        for image, labels in fitting_pairs(pairs, folder, reading):
+            yield TreeItem(labels.stem, labels, image, numbers, data.ignore_exif)
         return
-    for file, found in _of_ade20k(folder):
+    for file, found in _of_ade20k(folder, data.follow_links):
         if found == split:
-            yield TreeItem(file.stem, file, None, numbers)
+            yield TreeItem(file.stem, file, None, numbers, data.ignore_exif)
 
 
-def _of_ade20k(folder: Path) -> list[tuple[Path, str]]:
+def reading_of(data: Data) -> Reading:
+    """The choices about reading."""
+    return Reading(data.skip_broken, data.follow_links, data.ignore_exif)
+
+
+def _of_ade20k(folder: Path, follow_links: bool) -> list[tuple[Path, str]]:
     """Files of pictures with their splits; a folder without their splits is divided by order."""
-    files = ade20k.find(folder)
+    files = ade20k.find(folder, follow_links)
     own = [file for file in files if "validation" in file.relative_to(folder).parts]
     found = []
     for row, file in enumerate(files):

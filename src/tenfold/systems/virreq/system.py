@@ -14,6 +14,7 @@ from tenfold.core.claim import Claim
 from tenfold.core.seed import generator
 from tenfold.core.stage import Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, System
+from tenfold.data.images.decode import warn_of_replaced
 from tenfold.viz.predictions import Trained
 from tenfold.weights.keymap import Converted
 
@@ -111,6 +112,7 @@ class Virreq(System[Config]):
                 cfg.separate.steps,
                 cfg.separate_optim.within(cfg.separate.steps),
             )
+        warn_of_replaced(data.open_split(cfg, "train").replaced, "train")
 
     def evaluate(self, split: str = "test") -> Evaluation:
         """Measure the division of every whole of the truth into its parts.
@@ -131,7 +133,9 @@ class Virreq(System[Config]):
         """
         if split not in ("test", "validation"):
             raise ValueError(f"unknown split {split!r}; known: test, validation")
-        return evaluation.evaluate(self.model, self.cfg, split)
+        found = evaluation.evaluate(self.model, self.cfg, split)
+        warn_of_replaced(data.open_split(self.cfg, split).replaced, split)
+        return found
 
     def write_predictions(self, inputs: Path, out: Path, options: Any) -> list[Path]:
         """Write tree and pictures of each level of a picture, or of each of a folder."""

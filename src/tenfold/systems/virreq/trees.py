@@ -144,6 +144,33 @@ def as_truth(tree: Tree, kb: KnowledgeBase) -> Tree:
     return replace(tree, units=tuple(units))
 
 
+def apart(tree: Tree, kb: KnowledgeBase) -> Tree:
+    """A tree for files that know no regions: objects stand for themselves, and what is left of a
+    region that was not told apart whole is a crowd.
+
+    Where nothing is left of it, its other parts go to the object that they share most with.
+    """
+    units: list[Unit] = []
+    above: dict[int, int | None] = {}
+    for unit in as_truth(tree, kb).told_apart().walk():
+        objects = [part for part in tree.parts(unit.id) if part.name == unit.name]
+        if objects and unit.parent is not None:
+            rest = runs.mask_of(unit.mask)
+            masks = {one.id: runs.mask_of(one.mask) for one in objects}
+            for number, mask in masks.items():
+                rest &= ~mask
+                above[number] = unit.parent
+            if not rest.any():
+                for part in tree.parts(unit.id):
+                    own = runs.mask_of(part.mask)
+                    nearest = max(masks, key=lambda number: int((masks[number] & own).sum()))
+                    above.setdefault(part.id, nearest)
+                continue
+            unit = replace(unit, mask=runs.code_of(rest), crowd=True)
+        units.append(replace(unit, parent=above.get(unit.id, unit.parent)))
+    return replace(tree, units=tuple(units))
+
+
 # --- changed -------------------------------------------------------------------------------------
 
 
