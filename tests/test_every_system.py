@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import inspect
 import json
+import logging
 import math
 import os
 import re
@@ -357,10 +358,14 @@ def test_a_verb_is_refused_by_who_can_not(name: str, made: Made) -> None:
 
 
 @pytest.mark.parametrize("to", [pytest.param("torch", marks=pytest.mark.slow), "onnx"])
-def test_export_equals_eager(name: str, to: str, made: Made, tmp_path: Path) -> None:
+def test_export_equals_eager(
+    name: str, to: str, made: Made, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     target = tmp_path / "network"
     assert export_checked(tenfold.load(made(name)).export(), to, target) < TOLERANCE
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["network"]
+    # of other libraries, about what a user cannot change
+    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
 
 
 def test_claims_can_be_judged(name: str, made: Made) -> None:

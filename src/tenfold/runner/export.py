@@ -85,8 +85,9 @@ def _written(
             torch.export.save(program, written)
         loaded = torch.export.load(file).module()
         return lambda inputs: _listed(loaded(*inputs))
-    # it warns of each torchvision operator that is not there; tenfold needs none
-    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+    # they warn of torchvision's operators, which tenfold does not need, and of what is not folded
+    for name in ("torch.onnx._internal.exporter._registration", "onnxscript.optimizer"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     torch.onnx.export(
         program, what.inputs, file, dynamo=True, dynamic_shapes=shapes,
         input_names=list(what.input_names), output_names=list(what.output_names),
