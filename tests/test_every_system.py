@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import inspect
 import json
+import logging
 import math
 import os
 import re
@@ -369,11 +370,15 @@ def test_official_files_go_into_an_empty_folder(name: str, made: Made, tmp_path:
 
 
 @pytest.mark.parametrize("to", [pytest.param("torch", marks=pytest.mark.slow), "onnx"])
-def test_export_equals_eager(name: str, to: str, made: Made, tmp_path: Path) -> None:
+def test_export_equals_eager(
+    name: str, to: str, made: Made, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     target = tmp_path / "network"
     assert export_checked(tenfold.load(made(name)).export(), to, target) < TOLERANCE
     require_own_export(target)
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["network"]
+    # of other libraries, about what a user cannot change
+    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
 
 
 def test_claims_can_be_judged(name: str, made: Made) -> None:

@@ -106,8 +106,9 @@ def _written(
         with file.open("rb") as opened:  # of a path torch wants that it ends in .pt2
             loaded = torch.export.load(opened).module()
         return lambda inputs: _listed(loaded(*inputs))
-    # it warns of each torchvision operator that is not there; tenfold needs none
-    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+    # they warn of torchvision's operators, which tenfold does not need, and of what is not folded
+    for name in ("torch.onnx._internal.exporter._registration", "onnxscript.optimizer"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     made = torch.onnx.export(
         program, what.inputs, dynamo=True, dynamic_shapes=shapes,
         input_names=list(what.input_names), output_names=list(what.output_names),

@@ -33,6 +33,7 @@ def texts(found):
         ("a.csv", "image,caption\n0.png,a cat\n1.png,\"a dog, a mat\"\n"),
         ("a.csv", "filepath;title\nimages/0.png;a cat\n/their/images/1.png;a dog, a mat\n"),
         ("a.csv", "image_name| comment_number| comment\n0.png| 0| a cat\n1.png| 0| a dog, a mat\n"),
+        ("a.csv", "\ufeffsep=;\r\nfile;caption\r\n0.png;a cat\r\n1.png;a dog, a mat\r\n"),
         ("captions.txt", "image,caption\n0.png,a cat\n1.png,a dog, a mat\n"),
         ("a.tsv", "\ufeffFile_Name\tid\tText\n0.png\t7\ta cat\n1.png\t8\ta dog, a mat\n"),
         ("a.token", "0.png#0\ta cat\n1.png#0\ta dog, a mat\n"),

@@ -195,6 +195,12 @@ def test_colours_and_depths_are_no_labels(tmp_path: Path, mode: str) -> None:
         read_labels(file)
 
 
+def test_advice_about_colours_is_of_folders_that_can_take_it(tmp_path: Path) -> None:
+    Image.new("RGB", (3, 2), (1, 2, 3)).save(tmp_path / "x.png")
+    with pytest.raises(ValueError, match=r"in a folder of your own, be listed .*labelmap\.txt"):
+        read_labels(tmp_path / "x.png")
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "I;16", "L", "P", "1"])
 def test_grey_in_any_dress(tmp_path: Path, mode: str) -> None:
     file = tmp_path / "x.png"

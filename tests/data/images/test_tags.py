@@ -75,6 +75,7 @@ FORMS = {
         "filename,width,height,class,xmin,ymin,xmax,ymax\n",
     ),
     "loose": table(lambda n, f: ",".join([f"{n}.jpg", *f]) + "\n"),
+    "Excel's first line": table(lambda n, f: f"{n}.jpg;{'|'.join(f)}\n", "sep=;\nFile;Labels\n"),
     "byte-order mark, Windows": "\ufeff" + table(flags, "image,dog,cat\n").replace("\n", "\r\n"),
 }
 

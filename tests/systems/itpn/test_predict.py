@@ -112,7 +112,7 @@ def test_one_image_is_in_memory_at_a_time(
     monkeypatch.setattr(predict, "SHOWN", 2)
     for number in range(6):
         photo(tmp_path / f"photos/{number}.png", number, 4 if number % 3 == 0 else 1)
-    read: Callable[[Path], np.ndarray] = predict.read_picture
+    read: Callable[[Path, Path], np.ndarray] = predict.read_offered
     answer = predict.answer
     alive: list[weakref.ref] = []
     most = 0
@@ -120,10 +120,10 @@ def test_one_image_is_in_memory_at_a_time(
     def held() -> int:
         return sum(one() is not None for one in alive)
 
-    def counted(path: Path) -> np.ndarray:
+    def counted(inputs: Path, file: Path) -> np.ndarray:
         nonlocal most
         most = max(most, held())  # of those that were read before
-        image = read(path).copy()
+        image = read(inputs, file).copy()
         alive.append(weakref.ref(image))
         return image
 
@@ -133,7 +133,7 @@ def test_one_image_is_in_memory_at_a_time(
         alive.extend(weakref.ref(one) for one in large if one is not None)
         return found
 
-    monkeypatch.setattr(predict, "read_picture", counted)
+    monkeypatch.setattr(predict, "read_offered", counted)
     monkeypatch.setattr(predict, "answer", answered)
     system.predict(tmp_path / "photos", tmp_path / "out", PredictOptions(score=0.1))
     assert len(alive) == 18 and most == 0 and held() == 0

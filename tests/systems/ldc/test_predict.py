@@ -172,15 +172,15 @@ def test_one_photo_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
     import weakref
 
     alive: list[weakref.ref] = []
-    decode = predict.read_picture
+    decode = predict.read_offered
 
-    def watched(file: Path) -> object:
+    def watched(inputs: Path, file: Path) -> object:
         assert not [one for one in alive if one() is not None]
-        photo = decode(file).copy()
+        photo = decode(inputs, file).copy()
         alive.append(weakref.ref(photo))
         return photo
 
-    monkeypatch.setattr(predict, "read_picture", watched)
+    monkeypatch.setattr(predict, "read_offered", watched)
     for i in range(5):
         paint(tmp_path / f"in/{i}.png", (0, 250, 0), (900, 700))
     predicted(tmp_path / "in", tmp_path / "out")

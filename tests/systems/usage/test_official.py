@@ -262,6 +262,9 @@ def test_files_of_something_else(tmp_path: Path) -> None:
         filled(tmp_path, {"model": Path("x")}, Model("resnet38"))
     with pytest.raises(FileNotFoundError, match="no file .*absent.pth; give weights"):
         official.describe(tmp_path / "absent.pth", Model("resnet38"))
+    (tmp_path / "evil.pt").write_bytes(b"evil")
+    with pytest.raises(ValueError, match=r"^[^:]*evil\.pt cannot be read as tensors alone"):
+        official.describe(tmp_path / "evil.pt", Model("resnet38"))
     (tmp_path / "run").mkdir()
     with pytest.raises(FileNotFoundError, match="weights.safetensors"):
         official.read(tmp_path / "run")

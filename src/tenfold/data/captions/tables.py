@@ -17,6 +17,7 @@ from tenfold.files import parse_json, require_bounded
 
 from ..images.decode import SPLITS
 from ..images.picture_names import is_picture_name
+from ..io.spreadsheets import without_sep
 from .files import Record, objects_of, text_of
 
 MOST_BYTES = 2 * 2**30
@@ -119,10 +120,12 @@ def _is_said(file: Path, first: Record) -> bool:
 def _text_lines(file: Path) -> Iterator[str]:
     """Lines with their ends; bytes that are no UTF-8 stay as what no caption may hold."""
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as opened:
+        is_first = True
         while line := opened.readline(MOST_LINE + 1):
             if len(line) > MOST_LINE:
                 raise ValueError(f"{file} has a line of more than {MOST_LINE} characters")
-            yield line
+            yield without_sep(line) if is_first else line
+            is_first = False
 
 
 def _of_lines(file: Path) -> Rows:

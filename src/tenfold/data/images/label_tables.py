@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..io.problems import some
+from ..io.spreadsheets import without_sep
 from .decode import SPLITS
 from .label_cells import ONE, labels_of_cells, labels_of_rows
 from .picture_names import PictureNames, is_picture_name
@@ -118,7 +119,7 @@ def _text(file: Path) -> str:
         raise ValueError(f"{file} is no UTF-8 text: {error.reason}. Save it as UTF-8.") from error
     if "\0" in text:
         raise ValueError(f"{file} holds zero bytes; it is no table. Save it as CSV in UTF-8.")
-    return text
+    return without_sep(text)
 
 
 def _rows(file: Path, names: PictureNames) -> tuple[list[Row], int]:

@@ -265,7 +265,8 @@ def _indices(
     if (pixels != pixels[..., :1]).any():
         raise ValueError(
             f"it has mode {image.mode}, not one number (0-255) a pixel; colours must be turned "
-            "into class numbers first, or be listed with the classes (labelmap.txt)"
+            "into class numbers first, or, in a folder of your own, be listed with the classes "
+            "(labelmap.txt)"
         )
     return pixels[..., 0]
 

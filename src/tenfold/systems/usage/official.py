@@ -81,8 +81,9 @@ def describe(source: Path, asked: Model) -> Model:
         if asked.name != "hivit":
             raise ValueError(f"{source} is a run of itpn; it is for model.name hivit")
         return _of_run(run["model"], asked)
+    state = read_checkpoint(source)  # its errors name the file
     try:
-        return described(read_checkpoint(source), asked)
+        return described(state, asked)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
 
