@@ -71,7 +71,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
     subprocess.run(
         [sys.executable, str(WORKER), "--jobs", str(folder)],
         env={**ENVIRONMENT, "XDG_CACHE_HOME": str(folder / "cache")},
-        timeout=90,
+        timeout=240,
         check=True,
     )
 
@@ -196,7 +196,7 @@ def test_torchrun_restarts_a_killed_job_which_resumes_exactly(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
         + ["--max-restarts", "1", "--master-port", str(20000 + seed_of(str(tmp_path)) % 10000)]
         + [str(WORKER), str(tmp_path), "train-killed"],
-        capture_output=True, text=True, env=ENVIRONMENT, timeout=90,
+        capture_output=True, text=True, env=ENVIRONMENT, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "tenfold: rank 0 lost contact with rank 1" in done.stderr

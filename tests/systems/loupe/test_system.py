@@ -232,14 +232,14 @@ def test_a_vit_is_written_as_open_clip_reads_it(cfg: Config, tmp_path: Path) -> 
     system = Loupe(cfg)
     torch.nn.init.normal_(system.model.encoder.image.patch_embed.proj.bias)
     torch.nn.init.normal_(system.model.encoder.image.cls_token)
-    files = {file.name: file for file in system.export_official(tmp_path)}
+    files = {file.name: file for file in system.export_official(tmp_path / "vit")}
     state = load_file(files["open_clip_model.safetensors"])
     images = system.export().inputs[0]
     want = vectors(system.model.encoder.eval(), system)[0]
     torch.testing.assert_close(plain_vit(state, images, cfg.image.heads[0]), want)
     assert {key.split(".")[0] for key in state} == {"visual", "text", "logit_scale"}
     assert torch.equal(state["text.proj.weight"], system.model.encoder.text_projection.weight)
-    assert (tmp_path / "text/vocab.txt").read_text() == cfg.text.vocabulary + "\n"
+    assert (tmp_path / "vit/text/vocab.txt").read_text() == cfg.text.vocabulary + "\n"
 
 
 def with_towers(cfg: Config) -> Config:
