@@ -1,4 +1,4 @@
-"""Deliberate faults can still be put in: code moves on, and a snippet that is gone tests nothing."""
+"""Deliberate faults can still be put in: a snippet that code has left behind tests nothing."""
 
 from __future__ import annotations
 
