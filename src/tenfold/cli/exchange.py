@@ -29,7 +29,7 @@ def export(rest: list[str]) -> None:
             to: onnx (needs the extra `export`), torch (torch.export, a .pt2 file), or official:
                 files as the authors' own, where a system has such ({official}).
             out: Output file, of official ones a new or empty folder; by default beside the weights.
-                An earlier export is replaced, what others wrote is not.
+                An earlier file of --to onnx or torch is replaced, what others wrote is not.
             part: Which network, where a system has several ({parts}; itpn: backbone, or a task's
                 name).
             size: Height and width of pictures, where the network takes any ({parts}), as in

@@ -55,6 +55,7 @@ def export_checked(what: Export, to: Literal["onnx", "torch"], target: Path) -> 
     worst = 0.0
     with replacing(target) as unchecked, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch about its own code
+        warnings.filterwarnings("ignore", "# The axis name")  # all inputs have the same batch
         run = _written(what, module, to, unchecked)
         for inputs in (what.inputs, more):
             worst = max(worst, _difference(what, module, inputs, run(inputs)))
