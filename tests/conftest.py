@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import functools
 import inspect
 import os
@@ -162,3 +163,21 @@ def generated_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No data set is found, so that every system generates its data."""
     (tmp_path / "no-data").mkdir()
     monkeypatch.setenv("TENFOLD_DATA", str(tmp_path / "no-data"))
+
+
+@pytest.fixture
+def shut(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Makes a folder one that may not be looked into (its mode would not stop root)."""
+    closed: set[str] = set()
+
+    def guarded(look: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Any = ".") -> Any:
+            if str(path) in closed:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return look(path)
+
+        return call
+
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, guarded(getattr(os, name)))
+    return lambda folder: closed.add(str(folder))

@@ -37,7 +37,7 @@ from tenfold.files import asking
 from tenfold.report.results import lookup
 from tenfold.runner import train
 from tenfold.runner.export import TOLERANCE, export_checked, require_own_export
-from tenfold.runner.weights import construct, save_weights
+from tenfold.runner.weights import completed, construct, save_weights
 
 pytestmark = [
     # of the module: tests of one system follow each other, so that a process of the tests trains
@@ -307,9 +307,10 @@ def test_predict_writes_files(name: str, made: Made, tmp_path: Path) -> None:
 
 
 def test_what_a_folder_offers_and_cannot_be_read_is_listed(
-    name: str, made: Made, tmp_path: Path
+    name: str, made: Made, shut: Callable[[Path], None], tmp_path: Path
 ) -> None:
-    """Links that lead out, a link to nothing and a pipe stop nothing, and none is left unsaid."""
+    """Links that lead out, a link to nothing, a pipe and a folder that may not be looked into stop
+    nothing, and none is left unsaid."""
     if "picture" not in systems.system_class(name).accepts:
         pytest.skip("does not predict from pictures")
     folder = tmp_path / "in"
@@ -321,11 +322,15 @@ def test_what_a_folder_offers_and_cannot_be_read_is_listed(
     (folder / "broken.jpg").symlink_to("nowhere.jpg")
     (folder / "self.jpg").symlink_to("self.jpg")
     os.mkfifo(folder / "pipe.jpg")
+    (folder / "shut").mkdir()
+    Image.new("RGB", (40, 32), "red").save(folder / "shut" / "unseen.png")
+    shut(folder / "shut")
     tenfold.load(made(name)).predict(folder, tmp_path / "out")
     with (tmp_path / "out" / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     said = {row["file"]: row["problem"] for row in rows if row["problem"]}
-    assert said.keys() == {"secret.png", "loop", "broken.jpg", "self.jpg", "pipe.jpg"}
+    assert said.keys() == {"secret.png", "loop", "broken.jpg", "self.jpg", "pipe.jpg", "shut"}
+    assert "shut is a folder that may not be looked into" in said["shut"]
     assert all(f"{file} leads out of" in said[file] for file in ("secret.png", "loop"))
     assert all("not there, or is not a file" in said[f"{n}.jpg"] for n in ("broken", "pipe"))
     assert any(row["file"] == "good.png" and not row["problem"] for row in rows)
@@ -344,6 +349,34 @@ def test_pictures_need_an_evaluation(name: str, made: Made, tmp_path: Path) -> N
     with pytest.raises(ValueError, match="evaluate first"):
         tenfold.load(made(name)).pictures(str(tmp_path / "pictures"))
     assert not (tmp_path / "pictures").exists()
+
+
+def test_a_place_is_read_or_refused(name: str, tmp_path: Path) -> None:
+    """The place of data is not passed over where the recipe's set is none of files, and what is
+    not in the set's form leads to the name for files of one's own."""
+    cls, given = systems.system_class(name), {}
+    for place, called in cls.sets.items():
+        (tmp_path / place).mkdir()
+        given[place] = str(tmp_path / place)
+        for generated in cls.generated:
+            wrong = _with(cls.recipes["demo"], {place: given[place], called: generated})
+            with pytest.raises(ValueError, match=rf"{called} is {generated}, which is not read"):
+                completed(cls, wrong)
+    if name in ("virreq", "ldc", "ppmoe", "spgsn"):
+        return  # files of one's own take the form of a set; or spgsn, whose reader says it
+    with pytest.raises(FileNotFoundError, match=rf"Files of your own are --.* {cls.own_data}\.$"):
+        completed(cls, _with(cls.recipes["small"], given))
+
+
+def _with(cfg: Any, changes: dict[str, str]) -> Any:
+    values = to_json(cfg)
+    for name, value in changes.items():
+        *groups, field = name.split(".")
+        at = values
+        for group in groups:
+            at = at[group]
+        at[field] = value
+    return from_json(type(cfg), values)
 
 
 def test_a_verb_is_refused_by_who_can_not(name: str, made: Made) -> None:

@@ -108,6 +108,17 @@ def require_empty(folder: Path, choose: str, but: Collection[str] = ()) -> None:
         raise ValueError(f"{folder} exists and is not empty; choose another {choose}")
 
 
+def require_no_folder(path: Path) -> None:
+    """Refuse one of a list of inputs that is a folder: such a list has those of which it could not
+    find out what they hold.
+
+    Raises:
+        PermissionError: It is a folder.
+    """
+    if path.is_dir():
+        raise PermissionError(f"{path} is a folder that may not be looked into. Allow it.")
+
+
 def require_own(table: Path, field: str, *more: Path) -> None:
     """Raise ValueError if JSON that will be written, or a file beside it, is there and is not ours.
 

@@ -322,6 +322,14 @@ def test_convert_without_official_checkpoints(call: Call) -> None:
     assert_wrong(call("convert", "loupe", "any.pt"), "loupe has no official checkpoints")
 
 
+def test_convert_looks_at_its_folder_first(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("mine")
+    (tmp_path / "any.pt").write_bytes(b"not read")
+    done = call("convert", "spgsn", tmp_path / "any.pt", "--out", tmp_path / "out")
+    assert_wrong(done, "exists and is not empty; choose another --out")
+
+
 # --- paths and the terminal --------------------------------------------------------------------
 
 

@@ -97,6 +97,7 @@ def convert(rest: list[str]) -> None:
             partial: Write even if keys are missing or unused.
         """
         from tenfold.core.capabilities import Converts
+        from tenfold.files import require_empty
         from tenfold.runner.weights import save_converted
 
         cls = system_class(system)
@@ -106,11 +107,12 @@ def convert(rest: list[str]) -> None:
                 f"{able('convert')}"
             )
         require_file_or_folder(checkpoint)
+        folder = path_or(checkpoint.with_name(checkpoint.name.split(".")[0]), out)
+        require_empty(folder, "--out")
         made, account = cls.convert(checkpoint)
         say(account.report())
         if not partial:
             account.require_complete()
-        plain = checkpoint.with_name(checkpoint.name.split(".")[0])
-        say(save_converted(path_or(plain, out), system, made, account.report()))
+        say(save_converted(folder, system, made, account.report()))
 
     parse(verb, rest, "tenfold convert", ["--out", "--partial"])

@@ -105,6 +105,12 @@ class System(Generic[C]):
     """Fields (or groups of them) that an interrupted run may change when it goes on."""
     paths: ClassVar[tuple[str, ...]] = ("data.path", "start")
     """Fields of the configuration that are paths; a run stores them absolute."""
+    sets: ClassVar[dict[str, str]] = {"data.path": "data.name"}
+    """Field of the configuration for the place of a data set -> the field for its name."""
+    generated: ClassVar[tuple[str, ...]]
+    """Names of data sets that are read from no place."""
+    own_data: ClassVar[str] = "folder"
+    """Name that stands for files of the user's own; empty where they take the form of a set."""
     options: ClassVar[Any] = None
     """Options of `predict`: a frozen dataclass with defaults, each field an option."""
 

@@ -15,6 +15,7 @@ from tenfold.core.errors import require_file_or_folder
 from tenfold.core.seed import seed_everything
 from tenfold.core.system import System
 from tenfold.core.versions import Versions
+from tenfold.data.sets import SETS
 from tenfold.files import require_empty
 from tenfold.report.card import write_model_card
 from tenfold.systems import SYSTEMS
@@ -35,7 +36,39 @@ def completed(cls: type[AnySystem], cfg: Any) -> Any:
         path = get(cfg, name)
         if path and Path(path).exists():  # who needs it says what is missing
             require_file_or_folder(Path(path), f"--{name}")
-    return cls.complete(cfg)
+    _require_read(cls, cfg)
+    try:
+        return cls.complete(cfg)
+    except FileNotFoundError as error:
+        own = _of_own(cls, cfg)
+        if not own or error.errno is not None:  # one of the operating system's speaks for itself
+            raise
+        raise FileNotFoundError(f"{str(error).rstrip('.')}. {own}") from error
+
+
+def _require_read(cls: type[AnySystem], cfg: Any) -> None:
+    """Refuse the place of a data set beside the name of one that has none: it would not be read."""
+    for place, name in cls.sets.items():
+        if get(cfg, place) and get(cfg, name) in cls.generated:
+            way = cls.own_data or "and the name of a set that has its form"
+            raise ValueError(
+                f"{place} is {get(cfg, place)}, but {name} is {get(cfg, name)}, which is not read "
+                f"from files. Add --{_option(name)} {way}."
+            )
+
+
+def _of_own(cls: type[AnySystem], cfg: Any) -> str:
+    """What to add to an error about a set whose place was given: how files of one's own are named.
+
+    Whoever gives a place alone gets the recipe's set, whose files theirs are not.
+    """
+    given = [name for place, name in cls.sets.items() if get(cfg, place)]
+    public = [f"--{_option(name)} {cls.own_data}" for name in given if get(cfg, name) in SETS]
+    return f"Files of your own are {' or '.join(public)}." if cls.own_data and public else ""
+
+
+def _option(field: str) -> str:
+    return field.replace("_", "-")
 
 
 def construct(cls: type[AnySystem], cfg: Any) -> AnySystem:

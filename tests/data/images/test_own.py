@@ -15,6 +15,7 @@ from PIL import Image
 from tenfold.data.checks import check
 from tenfold.data.images import own
 from tenfold.data.images.decode import Reading
+from tenfold.data.images.maps import class_names_in
 from tenfold.data.images.yolo import find_yolo, open_yolo
 
 SKIP = Reading(skip_broken=True)
@@ -173,6 +174,14 @@ def test_numbers_without_names(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match=r"255 different numbers.*classes\.txt"):
         own.open_maps(tmp_path, "train", 0.2, 0)
+
+
+@pytest.mark.parametrize("text", ["name,r,g,b\na,0,0,1\nb,0,2,0\n", "n;x;y;z\na;0;0;1\nb;0;2;0"])
+@pytest.mark.parametrize("above", ["", "sep=;\n"])
+def test_a_table_of_classes_as_spreadsheets_write_it(tmp_path: Path, above: str, text: str) -> None:
+    (tmp_path / "class_dict.csv").write_text(above + text)
+    found = class_names_in(tmp_path / "class_dict.csv")
+    assert found == (("a", "b"), ((0, 0, 1), (0, 2, 0)))
 
 
 @pytest.mark.parametrize(

@@ -392,6 +392,8 @@ def test_csv_comes_back(tmp_path: Path) -> None:
         (b"hour,lat,lon\n0,1,1e9\n", "lon is"),
         (b"hour,lat,lon\n6,1,2\n6,1,2\n", "line 3: hour 6 does not rise"),
         (b"hour,lat,lon\n\xff\xfe,1,2\n", "no CSV file in UTF-8"),
+        (b"sep=;\nhour;lat\n0;1\n", "no column lon in line 2"),
+        (b"sep=;\nhour;lat;lon\n0;1;2\n6;x;2\n", "line 4: lat is 'x'"),
     ],
 )
 def test_files_refused(tmp_path: Path, text: bytes, match: str) -> None:
@@ -399,6 +401,16 @@ def test_files_refused(tmp_path: Path, text: bytes, match: str) -> None:
     file.write_bytes(text)
     with pytest.raises(ValueError, match=match):
         tracks.read_track(file)
+
+
+@pytest.mark.parametrize("above", ["", "sep=;\r\n", '"sep=;"\n'])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_tracks_as_spreadsheets_write_them(tmp_path: Path, above: str, delimiter: str) -> None:
+    file = tmp_path / "track.csv"
+    text = above + "hour;lat;lon\n0;10;20\n6;11.5;-20\n"
+    file.write_text("\ufeff" + text.replace(";", delimiter))
+    got = [(p.hour, p.lat, p.lon) for p in tracks.read_track(file)]
+    assert got == [(0, 10, 20), (6, 11.5, -20)]
 
 
 def test_file_that_is_not_there(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -370,6 +371,20 @@ def test_links_in_a_folder_are_not_followed(tmp_path: Path) -> None:
     rows = list(csv.reader((tmp_path / "out/predictions.csv").open(encoding="utf-8")))
     assert rows[2][0] == "l.txt" and "is a link, which is not followed" in rows[2][4]
     assert "secret" not in (tmp_path / "out/predictions.html").read_text()
+
+
+def test_a_folder_that_may_not_be_looked_into_is_listed(
+    shut: Callable[[Path], None], tmp_path: Path
+) -> None:
+    (tmp_path / "texts/shut").mkdir(parents=True)
+    (tmp_path / "texts/a.txt").write_text("one")
+    shut(tmp_path / "texts/shut")
+    predicted(tiny(), tmp_path / "texts", tmp_path / "out")
+    rows = list(csv.reader((tmp_path / "out/predictions.csv").open(encoding="utf-8")))
+    assert rows[2][0] == "shut" and "may not be looked into" in rows[2][4]
+    shut(tmp_path / "texts")
+    with pytest.raises(PermissionError):
+        predicted(tiny(), tmp_path / "texts", tmp_path / "out")
 
 
 def test_folders_that_cannot_be_continued(tmp_path: Path) -> None:

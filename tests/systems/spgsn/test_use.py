@@ -16,6 +16,7 @@ import torch
 import tenfold
 from tenfold.core.seed import generator
 from tenfold.core.system import Evaluation
+from tenfold.data.motion import bvh_folder
 from tenfold.data.motion.clips import Windows
 from tenfold.generated import walker
 from tenfold.systems.spgsn import Spgsn, predict
@@ -123,6 +124,22 @@ def test_folders_without_a_motion(system: Spgsn, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="none of 1 files can be read; the first: .*b.npz"):
         system.predict(broken, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_folder_that_may_not_be_looked_into_is_listed(
+    system: Spgsn, shut: Callable[[Path], None], tmp_path: Path, walk: np.ndarray
+) -> None:
+    folder = tmp_path / "motions"
+    (folder / "shut").mkdir(parents=True)
+    np.savez(folder / "a.npz", positions=walk[:12])
+    shut(folder / "shut")
+    system.predict(folder, tmp_path / "out")
+    with (tmp_path / "out/predictions.csv").open() as file:
+        said = {row["file"]: row["problem"] for row in csv.DictReader(file)}
+    assert not said["a.npz"] and "may not be looked into" in said["shut"]
+    with pytest.raises(PermissionError):  # motions to train on are not left out
+        bvh_folder.files_below(folder)
 
 
 @pytest.mark.usefixtures("no_figures")

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from tenfold.files import require_no_folder
+
 from ..io.problems import some
 from .decode import ENDINGS, JUNK, SPLITS, read_picture
 
@@ -61,7 +63,7 @@ def photos_below(
 def offered(folder: Path, aside: Path | None = None) -> list[Path]:
     """What a folder offers to be predicted from, by path: the pictures below it, and what
     `read_offered` gives the reason for that it cannot be read: a link that leads out or nowhere, a
-    pipe.
+    pipe, a folder that may not be looked into.
     """
     unread: list[Path] = []
     found = photos_below(folder, aside=aside, unread=unread)
@@ -74,9 +76,12 @@ def read_offered(inputs: Path, file: Path) -> UInt8[np.ndarray, "height width 3"
     Raises:
         ValueError: It is damaged, or a link that leads out of the folder.
         FileNotFoundError: It is no file.
+        PermissionError: It may not be read.
     """
-    if inputs.is_dir() and not _is_inside(inputs, file):
-        raise ValueError(f"{file} leads out of {inputs}. Copy what it leads to there instead.")
+    if inputs.is_dir():
+        if not _is_inside(inputs, file):
+            raise ValueError(f"{file} leads out of {inputs}. Copy what it leads to there instead.")
+        require_no_folder(file)
     return read_picture(file)
 
 
@@ -141,14 +146,22 @@ def files_below(
 ) -> list[Path]:  # fmt: skip
     """All files of a folder and of the folders in it, by path; hidden ones do not count.
 
-    `unread` gets links that lead out, which are no error then, and what is no file.
+    `unread` gets links that lead out and folders in it that may not be looked into, which are no
+    error then, and what is no file.
     """
     found: list[Path] = []
     waiting, seen = [(folder, 1)], {folder.resolve()}
     aside = aside.resolve() if aside else None
     while waiting:
         here, level = waiting.pop()
-        for item in visible(here, root, follow_links or unread is not None):
+        try:
+            items = visible(here, root, follow_links or unread is not None)
+        except PermissionError:
+            if unread is None or here == folder:
+                raise
+            unread.append(here)
+            continue
+        for item in items:
             if unread is not None and not (follow_links or _is_inside(root, item)):
                 unread.append(item)
             elif not item.is_dir():

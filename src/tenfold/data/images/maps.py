@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ..io.problems import BROKEN, some
+from ..io.spreadsheets import without_sep
 from .class_maps import ClassMap, class_map_of, is_class_map
 from .coco import warn_of_turns
 from .coco_files import WHOLE
@@ -247,9 +248,11 @@ def _of_lines(file: Path) -> tuple[tuple[str, ...], Colours]:
 
 
 def _of_csv(file: Path) -> tuple[tuple[str, ...], Colours]:
-    """Roboflow's `Pixel Value, Class`, or name, red, green, blue."""
+    """Roboflow's `Pixel Value, Class`, or name, red, green, blue; split by semicolons, too."""
+    lines = without_sep(read_text(file, "names the classes")).strip().splitlines()
+    delimiter = max(",;\t", key=lines[0].count) if lines else ","
     try:
-        rows = list(csv.reader(read_text(file, "names the classes").splitlines()))
+        rows = list(csv.reader(lines, delimiter=delimiter))
     except csv.Error as error:
         raise ValueError(f"{file} cannot be read as csv: {error}") from error
     rows = [[word.strip() for word in row] for row in rows[1:] if row]

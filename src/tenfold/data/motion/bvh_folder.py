@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Iterable
@@ -14,19 +15,31 @@ from .clips import Clip, check_names
 from .skeleton import Skeleton
 
 
-def files_below(folder: Path, endings: Iterable[str] = (".bvh",)) -> list[Path]:
+def files_below(
+    folder: Path, endings: Iterable[str] = (".bvh",), unread: list[Path] | None = None
+) -> list[Path]:
     """Files of these endings, in any letter case, in a folder and those in it; hidden ones not.
 
-    Archives made on a Mac hold a hidden `._walk.bvh` beside `walk.bvh`.
+    Archives made on a Mac hold a hidden `._walk.bvh` beside `walk.bvh`. `unread` gets the folders
+    in it that may not be looked into, which are an error without it.
     """
-    known = tuple(endings)
-    return [
-        file
-        for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in known
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-        and not file.is_dir()  # a pipe is refused by its reader, by name
-    ]
+
+    def failed(error: OSError) -> None:  # os.walk would leave the folder out without a word
+        if unread is None or Path(error.filename) == folder:
+            raise error
+        unread.append(Path(error.filename))
+
+    if not folder.is_dir():
+        return []
+    known, found = tuple(endings), []
+    for at, folders, files in os.walk(folder, onerror=failed):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            Path(at) / name  # a pipe is refused by its reader, by name
+            for name in files
+            if Path(name).suffix.lower() in known and not name.startswith(".")
+        ]
+    return sorted(found)
 
 
 def read(

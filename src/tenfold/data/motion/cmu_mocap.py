@@ -81,7 +81,7 @@ def _files(path: Path, split: str) -> dict[str, Path]:
     else:
         raise ValueError(
             f"{path} does not exist: expected benchmark.npz, or folders train and test of "
-            "<action>/<action>_<i>.txt. Set data.path."
+            "<action>/<action>_<i>.txt. Set data.path. BVH files of your own are --data.name bvh."
         )
     return dict(sorted(found.items(), key=lambda item: _natural(item[0])))
 

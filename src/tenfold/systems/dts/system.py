@@ -69,6 +69,10 @@ class Dts(System[Config]):
     paths: ClassVar[tuple[str, ...]] = (
         "data.source_path", "data.target_path", "data.target_list", "start",
     )  # fmt: skip
+    sets: ClassVar[dict[str, str]] = {
+        "data.source_path": "data.source", "data.target_path": "data.target",
+    }  # fmt: skip
+    generated: ClassVar[tuple[str, ...]] = tuple(data.STYLES)
     starts_itself = True
     options: ClassVar[PredictOptions] = PredictOptions()
     model: Networks

@@ -55,7 +55,13 @@ def find(data: Data) -> Path | None:
         if not Path(data.path).is_dir():
             raise FileNotFoundError(f"data.path {data.path} is not a folder")
         return Path(data.path)
-    return catalog.find(data.name, data.path)
+    folder = catalog.find(data.name, data.path)
+    if data.name == "tiny_imagenet_20" and folder and not (folder / "train.npz").exists():
+        raise FileNotFoundError(
+            f"{folder} has no train.npz, which {data.name} consists of. Pictures without classes, "
+            "for pre-training alone, are --data.name photos."
+        )
+    return folder
 
 
 def complete(cfg: Config) -> Config:
@@ -106,12 +112,6 @@ def photographs(data: Data, split: str, seed: int) -> Photos:
     if folder is None:
         return _drawn(split)
     if data.name == "tiny_imagenet_20":
-        if data.path and not (folder / "train.npz").exists():
-            raise FileNotFoundError(
-                f"data.path {data.path} has no train.npz, which {data.name} consists of; a folder "
-                "with one sub-folder of pictures a class is --data.name folder, one of pictures "
-                "without classes (for pre-training) --data.name photos"
-            )
         return classification.open_tiny_imagenet_20(folder, "train" if split == "train" else "val")
     if data.name in ("imagenet", "folder"):
         part = "train" if split == "train" else "val"

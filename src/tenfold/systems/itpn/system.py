@@ -89,6 +89,7 @@ class Itpn(System[Config]):
         "Small networks trained here are no match for published ones; not for decisions on people."
     )
     paths: ClassVar[tuple[str, ...]] = (*System.paths, "pretrain.teacher")
+    generated: ClassVar[tuple[str, ...]] = ("scenes",)
     starts_itself = True
     options: ClassVar[PredictOptions] = PredictOptions()
     model: nn.ModuleDict

@@ -84,6 +84,7 @@ class Ldc(System[Config]):
     )
 
     paths: ClassVar[tuple[str, ...]] = (*System.paths, "encoder")
+    generated: ClassVar[tuple[str, ...]] = ("shapes",)
     options: ClassVar[PredictOptions] = PredictOptions()
 
     def __init__(self, cfg: Config) -> None:

@@ -67,6 +67,7 @@ class Loupe(System[Config]):
     paths: ClassVar[tuple[str, ...]] = (
         "data.path", "image.weights", "text.weights", "text.pieces", "start",
     )  # fmt: skip
+    generated: ClassVar[tuple[str, ...]] = (data.GENERATED,)
     starts_itself = True
     options: ClassVar[PredictOptions] = PredictOptions()
     absences = ABSENCES

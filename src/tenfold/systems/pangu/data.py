@@ -56,8 +56,8 @@ def find(data: Data) -> Path | None:
     file = data.file or FILES.get(data.name, "")
     path = path / file if file and path.is_dir() else path
     if not path.exists():
-        own = "" if data.file else f" {data.name} has it; files of your own are --data.name files"
-        raise FileNotFoundError(f"{path} does not exist; see data.path and data.file.{own}")
+        known = "" if data.file else f" {data.name} has it."
+        raise FileNotFoundError(f"{path} does not exist; see data.path and data.file.{known}")
     return path
 
 

@@ -86,6 +86,8 @@ class PanguWeather(System[Config]):
         "say nothing of real weather. Not for warnings, or decisions about safety."
     )
     paths: ClassVar[tuple[str, ...]] = (*System.paths, "evaluation.climatology")
+    generated: ClassVar[tuple[str, ...]] = ("waves",)
+    own_data = "files"
     options = PredictOptions()
 
     def __init__(self, cfg: Config, model: nn.Module | None = None) -> None:

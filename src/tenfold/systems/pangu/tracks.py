@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tenfold.data.io.spreadsheets import without_sep
 from tenfold.files import write_text
 from tenfold.metrics.weather import Position
 
@@ -35,9 +36,9 @@ def write_csv(file: Path, tracks: Mapping[str, Sequence[Position]]) -> None:
 def read_track(file: Path, storm: str | None = None) -> list[Position]:
     """Hours and places of one storm of a CSV file with columns hour, lat, lon, perhaps storm.
 
-    Hours since the start of the forecast; degrees. Other columns are not read. Errors name file
-    and line: no such file, too large, not text, a column missing, no number, out of bounds, hours
-    that do not rise, no position, several storms and none named.
+    Hours since the start of the forecast; degrees. Split by comma, semicolon or tab. Other columns
+    are not read. Errors name file and line: no such file, too large, not text, a column missing, no
+    number, out of bounds, hours that do not rise, no position, several storms and none named.
     """
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not there. Give a CSV file with hour, lat and lon.")
@@ -45,19 +46,23 @@ def read_track(file: Path, storm: str | None = None) -> list[Position]:
         raise ValueError(f"{file} has more than {LIMIT} bytes. This is no file of tracks.")
     tracks: dict[str, list[Position]] = {}
     try:
-        with file.open(newline="", encoding="utf-8-sig") as text:
-            rows = csv.DictReader(text)
-            missing = {"hour", "lat", "lon"} - set(rows.fieldnames or ())
-            if missing:
-                raise ValueError(f"{file} has no column {', '.join(sorted(missing))} in line 1.")
-            for row in rows:
-                where = f"{file} line {rows.line_num}"
-                hour = _number(row, "hour", 1e6, where)
-                lat, lon = _number(row, "lat", 90.0, where), _number(row, "lon", 360.0, where)
-                before = tracks.setdefault(row.get("storm") or "", [])
-                if before and hour <= before[-1].hour:
-                    raise ValueError(f"{where}: hour {hour:g} does not rise. Sort the rows.")
-                before.append(Position(hour, lat, lon))
+        text = file.read_bytes().decode("utf-8-sig")
+        lines = text.splitlines(keepends=True)
+        above = int(without_sep(text) != text)  # Excel's line above the header
+        delimiter = max(",;\t", key="".join(lines[above : above + 1]).count)
+        rows = csv.DictReader(lines[above:], delimiter=delimiter)
+        missing = {"hour", "lat", "lon"} - set(rows.fieldnames or ())
+        if missing:
+            names = ", ".join(sorted(missing))
+            raise ValueError(f"{file} has no column {names} in line {above + 1}.")
+        for row in rows:
+            where = f"{file} line {rows.line_num + above}"
+            hour = _number(row, "hour", 1e6, where)
+            lat, lon = _number(row, "lat", 90.0, where), _number(row, "lon", 360.0, where)
+            before = tracks.setdefault(row.get("storm") or "", [])
+            if before and hour <= before[-1].hour:
+                raise ValueError(f"{where}: hour {hour:g} does not rise. Sort the rows.")
+            before.append(Position(hour, lat, lon))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{file} is no CSV file in UTF-8: {error}.") from error
     if storm is None and len(tracks) == 1:

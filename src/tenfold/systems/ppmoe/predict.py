@@ -19,6 +19,7 @@ from tenfold.core.checkpoint import write_text
 from tenfold.core.divide import divided
 from tenfold.data.text import corpus
 from tenfold.data.text.tokens import Tokenizer
+from tenfold.files import require_no_folder
 from tenfold.printable import printable
 from tenfold.viz.page import Cell, Section, Table, Tile, relative
 from tenfold.viz.predictions import (
@@ -119,6 +120,7 @@ def predict_folder(
                     f"{inputs / name} is a link, which is not followed in a folder; give the file "
                     "it leads to, or copy that there"
                 )
+            require_no_folder(inputs / name)
             prompt = read_prompt(inputs / name)
         except (ValueError, OSError) as error:
             return Record(name, printable(str(error)))
@@ -166,10 +168,17 @@ def predict_folder(
 def prompt_files(folder: Path, out: Path) -> list[str]:
     """Paths of the files of a folder and of the folders in it, in order; hidden ones do not count.
 
-    Nor does the folder `out`, which holds results and no prompts.
+    Nor does the folder `out`, which holds results and no prompts. Folders in it that may not be
+    looked into stand in their files' place.
     """
-    names = []
-    for at, folders, files in os.walk(folder, onerror=_refuse):
+    names: list[Path] = []
+
+    def failed(error: OSError) -> None:  # os.walk would leave the folder out without a word
+        if Path(error.filename) == folder:
+            raise error
+        names.append(Path(error.filename).relative_to(folder))
+
+    for at, folders, files in os.walk(folder, onerror=failed):
         own = Path(at)
         folders[:] = [
             name
@@ -182,10 +191,6 @@ def prompt_files(folder: Path, out: Path) -> list[str]:
             if not name.startswith(".") and (own / name).is_file()
         ]
     return [path.as_posix() for path in sorted(names, key=lambda path: path.parts)]
-
-
-def _refuse(error: OSError) -> None:
-    raise error  # os.walk would leave an unreadable folder out without a word
 
 
 def read_prompt(file: Path) -> bytes:

@@ -70,6 +70,8 @@ class Ppmoe(System[Config]):
     resumable: ClassVar[tuple[str, ...]] = (*System.resumable, "layout")
     options = PredictOptions()
     paths: ClassVar[tuple[str, ...]] = (*System.paths, "data.tokenizer_file")
+    generated: ClassVar[tuple[str, ...]] = ("python",)
+    own_data = "files"
 
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)

@@ -21,6 +21,7 @@ from tenfold.data.motion.continuing import JOINTS, ROOT_MOTION, continued
 from tenfold.data.motion.directions import axes, feet
 from tenfold.data.motion.skeleton import Skeleton
 from tenfold.extras import install
+from tenfold.files import require_no_folder
 from tenfold.printable import printable
 from tenfold.viz.films import can_write_mp4
 from tenfold.viz.page import Cell, Figure, Picture, Section, Table, Tile, picture_figure, relative
@@ -85,6 +86,7 @@ def predict_motions(
         try:
             if not alone:
                 check_inside(file, root)
+                require_no_folder(file)
             take = read_take(file, cfg)
         except (ValueError, OSError) as error:
             if alone:

@@ -96,6 +96,8 @@ class Spgsn(System[Config]):
     recipes: ClassVar[dict[str, Config]] = RECIPES
     better: ClassVar[dict[str, str]] = {"mpjpe": "lower"}
     units: ClassVar[dict[str, str]] = {"mpjpe": "mm"}
+    generated: ClassVar[tuple[str, ...]] = ("walker",)
+    own_data = "bvh"
     options: ClassVar[PredictOptions] = PredictOptions()
     headline: list[str] = ["mpjpe/average/80ms", "mpjpe/average/400ms"]
     task = "3D skeleton motion prediction by skeleton-parted graph scattering"

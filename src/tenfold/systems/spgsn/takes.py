@@ -48,7 +48,8 @@ class Take:
 def motion_files(folder: Path, out: Path) -> list[Path]:
     """Files of the folder and of those in it, by path; hidden ones, and those in `out`, not.
 
-    Raises ValueError if there are none.
+    Folders in it that may not be looked into stand in their files' place. Raises ValueError if
+    there are none.
     """
     if out.resolve() == folder.resolve():
         raise ValueError(
@@ -56,7 +57,9 @@ def motion_files(folder: Path, out: Path) -> list[Path]:
             "for motions the next time. Give another folder with --out."
         )
     away = out.absolute()
-    files = [f for f in files_below(folder, READERS) if not f.absolute().is_relative_to(away)]
+    unread: list[Path] = []
+    found = sorted([*files_below(folder, READERS, unread), *unread])
+    files = [file for file in found if not file.absolute().is_relative_to(away)]
     if not files:
         raise ValueError(
             f"{folder} holds no motion ({' '.join(READERS)}), nor do the folders in it."

@@ -64,6 +64,7 @@ class Usage(System[Config]):
     paths: ClassVar[tuple[str, ...]] = (
         "data.path", "data.seeds_path", "data.masks_path", "start"
     )  # fmt: skip
+    generated: ClassVar[tuple[str, ...]] = (data.GENERATED,)
     starts_itself = True
     options: ClassVar[PredictOptions] = PredictOptions()
     model: Networks

@@ -71,6 +71,8 @@ class Virreq(System[Config]):
     paths: ClassVar[tuple[str, ...]] = (
         "data.path", "data.knowledge", "text.clip", "text.merges", "text.table", "start",
     )  # fmt: skip
+    generated: ClassVar[tuple[str, ...]] = (sets.GENERATED,)
+    own_data = ""
     starts_itself = True
     options: ClassVar[PredictOptions] = PredictOptions()
     page_options: ClassVar[PageOptions] = PageOptions()
