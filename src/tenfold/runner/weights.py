@@ -62,7 +62,7 @@ def _of_own(cls: type[AnySystem], cfg: Any) -> str:
 
     Whoever gives a place alone gets the recipe's set, whose files theirs are not.
     """
-    given = [name for place, name in cls.sets.items() if get(cfg, place)]
+    given = dict.fromkeys(name for place, name in cls.sets.items() if get(cfg, place))
     public = [f"--{_option(name)} {cls.own_data}" for name in given if get(cfg, name) in SETS]
     return f"Files of your own are {' or '.join(public)}." if cls.own_data and public else ""
 

@@ -111,6 +111,16 @@ def test_points_of_published_layouts_find_their_pictures(tmp_path: Path) -> None
     assert all(shape.points for one in train.pictures for shape in one.asked)
 
 
+def test_points_without_their_pictures_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A set that is not there is generated, but points are of its pictures."""
+    monkeypatch.setenv("TENFOLD_DATA", str(tmp_path))
+    words = ["--data.name", "coco2017", "--data.points-path", str(tmp_path / "points.json")]
+    with pytest.raises(FileNotFoundError, match="'coco2017' was not found"):
+        config("apis", "demo", words)
+
+
 # --- what is left out ----------------------------------------------------------------------------
 
 

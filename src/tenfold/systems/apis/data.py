@@ -52,6 +52,8 @@ def complete(cfg: Config) -> Config:
         raise ValueError("steps is 0, but there is no start: nothing is trained to ask by")
     data = cfg.data
     if data.name not in (GENERATED, "folder") and catalog.find(data.name, data.path) is None:
+        if data.points_path:  # whose pictures are the set's
+            catalog.find_or_explain(data.name)
         data = replace(data, name=GENERATED, path="")
         cfg = replace(cfg, data=data)
     train = open_set(data, "train")
@@ -144,7 +146,7 @@ def _training(data: Data) -> ObjectSet:
 
     Of the latter, pictures that are measured on are taken out.
     """
-    if not data.points_path or data.name == GENERATED:
+    if not data.points_path:
         return _published(data, "train")
     file, folder = Path(data.points_path), _folder(data)
     split = coco_files.split_of(folder if file.is_relative_to(folder) else file.parent, file)

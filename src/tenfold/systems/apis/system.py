@@ -65,6 +65,7 @@ class Apis(System[Config]):
         "are soft, and small objects are missed; not for decisions about people."
     )
     paths: ClassVar[tuple[str, ...]] = ("data.path", "data.points_path", "start")
+    sets: ClassVar[dict[str, str]] = {**System.sets, "data.points_path": "data.name"}
     generated: ClassVar[tuple[str, ...]] = (data.GENERATED,)
     starts_itself = True
     options: ClassVar[PredictOptions] = PredictOptions()
