@@ -322,6 +322,30 @@ def test_convert_without_official_checkpoints(call: Call) -> None:
     assert_wrong(call("convert", "loupe", "any.pt"), "loupe has no official checkpoints")
 
 
+@pytest.mark.parametrize(
+    ("system", "option", "says"),
+    [
+        ("itpn", "--pretrain.teacher", "Add --pretrain.method clip"),
+        ("loupe", "--text.pieces", "Add --text.tokens pieces"),
+        ("virreq", "--text.table", "Add --text.source table"),
+        ("virreq", "--text.clip", "Add --text.source clip"),
+        ("virreq", "--text.merges", "Add --text.source clip and --text.clip"),
+    ],
+)
+def test_a_file_that_would_not_be_read_is_refused(
+    system: str, option: str, says: str, call: Call, tmp_path: Path
+) -> None:
+    (tmp_path / "given").write_text("of the user")
+    done = call(*train(system, tmp_path / "run", option, tmp_path / "given"))
+    assert_wrong(done, f"{option[2:]} is {tmp_path / 'given'}", says)
+
+
+def test_a_climatology_is_read_before_the_training(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "given").write_text("of the user")
+    done = call(*train("pangu", tmp_path / "run", "--evaluation.climatology", tmp_path / "given"))
+    assert_wrong(done, str(tmp_path / "given"))
+
+
 def test_convert_looks_at_its_folder_first(call: Call, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("mine")

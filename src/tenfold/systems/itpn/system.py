@@ -119,6 +119,11 @@ class Itpn(System[Config]):
         """Take sizes from the weights it starts from, and classes from the data."""
         cfg = data.complete(pretrained.adapted(cfg))
         is_clip = "pretrain" in cfg.tasks and cfg.pretrain.method == "clip"
+        if cfg.pretrain.teacher and not is_clip:
+            raise ValueError(
+                f"pretrain.teacher is {cfg.pretrain.teacher}, but nothing is learned from a "
+                "teacher. Add --pretrain.method clip, with pretrain among the tasks."
+            )
         if is_clip and cfg.pretrain.teacher:  # without one, `fits` says what is needed
             dim = teacher_of(cfg).dim
             cfg = replace(cfg, pretrain=replace(cfg.pretrain, teacher_dim=dim))

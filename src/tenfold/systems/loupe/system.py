@@ -87,6 +87,11 @@ class Loupe(System[Config]):
         if not own.classes:
             own = replace(own, classes="\n".join(data.open_captions(own, "train").names))
         cfg = replace(cfg, data=own)
+        if cfg.text.tokens == "words" and cfg.text.pieces:
+            raise ValueError(
+                f"text.pieces is {cfg.text.pieces}, but text.tokens is words, which reads no file. "
+                "Add --text.tokens pieces."
+            )
         if cfg.text.tokens == "pieces" and not (cfg.text.pieces or cfg.text.vocabulary):
             cfg = replace(cfg, text=replace(cfg.text, tokens="words"))
         if not cfg.text.vocabulary:

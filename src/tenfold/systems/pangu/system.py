@@ -119,7 +119,11 @@ class PanguWeather(System[Config]):
     @classmethod
     def complete(cls, cfg: Config) -> Config:
         """Take the grid from the data; fall back to generated waves where there are none."""
-        return data.complete(cfg)
+        cfg = data.complete(cfg)
+        file = Path(cfg.evaluation.climatology)
+        if cfg.evaluation.climatology and file.exists():
+            Climatology.load(file, cfg.grid)  # one that does not fit is told before the training
+        return cfg
 
     @property
     def forecaster(self) -> Forecaster:

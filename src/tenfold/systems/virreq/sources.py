@@ -9,13 +9,23 @@ from pathlib import Path
 from tenfold.data import catalog
 from tenfold.data.text.clip_tokens import FILE
 
-from .config import Config, Text
+from .config import Config, Text, TextSource
 from .groups import concepts
 from .knowledge import KnowledgeBase
 from .table import TextTable
 from .text import STORED, ClipTexts, Encoder, StoredTexts, space_of, vectors_of
 
 LEARNED = "learned with the network"
+UNREAD: dict[TextSource, tuple[str, ...]] = {
+    "clip": (), "table": ("clip", "merges"), "learned": ("table", "clip", "merges"),
+}  # fmt: skip
+"""Source of texts -> the files that it does not read."""
+READ_WITH = {
+    "table": "--text.source table",
+    "clip": "--text.source clip",
+    "merges": "--text.source clip and --text.clip",
+}
+"""File of texts -> the options with which it is read."""
 
 
 def complete(cfg: Config, kb: KnowledgeBase) -> Config:
@@ -34,6 +44,12 @@ def complete(cfg: Config, kb: KnowledgeBase) -> Config:
             stacklevel=2,
         )
         text = replace(text, source="learned")
+    for name in UNREAD[text.source]:
+        if getattr(text, name):
+            raise ValueError(
+                f"text.{name} is {getattr(text, name)}, but text.source is {text.source}, which "
+                f"does not read it. Add {READ_WITH[name]}."
+            )
     if text.source == "learned":
         return replace(cfg, text=replace(text, space=LEARNED))
     source = encoder(text)
