@@ -304,7 +304,7 @@ def test_own_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "at least 2 are needed" in refused(capsys, tmp_path / "never", *words)
     words[1] = "tiny_imagenet_20"
     said = refused(capsys, tmp_path / "never", *words)
-    assert "is --data.name folder" in said and "--data.name photos" in said
+    assert "are --data.name folder" in said and "--data.name photos" in said
 
 
 @pytest.mark.parametrize(
