@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import forked
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -32,6 +33,7 @@ from tenfold.cli.arguments import flags_of
 from tenfold.core import dist, loop
 from tenfold.core.capabilities import CAPABILITIES, ExportsOfficial
 from tenfold.core.config import from_json, to_json
+from tenfold.core.seed import seed_everything
 from tenfold.core.system import Evaluation, System
 from tenfold.files import asking
 from tenfold.report.results import lookup
@@ -334,6 +336,21 @@ def test_what_a_folder_offers_and_cannot_be_read_is_listed(
     assert all(f"{file} leads out of" in said[file] for file in ("secret.png", "loop"))
     assert all("not there, or is not a file" in said[f"{n}.jpg"] for n in ("broken", "pipe"))
     assert any(row["file"] == "good.png" and not row["problem"] for row in rows)
+
+
+def test_use_leaves_generators_of_others_alone(name: str, made: Made, tmp_path: Path) -> None:
+    """Layers that are added to a loaded run have the weights of the caller's seed."""
+    folder, sample = made(name), SAMPLES[name](tmp_path)
+
+    def drawn() -> list[float]:  # not Python's: beartype draws the items that it looks at
+        return [np.random.rand(), *torch.rand(4).tolist()]
+
+    seed_everything("theirs")
+    expected = drawn()
+    seed_everything("theirs")
+    system = tenfold.load(folder)
+    system.predict(sample, tmp_path / "out")
+    assert drawn() == expected
 
 
 def test_predict_takes_names_as_text(name: str, made: Made, tmp_path: Path) -> None:
