@@ -116,6 +116,17 @@ def test_fresh_deletes_what_tenfold_writes_and_nothing_else(
     assert list(content(copied)) == ["config.json"]
 
 
+def test_fresh_does_not_delete_what_the_run_starts_from(
+    copied: Path, call: Call, tmp_path: Path
+) -> None:
+    before, link = content(copied), tmp_path / "link"
+    link.symlink_to(copied)
+    for start in (copied, link / "weights.safetensors"):
+        done = call(*train(copied, "--run.fresh", "--start", str(start)))
+        assert_wrong(done, f"--start {start} lies in {copied}, which --run.fresh would delete")
+    assert content(copied) == before
+
+
 def test_fresh_through_a_link_trains_the_seed_that_is_asked(
     copied: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
