@@ -90,6 +90,9 @@ class Itpn(System[Config]):
     )
     paths: ClassVar[tuple[str, ...]] = (*System.paths, "pretrain.teacher")
     generated: ClassVar[tuple[str, ...]] = ("scenes",)
+    passes: ClassVar[tuple[str, ...]] = (
+        "pretrain.epochs", "finetune.epochs", "finetune.localise_epochs", "dense.epochs",
+    )  # fmt: skip
     starts_itself = True
     options: ClassVar[PredictOptions] = PredictOptions()
     model: nn.ModuleDict
