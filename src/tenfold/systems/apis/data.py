@@ -66,6 +66,14 @@ def complete(cfg: Config) -> Config:
         )
     if cfg.asks or cfg.loss.supervision == "mask" or cfg.loss.masked_share:
         _require_masks(train, data)
+    answers = sum(len(shape.points) for one in train.pictures for shape in one.asked)
+    if answers and cfg.loss.supervision in ("mask", "box"):
+        warnings.warn(
+            f"{answers} answers about pixels in {data.points_path or data.path or data.name} are "
+            f"not learned from: loss.supervision is {cfg.loss.supervision}. Add --loss.supervision "
+            "box+points.",
+            stacklevel=2,
+        )
     cfg = replace(cfg, classes=train.classes, is_masked=has_masks(open_set(data, "test")))
     if data.name == "folder":  # recipes of public sets leave out what the user may mean to learn
         for line in settings.left_aside(data):
