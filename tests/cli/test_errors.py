@@ -340,6 +340,11 @@ def test_a_file_that_would_not_be_read_is_refused(
     assert_wrong(done, f"{option[2:]} is {tmp_path / 'given'}", says)
 
 
+def test_masks_beside_the_true_ones_are_refused(call: Call, tmp_path: Path) -> None:
+    done = call(*train("usage", "run", "--data.masks-path", tmp_path, "--segment.labels", "true"))
+    assert_wrong(done, f"data.masks_path is {tmp_path}, but segment.labels is true")
+
+
 @pytest.mark.parametrize(
     ("system", "option"),
     [("spgsn", "--epochs"), ("pangu", "--epochs"), ("ldc", "--epochs")]
