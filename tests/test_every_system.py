@@ -32,7 +32,7 @@ from tenfold import cli, systems
 from tenfold.cli.arguments import flags_of
 from tenfold.core import dist, loop
 from tenfold.core.capabilities import CAPABILITIES, ExportsOfficial
-from tenfold.core.config import from_json, to_json
+from tenfold.core.config import from_json, get, to_json
 from tenfold.core.seed import seed_everything
 from tenfold.core.system import Evaluation, System
 from tenfold.files import asking
@@ -383,6 +383,27 @@ def test_a_place_is_read_or_refused(name: str, tmp_path: Path) -> None:
         return  # files of one's own take the form of a set; or spgsn, whose reader says it
     with pytest.raises(FileNotFoundError, match=rf"Files of your own are --.* {cls.own_data}\.$"):
         completed(cls, _with(cls.recipes["small"], given))
+
+
+def test_a_run_whose_data_are_gone_predicts_and_measures_nothing_else(
+    name: str, made: Made, tmp_path: Path
+) -> None:
+    """Data sets that are gone, or files of one's own: none is taken for the generated set."""
+    system, small = tenfold.load(made(name)), systems.system_class(name).recipes["small"]
+    public = {called: get(small, called) for called in system.sets.values()}
+    own = {called: system.own_data for called in public} if system.own_data != "" else {}
+    own |= {place: str(tmp_path / "gone") for place in system.sets if own}
+    if name == "itpn":
+        own = {}  # its tiny run has a task that is not for a folder of one's own
+    sample = SAMPLES[name](tmp_path)
+    for number, changes in enumerate(filter(None, (public, own))):
+        system.cfg = _with(system.cfg, changes)
+        save_weights(tmp_path / f"{number}.safetensors", name, system)
+        gone = tenfold.load(tmp_path / f"{number}.safetensors")
+        assert gone.predict(sample, tmp_path / f"out {number}")
+        if name != "virreq":  # its knowledge base is of the tiny run's own set
+            with pytest.raises(FileNotFoundError, match=r"was not found|gone.* (is|does) not"):
+                gone.evaluate("test")
 
 
 def _with(cfg: Any, changes: dict[str, str]) -> Any:

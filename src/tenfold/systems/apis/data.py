@@ -192,10 +192,7 @@ def _folder(data: Data) -> Path:
         if not Path(data.path).is_dir():
             raise FileNotFoundError(f"data.path {data.path} is not a folder")
         return Path(data.path)
-    found = catalog.find(data.name, data.path)
-    if found is None:
-        raise FileNotFoundError(f"the data set {data.name} is not there any more")
-    return found
+    return catalog.find_or_explain(data.name, data.path)
 
 
 def _trained_on(found: ObjectSet, least: int) -> ObjectSet:

@@ -105,10 +105,15 @@ def _classes(cfg: Config) -> tuple[str, ...]:
 # --- sets ------------------------------------------------------------------------------------
 
 
+def _folder(data: Data) -> Path | None:
+    """The folder that is read, or None for generated scenes; one that is gone is an error."""
+    return None if data.name == "scenes" else find(data) or catalog.find_or_explain(data.name)
+
+
 @lru_cache(maxsize=8)
 def photographs(data: Data, split: str, seed: int) -> Photos:
     """Pictures for pre-training, classification and localisation: "train" or "test"."""
-    folder = find(data)
+    folder = _folder(data)
     if folder is None:
         return _drawn(split)
     if data.name == "tiny_imagenet_20":
@@ -158,7 +163,7 @@ def _drawn(split: str) -> Photos:
 @lru_cache(maxsize=8)
 def segmented(data: Data, split: str) -> Segmented:
     """Pictures with label maps."""
-    folder = find(data)
+    folder = _folder(data)
     if folder is None:
         return _drawn_maps(split)
     if data.name == "folder":
@@ -178,7 +183,7 @@ def _drawn_maps(split: str) -> Segmented:
 @lru_cache(maxsize=8)
 def instances(data: Data, split: str) -> SceneSet:
     """Pictures with boxes and masks of objects."""
-    folder = find(data)
+    folder = _folder(data)
     if folder is None:
         made = [scenes.scene(split, i) for i in range(GENERATED[split])]
         return coco.of_arrays(scenes.NAMES, [(one.picture, _objects(one)) for one in made])

@@ -183,9 +183,17 @@ def used(data: Data) -> DataUsed:
     if data.name == GENERATED:
         return DataUsed(data.name, "generated", "pictures of our own generator", "MIT")
     if data.name == "folder":
-        return DataUsed(data.name, "real", open_sets(data).train.labels_from, "your own")
+        return DataUsed(data.name, "real", _labels_from(data), "your own")
     entry = catalog.entry(data.name)
-    return DataUsed(data.name, entry.kind, open_sets(data).train.labels_from, entry.licence)
+    return DataUsed(data.name, entry.kind, _labels_from(data), entry.licence)
+
+
+def _labels_from(data: Data) -> str:
+    """What the labels are from; of data that are not there any more that cannot be said."""
+    try:
+        return open_sets(data).train.labels_from
+    except FileNotFoundError:
+        return "not there any more"
 
 
 # --- batches of the seed network -----------------------------------------------------------------
