@@ -74,7 +74,8 @@ def complete(cfg: Config) -> Config:
     if cfg.tasks == ("pretrain",):
         return cfg
     if not cfg.classes:
-        cfg = replace(cfg, classes=_classes(cfg))
+        cfg = replace(cfg, classes=_classes(cfg, "train"))
+    require_classes(cfg, "train")
     if cfg.data.path and dist.current().is_first:
         _say_what_was_found(cfg)
     return cfg
@@ -94,12 +95,23 @@ def _say_what_was_found(cfg: Config) -> None:
         print(f"tenfold: {line}", file=sys.stderr)
 
 
-def _classes(cfg: Config) -> tuple[str, ...]:
+def require_classes(cfg: Config, split: str) -> None:
+    """Refuse data of other classes than the run has: their numbers would get the run's names."""
+    found = _classes(cfg, split)
+    if found != cfg.classes:
+        raise ValueError(
+            f"the run has {len(cfg.classes)} classes ({', '.join(cfg.classes[:4])}, ...), but "
+            f"{cfg.data.path or cfg.data.name} has {len(found)} ({', '.join(found[:4])}, ...)"
+        )
+
+
+def _classes(cfg: Config, split: str) -> tuple[str, ...]:
     if "segment" in cfg.tasks:
-        return segmented(cfg.data, "train").classes
+        return segmented(cfg.data, split).classes
     if "detect" in cfg.tasks:
-        return instances(cfg.data, "train").classes
-    return photographs(cfg.data, "train", cfg.seed).classes
+        found = instances(cfg.data, split)
+        return (found if split == "train" else found.aligned(cfg.classes)).classes
+    return photographs(cfg.data, split, cfg.seed).classes
 
 
 # --- sets ------------------------------------------------------------------------------------

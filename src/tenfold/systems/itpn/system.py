@@ -307,6 +307,8 @@ class Itpn(System[Config]):
         """
         if split != "test":
             raise ValueError(f"unknown split {split!r}; known: test")
+        if self.cfg.tasks != ("pretrain",):
+            data.require_classes(self.cfg, "test")
         frozen = self.begun() if self._has_probes else None
         found = evaluation.evaluate(self.model, self.cfg, frozen)
         self._name_replaced("test")
