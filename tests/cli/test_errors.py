@@ -372,6 +372,15 @@ def test_a_climatology_is_read_before_the_training(call: Call, tmp_path: Path) -
     assert_wrong(done, str(tmp_path / "given"))
 
 
+def test_a_file_of_no_set_is_refused(call: Call, tmp_path: Path) -> None:
+    words = train("pangu", tmp_path / "run", "--data.file", "mine.nc", "--data.name")
+    own = "A file of your own is --data.name files --data.path FILE."
+    assert_wrong(call(*words, "waves"), "data.file is mine.nc, but data.name is waves", own)
+    code, _, err = call(*words, "era5")
+    assert code == 2 and "data set 'era5' was not found" in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_convert_looks_at_its_folder_first(call: Call, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("mine")
