@@ -157,6 +157,12 @@ def test_old_runs_are_known_and_leftovers_are_not_in_the_way(
     assert not (new / "config.json.tmp").exists() and (new / "weights.safetensors").exists()
 
 
+def test_a_link_to_nothing_is_no_run_folder(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "run").symlink_to(tmp_path / "gone")
+    done = call(*train(tmp_path / "run"))
+    assert_wrong(done, f"run is a link to {tmp_path / 'gone'}, which is not there; make that")
+
+
 def test_a_finished_run_without_its_page_gets_it(copied: Path, call: Call) -> None:
     (copied / "report.html").unlink()
     (copied / "MODEL_CARD.md").unlink()
