@@ -385,6 +385,18 @@ def test_a_place_is_read_or_refused(name: str, tmp_path: Path) -> None:
         completed(cls, _with(cls.recipes["small"], given))
 
 
+def test_data_of_other_classes_are_not_measured(name: str, made: Made, tmp_path: Path) -> None:
+    """A folder whose classes were changed since: its numbers mean others than the run learned."""
+    system = tenfold.load(made(name))
+    if not getattr(system.cfg, "classes", ()):
+        pytest.skip("has no classes")
+    others = tuple(f"other {word}" for word in system.cfg.classes)
+    system.cfg = dataclasses.replace(system.cfg, classes=others)
+    save_weights(tmp_path / "other.safetensors", name, system)
+    with pytest.raises(ValueError, match=r"the run has \d+ classes|other classes than this run"):
+        tenfold.load(tmp_path / "other.safetensors").evaluate("test")
+
+
 def test_a_run_whose_data_are_gone_predicts_and_measures_nothing_else(
     name: str, made: Made, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from tenfold.core.epochs import Epochs
 from tenfold.core.seed import generator
 from tenfold.core.system import DataUsed
 from tenfold.data import catalog
-from tenfold.data.images import coco_files
+from tenfold.data.images import class_maps, coco_files
 from tenfold.data.images.coco import listed, read_json
 from tenfold.data.images.decode import Reading
 from tenfold.data.images.exchange_coco import content_of
@@ -59,11 +59,8 @@ def complete(cfg: Config) -> Config:
     train = open_set(data, "train")
     if not train.num_objects:
         raise ValueError(_nothing(data))
-    if cfg.classes and cfg.classes != train.classes:
-        raise ValueError(
-            f"the run has {len(cfg.classes)} classes ({', '.join(cfg.classes[:4])}, ...), but "
-            f"{data.name} has {len(train.classes)} ({', '.join(train.classes[:4])}, ...)"
-        )
+    if cfg.classes:
+        require_classes(cfg)
     if cfg.asks or cfg.loss.supervision == "mask" or cfg.loss.masked_share:
         _require_masks(train, data)
     answers = sum(len(shape.points) for one in train.pictures for shape in one.asked)
@@ -79,6 +76,12 @@ def complete(cfg: Config) -> Config:
         for line in settings.left_aside(data):
             warnings.warn(f"{data.path}: {line}", stacklevel=2)
     return cfg
+
+
+def require_classes(cfg: Config) -> None:
+    """Refuse data of other classes than the run has."""
+    found = open_set(cfg.data, "train").classes
+    class_maps.require_those_of_run(cfg.classes, found, cfg.data.path or cfg.data.name)
 
 
 def _nothing(data: Data) -> str:

@@ -72,12 +72,15 @@ def complete(cfg: Config) -> Config:
     if is_labelled(data):
         where = (f"the source {data.source}", f"the target {data.target}")
         class_maps.agree(classes, _classes(data, "target", "test"), where)
-    if cfg.classes and cfg.classes != classes:
-        raise ValueError(
-            f"the run has {len(cfg.classes)} classes ({', '.join(cfg.classes[:4])}, ...), but "
-            f"{data.source} has {len(classes)} ({', '.join(classes[:4])}, ...)"
-        )
+    if cfg.classes:
+        require_classes(cfg)
     return replace(cfg, classes=classes)
+
+
+def require_classes(cfg: Config) -> None:
+    """Refuse a source of other classes than the run has."""
+    found, where = _classes(cfg.data, "source", "train"), cfg.data.source_path or cfg.data.source
+    class_maps.require_those_of_run(cfg.classes, found, where)
 
 
 def _classes(data: Data, role: str, split: str) -> tuple[str, ...]:

@@ -20,7 +20,16 @@ from tenfold.core.epochs import Epochs
 from tenfold.core.seed import generator, seed_of
 from tenfold.core.system import DataUsed
 from tenfold.data import catalog
-from tenfold.data.images import augment, classification, coco, own, scene_views, segmentation, views
+from tenfold.data.images import (
+    augment,
+    class_maps,
+    classification,
+    coco,
+    own,
+    scene_views,
+    segmentation,
+    views,
+)
 from tenfold.data.images.classification import Photos
 from tenfold.data.images.coco import SceneSet
 from tenfold.data.images.decode import Reading
@@ -96,13 +105,9 @@ def _say_what_was_found(cfg: Config) -> None:
 
 
 def require_classes(cfg: Config, split: str) -> None:
-    """Refuse data of other classes than the run has: their numbers would get the run's names."""
-    found = _classes(cfg, split)
-    if found != cfg.classes:
-        raise ValueError(
-            f"the run has {len(cfg.classes)} classes ({', '.join(cfg.classes[:4])}, ...), but "
-            f"{cfg.data.path or cfg.data.name} has {len(found)} ({', '.join(found[:4])}, ...)"
-        )
+    """Refuse data of other classes than the run has."""
+    where = cfg.data.path or cfg.data.name
+    class_maps.require_those_of_run(cfg.classes, _classes(cfg, split), where)
 
 
 def _classes(cfg: Config, split: str) -> tuple[str, ...]:
