@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import forked
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -31,7 +32,8 @@ from tenfold import cli, systems
 from tenfold.cli.arguments import flags_of
 from tenfold.core import dist, loop
 from tenfold.core.capabilities import CAPABILITIES, ExportsOfficial
-from tenfold.core.config import from_json, to_json
+from tenfold.core.config import from_json, get, to_json
+from tenfold.core.seed import seed_everything
 from tenfold.core.system import Evaluation, System
 from tenfold.files import asking
 from tenfold.report.results import lookup
@@ -336,6 +338,21 @@ def test_what_a_folder_offers_and_cannot_be_read_is_listed(
     assert any(row["file"] == "good.png" and not row["problem"] for row in rows)
 
 
+def test_use_leaves_generators_of_others_alone(name: str, made: Made, tmp_path: Path) -> None:
+    """Layers that are added to a loaded run have the weights of the caller's seed."""
+    folder, sample = made(name), SAMPLES[name](tmp_path)
+
+    def drawn() -> list[float]:  # not Python's: beartype draws the items that it looks at
+        return [np.random.rand(), *torch.rand(4).tolist()]
+
+    seed_everything("theirs")
+    expected = drawn()
+    seed_everything("theirs")
+    system = tenfold.load(folder)
+    system.predict(sample, tmp_path / "out")
+    assert drawn() == expected
+
+
 def test_predict_takes_names_as_text(name: str, made: Made, tmp_path: Path) -> None:
     system, out = tenfold.load(made(name)), str(tmp_path / "out")
     assert system.predict(str(SAMPLES[name](tmp_path)), out)
@@ -366,6 +383,39 @@ def test_a_place_is_read_or_refused(name: str, tmp_path: Path) -> None:
         return  # files of one's own take the form of a set; or spgsn, whose reader says it
     with pytest.raises(FileNotFoundError, match=rf"Files of your own are --.* {cls.own_data}\.$"):
         completed(cls, _with(cls.recipes["small"], given))
+
+
+def test_data_of_other_classes_are_not_measured(name: str, made: Made, tmp_path: Path) -> None:
+    """A folder whose classes were changed since: its numbers mean others than the run learned."""
+    system = tenfold.load(made(name))
+    if not getattr(system.cfg, "classes", ()):
+        pytest.skip("has no classes")
+    others = tuple(f"other {word}" for word in system.cfg.classes)
+    system.cfg = dataclasses.replace(system.cfg, classes=others)
+    save_weights(tmp_path / "other.safetensors", name, system)
+    with pytest.raises(ValueError, match=r"the run has \d+ classes|other classes than this run"):
+        tenfold.load(tmp_path / "other.safetensors").evaluate("test")
+
+
+def test_a_run_whose_data_are_gone_predicts_and_measures_nothing_else(
+    name: str, made: Made, tmp_path: Path
+) -> None:
+    """Data sets that are gone, or files of one's own: none is taken for the generated set."""
+    system, small = tenfold.load(made(name)), systems.system_class(name).recipes["small"]
+    public = {called: get(small, called) for called in system.sets.values()}
+    own = {called: system.own_data for called in public} if system.own_data != "" else {}
+    own |= {place: str(tmp_path / "gone") for place in system.sets if own}
+    if name == "itpn":
+        own = {}  # its tiny run has a task that is not for a folder of one's own
+    sample = SAMPLES[name](tmp_path)
+    for number, changes in enumerate(filter(None, (public, own))):
+        system.cfg = _with(system.cfg, changes)
+        save_weights(tmp_path / f"{number}.safetensors", name, system)
+        gone = tenfold.load(tmp_path / f"{number}.safetensors")
+        assert gone.predict(sample, tmp_path / f"out {number}")
+        if name != "virreq":  # its knowledge base is of the tiny run's own set
+            with pytest.raises(FileNotFoundError, match=r"was not found|gone.* (is|does) not"):
+                gone.evaluate("test")
 
 
 def _with(cfg: Any, changes: dict[str, str]) -> Any:

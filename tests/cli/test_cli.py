@@ -398,6 +398,14 @@ def test_report(copied: Path, spgsn: Path, call: Call, tmp_path: Path) -> None:
     both = tmp_path / "both.html"
     assert call("report", copied, spgsn, "--out", both)[0] == 0 and both.exists()
     assert_wrong(call("report"), "run folders")
+    alone = call("report", copied, "--out", tmp_path / "one.html")
+    assert_wrong(alone, "--out is of a page that compares several", str(copied / "report.html"))
+
+
+def test_options_of_other_exports_are_refused(spgsn: Path, call: Call) -> None:
+    for option, *values in (("--part", "segment"), ("--size", "64", "64")):
+        done = call("export", spgsn, "--to", "official", option, *values)
+        assert_wrong(done, f"{option} is of --to onnx and torch")
 
 
 def shrunk(monkeypatch: pytest.MonkeyPatch, name: str) -> None:

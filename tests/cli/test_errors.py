@@ -21,7 +21,7 @@ from tiny import options, walker_npz
 
 from tenfold import cli, systems
 from tenfold.core import checkpoint
-from tenfold.core.config import absolute, get, require_finite
+from tenfold.core.config import absolute, flatten, get, require_finite, to_json
 from tenfold.core.errors import exit_code, message, report_to_torchrun
 from tenfold.runner import train as run
 from tenfold.viz.page import Page, write_page
@@ -340,10 +340,45 @@ def test_a_file_that_would_not_be_read_is_refused(
     assert_wrong(done, f"{option[2:]} is {tmp_path / 'given'}", says)
 
 
+def test_masks_beside_the_true_ones_are_refused(call: Call, tmp_path: Path) -> None:
+    done = call(*train("usage", "run", "--data.masks-path", tmp_path, "--segment.labels", "true"))
+    assert_wrong(done, f"data.masks_path is {tmp_path}, but segment.labels is true")
+
+
+@pytest.mark.parametrize(
+    ("system", "option"),
+    [("spgsn", "--epochs"), ("pangu", "--epochs"), ("ldc", "--epochs")]
+    + [("itpn", f"--{group}") for group in ("pretrain.epochs", "finetune.localise-epochs")],
+)
+def test_passes_that_would_not_count_are_refused(
+    system: str, option: str, call: Call, tmp_path: Path
+) -> None:
+    done = call(*train(system, tmp_path / "run", "--steps", "6", option, "7"))
+    assert_wrong(done, f"{option} is 7, but steps is 6, which counts. Add --steps 0.")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_number_of_passes_is_known(system: str) -> None:
+    """Those that `steps` stands in for: not of stages that have no steps of their own."""
+    cls = systems.system_class(system)
+    fields = {name for name in flatten(to_json(cls.recipes["demo"])) if name.endswith("epochs")}
+    assert {name for name in fields if not name.startswith("calibration.")} == set(cls.passes)
+
+
 def test_a_climatology_is_read_before_the_training(call: Call, tmp_path: Path) -> None:
     (tmp_path / "given").write_text("of the user")
     done = call(*train("pangu", tmp_path / "run", "--evaluation.climatology", tmp_path / "given"))
     assert_wrong(done, str(tmp_path / "given"))
+
+
+def test_a_file_of_no_set_is_refused(call: Call, tmp_path: Path) -> None:
+    words = train("pangu", tmp_path / "run", "--data.file", "mine.nc", "--data.name")
+    own = "A file of your own is --data.name files --data.path FILE."
+    assert_wrong(call(*words, "waves"), "data.file is mine.nc, but data.name is waves", own)
+    code, _, err = call(*words, "era5")
+    assert code == 2 and "data set 'era5' was not found" in err
+    assert not (tmp_path / "run").exists()
 
 
 def test_convert_looks_at_its_folder_first(call: Call, tmp_path: Path) -> None:

@@ -116,6 +116,17 @@ def test_fresh_deletes_what_tenfold_writes_and_nothing_else(
     assert list(content(copied)) == ["config.json"]
 
 
+def test_fresh_does_not_delete_what_the_run_starts_from(
+    copied: Path, call: Call, tmp_path: Path
+) -> None:
+    before, link = content(copied), tmp_path / "link"
+    link.symlink_to(copied)
+    for start in (copied, link / "weights.safetensors"):
+        done = call(*train(copied, "--run.fresh", "--start", str(start)))
+        assert_wrong(done, f"--start {start} lies in {copied}, which --run.fresh would delete")
+    assert content(copied) == before
+
+
 def test_fresh_through_a_link_trains_the_seed_that_is_asked(
     copied: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +155,12 @@ def test_old_runs_are_known_and_leftovers_are_not_in_the_way(
     (new / "config.json.tmp").write_text('{"syst')  # killed in its first write
     assert call(*train(new, "--steps", "1"))[0] == 0
     assert not (new / "config.json.tmp").exists() and (new / "weights.safetensors").exists()
+
+
+def test_a_link_to_nothing_is_no_run_folder(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "run").symlink_to(tmp_path / "gone")
+    done = call(*train(tmp_path / "run"))
+    assert_wrong(done, f"run is a link to {tmp_path / 'gone'}, which is not there; make that")
 
 
 def test_a_finished_run_without_its_page_gets_it(copied: Path, call: Call) -> None:

@@ -252,6 +252,12 @@ def test_best_weights_are_kept(tmp_path: Path) -> None:
     assert torch.equal(stage.model.layer.weight, seen[1][1])
 
 
+def test_a_validation_that_cannot_be_is_told(tmp_path: Path) -> None:
+    stage = fit(lambda i: {"x": torch.ones(3, 2)}, steps=1)
+    with pytest.warns(UserWarning, match=f"for stage {stage.name} nothing is held out"):
+        loop.train(iter([stage]), loop.Loop(validate_every=1), HERE, tmp_path, 0)
+
+
 def test_prefetched_batches_are_the_same_and_in_order() -> None:
     def make(index: int) -> torch.Tensor:
         return torch.rand(3, generator=generator("batch", index))

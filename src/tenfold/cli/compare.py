@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from tenfold.core.errors import UsageError
 from tenfold.systems import SYSTEMS, system_class
 
-from .arguments import add_row, parse, positional, say, show, table_of
+from .arguments import add_row, parse, path_or, positional, say, show, table_of
 
 
 def claim(rest: list[str]) -> None:
@@ -65,13 +65,13 @@ def report(rest: list[str]) -> None:
 
     def verb(
         runs: Annotated[tuple[Path, ...], *positional("RUN ...")],
-        out: Path = Path("comparison.html"),
+        out: str = "",
     ) -> None:
         """Write the page of one run, or one page that compares several.
 
         Args:
             runs: Run folders.
-            out: The page, where several runs are compared.
+            out: The page, where several runs are compared; by default comparison.html.
         """
         from tenfold.core import lock, run_folder
         from tenfold.report.html import write_comparison_page, write_run_page
@@ -83,8 +83,13 @@ def report(rest: list[str]) -> None:
                 raise FileNotFoundError(f"{run} is not a run folder")
             run_folder.require(run)
         if len(runs) > 1:
-            say(write_comparison_page(list(runs), out))
+            say(write_comparison_page(list(runs), path_or(Path("comparison.html"), out)))
             return
+        if out:
+            raise UsageError(
+                f"--out is of a page that compares several runs; that of {runs[0]} is "
+                f"{runs[0] / 'report.html'}: leave --out out"
+            )
         with lock.locked(runs[0], "writing the page"):
             say(write_run_page(runs[0]))
 

@@ -45,6 +45,11 @@ def export(rest: list[str]) -> None:
         name, _ = read_header(weights)
         system = load(system_class(name), run)
         if to == "official":
+            if part or any(size):
+                raise UsageError(
+                    f"{'--part' if part else '--size'} is of --to onnx and torch; official files "
+                    "are of the whole network"
+                )
             if not isinstance(system, ExportsOfficial):
                 raise refusal(name, "export official files")
             folder = path_or(weights.parent / "official", out)

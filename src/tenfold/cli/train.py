@@ -82,6 +82,7 @@ def train(rest: list[str]) -> None:
         """
         from tenfold.runner import train as runs
 
+        _require_passes_read(cls, config, default)
         if dry_run:
             _show_dry_run(name, cls, config)
             return
@@ -97,6 +98,18 @@ def train(rest: list[str]) -> None:
     verb.__annotations__["return"] = None
     flags = [*flags_of(type(default)), "--run.folder", "--run.fresh", "--dry-run", "--config"]
     parse(verb, rest[2:], f"tenfold train {name} {recipe}", flags)
+
+
+def _require_passes_read(cls: type[System[Any]], config: Any, default: Any) -> None:
+    """Refuse a number of passes that was given where the number of steps counts."""
+    from tenfold.core.config import get
+
+    for name in cls.passes:
+        if config.steps and get(config, name) != get(default, name):
+            raise UsageError(
+                f"--{name.replace('_', '-')} is {get(config, name)}, but steps is {config.steps}, "
+                "which counts. Add --steps 0."
+            )
 
 
 def _without_config(rest: list[str]) -> tuple[list[str], str]:

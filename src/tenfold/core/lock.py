@@ -69,6 +69,12 @@ def _made(folder: Path) -> list[Path]:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; give a folder, or the name of a new one")
     absent = [p for p in (folder, *folder.parents) if not p.exists()]
+    for path in absent:
+        if path.is_symlink():
+            raise ValueError(
+                f"{path} is a link to {os.readlink(path)}, which is not there; make that folder, "
+                "or give another"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     return absent
 

@@ -6,6 +6,7 @@ import contextlib
 import math
 import signal
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,6 +228,12 @@ def train(
         known = [a["name"] for a in accounts]
         if stage.name in known:
             raise ValueError(f"two stages are named {stage.name!r}")
+        if loop.validate_every and stage.validate is None and world.is_first:
+            warnings.warn(
+                f"loop.validate_every is {loop.validate_every}, but for stage {stage.name} nothing "
+                "is held out to validate on",
+                stacklevel=2,
+            )
         with stop.listening():
             if accounts and not stage.independent:
                 past = {account["name"]: account["steps"] for account in accounts}

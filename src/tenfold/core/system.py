@@ -111,6 +111,8 @@ class System(Generic[C]):
     """Names of data sets that are read from no place."""
     own_data: ClassVar[str] = "folder"
     """Name that stands for files of the user's own; empty where they take the form of a set."""
+    passes: ClassVar[tuple[str, ...]] = ()
+    """Fields that count passes over the data, which are read where `steps` is 0."""
     options: ClassVar[Any] = None
     """Options of `predict`: a frozen dataclass with defaults, each field an option."""
 

@@ -38,7 +38,8 @@ class Pointwise(nn.Linear):
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__(conv.in_channels, conv.out_channels, conv.bias is not None)
+        bias = conv.bias is not None
+        super().__init__(conv.in_channels, conv.out_channels, bias, device="meta")  # draws nothing
         self.weight = nn.Parameter(conv.weight.detach().flatten(1))
         if conv.bias is not None:
             self.bias = nn.Parameter(conv.bias.detach())

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import torch
 
 from tenfold.core import checkpoint, dist, lock, log, loop, precision, run_folder
-from tenfold.core.config import to_json
+from tenfold.core.config import get, to_json
 from tenfold.core.diagnose import NonFinite, require_finite_metrics
 from tenfold.printable import Lines
 from tenfold.report.card import card_info, write_model_card
@@ -48,6 +48,7 @@ def _refuse_other_runs(
     run_folder.refuse_links(folder)
     require_own_page(folder / "report.html")
     if fresh:
+        _refuse_to_begin_from_deleted(folder, cfg, paths)
         run_folder.require_clearable(folder)
         return
     may = tuple(f"config.{field}" for field in resumable)
@@ -62,6 +63,20 @@ def _refuse_other_runs(
                 + "\nUse another --run.folder, or --run.fresh to start over."
             )
         )
+
+
+def _refuse_to_begin_from_deleted(folder: Path, cfg: Any, paths: tuple[str, ...]) -> None:
+    """Raise ValueError if the run that is to be deleted holds what the new one reads.
+
+    Killed, the new one could not go on, and weights to start from would be lost.
+    """
+    for name in paths:
+        path = get(cfg, name)
+        if path and Path(path).resolve().is_relative_to(folder.resolve()):
+            raise ValueError(
+                f"--{name.replace('_', '-')} {path} lies in {folder}, which --run.fresh would "
+                "delete; give another --run.folder"
+            )
 
 
 def _time_limit(cfg: Any) -> float:

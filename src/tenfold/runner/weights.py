@@ -12,7 +12,7 @@ from tenfold.core import checkpoint, dist
 from tenfold.core.capabilities import Learns, RunsOfficial
 from tenfold.core.config import absolute, from_json, get, require_finite, to_json
 from tenfold.core.errors import require_file_or_folder
-from tenfold.core.seed import seed_everything
+from tenfold.core.seed import seed_everything, undisturbed
 from tenfold.core.system import System
 from tenfold.core.versions import Versions
 from tenfold.data.sets import SETS
@@ -179,7 +179,8 @@ def load(cls: type[AnySystem], path: Path) -> AnySystem:
         return cls.open(path)
     file = weights_of(path)
     _, values = checkpoint.read_header(file)
-    system = construct(cls, from_json(type(next(iter(cls.recipes.values()))), values))
+    with undisturbed():  # who seeds, opens a run and adds layers gets the layers of that seed
+        system = construct(cls, from_json(type(next(iter(cls.recipes.values()))), values))
     if path.is_dir() and (path / "work").is_dir():
         system.work = path / "work"
     if system.is_divided:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,20 @@ def test_points_without_their_pictures_are_refused(
     words = ["--data.name", "coco2017", "--data.points-path", str(tmp_path / "points.json")]
     with pytest.raises(FileNotFoundError, match="'coco2017' was not found"):
         config("apis", "demo", words)
+
+
+def test_answers_that_are_not_learned_from_are_told(tmp_path: Path) -> None:
+    image_sets.roboflow(tmp_path)
+    file = with_points(tmp_path / "train" / "_annotations.coco.json", tmp_path / "points.json")
+    words = [*NOT_ASKED, "--data.points-path", str(file), "--loss.supervision"]
+    said = rf"answers about pixels in {file} are not learned from: loss.supervision is box. Add"
+    with pytest.warns(UserWarning, match=said):
+        own(tmp_path, *words, "box")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        own(tmp_path, *words, "box+points")
+    with pytest.raises(ValueError, match=r"points_masks is of data.points_path, which is not"):
+        replace(data.Data(), points_masks=True)
 
 
 # --- what is left out ----------------------------------------------------------------------------

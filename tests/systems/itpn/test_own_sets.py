@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import image_sets
 import pytest
+import tiny
 from image_sets import coco, maps, picture, pictures
 from PIL import Image
 from tiny import options
 
 from tenfold.cli import main
+from tenfold.runner.weights import construct
+from tenfold.systems.itpn import Itpn
 
 DENSE = (
     "--dense.head-dim 16 --dense.fc-dim 16 --dense.size 32 --dense.stride 0 --dense.longest 48 "
@@ -90,3 +94,26 @@ def test_class_folders_of_many_endings(tmp_path: Path, capsys: pytest.CaptureFix
     assert "train: 4 of 10 files are left out" in said and "4 .heic" in said
     assert "sub-folders count to their class folder: a (deeper), b (deeper)" in said
     assert "accuracy/fine-tuned/top1" in measured
+
+
+# --- classes -------------------------------------------------------------------------------------
+
+
+def test_data_of_other_classes_are_refused(tmp_path: Path) -> None:
+    """As `--config RUN --data.path OTHER` has it, and a folder that was changed since."""
+    for kind, names in (("own", ("cat", "dog")), ("other", ("emu", "fox"))):
+        for name in names:
+            for number in range(3):
+                picture(tmp_path / kind / name / f"{number}.png")
+    words = ["--tasks", "classify", "--data.name", "folder", "--data.path", str(tmp_path / "own")]
+    cfg = tiny.config("itpn", "demo", [*tiny.options("itpn"), *words, "--data.batch-size", "2"])
+    assert cfg.classes == ("cat", "dog") == Itpn.complete(cfg).classes
+    said = r"the run has 2 classes \(cat, dog, ...\), but {}/{} has 2 \({}, ...\)"
+    other = replace(cfg, data=replace(cfg.data, path=str(tmp_path / "other")))
+    with pytest.raises(ValueError, match=said.format(tmp_path, "other", "emu, fox")):
+        Itpn.complete(other)
+    with pytest.raises(ValueError, match=r"the run has 2 classes \(dog, cat"):
+        Itpn.complete(replace(cfg, classes=("dog", "cat")))
+    (tmp_path / "own" / "cat").rename(tmp_path / "own" / "wolf")
+    with pytest.raises(ValueError, match=said.format(tmp_path, "own", "dog, wolf")):
+        construct(Itpn, replace(cfg, probes=False)).evaluate()

@@ -214,6 +214,16 @@ def test_objects_are_results_that_pycocotools_takes(system: Itpn, tmp_path: Path
     assert (centre, middle) == pytest.approx((x0 + wide / 2, y0 + tall / 2), abs=0.01)
 
 
+@pytest.mark.parametrize("options", [PredictOptions(coco="own.json"), PredictOptions(yolo=True)])
+def test_files_of_objects_need_a_run_that_finds_some(
+    options: PredictOptions, tmp_path: Path
+) -> None:
+    system = construct(Itpn, config("classify"))
+    with pytest.raises(ValueError, match="is for detected objects, and this run has learned class"):
+        system.predict(photo(tmp_path / "a.png"), tmp_path / "out", options)
+    assert not (tmp_path / "out").exists()
+
+
 def test_numbers_that_do_not_fit_are_refused_first(system: Itpn, tmp_path: Path) -> None:
     source, file = photo(tmp_path / "a.png"), tmp_path / "own.json"
     good = {"images": [{"id": 1, "file_name": "x/a.png"}],

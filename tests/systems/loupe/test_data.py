@@ -24,15 +24,18 @@ class Settings:
 
 def test_without_the_set_pictures_are_drawn_and_results_say_so(monkeypatch):
     monkeypatch.delenv("TENFOLD_DATA", raising=False)
-    found = data.open_captions(Settings(), "train")
-    assert (len(found), found.kind, data.used(Settings()).kind) == (12, "generated", "generated")
-    assert len(data.open_captions(Settings(), "test")) == 5
+    with pytest.raises(FileNotFoundError, match="'emoji_scenes' was not found"):
+        data.open_captions(Settings(), "train")
+    drawn = Settings(name=data.chosen(Settings()))
+    found = data.open_captions(drawn, "train")
+    assert (len(found), found.kind, data.used(drawn).kind) == (12, "generated", "generated")
+    assert len(data.open_captions(drawn, "test")) == 5
     pair = found.pair(0)
     assert {tuple(box) for box in found.objects(0).boxes.tolist()} == {
         box for span in pair.phrases for box in span.boxes
     }
     with pytest.raises(ValueError, match="no split 'test_xstyle'"):
-        data.open_captions(Settings(), "test_xstyle")
+        data.open_captions(drawn, "test_xstyle")
 
 
 def test_a_folder_that_is_given_is_read(tmp_path):

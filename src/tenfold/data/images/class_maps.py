@@ -154,6 +154,15 @@ def agree(source: Sequence[str], target: Sequence[str], where: tuple[str, str]) 
     )
 
 
+def require_those_of_run(run: Sequence[str], found: Sequence[str], where: str) -> None:
+    """Refuse data of other classes than a run has: their numbers would get the run's names."""
+    if tuple(run) != tuple(found):
+        raise ValueError(
+            f"the run has {len(run)} classes ({', '.join(run[:4])}, ...), but {where} has "
+            f"{len(found)} ({', '.join(found[:4])}, ...)"
+        )
+
+
 def require_known(used: Sequence[str], known: Sequence[str], where: Path) -> None:
     """Refuse objects of classes that training does not know.
 

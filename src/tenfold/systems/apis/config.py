@@ -114,6 +114,8 @@ class Data:
         require(self, "data.", "(0, 0.9)", "test_share")
         if not self.short_sides:
             raise ValueError("data.short_sides is empty; give one length or more")
+        if self.points_masks and not self.points_path:
+            raise ValueError("data.points_masks is of data.points_path, which is not given")
 
 
 @dataclass(frozen=True)

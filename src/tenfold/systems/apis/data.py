@@ -19,7 +19,7 @@ from tenfold.core.epochs import Epochs
 from tenfold.core.seed import generator
 from tenfold.core.system import DataUsed
 from tenfold.data import catalog
-from tenfold.data.images import coco_files
+from tenfold.data.images import class_maps, coco_files
 from tenfold.data.images.coco import listed, read_json
 from tenfold.data.images.decode import Reading
 from tenfold.data.images.exchange_coco import content_of
@@ -59,18 +59,29 @@ def complete(cfg: Config) -> Config:
     train = open_set(data, "train")
     if not train.num_objects:
         raise ValueError(_nothing(data))
-    if cfg.classes and cfg.classes != train.classes:
-        raise ValueError(
-            f"the run has {len(cfg.classes)} classes ({', '.join(cfg.classes[:4])}, ...), but "
-            f"{data.name} has {len(train.classes)} ({', '.join(train.classes[:4])}, ...)"
-        )
+    if cfg.classes:
+        require_classes(cfg)
     if cfg.asks or cfg.loss.supervision == "mask" or cfg.loss.masked_share:
         _require_masks(train, data)
+    answers = sum(len(shape.points) for one in train.pictures for shape in one.asked)
+    if answers and cfg.loss.supervision in ("mask", "box"):
+        warnings.warn(
+            f"{answers} answers about pixels in {data.points_path or data.path or data.name} are "
+            f"not learned from: loss.supervision is {cfg.loss.supervision}. Add --loss.supervision "
+            "box+points.",
+            stacklevel=2,
+        )
     cfg = replace(cfg, classes=train.classes, is_masked=has_masks(open_set(data, "test")))
     if data.name == "folder":  # recipes of public sets leave out what the user may mean to learn
         for line in settings.left_aside(data):
             warnings.warn(f"{data.path}: {line}", stacklevel=2)
     return cfg
+
+
+def require_classes(cfg: Config) -> None:
+    """Refuse data of other classes than the run has."""
+    found = open_set(cfg.data, "train").classes
+    class_maps.require_those_of_run(cfg.classes, found, cfg.data.path or cfg.data.name)
 
 
 def _nothing(data: Data) -> str:
@@ -184,10 +195,7 @@ def _folder(data: Data) -> Path:
         if not Path(data.path).is_dir():
             raise FileNotFoundError(f"data.path {data.path} is not a folder")
         return Path(data.path)
-    found = catalog.find(data.name, data.path)
-    if found is None:
-        raise FileNotFoundError(f"the data set {data.name} is not there any more")
-    return found
+    return catalog.find_or_explain(data.name, data.path)
 
 
 def _trained_on(found: ObjectSet, least: int) -> ObjectSet:

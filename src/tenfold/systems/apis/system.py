@@ -137,6 +137,7 @@ class Apis(System[Config]):
         Example:
             ap = system.evaluate().metrics["masks/final/AP"]
         """
+        data.require_classes(self.cfg)
         return evaluation.evaluate(self.model, self.cfg, self.rounds(), split)
 
     def write_predictions(self, inputs: Path, out: Path, options: Any) -> list[Path]:

@@ -72,12 +72,15 @@ def complete(cfg: Config) -> Config:
     if is_labelled(data):
         where = (f"the source {data.source}", f"the target {data.target}")
         class_maps.agree(classes, _classes(data, "target", "test"), where)
-    if cfg.classes and cfg.classes != classes:
-        raise ValueError(
-            f"the run has {len(cfg.classes)} classes ({', '.join(cfg.classes[:4])}, ...), but "
-            f"{data.source} has {len(classes)} ({', '.join(classes[:4])}, ...)"
-        )
+    if cfg.classes:
+        require_classes(cfg)
     return replace(cfg, classes=classes)
+
+
+def require_classes(cfg: Config) -> None:
+    """Refuse a source of other classes than the run has."""
+    found, where = _classes(cfg.data, "source", "train"), cfg.data.source_path or cfg.data.source
+    class_maps.require_those_of_run(cfg.classes, found, where)
 
 
 def _classes(data: Data, role: str, split: str) -> tuple[str, ...]:
@@ -113,14 +116,14 @@ def _opened(
     test_share: float, reading: Reading,
 ) -> Segmented:  # fmt: skip
     """The set; sizes of all its pictures and label maps are compared now, not when one is drawn."""
-    folder = find(name, path)
-    if folder is None:
+    if name in STYLES:
         count = generated[split == "test"]
         scenes = [
             rendered.scene(f"{name}/{split}", row, style=STYLES[name], size=size)
             for row in range(count)
         ]
         return segmentation.of_arrays(rendered.NAMES, scenes)
+    folder = find(name, path) or catalog.find_or_explain(streets.whole_of(name))
     if name == "folder":
         found = own.open_maps(folder, split, test_share, SPLIT_SEED, reading)
     else:
@@ -143,11 +146,11 @@ def _named(data: Data, role: str) -> tuple[SetName, str, tuple[int, int]]:
 
 
 def is_labelled(data: Data) -> bool:
-    """True if the target has labels by which a result can be measured."""
+    """True if the target has labels by which a result can be measured, or is not there any more."""
+    if data.target != "folder" or (data.target_path and not Path(data.target_path).exists()):
+        return True  # who measures is told that it is gone, and a run predicts without it
     folder = find(data.target, data.target_path)
-    return (
-        data.target != "folder" or folder is None or bool(maps.find_maps(folder, data.follow_links))
-    )
+    return folder is not None and bool(maps.find_maps(folder, data.follow_links))
 
 
 @dataclass(frozen=True)
@@ -180,9 +183,10 @@ class Pictures:
 @lru_cache(maxsize=4)
 def target_pictures(data: Data) -> Pictures:
     """The images that are adapted to; their labels are not opened."""
-    folder, reading = find(data.target, data.target_path), reading_of(data)
-    if folder is None:
+    if data.target in STYLES:
         return Pictures(held=labelled(data, "target", "train"))
+    folder, reading = find(data.target, data.target_path), reading_of(data)
+    folder = folder or catalog.find_or_explain(streets.whole_of(data.target))
     if data.target in streets.WHOLE or (data.target == "folder" and is_labelled(data)):
         found = labelled(data, "target", "train")
         files = [pair[0] for pair in found.files]

@@ -165,6 +165,7 @@ class Dts(System[Config]):
         """
         if split != "test":
             raise ValueError(f"unknown split {split!r}; known: test")
+        data.require_classes(self.cfg)
         found = evaluation.evaluate(self.model, self.cfg)
         warn_of_replaced(evaluation.test_images(self.cfg).replaced, "test")
         return found

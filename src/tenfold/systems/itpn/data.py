@@ -20,7 +20,16 @@ from tenfold.core.epochs import Epochs
 from tenfold.core.seed import generator, seed_of
 from tenfold.core.system import DataUsed
 from tenfold.data import catalog
-from tenfold.data.images import augment, classification, coco, own, scene_views, segmentation, views
+from tenfold.data.images import (
+    augment,
+    class_maps,
+    classification,
+    coco,
+    own,
+    scene_views,
+    segmentation,
+    views,
+)
 from tenfold.data.images.classification import Photos
 from tenfold.data.images.coco import SceneSet
 from tenfold.data.images.decode import Reading
@@ -74,7 +83,8 @@ def complete(cfg: Config) -> Config:
     if cfg.tasks == ("pretrain",):
         return cfg
     if not cfg.classes:
-        cfg = replace(cfg, classes=_classes(cfg))
+        cfg = replace(cfg, classes=_classes(cfg, "train"))
+    require_classes(cfg, "train")
     if cfg.data.path and dist.current().is_first:
         _say_what_was_found(cfg)
     return cfg
@@ -94,21 +104,33 @@ def _say_what_was_found(cfg: Config) -> None:
         print(f"tenfold: {line}", file=sys.stderr)
 
 
-def _classes(cfg: Config) -> tuple[str, ...]:
+def require_classes(cfg: Config, split: str) -> None:
+    """Refuse data of other classes than the run has."""
+    where = cfg.data.path or cfg.data.name
+    class_maps.require_those_of_run(cfg.classes, _classes(cfg, split), where)
+
+
+def _classes(cfg: Config, split: str) -> tuple[str, ...]:
     if "segment" in cfg.tasks:
-        return segmented(cfg.data, "train").classes
+        return segmented(cfg.data, split).classes
     if "detect" in cfg.tasks:
-        return instances(cfg.data, "train").classes
-    return photographs(cfg.data, "train", cfg.seed).classes
+        found = instances(cfg.data, split)
+        return (found if split == "train" else found.aligned(cfg.classes)).classes
+    return photographs(cfg.data, split, cfg.seed).classes
 
 
 # --- sets ------------------------------------------------------------------------------------
 
 
+def _folder(data: Data) -> Path | None:
+    """The folder that is read, or None for generated scenes; one that is gone is an error."""
+    return None if data.name == "scenes" else find(data) or catalog.find_or_explain(data.name)
+
+
 @lru_cache(maxsize=8)
 def photographs(data: Data, split: str, seed: int) -> Photos:
     """Pictures for pre-training, classification and localisation: "train" or "test"."""
-    folder = find(data)
+    folder = _folder(data)
     if folder is None:
         return _drawn(split)
     if data.name == "tiny_imagenet_20":
@@ -158,7 +180,7 @@ def _drawn(split: str) -> Photos:
 @lru_cache(maxsize=8)
 def segmented(data: Data, split: str) -> Segmented:
     """Pictures with label maps."""
-    folder = find(data)
+    folder = _folder(data)
     if folder is None:
         return _drawn_maps(split)
     if data.name == "folder":
@@ -178,7 +200,7 @@ def _drawn_maps(split: str) -> Segmented:
 @lru_cache(maxsize=8)
 def instances(data: Data, split: str) -> SceneSet:
     """Pictures with boxes and masks of objects."""
-    folder = find(data)
+    folder = _folder(data)
     if folder is None:
         made = [scenes.scene(split, i) for i in range(GENERATED[split])]
         return coco.of_arrays(scenes.NAMES, [(one.picture, _objects(one)) for one in made])

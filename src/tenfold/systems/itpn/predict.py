@@ -53,7 +53,12 @@ def predict_files(
     """
     images = sources(inputs, out, offered)
     numbers = None
-    if options.coco and "detect" in cfg.tasks:  # what does not fit is said before the work
+    if (options.coco or options.yolo) and "detect" not in cfg.tasks:
+        raise ValueError(
+            f"{'--coco' if options.coco else '--yolo'} is for detected objects, and this run has "
+            f"learned {', '.join(cfg.tasks)}; leave it out, or give a run with the task detect"
+        )
+    if options.coco:  # what does not fit is said before the work
         numbers = read_numbers(Path(options.coco).expanduser())
         numbers.of_images([source.name for source in images])
         numbers.of_classes(cfg.classes)

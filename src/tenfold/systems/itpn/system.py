@@ -90,6 +90,9 @@ class Itpn(System[Config]):
     )
     paths: ClassVar[tuple[str, ...]] = (*System.paths, "pretrain.teacher")
     generated: ClassVar[tuple[str, ...]] = ("scenes",)
+    passes: ClassVar[tuple[str, ...]] = (
+        "pretrain.epochs", "finetune.epochs", "finetune.localise_epochs", "dense.epochs",
+    )  # fmt: skip
     starts_itself = True
     options: ClassVar[PredictOptions] = PredictOptions()
     model: nn.ModuleDict
@@ -304,6 +307,8 @@ class Itpn(System[Config]):
         """
         if split != "test":
             raise ValueError(f"unknown split {split!r}; known: test")
+        if self.cfg.tasks != ("pretrain",):
+            data.require_classes(self.cfg, "test")
         frozen = self.begun() if self._has_probes else None
         found = evaluation.evaluate(self.model, self.cfg, frozen)
         self._name_replaced("test")

@@ -45,9 +45,9 @@ def find(data: Data) -> Path | None:
 
 def read(data: Data, seed: int) -> fscil.Protocol:
     """The pictures and the protocol of a configuration."""
-    folder = find(data)
-    if folder is None:
+    if data.name == "shapes":
         return shapes.protocol(base=data.base, way=data.way, shot=data.shot, draws=data.draws)
+    folder = find(data) or catalog.find_or_explain(data.name)
     return fscil_open.read(
         data.name, folder, size=data.size, base=data.base, way=data.way, shot=data.shot,
         draws=data.draws, test_share=data.test_share, seed=seed, reading=reading_of(data),

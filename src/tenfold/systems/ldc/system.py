@@ -85,6 +85,7 @@ class Ldc(System[Config]):
 
     paths: ClassVar[tuple[str, ...]] = (*System.paths, "encoder")
     generated: ClassVar[tuple[str, ...]] = ("shapes",)
+    passes: ClassVar[tuple[str, ...]] = ("epochs",)
     options: ClassVar[PredictOptions] = PredictOptions()
 
     def __init__(self, cfg: Config) -> None:

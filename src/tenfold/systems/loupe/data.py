@@ -75,17 +75,24 @@ class Settings(Protocol):
 
 
 def chosen(data: Settings) -> str:
-    """Name of the set that is read: the generated one if the wanted one is not there.
+    """Name of the set to train on: the generated one if the wanted one is not there.
 
     Raises:
         ValueError: The name is unknown.
         FileNotFoundError: A path is given, and is not there; or "folder" is without one.
     """
-    return data.name if _path(data) else GENERATED
+    return data.name if _found(data) else GENERATED
 
 
 def _path(data: Settings) -> Path | None:
-    """Folder or file of the set; None for the generated one."""
+    """Folder or file of the set; None for the generated one. A set that is gone is an error."""
+    if data.name == GENERATED:
+        return None
+    return _found(data) or catalog.find_or_explain(data.name)
+
+
+def _found(data: Settings) -> Path | None:
+    """Folder or file of the set; None for the generated one, or where it is not there."""
     if data.name == GENERATED:
         return None
     if data.name == own.OWN:
@@ -152,7 +159,7 @@ def notes_of(found: Captions) -> tuple[str, ...]:
 
 def used(data: Settings) -> DataUsed:
     """The data that results rest on."""
-    name = chosen(data)
+    name = data.name
     if name == GENERATED:
         return DataUsed(GENERATED, "generated", "pictures and sentences of our generator", "MIT")
     if name == own.OWN:

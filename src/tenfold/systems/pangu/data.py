@@ -56,7 +56,7 @@ def find(data: Data) -> Path | None:
     file = data.file or FILES.get(data.name, "")
     path = path / file if file and path.is_dir() else path
     if not path.exists():
-        known = "" if data.file else f" {data.name} has it."
+        known = f" {data.name} has it." if file and not data.file else ""
         raise FileNotFoundError(f"{path} does not exist; see data.path and data.file.{known}")
     return path
 
@@ -91,7 +91,14 @@ def _waves_grid(data: Data) -> Grid:
 
 def complete(cfg: Config) -> Config:
     """Choose the data (generated waves where none is found) and take the grid from it."""
+    if cfg.data.file and cfg.data.name == "waves":
+        raise ValueError(
+            f"data.file is {cfg.data.file}, but data.name is waves, which is not read from files. "
+            "A file of your own is --data.name files --data.path FILE."
+        )
     if cfg.data.name != "waves" and find(cfg.data) is None:
+        if cfg.data.file:  # of a set that is not there: waves are not what is meant
+            catalog.find_or_explain(cfg.data.name)
         cfg = _fallback(cfg)
     if not cfg.grid.latitudes:
         cfg = replace(cfg, grid=open_data(cfg.data).grid)

@@ -88,6 +88,7 @@ class PanguWeather(System[Config]):
     paths: ClassVar[tuple[str, ...]] = (*System.paths, "evaluation.climatology")
     generated: ClassVar[tuple[str, ...]] = ("waves",)
     own_data = "files"
+    passes: ClassVar[tuple[str, ...]] = ("epochs",)
     options = PredictOptions()
 
     def __init__(self, cfg: Config, model: nn.Module | None = None) -> None:

@@ -105,24 +105,26 @@ class Motions:
 
     def clips(self, split: str) -> list[Clip]:
         """The clips of a split of the data set, checked against the skeleton."""
-        data, folder = self.cfg.data, find(self.cfg.data)
-        if folder is None:
+        data, skeleton = self.cfg.data, self.cfg.skeleton
+        if data.name == "walker":
             clips = walker.clips(split)
         elif data.name == "bvh":
-            skeleton = self.cfg.skeleton
+            folder = find(data)
+            assert folder is not None
             # runs of before the skeleton kept its bones took files of any rate
             any_rate = bool(data.fps) or not skeleton.bones
             clips = bvh_folder.read(
                 folder, split, skeleton, self.length, data.mm_per_unit, any_rate
             )
         else:
+            folder = find(data) or catalog.find_or_explain(data.name)
             clips = READERS[data.name](folder, split, length=self.length)
-        joints = len(self.cfg.skeleton.joints)
+        joints = len(skeleton.joints)
         for clip in clips:
             if clip.positions.shape[1] != joints:
                 raise ValueError(
                     f"{clip.name} has {clip.positions.shape[1]} joints, but the skeleton "
-                    f"{self.cfg.skeleton.name!r} of this run has {joints}; use one skeleton"
+                    f"{skeleton.name!r} of this run has {joints}; use one skeleton"
                 )
         return clips
 

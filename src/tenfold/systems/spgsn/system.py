@@ -98,6 +98,7 @@ class Spgsn(System[Config]):
     units: ClassVar[dict[str, str]] = {"mpjpe": "mm"}
     generated: ClassVar[tuple[str, ...]] = ("walker",)
     own_data = "bvh"
+    passes: ClassVar[tuple[str, ...]] = ("epochs",)
     options: ClassVar[PredictOptions] = PredictOptions()
     headline: list[str] = ["mpjpe/average/80ms", "mpjpe/average/400ms"]
     task = "3D skeleton motion prediction by skeleton-parted graph scattering"

@@ -342,6 +342,11 @@ class Config:
                 f"refine.walk is {self.refine.walk}, which stands on the stages of a convolutional "
                 f"network, and model.name is {self.model.name}; use --refine.walk none"
             )
+        if self.data.masks_path and self.segment.labels == "true":
+            raise ValueError(
+                f"data.masks_path is {self.data.masks_path}, but segment.labels is true, which "
+                "learns from the set's own masks. Leave one out."
+            )
         if self.data.masks_path and not self.segment.steps:
             raise ValueError("data.masks_path is given, but segment.steps is 0: nothing to train")
         has_tokens = not self.model.is_convolutional and self.model.name != "hivit"

@@ -19,7 +19,7 @@ from tenfold.core.epochs import Epochs
 from tenfold.core.seed import generator
 from tenfold.core.system import DataUsed
 from tenfold.data import catalog
-from tenfold.data.images import mixing, views
+from tenfold.data.images import class_maps, mixing, views
 from tenfold.data.images.decode import Reading
 from tenfold.data.images.folders import held_out
 from tenfold.data.images.image_labels import (
@@ -76,15 +76,18 @@ def complete(cfg: Config) -> Config:
         data = replace(data, name=GENERATED, path="")
         cfg = replace(cfg, data=data)
     sets = open_sets(data)
-    if cfg.classes and cfg.classes != sets.train.classes:
-        raise ValueError(
-            f"the run has {len(cfg.classes)} classes ({', '.join(cfg.classes[:4])}, ...), but "
-            f"{data.name} has {len(sets.train.classes)} ({', '.join(sets.train.classes[:4])}, ...)"
-        )
+    if cfg.classes:
+        require_classes(cfg)
     masked = tuple(name for name in SPLITS if sets.split(name).has_masks)
     cfg = replace(cfg, classes=sets.train.classes, masked=masked)
     _require_masks(cfg)
     return cfg
+
+
+def require_classes(cfg: Config) -> None:
+    """Refuse data of other classes than the run has."""
+    found = open_sets(cfg.data).train.classes
+    class_maps.require_those_of_run(cfg.classes, found, cfg.data.path or cfg.data.name)
 
 
 def _require_masks(cfg: Config) -> None:
@@ -183,9 +186,17 @@ def used(data: Data) -> DataUsed:
     if data.name == GENERATED:
         return DataUsed(data.name, "generated", "pictures of our own generator", "MIT")
     if data.name == "folder":
-        return DataUsed(data.name, "real", open_sets(data).train.labels_from, "your own")
+        return DataUsed(data.name, "real", _labels_from(data), "your own")
     entry = catalog.entry(data.name)
-    return DataUsed(data.name, entry.kind, open_sets(data).train.labels_from, entry.licence)
+    return DataUsed(data.name, entry.kind, _labels_from(data), entry.licence)
+
+
+def _labels_from(data: Data) -> str:
+    """What the labels are from; of data that are not there any more that cannot be said."""
+    try:
+        return open_sets(data).train.labels_from
+    except FileNotFoundError:
+        return "not there any more"
 
 
 # --- batches of the seed network -----------------------------------------------------------------

@@ -173,6 +173,7 @@ class Usage(System[Config]):
         """
         if split != "test":
             raise ValueError(f"unknown split {split!r}; known: test")
+        data.require_classes(self.cfg)
         return evaluation.evaluate(self.model, self.cfg, self.pipeline())
 
     def write_predictions(self, inputs: Path, out: Path, options: Any) -> list[Path]:

@@ -299,10 +299,7 @@ def _of_dolls() -> KnowledgeBase:
 
 
 def _folder(data: Data) -> Path:
-    folder = catalog.find(data.name, data.path)
-    if folder is None:
-        raise FileNotFoundError(f"the data set {data.name} is not there any more: {data.path}")
-    return folder
+    return catalog.find_or_explain(data.name, data.path)
 
 
 def _names(folder: Path) -> list[str]:
