@@ -300,9 +300,19 @@ def test_the_demo_learns(name: str, scale: str, tmp_path: Path) -> None:
 
 
 def test_predict_writes_files(name: str, made: Made, tmp_path: Path) -> None:
+    """It asks before it writes; who seeds, opens a run and adds layers gets those of the seed."""
+    folder, sample = made(name), SAMPLES[name](tmp_path)
     claimed: list[Path] = []
+
+    def drawn() -> list[float]:  # not Python's: beartype draws the items that it looks at
+        return [np.random.rand(), *torch.rand(4).tolist()]
+
+    seed_everything("theirs")
+    expected = drawn()
+    seed_everything("theirs")
     with asking(claimed.append):  # so that `tenfold predict` writes over nothing of others
-        written = tenfold.load(made(name)).predict(SAMPLES[name](tmp_path), tmp_path / "out")
+        written = tenfold.load(folder).predict(sample, tmp_path / "out")
+    assert drawn() == expected
     assert set(written) <= set(claimed)
     assert written and all(path.stat().st_size > 0 for path in written)
     assert sorted(p for p in (tmp_path / "out").rglob("*") if p.is_file()) == sorted(written)
@@ -336,21 +346,6 @@ def test_what_a_folder_offers_and_cannot_be_read_is_listed(
     assert all(f"{file} leads out of" in said[file] for file in ("secret.png", "loop"))
     assert all("not there, or is not a file" in said[f"{n}.jpg"] for n in ("broken", "pipe"))
     assert any(row["file"] == "good.png" and not row["problem"] for row in rows)
-
-
-def test_use_leaves_generators_of_others_alone(name: str, made: Made, tmp_path: Path) -> None:
-    """Layers that are added to a loaded run have the weights of the caller's seed."""
-    folder, sample = made(name), SAMPLES[name](tmp_path)
-
-    def drawn() -> list[float]:  # not Python's: beartype draws the items that it looks at
-        return [np.random.rand(), *torch.rand(4).tolist()]
-
-    seed_everything("theirs")
-    expected = drawn()
-    seed_everything("theirs")
-    system = tenfold.load(folder)
-    system.predict(sample, tmp_path / "out")
-    assert drawn() == expected
 
 
 def test_predict_takes_names_as_text(name: str, made: Made, tmp_path: Path) -> None:
