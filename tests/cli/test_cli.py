@@ -278,6 +278,8 @@ def test_an_unfinished_run(copied: Path, call: Call, tmp_path: Path) -> None:
     (copied / "weights.safetensors").unlink()
     for words in (["evaluate", copied], ["export", copied], ["predict", copied, __file__]):
         assert_wrong(call(*words), "unfinished", "train")
+        other = [tmp_path if word == copied else word for word in words]
+        assert_wrong(call(*other), "is no run folder")
     with pytest.raises(FileNotFoundError, match="unfinished"):
         tenfold.load(copied)
 

@@ -122,6 +122,10 @@ def weights_of(path: Path) -> Path:
         raise FileNotFoundError(f"{path} does not exist; give a run folder or a .safetensors file")
     require_file_or_folder(path)
     file = path / "weights.safetensors" if path.is_dir() else path
+    if not file.exists() and not (path / "config.json").exists():
+        raise FileNotFoundError(
+            f"{path} holds no weights.safetensors and is no run folder; give one, or weights alone"
+        )
     if not file.exists():
         raise FileNotFoundError(
             f"{path} holds no weights.safetensors: the run is unfinished; "

@@ -184,7 +184,7 @@ def test_maps_that_are_not_there_are_refused_with_the_way_out(tmp_path: Path) ->
 
 
 def test_a_folder_of_states_is_not_the_set_of_the_recipe(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="files of your own are --data.name files"):
+    with pytest.raises(FileNotFoundError, match=r"data\.file\. pangu_atmos has it"):
         data.find(replace(RECIPES["small"].data, path=str(tmp_path)))
 
 

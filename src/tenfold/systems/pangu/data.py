@@ -97,7 +97,7 @@ def complete(cfg: Config) -> Config:
             "A file of your own is --data.name files --data.path FILE."
         )
     if cfg.data.name != "waves" and find(cfg.data) is None:
-        if cfg.data.file:  # of a set that is not there: waves are not what is meant
+        if cfg.data.file not in catalog.entry(cfg.data.name).layout:  # the user's, not a recipe's
             catalog.find_or_explain(cfg.data.name)
         cfg = _fallback(cfg)
     if not cfg.grid.latitudes:
