@@ -17,7 +17,7 @@ from tenfold.files import parse_json, require_bounded
 
 from ..images.decode import SPLITS
 from ..images.picture_names import is_picture_name
-from ..io.spreadsheets import without_sep
+from ..io.spreadsheets import delimiter_of, without_sep
 from .files import Record, objects_of, text_of
 
 MOST_BYTES = 2 * 2**30
@@ -233,7 +233,7 @@ class _Tabs:
 def _delimiter(file: Path, first: str) -> str:
     if "\t" in first or file.suffix.lower() in (".tsv", ".token"):
         return "\t"
-    return max(",;|", key=first.count)
+    return delimiter_of(first, ",;|")
 
 
 def _header(file: Path, row: list[str]) -> list[str] | None:

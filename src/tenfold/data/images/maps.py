@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ..io.problems import BROKEN, some
-from ..io.spreadsheets import without_sep
+from ..io.spreadsheets import delimiter_of, without_sep
 from .class_maps import ClassMap, class_map_of, is_class_map
 from .coco import warn_of_turns
 from .coco_files import WHOLE
@@ -250,7 +250,7 @@ def _of_lines(file: Path) -> tuple[tuple[str, ...], Colours]:
 def _of_csv(file: Path) -> tuple[tuple[str, ...], Colours]:
     """Roboflow's `Pixel Value, Class`, or name, red, green, blue; split by semicolons, too."""
     lines = without_sep(read_text(file, "names the classes")).strip().splitlines()
-    delimiter = max(",;\t", key=lines[0].count) if lines else ","
+    delimiter = delimiter_of("".join(lines[:1]))
     try:
         rows = list(csv.reader(lines, delimiter=delimiter))
     except csv.Error as error:

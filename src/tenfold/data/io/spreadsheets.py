@@ -13,3 +13,8 @@ def without_sep(text: str) -> str:
     The first line (`sep=;`) becomes an empty one, so that lines keep their numbers.
     """
     return SEP.sub("", text, count=1)
+
+
+def delimiter_of(line: str, known: str = ",;\t") -> str:
+    """The one of these signs that stands most often in a header; the first where none does."""
+    return max(known, key=line.count)

@@ -122,10 +122,10 @@ class Itpn(System[Config]):
         """Take sizes from the weights it starts from, and classes from the data."""
         cfg = data.complete(pretrained.adapted(cfg))
         is_clip = "pretrain" in cfg.tasks and cfg.pretrain.method == "clip"
-        if cfg.pretrain.teacher and not is_clip:
+        if cfg.pretrain.teacher and cfg.pretrain.method != "clip":
             raise ValueError(
-                f"pretrain.teacher is {cfg.pretrain.teacher}, but nothing is learned from a "
-                "teacher. Add --pretrain.method clip, with pretrain among the tasks."
+                f"pretrain.teacher is {cfg.pretrain.teacher}, but pretrain.method is "
+                f"{cfg.pretrain.method}, which has none. Add --pretrain.method clip."
             )
         if is_clip and cfg.pretrain.teacher:  # without one, `fits` says what is needed
             dim = teacher_of(cfg).dim

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tenfold.data.io.spreadsheets import without_sep
+from tenfold.data.io.spreadsheets import delimiter_of, without_sep
 from tenfold.files import write_text
 from tenfold.metrics.weather import Position
 
@@ -49,7 +49,7 @@ def read_track(file: Path, storm: str | None = None) -> list[Position]:
         text = file.read_bytes().decode("utf-8-sig")
         lines = text.splitlines(keepends=True)
         above = int(without_sep(text) != text)  # Excel's line above the header
-        delimiter = max(",;\t", key="".join(lines[above : above + 1]).count)
+        delimiter = delimiter_of("".join(lines[above : above + 1]))
         rows = csv.DictReader(lines[above:], delimiter=delimiter)
         missing = {"hour", "lat", "lon"} - set(rows.fieldnames or ())
         if missing:
