@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,9 +26,11 @@ def test_golden(case) -> None:
     check(case, "ppmoe", CHECKS)
 
 
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("processes", [2, 4])
-def test_layouts(processes: int, tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    """One step on several processes equals the case, whatever the layout."""
+def test_layouts(processes: int, every: bool, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    """One step on several processes equals the case: each layout once, the cases in turn, or every
+    layout with every case that it fits."""
     found = cases("ppmoe", pytestconfig.getoption("--golden"))
     steps = [c for c in found if c.spec.get("kind") == "lm_step"]
     jobs = [
@@ -35,6 +38,7 @@ def test_layouts(processes: int, tmp_path: Path, pytestconfig: pytest.Config) ->
         for case in steps
         for layout in layouts(case, processes)
     ]
+    jobs = jobs if every else in_turn(jobs)
     if not jobs:
         pytest.skip(f"none of the cases is a training step that {processes} processes can share")
     done = launch(jobs, processes, tmp_path)
@@ -78,6 +82,23 @@ def layouts(case: Case, processes: int) -> Iterator[dict]:
         if sizes["pp"] > 1:
             variants += [{"schedule": schedule} for schedule in SCHEDULES]
         yield from (sizes | v for v in variants if fits(case, sizes | v))
+
+
+def in_turn(jobs: list[dict]) -> list[dict]:
+    """Jobs in which each layout comes once and each case at least once: layouts that few cases fit
+    first, each with the case that had the fewest so far."""
+
+    def by(key: str) -> list[list[dict]]:
+        groups: dict[str, list[dict]] = {}
+        for job in jobs:
+            groups.setdefault(json.dumps(job[key]), []).append(job)
+        return sorted(groups.values(), key=len)
+
+    taken, had = [], Counter[str]()
+    for fitting in by("layout"):
+        taken.append(min(fitting, key=lambda job: had[job["case"]]))
+        had[taken[-1]["case"]] += 1
+    return taken + [group[0] for group in by("case") if not had[group[0]["case"]]]
 
 
 def fits(case: Case, layout: dict) -> bool:
