@@ -26,8 +26,8 @@ MISTAKES = (ValueError, OSError, ImportError)
 """Errors that a user can mend: one line, exit code 2."""
 
 ADVICE = {
-    errno.ENOSPC: "free some space and give the same command again, it goes on",
-    errno.EDQUOT: "free some space and give the same command again, it goes on",
+    errno.ENOSPC: "free some space and give the same command again",
+    errno.EDQUOT: "free some space and give the same command again",
     errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
     errno.EROFS: "give a folder that can be written",
     errno.ENAMETOOLONG: "give a shorter name: file systems take 255 bytes",
