@@ -9,6 +9,7 @@ used where restarts or its own behaviour count.
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import signal
@@ -88,6 +89,7 @@ def serve() -> None:
     assert matplotlib.pyplot and xarray
     make_quick()
     torch.set_num_threads(1)
+    gc.freeze()
     for line in sys.stdin:
         asked = json.loads(line)
         print(json.dumps(_supervised(asked)), flush=True)

@@ -189,6 +189,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     }
 
 
+@pytest.mark.slow  # a real torchrun, twice: each process imports torch; its imitation is in ppmoe's
 def test_torchrun_restarts_a_killed_job_which_resumes_exactly(
     ended: dict[str, Job], tmp_path: Path
 ) -> None:

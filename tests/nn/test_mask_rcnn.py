@@ -164,7 +164,7 @@ def test_it_learns_two_pictures() -> None:
     network, draw = Tiny(), torch.Generator().manual_seed(0)
     optimiser = torch.optim.Adam(network.parameters(), 5e-3)
     sizes = torch.tensor([[64, 64], [64, 64]])
-    for _ in range(400):
+    for _ in range(300):
         optimiser.zero_grad()
         losses = network.head.losses(network.maps(picture), sizes, truth, draw)
         torch.stack(list(losses.values())).sum().backward()

@@ -235,7 +235,8 @@ def test_a_dense_task_from_start_to_pictures(
 # --- export and official files -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", ["backbone", pytest.param("classify", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["backbone", "classify"])
 def test_onnx_at_another_size(tmp_path: Path, part: str) -> None:
     size = (96, 128)
     cfg = config("--model.bias", "full", "--model.fpn-dim", "8")

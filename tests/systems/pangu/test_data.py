@@ -457,8 +457,11 @@ class Corners(WaveStates):
         return upper, surface
 
 
-def test_missing_corners(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_corners(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Training is finite, forecasts are NaN there and nowhere else, and more is refused."""
+    monkeypatch.setattr(PanguWeather, "pictures", lambda *_: {})
     states = Corners()
     file, folder = write_netcdf(tmp_path / "states.nc", states, range(40)), tmp_path / "run"
     words = ["--data.name", "files", "--data.path", str(file), "--data.constants", "lsm"]

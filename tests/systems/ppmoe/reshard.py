@@ -1,7 +1,7 @@
 """Run by torchrun on 4 processes: train on (2,1,2), stop, go on in copies on other layouts, and
 measure: each process its share of the text.
 
-python reshard.py FOLDER           trains and continues (see test_resume.py)
+python reshard.py FOLDER LAYOUT ...     trains and continues (see test_resume.py)
 """
 
 from __future__ import annotations
@@ -98,15 +98,15 @@ def train(run: Path, layout: Layout, replicas: int, world: dist.World, kill: boo
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    folder, names = Path(sys.argv[1]), sys.argv[2:]
     torch.set_num_threads(1)
     with dist.started("cpu") as world:
         train(folder / "stopped", LAYOUTS["2-1-2"], 1, world, kill=True)
-        for name, layout in LAYOUTS.items():
+        for name in names:
             if world.is_first:
                 shutil.copytree(folder / "stopped", folder / name)
             world.barrier()
-            train(folder / name, layout, REPLICAS.get(name, 1), world)
+            train(folder / name, LAYOUTS[name], REPLICAS.get(name, 1), world)
 
 
 if __name__ == "__main__":

@@ -512,7 +512,7 @@ def test_plan_with_a_calibration(
 def test_calibrate_measures_and_writes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     model = "layers=2,hidden=32,heads=2,vocab=64,seq=16,experts=4"
     code, out, err = run(
-        capsys, "ppmoe", "--calibrate", "--seconds", "0.1", "--model", model, "--out", tmp_path
+        capsys, "ppmoe", "--calibrate", "--seconds", "0.02", "--model", model, "--out", tmp_path
     )
     assert (code, err) == (0, "") and "spread (IQR/median)" in out
     assert (tmp_path / "pareto.png").exists()

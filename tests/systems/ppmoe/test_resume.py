@@ -19,11 +19,18 @@ from tenfold.core import checkpoint, dist
 HERE = dist.World(0, 1, torch.device("cpu"))
 
 
-def test_a_checkpoint_goes_on_on_any_layout(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "layouts",
+    [
+        pytest.param(("2-1-2", "1-2-2", "2-2-1-zbv"), id="some"),
+        pytest.param(tuple(work.LAYOUTS), id="all", marks=pytest.mark.slow),
+    ],
+)
+def test_a_checkpoint_goes_on_on_any_layout(layouts: tuple[str, ...], tmp_path: Path) -> None:
     """Saved after 3 steps on (2,1,2): two more steps, optimiser state and all, are the same on
     (1,1,1), (1,2,2) with ZeRO, (4,1,1), with all-to-all, and on a V-shaped schedule. What the
     processes then measure together is what one measures with their weights."""
-    done = forked.torchrun(4, work.__file__, tmp_path, timeout=240)
+    done = forked.torchrun(4, work.__file__, tmp_path, *layouts, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     steps = [p.name for p in (tmp_path / "stopped/checkpoints/train").glob("step-*")]
     assert steps == ["step-000000003"]
@@ -32,7 +39,7 @@ def test_a_checkpoint_goes_on_on_any_layout(tmp_path: Path) -> None:
     assert {f.suffix for f in files} == {".safetensors", ".pt", ".sha256"}
     shutil.copytree(tmp_path / "stopped", tmp_path / "1-1-1")
     work.train(tmp_path / "1-1-1", work.Layout(), 1, HERE)
-    names = [*work.LAYOUTS, "1-1-1"]
+    names = [*layouts, "1-1-1"]
     found = {n: checkpoint.read_whole(tmp_path / n / "checkpoints/train/final") for n in names}
     for name in names:
         measured = checkpoint.read_json(tmp_path / name / "measured.json")
