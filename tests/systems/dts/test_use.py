@@ -15,8 +15,10 @@ from tiny import config, options
 from tenfold.data.images.class_maps import CITYSCAPES_NAMES, SYNTHIA_13, SYNTHIA_16
 from tenfold.data.images.films import open_film
 from tenfold.generated import streets
+from tenfold.nn import norm
 from tenfold.systems.dts import data, evaluation
-from tenfold.systems.dts.config import Data, PredictOptions
+from tenfold.systems.dts.config import Config, Data, PredictOptions
+from tenfold.systems.dts.model import Networks
 from tenfold.systems.dts.system import Dts
 from tenfold.viz import films
 from tenfold.viz.films import write_mp4
@@ -222,6 +224,23 @@ def test_target_statistics_are_a_row_of_source_only() -> None:
     found = Dts(config("dts", "demo", words)).evaluate()
     assert evaluation.TARGET_STATISTICS in found.baselines
     assert found.baselines[evaluation.TARGET_STATISTICS] != found.metrics
+
+
+def statistics(networks: Networks, cfg: Config) -> list[torch.Tensor]:
+    """Running means and variances of what target images make of a copy."""
+    found = evaluation.with_target_statistics(networks, cfg)
+    return [value for key, value in found.state_dict().items() if ".running_" in key]
+
+
+def test_target_statistics_of_several_processes_are_those_of_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every process sees all images, so that nothing is to be summed over them."""
+    words = [*options("dts"), "--method", "source", "--groups.deploy", "student1"]
+    system = Dts(config("dts", "demo", words))
+    alone = statistics(system.model, system.cfg)
+    monkeypatch.setattr(norm, "_several_processes", lambda: True)
+    assert all(map(torch.equal, statistics(system.model, system.cfg), alone))
 
 
 def test_generated_images_are_never_called_real(tmp_path: Path) -> None:
