@@ -243,6 +243,21 @@ def test_target_statistics_of_several_processes_are_those_of_one(
     assert all(map(torch.equal, statistics(system.model, system.cfg), alone))
 
 
+def test_target_statistics_are_of_photos_of_all_sizes(tmp_path: Path) -> None:
+    source = own_set(tmp_path / "source", streets.NAMES)
+    target = own_set(tmp_path / "target", streets.NAMES)
+    for place in ("images", "masks"):
+        for index in range(4):  # no batch of two has one size
+            with Image.open(target / place / f"{index}.png") as image:
+                image.crop((0, 0, 64, 48 - 4 * index)).save(target / place / f"{index}.png")
+    words = ["--method", "source", "--groups.deploy", "student1", "--data.target-size", "0", "0"]
+    system = of_folders(source, target, *words)
+    seen = len(data.target_pictures(system.cfg.data))
+    found = evaluation.with_target_statistics(system.model, system.cfg)
+    norms = [m for m in found.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms and {int(norm.num_batches_tracked) for norm in norms} == {seen}
+
+
 def test_generated_images_are_never_called_real(tmp_path: Path) -> None:
     """The kind is that of the images that are measured; the source is named with its own."""
     (tmp_path / "photos").mkdir()

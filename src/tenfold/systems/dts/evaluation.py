@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -87,8 +88,9 @@ def with_target_statistics(networks: Networks, cfg: Config) -> Networks:
     for start in range(0, len(pictures), size):
         rows = range(start, min(start + size, len(pictures)))
         images = [data.resized(pictures.picture(row), cfg.data.target_size) for row in rows]
-        if len({image.shape for image in images}) == 1:
-            found.student(1)(data.normalised(images).to(device))
+        # photos of several sizes (data.target_size 0 0) make several batches of one
+        for _, alike in groupby(images, lambda image: image.shape):
+            found.student(1)(data.normalised(list(alike)).to(device))
     return found.eval()
 
 
