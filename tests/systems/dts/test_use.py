@@ -172,6 +172,24 @@ def test_a_target_without_labels_is_measured_on_the_source(tmp_path: Path) -> No
     assert "the target has no labels: measured on held-out source images" in system.notes()
 
 
+def test_source_images_are_measured_at_the_size_of_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = own_set(tmp_path / "source", streets.NAMES)
+    target = own_set(tmp_path / "target", streets.NAMES, labelled=False, count=1)
+    sizes = ["--data.source-size", "40", "56", "--data.target-size", "32", "64"]
+    system = of_folders(source, target, *sizes)
+    asked = []
+
+    def answers(networks: object, pictures: list[np.ndarray], size: tuple[int, int]) -> list:
+        asked.append(size)
+        return [torch.zeros(len(system.cfg.classes), 4, 4) for _ in pictures]
+
+    monkeypatch.setattr(evaluation, "answers", answers)
+    system.evaluate()
+    assert set(asked) == {(40, 56)}
+
+
 def test_classes_that_differ_and_a_source_without_labels_are_refused(tmp_path: Path) -> None:
     source = own_set(tmp_path / "source", streets.NAMES)
     names = (*streets.NAMES[:-1], "wheelbarrow")
