@@ -233,9 +233,11 @@ def swept(
 
     def one(row: int) -> Tensor:
         sweep = Sweep(len(pipeline.cfg.classes) + 1, thresholds)
-        truth = read_mask(items[row])
+        truth, maps = read_mask(items[row]), pipeline.seed(items[row])
         assert truth is not None
-        sweep.add(pipeline.seed(items[row]), torch.from_numpy(truth.copy()).long())
+        if maps.shape[1:] != truth.shape:  # of others' files but some were read before
+            require_size(maps.numpy(), read_image(items[row]), items[row], "seeds")
+        sweep.add(maps, torch.from_numpy(truth.copy()).long())
         return sweep.exceeded
 
     for counts in divided(len(items), one, "seeds against masks"):
