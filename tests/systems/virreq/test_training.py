@@ -65,6 +65,16 @@ def test_groups_of_wholes_and_of_levels() -> None:
         groups(kb, codes, "parent", frozenset(("cap",)))
 
 
+def test_wholes_of_one_name_are_measured_apart() -> None:
+    kb = KnowledgeBase((
+        Node(0, "scene", children=(1, 2)), Node(1, "door", children=(3,), codes=(1,)),
+        Node(2, "cabinet", children=(4,), codes=(2,)), Node(3, "pane", codes=(3,)),
+        Node(4, "door", children=(5,), codes=(4,)), Node(5, "knob", codes=(5,)),
+    ))  # fmt: skip
+    found = {group.name: group.parents for group in groups(kb, paths(kb), "parent")}
+    assert found == {"scene": (0,), "door (1)": (1,), "cabinet": (2,), "door (4)": (4,)}
+
+
 def test_words_of_two_nodes_have_two_rows() -> None:
     """ADE20K has eleven words both for an object and for a part."""
     kb = KnowledgeBase((
