@@ -95,6 +95,19 @@ def test_words_of_two_nodes_have_two_rows() -> None:
         paths(shared)
 
 
+def test_hidden_words_of_two_nodes_are_measured_as_hidden() -> None:
+    kb = data.knowledge_of(completed())
+    kb = kb.rename(kb.at(("cart", "wheel")).id, "hat")
+    own = replace(SMALL.data, hidden=("hat",), generated=(8, 3))
+    cfg = completed(replace(SMALL, knowledge=kb.text, data=own))
+    metrics = construct(Virreq, cfg).evaluate().metrics
+    hats = [metrics[f"concept/{key}"] for key in ("doll/hat (11)", "cart/hat (17)")]
+    assert metrics["iou/hidden/mIoU"] == pytest.approx(sum(hats) / 2)
+    others = {k: v for k, v in metrics.items() if k.startswith(("concept/doll", "concept/cart"))}
+    known = [value for key, value in others.items() if "hat" not in key]
+    assert metrics["iou/known/mIoU"] == pytest.approx(sum(known) / len(known))
+
+
 def test_incomplete_labels() -> None:
     """Pictures without parts: their loss of parts does not look at the parts' labels."""
     cfg = completed(replace(SMALL, data=replace(SMALL.data, labelled=0.25)))
