@@ -95,6 +95,32 @@ def test_perfect_and_nothing() -> None:
     assert average_precision(truth, [none] * 4, 2, "boxes")["AP"] == 0
 
 
+def test_nothing_found_is_zero_only_where_there_are_objects() -> None:
+    """As with a box that is wrong: sizes and classes without an object have no number."""
+    boxes, labels = np.array([[5.0, 5, 45, 45]], np.float32), np.zeros(1, np.int64)
+    truth = [ap.coded(Instances(boxes, labels))]
+    wrong = ap.coded(Instances(boxes + 900, labels, np.ones(1, np.float32)))
+    for rows in (truth, [[]]):
+        want, precision = ap.statistics(rows, [wrong], 2, "boxes")
+        got, same = ap.statistics(rows, [[]], 2, "boxes")
+        assert got == want and np.array_equal(same, precision)
+        assert got["small"] == -100 and got["AP"] == got["medium"] == (0 if rows[0] else -100)
+
+
+def test_classes_without_any_mask_have_no_precision_of_masks() -> None:
+    boxes, labels = np.array([[0.0, 0, 9, 9], [0, 0, 9, 9]], np.float32), np.array([0, 1])
+    masks = np.ones((2, 9, 9), dtype=bool)
+    found = [ap.coded(Instances(boxes, labels, np.ones(2, np.float32), masks))]
+    masks[1] = False  # an object that has a box alone
+    truth = [ap.coded(Instances(boxes, labels, masks=masks))]
+    for seen in (found, [[]]):
+        (each,) = ap.at_thresholds(truth, seen, 2, "masks", [0.5]).values()
+        want = {0: pytest.approx(100.0 if seen is found else 0.0)}
+        assert each.interpolated == want and each.all_points == want
+        assert ap.per_class(truth, seen, 2, "masks") == want
+    assert set(ap.per_class(truth, found, 2, "boxes")) == {0, 1}
+
+
 def test_masks_are_what_counts_for_masks() -> None:
     mask = np.zeros((1, 40, 40), dtype=bool)
     mask[0, 5:30, 5:30] = True

@@ -133,17 +133,19 @@ class _Standardise(torch.autograd.Function):
 class BatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d` whose statistics in training are of all processes together.
 
-    torch's SyncBatchNorm refuses CPU tensors. In one process this is torch's own, which is faster.
+    torch's SyncBatchNorm refuses CPU tensors. In one process this is torch's own, which is faster;
+    so it is with a momentum of None, the mean over batches, which each process takes for itself:
+    who counts so shows all batches to all of them.
     """
 
     def forward(
         self, x: Float[Tensor, "batch channel height width"]
     ) -> Float[Tensor, "batch channel height width"]:
         """Normalise with the statistics of the batch; at inference with the running ones."""
-        if not self.training or not _several_processes():
+        if not self.training or self.momentum is None or not _several_processes():
             return super().forward(x)
         assert self.running_mean is not None and self.running_var is not None
-        assert self.num_batches_tracked is not None and self.momentum is not None
+        assert self.num_batches_tracked is not None
         columns = x.flatten(2).unsqueeze(-1)
         shape = (x.shape[1], 1, 1)
         y, mean, var, count = _Standardise.apply(

@@ -92,8 +92,7 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]
     """Write a CSV file; cells are made safe for spreadsheets."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    for row in rows:
+    for row in (header, *rows):  # heads, too: some are names of classes
         writer.writerow([safe_cell(cell) for cell in row])
     return write_whole(path, text.getvalue())
 

@@ -259,6 +259,19 @@ def test_a_picture_that_vanished_or_changed_is_named_and_nothing_is_lost(opened:
     assert again.next(TAB)["question"]["object"]["id"] == 6
 
 
+def test_boxes_of_a_picture_before_it_changed_are_not_looked_at_in_the_new_one(opened: Any) -> None:
+    """Though a box that was drawn since has had it opened."""
+    page = opened()
+    boxes(page, 1)
+    old = page.labels.objects
+    Image.fromarray(np.zeros((50, 50, 3), np.uint8)).save(page.album.folder / "b.png")
+    again = opened()
+    new = again.draw(fresh(), TAB, 1, [5.0, 5, 40, 40], **{"class": "disc"})["object"]
+    assert new["mask"] is not None and not new["problem"]
+    for one in old:
+        assert "b.png: it has 50 x 50 pixels, but object" in again._look(one).problem
+
+
 def test_links_out_of_the_folder_are_refused(opened: Any, tmp_path: Path) -> None:
     page = opened()
     secret = tmp_path / "secret.png"

@@ -15,8 +15,10 @@ from tiny import config, options
 from tenfold.data.images.class_maps import CITYSCAPES_NAMES, SYNTHIA_13, SYNTHIA_16
 from tenfold.data.images.films import open_film
 from tenfold.generated import streets
+from tenfold.nn import norm
 from tenfold.systems.dts import data, evaluation
-from tenfold.systems.dts.config import Data, PredictOptions
+from tenfold.systems.dts.config import Config, Data, PredictOptions
+from tenfold.systems.dts.model import Networks
 from tenfold.systems.dts.system import Dts
 from tenfold.viz import films
 from tenfold.viz.films import write_mp4
@@ -170,6 +172,24 @@ def test_a_target_without_labels_is_measured_on_the_source(tmp_path: Path) -> No
     assert "the target has no labels: measured on held-out source images" in system.notes()
 
 
+def test_source_images_are_measured_at_the_size_of_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = own_set(tmp_path / "source", streets.NAMES)
+    target = own_set(tmp_path / "target", streets.NAMES, labelled=False, count=1)
+    sizes = ["--data.source-size", "40", "56", "--data.target-size", "32", "64"]
+    system = of_folders(source, target, *sizes)
+    asked = []
+
+    def answers(networks: object, pictures: list[np.ndarray], size: tuple[int, int]) -> list:
+        asked.append(size)
+        return [torch.zeros(len(system.cfg.classes), 4, 4) for _ in pictures]
+
+    monkeypatch.setattr(evaluation, "answers", answers)
+    system.evaluate()
+    assert set(asked) == {(40, 56)}
+
+
 def test_classes_that_differ_and_a_source_without_labels_are_refused(tmp_path: Path) -> None:
     source = own_set(tmp_path / "source", streets.NAMES)
     names = (*streets.NAMES[:-1], "wheelbarrow")
@@ -222,6 +242,38 @@ def test_target_statistics_are_a_row_of_source_only() -> None:
     found = Dts(config("dts", "demo", words)).evaluate()
     assert evaluation.TARGET_STATISTICS in found.baselines
     assert found.baselines[evaluation.TARGET_STATISTICS] != found.metrics
+
+
+def statistics(networks: Networks, cfg: Config) -> list[torch.Tensor]:
+    """Running means and variances of what target images make of a copy."""
+    found = evaluation.with_target_statistics(networks, cfg)
+    return [value for key, value in found.state_dict().items() if ".running_" in key]
+
+
+def test_target_statistics_of_several_processes_are_those_of_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every process sees all images, so that nothing is to be summed over them."""
+    words = [*options("dts"), "--method", "source", "--groups.deploy", "student1"]
+    system = Dts(config("dts", "demo", words))
+    alone = statistics(system.model, system.cfg)
+    monkeypatch.setattr(norm, "_several_processes", lambda: True)
+    assert all(map(torch.equal, statistics(system.model, system.cfg), alone))
+
+
+def test_target_statistics_are_of_photos_of_all_sizes(tmp_path: Path) -> None:
+    source = own_set(tmp_path / "source", streets.NAMES)
+    target = own_set(tmp_path / "target", streets.NAMES)
+    for place in ("images", "masks"):
+        for index in range(4):  # no batch of two has one size
+            with Image.open(target / place / f"{index}.png") as image:
+                image.crop((0, 0, 64, 48 - 4 * index)).save(target / place / f"{index}.png")
+    words = ["--method", "source", "--groups.deploy", "student1", "--data.target-size", "0", "0"]
+    system = of_folders(source, target, *words)
+    seen = len(data.target_pictures(system.cfg.data))
+    found = evaluation.with_target_statistics(system.model, system.cfg)
+    norms = [m for m in found.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms and {int(norm.num_batches_tracked) for norm in norms} == {seen}
 
 
 def test_generated_images_are_never_called_real(tmp_path: Path) -> None:

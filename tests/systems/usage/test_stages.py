@@ -131,6 +131,21 @@ def test_masks_that_do_not_fit_are_named(run: tuple[Path, Usage], tmp_path: Path
         own.require_given()
 
 
+def test_seeds_of_another_size_are_named_where_they_are_measured(
+    run: tuple[Path, Usage], tmp_path: Path
+) -> None:
+    """Of many files not all are read before the training."""
+    _, system = run
+    cfg = replace(system.cfg, data=replace(system.cfg.data, seeds_path=str(tmp_path)))
+    own = construct(Usage, cfg).pipeline()
+    for item in own.items("train"):
+        height, width = read_image(item).shape[:2]
+        maps = {label: np.zeros((height - 1, width), np.float32) for label in item.labels}
+        np.save(tmp_path / f"{item.name}.npy", maps, allow_pickle=True)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"stage seeds: the mask of .* has"):
+        own.sweep("train")
+
+
 @pytest.mark.parametrize("walk", ["psa", "irn"])
 def test_a_walk_has_a_stage_of_its_own(walk: str, tmp_path: Path) -> None:
     """Sure labels are files, its network learns, and masks follow from what it learned."""

@@ -15,6 +15,7 @@ from tiny import config, options
 import tenfold
 from tenfold import cli
 from tenfold.generated import shapes_wsss
+from tenfold.metrics import iou
 from tenfold.runner.weights import construct
 from tenfold.systems.usage import data as usage_data
 from tenfold.systems.usage import settings
@@ -23,6 +24,7 @@ from tenfold.systems.usage.kept import build_kept
 from tenfold.systems.usage.loss import generation_loss
 from tenfold.systems.usage.model import UNSET
 from tenfold.systems.usage.recipes import DEMO
+from tenfold.systems.usage.seed_metrics import labels_at
 from tenfold.systems.usage.system import Usage
 from tenfold.systems.usage.training import SeedTraining, contrast
 
@@ -44,6 +46,22 @@ def test_every_number_has_its_setting() -> None:
     row = found.metrics["threshold/chosen/value"]
     assert row == system.cfg.threshold.fixed
     assert found.metrics["lost/chosen/points"] >= 0
+
+
+def test_seeds_are_measured_at_the_threshold_of_the_run() -> None:
+    """Which may lie beyond the sweep's last one, 0.59."""
+    words = ["--threshold.how", "fixed", "--threshold.fixed", "0.85", "--data.generated", "8", "2"]
+    system = construct(Usage, config("usage", "demo", [*WORDS, *words]))
+    found, pipeline = system.evaluate(), system.pipeline()
+    count, total = len(system.cfg.classes) + 1, 0
+    for item in pipeline.items("train"):
+        seeds = labels_at(pipeline.seed(item), 0.85)
+        total = total + iou.confusion(seeds, torch.from_numpy(pipeline.true_mask(item)), count)
+    want = iou.scores(total)["mIoU"]
+    assert found.metrics["seeds/train/mIoU"] == pytest.approx(want)
+    best = found.metrics["seeds/train, best threshold/mIoU"]
+    assert found.metrics["lost/chosen/points"] == pytest.approx(best - want)
+    assert pipeline.sweep("train").curve().miou[-1] != pytest.approx(want)
 
 
 def test_choices_without_masks_are_set_against_the_best() -> None:

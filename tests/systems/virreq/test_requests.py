@@ -82,6 +82,17 @@ def test_a_picture_is_divided_to_a_depth() -> None:
         first.run(0)
 
 
+def test_a_request_without_a_unit_is_of_the_whole_picture(tmp_path: Path) -> None:
+    """Whatever its concept is called: `--data.knowledge` may name it otherwise."""
+    kb = street()
+    picture = opened(kb.rename(kb.root.id, "picture"))
+    assert [unit.name for unit in picture.recognise(names=["car"]).units] == ["car"]
+    (tmp_path / "requests.json").write_text(json.dumps([{"names": ["house"]}]))
+    (asked,) = requests.read(tmp_path / "requests.json")
+    assert [unit.name for unit in picture.answer(asked).units] == ["house"]
+    assert picture.recognise("picture", names=["car"]).units
+
+
 def test_requests_one_by_one() -> None:
     picture = opened()
     (cars,) = picture.recognise(names=["automobile"]).units

@@ -65,6 +65,16 @@ def test_groups_of_wholes_and_of_levels() -> None:
         groups(kb, codes, "parent", frozenset(("cap",)))
 
 
+def test_wholes_of_one_name_are_measured_apart() -> None:
+    kb = KnowledgeBase((
+        Node(0, "scene", children=(1, 2)), Node(1, "door", children=(3,), codes=(1,)),
+        Node(2, "cabinet", children=(4,), codes=(2,)), Node(3, "pane", codes=(3,)),
+        Node(4, "door", children=(5,), codes=(4,)), Node(5, "knob", codes=(5,)),
+    ))  # fmt: skip
+    found = {group.name: group.parents for group in groups(kb, paths(kb), "parent")}
+    assert found == {"scene": (0,), "door (1)": (1,), "cabinet": (2,), "door (4)": (4,)}
+
+
 def test_words_of_two_nodes_have_two_rows() -> None:
     """ADE20K has eleven words both for an object and for a part."""
     kb = KnowledgeBase((
@@ -83,6 +93,19 @@ def test_words_of_two_nodes_have_two_rows() -> None:
     ))  # fmt: skip
     with pytest.raises(ValueError, match="'wheel' .* is part of bus, car; a label map does not"):
         paths(shared)
+
+
+def test_hidden_words_of_two_nodes_are_measured_as_hidden() -> None:
+    kb = data.knowledge_of(completed())
+    kb = kb.rename(kb.at(("cart", "wheel")).id, "hat")
+    own = replace(SMALL.data, hidden=("hat",), generated=(8, 3))
+    cfg = completed(replace(SMALL, knowledge=kb.text, data=own))
+    metrics = construct(Virreq, cfg).evaluate().metrics
+    hats = [metrics[f"concept/{key}"] for key in ("doll/hat (11)", "cart/hat (17)")]
+    assert metrics["iou/hidden/mIoU"] == pytest.approx(sum(hats) / 2)
+    others = {k: v for k, v in metrics.items() if k.startswith(("concept/doll", "concept/cart"))}
+    known = [value for key, value in others.items() if "hat" not in key]
+    assert metrics["iou/known/mIoU"] == pytest.approx(sum(known) / len(known))
 
 
 def test_incomplete_labels() -> None:

@@ -79,7 +79,8 @@ class Looking:
         self.segmenter = segmenter
         self._album, self._strategy, self._kept = album, strategy, kept
         self._guard = threading.Lock()
-        self._opened: OrderedDict[str, Opened] = OrderedDict()
+        self._opened: OrderedDict[str, tuple[Opened, tuple[int, int]]] = OrderedDict()
+        """Name of a picture -> its features, and its height and width."""
         self._seen: dict[int, Seen] = {}
 
     def known(self, number: int) -> Seen | None:
@@ -147,13 +148,19 @@ class Looking:
             if number is None:
                 raise FileNotFoundError("the picture is not in the folder any more")
             pixels = self._album.picture(number)
-            if one is not None and pixels.shape[:2] != one.size:
-                raise ValueError(
-                    f"it has {pixels.shape[1]} x {pixels.shape[0]} pixels, but object {one.id} was "
-                    f"drawn on {one.size[1]} x {one.size[0]}; put that picture back"
-                )
-            self._opened[name] = self.segmenter.open(pixels)
+            height, width = pixels.shape[:2]
+            self._require_size(one, (height, width))
+            self._opened[name] = self.segmenter.open(pixels), (height, width)
             while len(self._opened) > self._kept:
                 self._opened.popitem(last=False)
         self._opened.move_to_end(name)
-        return self._opened[name]
+        found, size = self._opened[name]
+        self._require_size(one, size)  # another object, or a search, may have opened it
+        return found
+
+    def _require_size(self, one: Known | None, size: tuple[int, int]) -> None:
+        if one is not None and size != one.size:
+            raise ValueError(
+                f"it has {size[1]} x {size[0]} pixels, but object {one.id} was drawn on "
+                f"{one.size[1]} x {one.size[0]}; put that picture back"
+            )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -87,8 +88,9 @@ def with_target_statistics(networks: Networks, cfg: Config) -> Networks:
     for start in range(0, len(pictures), size):
         rows = range(start, min(start + size, len(pictures)))
         images = [data.resized(pictures.picture(row), cfg.data.target_size) for row in rows]
-        if len({image.shape for image in images}) == 1:
-            found.student(1)(data.normalised(images).to(device))
+        # photos of several sizes (data.target_size 0 0) make several batches of one
+        for _, alike in groupby(images, lambda image: image.shape):
+            found.student(1)(data.normalised(list(alike)).to(device))
     return found.eval()
 
 
@@ -99,19 +101,21 @@ def test_images(cfg: Config) -> Segmented:
     return found.at(range(0, len(found), cfg.data.test_every))
 
 
+def test_size(cfg: Config) -> tuple[int, int]:
+    """Height and width at which they are seen: as images of their set are in training."""
+    return cfg.data.target_size if data.is_labelled(cfg.data) else cfg.data.source_size
+
+
 def confusions(
     networks: Networks, names: Sequence[str], found: Segmented, cfg: Config
 ) -> dict[str, Int64[Tensor, "class class"]]:
     """Pixels by true and predicted class over a whole set, for each of the networks."""
-    count = len(cfg.classes)
+    count, size = len(cfg.classes), test_size(cfg)
     singles = [name for name in names if name != "ensemble"]
 
     def counted(rows: list[int]) -> Tensor:
         pictures, truths = zip(*map(found.scene, rows), strict=True)
-        seen = {
-            name: answers(networks.members(name), pictures, cfg.data.target_size)
-            for name in singles
-        }
+        seen = {name: answers(networks.members(name), pictures, size) for name in singles}
         if "ensemble" in names:
             both = zip(seen["teacher1"], seen["teacher2"], strict=True)
             seen["ensemble"] = [((one.exp() + other.exp()) / 2).log() for one, other in both]

@@ -12,7 +12,7 @@ from tenfold.viz import fonts, overlays, plots
 from tenfold.viz.predictions import spread
 
 from .config import Config
-from .evaluation import Details, test_images
+from .evaluation import Details, test_images, test_size
 from .inference import answer, label_map
 from .model import Networks
 
@@ -70,7 +70,7 @@ def _sheet(networks: Networks, cfg: Config, add: Callable[[str, bytes, str], Non
         picture, truth = found.scene(index)
         row = [picture, overlays.colour_map(truth, count)]
         for name in names:
-            seen = answer(networks.members(name), picture, cfg.data.target_size)
+            seen = answer(networks.members(name), picture, test_size(cfg))
             labels = label_map(seen, *truth.shape)
             row.append(overlays.colour_map(labels, count))
             used |= set(np.unique(labels).tolist())

@@ -26,7 +26,7 @@ from .kept import prepared
 from .model import Networks
 from .pipeline import Pipeline
 from .principle import by_evidence, recommend_tau
-from .seed_metrics import Curve, average_precision
+from .seed_metrics import THRESHOLDS, Curve, average_precision
 
 Metrics = dict[str, float]
 CHUNKS = 64
@@ -179,13 +179,18 @@ def _seeds(found: _Found, pipeline: Pipeline) -> None:
     """Seeds at the run's threshold and at the best one, and what other choices would give."""
     cfg, threshold = found.cfg, choices.choose(pipeline)
     found.threshold = threshold
+    able = [n for n in cfg.threshold.compare if cfg.is_seed_trained or n not in WITH_NETWORK]
+    chosen = choices.criteria(pipeline, able)
+    found.choices = {name: one.threshold for name, one in chosen.items()}
+    # the sweep ends before 1; what lies beyond is measured as it is, not as the sweep's end
+    beyond = [t for t in (threshold, *found.choices.values()) if t > THRESHOLDS[-1]]
     for split in ("train", "validation"):
         if not pipeline.items(split):
             continue
         if split not in cfg.masked:
             found.unmeasured("seeds", split)
             continue
-        sweep = pipeline.sweep(split)
+        sweep = pipeline.sweep(split, beyond)
         curve = sweep.curve()
         found.curves[split] = curve
         row = curve.at(threshold)
@@ -195,9 +200,6 @@ def _seeds(found: _Found, pipeline: Pipeline) -> None:
             found.metrics |= measures(sweep.counts[row], "seeds", split)
         found.metrics |= measures(sweep.counts[curve.best], "seeds", f"{split}, best threshold")
         found.metrics[f"threshold/best of {split}/value"] = curve.thresholds[curve.best]
-    able = [n for n in cfg.threshold.compare if cfg.is_seed_trained or n not in WITH_NETWORK]
-    chosen = choices.criteria(pipeline, able)
-    found.choices = {name: one.threshold for name, one in chosen.items()}
     for name, value in {"chosen": threshold, **found.choices}.items():
         found.metrics[f"threshold/{name}/value"] = value
         if "train" in found.curves:

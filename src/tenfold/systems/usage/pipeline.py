@@ -5,6 +5,7 @@ One picture is in memory at a time; processes share the pictures.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from .files import Kind, Work, digest_of_files
 from .kept import prepared
 from .model import UNSET, Networks
 from .networks import SeedNetwork
-from .seed_metrics import Sweep
+from .seed_metrics import THRESHOLDS, Sweep
 
 Maps = Float[Tensor, "class height width"]
 LabelMap = UInt8[np.ndarray, "height width"]
@@ -44,7 +45,7 @@ class Pipeline:
     def __init__(self, networks: Networks, cfg: Config, root: Path) -> None:
         self.networks, self.cfg, self.work = networks, cfg, Work(root)
         self.sets = data.open_sets(cfg.data)
-        self._sweeps: dict[str, Sweep] = {}
+        self._sweeps: dict[tuple[str, tuple[float, ...]], Sweep] = {}
         self.chosen = UNSET
         """Threshold of networks that have none of their own."""
 
@@ -123,12 +124,13 @@ class Pipeline:
 
     # --- threshold -----------------------------------------------------------------------------
 
-    def sweep(self, split: str) -> Sweep:
-        """Seeds of a split against its masks, at every threshold."""
-        if split not in self._sweeps:
+    def sweep(self, split: str, beyond: Sequence[float] = ()) -> Sweep:
+        """Seeds of a split against its masks, at every threshold, and at those `beyond`."""
+        rises = tuple(sorted({*THRESHOLDS, *beyond}))
+        if (split, rises) not in self._sweeps:
             self.make_seeds()
-            self._sweeps[split] = swept(self, self.sets.split(split))
-        return self._sweeps[split]
+            self._sweeps[split, rises] = swept(self, self.sets.split(split), rises)
+        return self._sweeps[split, rises]
 
     # --- sure labels ---------------------------------------------------------------------------
 
@@ -222,16 +224,20 @@ class Pipeline:
         return found
 
 
-def swept(pipeline: Pipeline, some: MultiLabelSet) -> Sweep:
+def swept(
+    pipeline: Pipeline, some: MultiLabelSet, thresholds: Sequence[float] = THRESHOLDS
+) -> Sweep:
     """Count the seeds of the pictures of a set that have masks."""
     items = [item for item in some.items if item.has_mask]
-    total = Sweep(len(pipeline.cfg.classes) + 1)
+    total = Sweep(len(pipeline.cfg.classes) + 1, thresholds)
 
     def one(row: int) -> Tensor:
-        sweep = Sweep(len(pipeline.cfg.classes) + 1)
-        truth = read_mask(items[row])
+        sweep = Sweep(len(pipeline.cfg.classes) + 1, thresholds)
+        truth, maps = read_mask(items[row]), pipeline.seed(items[row])
         assert truth is not None
-        sweep.add(pipeline.seed(items[row]), torch.from_numpy(truth.copy()).long())
+        if maps.shape[1:] != truth.shape:  # of others' files but some were read before
+            require_size(maps.numpy(), read_image(items[row]), items[row], "seeds")
+        sweep.add(maps, torch.from_numpy(truth.copy()).long())
         return sweep.exceeded
 
     for counts in divided(len(items), one, "seeds against masks"):

@@ -13,7 +13,7 @@ from tenfold.files import write_bytes
 from tenfold.viz import fonts, overlays, slider
 from tenfold.viz.overlays import Rgb
 from tenfold.viz.page import Badge, Figure, Section, relative, uri
-from tenfold.viz.predictions import Trained, safe_cell, write_predictions, write_table
+from tenfold.viz.predictions import Trained, write_predictions, write_table
 
 from .answer import Answer
 from .config import Config
@@ -198,4 +198,4 @@ def _table(records: Sequence[Record], classes: Sequence[str], path: Path) -> Pat
         labels = ";".join(one.labels)
         rows.append([one.name, labels, origin, *scores, *pixels, one.problem])
     head = ["file", "labels", "origin", *columns, *shares, "problem"]
-    return write_table(path, [safe_cell(cell) for cell in head], rows)
+    return write_table(path, head, rows)

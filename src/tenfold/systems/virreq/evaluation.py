@@ -77,6 +77,7 @@ def evaluate(networks: Networks, cfg: Config, split: str) -> Evaluation:
     counts = {g.name: torch.stack([one[0][i] for one in shares]).sum(0) for i, g in enumerate(own)}
     metrics, parts, hidden, known = {}, [], [], []
     named = list(keys(kb).values())
+    unseen = {key for number, key in keys(kb).items() if kb.node(number).name in cfg.data.hidden}
     names = {group.name: tuple(named[row] for row in group.rows) for group in own}
     for group in own:
         each = iou(counts[group.name])[1:]
@@ -88,7 +89,7 @@ def evaluate(networks: Networks, cfg: Config, split: str) -> Evaluation:
         for name, value, occurs in zip(names[group.name], each, is_true, strict=True):
             if not occurs:
                 continue
-            if name in cfg.data.hidden:
+            if name in unseen:
                 hidden.append(value)
             elif group.level > 1:
                 known.append(value)

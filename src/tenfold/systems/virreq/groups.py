@@ -7,7 +7,7 @@ and a crop is cut from one map before any level is made of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -28,6 +28,7 @@ class Group:
     """Concepts that are told apart together, with others."""
 
     name: str
+    """Of the whole, with its id where several have that name, or of the level."""
     level: int
     """Of the concepts; 1 is below the root."""
     parents: tuple[int, ...]
@@ -140,4 +141,10 @@ def groups(
             found.append(Group(name, level, tuple(ids), rows, wanted, inside))
         below = dict.fromkeys(child for node in divided for child in node.children)
         parents, level = [kb.node(child) for child in below], level + 1
-    return found
+    # wholes of one name, as ADE20K's door and a cabinet's door, are two
+    names = [group.name for group in found]
+    return [
+        group if names.count(group.name) == 1
+        else replace(group, name=f"{group.name} ({group.parents[0]})")
+        for group in found
+    ]  # fmt: skip

@@ -82,8 +82,8 @@ class Recogniser(Protocol):
 class Request:
     """One request."""
 
-    unit: int | str = "scene"
-    """Number of the unit, or the name of the root for the whole picture."""
+    unit: int | str | None = None
+    """Number of the unit, or the name of the root; None is the whole picture."""
     kind: Kind = "semantic"
     names: tuple[str, ...] | None = None
     """Concepts that are asked for; None: all below the unit's class."""
@@ -131,7 +131,7 @@ class Recognition:
 
     def recognise(
         self,
-        unit: int | str = "scene",
+        unit: int | str | None = None,
         kind: Kind = "semantic",
         names: Sequence[str] | None = None,
         probe: tuple[int, int] | None = None,
@@ -139,7 +139,7 @@ class Recognition:
         """Answer one request, and put what was found into the tree.
 
         Args:
-            unit: Number of a unit, or the root's name.
+            unit: Number of a unit, or the root's name; None is the whole picture.
             kind: `semantic`, the unit by concepts (Type-I); `instance`, an object of the unit's
                 class out of it (Type-II).
             names: Concepts of a Type-I request; without, all below the unit's class. What an
@@ -317,8 +317,8 @@ class Recognition:
                 tree = trees.changed(tree, number, change)
         return tree
 
-    def _unit(self, unit: int | str) -> Unit:
-        if isinstance(unit, str) and unit == self.kb.root.name:
+    def _unit(self, unit: int | str | None) -> Unit:
+        if unit is None or unit == self.kb.root.name:
             return self.tree.root
         if unit not in self.tree.by_id:
             raise ValueError(
@@ -357,7 +357,7 @@ def read(file: Path) -> list[Request]:
         raise ValueError(f"{file}: {problem}; a request has {', '.join(SHAPE[0])}")
     return [
         Request(
-            item.get("unit", "scene"), item.get("kind", "semantic"),
+            item.get("unit"), item.get("kind", "semantic"),
             tuple(item["names"]) if "names" in item else None,
             (item["probe"][0], item["probe"][1]) if "probe" in item else None,
         )
