@@ -16,7 +16,7 @@ from tenfold.core.dist import World
 from tenfold.core.run_folder import JOURNAL, read_journal
 from tenfold.files import append_line, asking, sha256, sum_of, write_text
 
-from .weights import official_of, weights_of
+from .weights import official_of, versions_of, weights_of
 
 PAGES = ("predictions.csv", "predictions.html", "forecast.html", "explanation.html")
 """Files that end a prediction: if they are there and others wrote them, it does not begin."""
@@ -32,6 +32,9 @@ def made_by(path: Path, inputs: Path, options: Any) -> dict[str, Any]:
         file = weights_of(path)
         known = sum_of(file)  # checked when the weights were opened
         weights = known.read_text().split()[0] if known.is_file() else sha256(file)
+        _, version = versions_of(file.parent).read()
+        if version is not None:  # classes that were learned after the training answer, too
+            weights = [weights, version.content]
     asked = None if options is None else to_json(options)
     made = {"weights": weights, "input": str(inputs.resolve()), "options": asked}
     plain: dict[str, Any] = json.loads(json.dumps(made, default=str))
