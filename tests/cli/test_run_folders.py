@@ -116,6 +116,20 @@ def test_fresh_deletes_what_tenfold_writes_and_nothing_else(
     assert list(content(copied)) == ["config.json"]
 
 
+def test_the_lock_of_a_killed_prediction_is_no_file_of_the_users(copied: Path) -> None:
+    inside = copied / "predictions/walk.npz"
+    inside.mkdir(parents=True)
+    (inside / run_folder.JOURNAL).write_text('{}\n"walk.bvh"\n')
+    (inside / "walk.bvh").write_text("half")
+    with lock.locked(inside, "predicting"):
+        assert run_folder.contents(copied).foreign == [f"predictions/walk.npz/{lock.NAME}"]
+    (inside / lock.NAME).write_text("of one that was killed")
+    found = run_folder.contents(copied)
+    assert found.leftovers == [f"predictions/walk.npz/{lock.NAME}"] and not found.foreign
+    run_folder.clear(copied)
+    assert list(content(copied)) == ["config.json"]
+
+
 def test_fresh_does_not_delete_what_the_run_starts_from(
     copied: Path, call: Call, tmp_path: Path
 ) -> None:
