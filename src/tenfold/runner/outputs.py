@@ -27,7 +27,7 @@ def made_by(path: Path, inputs: Path, options: Any) -> dict[str, Any]:
     weights: Any
     if official_of(path):  # large: not read for this
         files = sorted(path.iterdir()) if path.is_dir() else [path]
-        weights = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+        weights = [[written(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
     else:
         file = weights_of(path)
         known = sum_of(file)  # checked when the weights were opened
@@ -36,9 +36,14 @@ def made_by(path: Path, inputs: Path, options: Any) -> dict[str, Any]:
         if version is not None:  # classes that were learned after the training answer, too
             weights = [weights, version.content]
     asked = None if options is None else to_json(options)
-    made = {"weights": weights, "input": str(inputs.resolve()), "options": asked}
+    made = {"weights": weights, "input": written(inputs.resolve()), "options": asked}
     plain: dict[str, Any] = json.loads(json.dumps(made, default=str))
     return plain
+
+
+def written(path: Path) -> str:
+    """A path as a journal can hold it: bytes that are no UTF-8 are written out."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def own_folder(home: Path, inputs: Path, made: dict[str, Any]) -> Path:
