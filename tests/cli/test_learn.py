@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,6 +204,18 @@ def test_a_prediction_with_other_classes_has_a_folder_of_its_own(
         (folders[-1] / run_folder.JOURNAL).write_text(json.dumps(made[-1]) + "\n")
     assert made[0] == made[2] != made[1]
     assert [f.name for f in folders] == ["photos", "photos-2", "photos"]
+
+
+def test_a_class_whose_name_the_output_cannot_show_is_learned_all_the_same(
+    run: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, the command failed after the version was made, and its pictures were not written."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
+    verb_learn.learn([str(run), str(photos / "ten"), "--name", "\u732b"])
+    sys.stdout.flush()
+    assert (run / "learned/0001/learned.json").exists()
+    assert b"learned.json" in written.getvalue() and b"? " in written.getvalue()
 
 
 def test_history_of_a_run_that_learned_nothing(run: Path, learn: Call) -> None:
