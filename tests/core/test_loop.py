@@ -393,3 +393,13 @@ def test_shares_must_divide() -> None:
     assert dist.World(1, 2, torch.device("cpu")).share(8) == slice(4, 8)
     with pytest.raises(ValueError, match="multiple of 2"):
         dist.World(0, 2, torch.device("cpu")).share(7)
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's own error is no ValueError, and names neither processes nor a way out."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert dist.pick_device("auto", 1) == torch.device("cuda", 1)
+    assert dist.pick_device("cpu", 2) == torch.device("cpu")
+    with pytest.raises(ValueError, match="process 2 of this host has no GPU.*start 2 processes"):
+        dist.pick_device("auto", 2)
