@@ -71,7 +71,8 @@ def is_held(file: Path) -> bool:
     except OSError:
         return True
     try:
-        fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)  # holders have it alone, who asks does not
+        # shared among those who ask; a holder has it alone
+        fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
         return error.errno not in UNSUPPORTED
     finally:
