@@ -73,6 +73,17 @@ def test_no_field_takes_nan(system: str) -> None:
             require_finite(_with(cfg, name, float("nan")))
 
 
+def test_verbs_of_one_process_are_refused_to_several(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim ended in a traceback when all was trained; `learn --undo` went back twice."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for words in (("claim", "spgsn"), ("learn", tmp_path, "--undo"), ("demo",)):
+        code, _, err = call(*words)
+        assert code == 2 and err.count("\n") == 1
+        assert f"`tenfold {words[0]}` is of one process; start it without torchrun" in err
+
+
 def test_what_tyro_says_is_one_line(call: Call) -> None:
     for words, says in (
         (["--steps", "many"], "--steps: 'many' is no whole number"),

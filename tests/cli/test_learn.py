@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +20,11 @@ from torch import Tensor, nn
 
 from tenfold import systems
 from tenfold.cli import learn as verb_learn
-from tenfold.core import checkpoint, errors, versions
+from tenfold.core import checkpoint, errors, run_folder, versions
 from tenfold.core.system import System
 from tenfold.core.versions import Learned, Versions
 from tenfold.runner import weights as runs
+from tenfold.runner.outputs import made_by, own_folder
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -186,6 +189,33 @@ def test_undo_redo_to_and_history(run: Path, photos: Path, learn: Call) -> None:
     assert_wrong(learn(run, "--to", "-1"), "no version -1; there are 0, 1, 2")
     learn(run, "--to", "2")
     assert_wrong(learn(run, "--redo"), "nothing to redo")
+
+
+def test_a_prediction_with_other_classes_has_a_folder_of_its_own(
+    run: Path, photos: Path, learn: Call
+) -> None:
+    """It would replace that of before; undone, the classes of before make that one again."""
+    made, folders = [], []
+    for words in ((), (photos / "ten",), ("--undo",)):
+        assert not words or learn(run, *words)[0] == 0
+        made.append(made_by(run, photos, None))
+        folders.append(own_folder(run, photos, made[-1]))
+        folders[-1].mkdir(parents=True, exist_ok=True)
+        (folders[-1] / run_folder.JOURNAL).write_text(json.dumps(made[-1]) + "\n")
+    assert made[0] == made[2] != made[1]
+    assert [f.name for f in folders] == ["photos", "photos-2", "photos"]
+
+
+def test_a_class_whose_name_the_output_cannot_show_is_learned_all_the_same(
+    run: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, the command failed after the version was made, and its pictures were not written."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
+    verb_learn.learn([str(run), str(photos / "ten"), "--name", "\u732b"])
+    sys.stdout.flush()
+    assert (run / "learned/0001/learned.json").exists()
+    assert b"learned.json" in written.getvalue() and b"? " in written.getvalue()
 
 
 def test_history_of_a_run_that_learned_nothing(run: Path, learn: Call) -> None:

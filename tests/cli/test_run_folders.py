@@ -17,7 +17,7 @@ import tenfold
 from tenfold.core import checkpoint, lock, run_folder
 from tenfold.files import read_object, sum_of
 from tenfold.runner import train as runs
-from tenfold.runner.outputs import made_by
+from tenfold.runner.outputs import made_by, own_folder
 
 pytestmark = pytest.mark.usefixtures("generated_only")
 Call = Callable[..., tuple[int, str, str]]
@@ -112,6 +112,20 @@ def test_fresh_deletes_what_tenfold_writes_and_nothing_else(
         assert_wrong(done, f"holds what tenfold did not write: {name}; nothing was deleted")
         assert content(copied) == {**before, name: b"mine"}
         (copied / name).unlink()
+    run_folder.clear(copied)
+    assert list(content(copied)) == ["config.json"]
+
+
+def test_the_lock_of_a_killed_prediction_is_no_file_of_the_users(copied: Path) -> None:
+    inside = copied / "predictions/walk.npz"
+    inside.mkdir(parents=True)
+    (inside / run_folder.JOURNAL).write_text('{}\n"walk.bvh"\n')
+    (inside / "walk.bvh").write_text("half")
+    with lock.locked(inside, "predicting"):
+        assert run_folder.contents(copied).foreign == [f"predictions/walk.npz/{lock.NAME}"]
+    (inside / lock.NAME).write_text("of one that was killed")
+    found = run_folder.contents(copied)
+    assert found.leftovers == [f"predictions/walk.npz/{lock.NAME}"] and not found.foreign
     run_folder.clear(copied)
     assert list(content(copied)) == ["config.json"]
 
@@ -375,3 +389,22 @@ def test_what_makes_a_prediction_is_its_weights_input_and_options(
     made = made_by(copied, tmp_path / "x", None)
     assert made == made_by(copied / "weights.safetensors", tmp_path / "x", None)
     assert made != made_by(copied, tmp_path / "y", None)
+
+
+def test_names_that_are_no_utf_8(call: Call, tmp_path: Path) -> None:
+    """A prediction is known again; a run that nobody could open is not begun."""
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    odd.mkdir()
+    home = tmp_path / "home"
+    checkpoint.write_text(home / "weights.safetensors", "weights")
+    made = made_by(home, odd, None)
+    folder = own_folder(home, odd, made)
+    folder.mkdir(parents=True)
+    (folder / run_folder.JOURNAL).write_text(json.dumps(made) + "\n")
+    assert own_folder(home, odd, made) == folder
+    other = tmp_path / os.fsdecode(b"caf\xe8")
+    assert made_by(home, other, None) != made
+    run = tmp_path / "run"
+    done = call(*train(run, "--start", str(odd)))
+    assert_wrong(done, "--start", "is no UTF-8 text", "give a link to it")
+    assert not run.exists()

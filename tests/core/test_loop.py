@@ -252,6 +252,23 @@ def test_best_weights_are_kept(tmp_path: Path) -> None:
     assert torch.equal(stage.model.layer.weight, seen[1][1])
 
 
+def test_the_log_of_independent_stages_stays_when_they_get_more_steps(tmp_path: Path) -> None:
+    """A stage that uses others starts over, and so does its log."""
+
+    def steps_logged(steps: int) -> dict[str, list[int]]:
+        named = {"one": True, "two": True, "user": False}
+        stages = [
+            replace(fit(lambda i: {"x": torch.ones(3, 2)}, steps=steps), name=n, independent=alone)
+            for n, alone in named.items()
+        ]
+        loop.train(iter(stages), loop.Loop(log_every=1), HERE, tmp_path, 0)
+        lines = without_time(tmp_path)
+        return {n: [line["step"] for line in lines if line["stage"] == n] for n in named}
+
+    assert steps_logged(2) == dict.fromkeys(("one", "two", "user"), [1, 2])
+    assert steps_logged(4) == dict.fromkeys(("one", "two", "user"), [1, 2, 3, 4])
+
+
 def test_a_validation_that_cannot_be_is_told(tmp_path: Path) -> None:
     stage = fit(lambda i: {"x": torch.ones(3, 2)}, steps=1)
     with pytest.warns(UserWarning, match=f"for stage {stage.name} nothing is held out"):
@@ -376,3 +393,13 @@ def test_shares_must_divide() -> None:
     assert dist.World(1, 2, torch.device("cpu")).share(8) == slice(4, 8)
     with pytest.raises(ValueError, match="multiple of 2"):
         dist.World(0, 2, torch.device("cpu")).share(7)
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's own error is no ValueError, and names neither processes nor a way out."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert dist.pick_device("auto", 1) == torch.device("cuda", 1)
+    assert dist.pick_device("cpu", 2) == torch.device("cpu")
+    with pytest.raises(ValueError, match="process 2 of this host has no GPU.*start 2 processes"):
+        dist.pick_device("auto", 2)

@@ -12,6 +12,7 @@ TIMES = ("1000ms", "80ms", "160ms", "320ms", "400ms")
 
 CONFIG = {
     "steps": 300,
+    "points": {"seed": 12345},
     "seed": 0,
     "model": {"width": 64, "bands": 5, "kind": "<script>alert('config')</script>"},
     "data": {"name": "walker", "past": 10, "subjects": [1, 2, 3], "path": ""},

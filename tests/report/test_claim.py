@@ -214,6 +214,10 @@ def test_seeds_that_would_decide_are_those_of_published_tables() -> None:
     assert seeds_to_decide({**seen, "difference": 0.2}) is None  # over MOST_SEEDS
     assert seeds_to_decide({**seen, "difference": 1.3}, min_effect=0.5) == 15
     assert seeds_to_decide({**seen, "difference": 0.4}, min_effect=0.5) is None
+    worse = {**seen, "difference": -0.8}  # contradicted as soon as it is beyond zero
+    assert seeds_to_decide(worse, min_effect=0.9) == 15
+    assert seeds_to_decide({**worse, "difference": 0.8}, 0.9, "lower") == 15
+    assert seeds_to_decide(worse, 0.3, "lower") == 34
     assert seeds_to_decide({**seen, "difference": 0.0}) is None
     assert seeds_to_decide({"difference": None, "difference_std": None}) is None
     assert seeds_to_decide({**seen, "difference_std": 0.0}) is None

@@ -13,7 +13,14 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from tenfold.core.errors import BUG, exit_code, message, nearest, report_to_torchrun
+from tenfold.core.errors import (
+    BUG,
+    UsageError,
+    exit_code,
+    message,
+    nearest,
+    report_to_torchrun,
+)
 from tenfold.printable import shown
 
 from . import (
@@ -61,6 +68,9 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "completion": _completion,
 }
 
+ALONE = ("learn", "serve", "export", "convert", "claim", "report", "demo")
+"""Verbs of one process: several would each do all of the work, and write the same files."""
+
 
 def _help() -> str:
     lines = ["usage: tenfold VERB ...", "", "Ten published systems under one roof.", ""]
@@ -88,6 +98,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         if words[0] not in VERBS:
             nearest(words[0], list(VERBS), "verb")
+        if words[0] in ALONE and _processes() > 1:
+            raise UsageError(f"`tenfold {words[0]}` is of one process; start it without torchrun")
         _refuse_pipes()
         with warnings.catch_warnings():
             warnings.showwarning = _once()
@@ -156,9 +168,14 @@ def _once() -> Callable[..., None]:
     return show
 
 
+def _processes() -> int:
+    """Number of processes that torchrun has started for this job."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def _told(error: Exception) -> bool:
     """Return True if another process of this job speaks of the error; never for a lone process."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if _processes() == 1:
         return False
     from tenfold.core import watchdog
 

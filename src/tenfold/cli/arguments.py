@@ -126,13 +126,19 @@ def add_row(table: Table, *cells: str) -> None:
 
 
 def show(thing: Any) -> None:
-    """Print to the terminal; elsewhere as wide as $COLUMNS, or 140."""
+    """Print to the terminal; elsewhere as wide as $COLUMNS, or 140.
+
+    What the encoding of the output has not becomes a question mark, as `say` has it.
+    """
     from rich.console import Console
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=int(os.environ.get("COLUMNS", "140")))
-    console.print(thing)
+    with console.capture() as captured:
+        console.print(thing)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(captured.get().encode(encoding, "replace").decode(encoding), end="")
 
 
 def path_or(default: Path, given: str) -> Path:

@@ -164,7 +164,7 @@ def _show_learned(learned: Learned) -> None:
         f"before: {learned.memory_before:,}"
     )
     for line in learned.lines:
-        print(line)
+        say(line)
     for note in learned.notes:
         say(f"* {note}")
 

@@ -139,11 +139,21 @@ def local(x: torch.Tensor) -> torch.Tensor:
 
 
 def pick_device(wish: Literal["auto", "cpu", "cuda"], local_rank: int = 0) -> torch.device:
-    """The device to train on; asking for a GPU that is not there is an error."""
+    """The device to train on; asking for a GPU that is not there is an error.
+
+    Each process of a host has a GPU of its own, that of its `local_rank`.
+    """
     if wish == "cuda" and not torch.cuda.is_available():
         raise ValueError("loop.device is cuda, but torch sees no GPU; use loop.device=cpu")
     if wish == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if local_rank >= count:
+        raise ValueError(
+            f"process {local_rank} of this host has no GPU of its own: torch sees {count}; start "
+            f"{count} processes a host at most, or compute on the CPU (train: --loop.device cpu, "
+            "evaluate and predict: --device cpu)"
+        )
     return torch.device("cuda", local_rank)
 
 

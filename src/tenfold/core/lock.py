@@ -64,6 +64,22 @@ def sweep(folder: Path) -> None:
             pass
 
 
+def is_held(file: Path) -> bool:
+    """Return True if someone holds the lock of this file now, or nobody can know."""
+    try:
+        opened = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return True
+    try:
+        # shared among those who ask; a holder has it alone
+        fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in UNSUPPORTED
+    finally:
+        os.close(opened)
+    return False
+
+
 def _made(folder: Path) -> list[Path]:
     """Make a folder; the folders that were not there, the innermost first."""
     if folder.exists() and not folder.is_dir():

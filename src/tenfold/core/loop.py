@@ -34,6 +34,9 @@ MORE = {"skipped": int, "compiled": str}
 """Shape of a finished stage's `done.json`, and of what it has under some settings: steps that fp16
 skipped, and the compiler of its steps."""
 
+FOLLOWS = "follows.json"
+"""Steps of the stages before one that uses what they learned; others have no such file."""
+
 
 @dataclass(frozen=True)
 class Loop:
@@ -151,7 +154,7 @@ def train_stage(
         running.reopen()
     running.resume()
     if world.is_first:
-        log.rewind(stage.name, running.step, known)
+        log.rewind(stage.name, running.step, [*known, *_kept(run, stage.name)])
     batches = prefetched(
         stage.batches, running.step * loop.accumulate, stage.steps * loop.accumulate, loop.workers,
         world.device,
@@ -198,9 +201,16 @@ def train_stage(
     finish(running)
 
 
+def _kept(run: Path, name: str) -> list[str]:
+    """Other stages that use nothing of earlier ones, which go on where one of those got more steps:
+    what they logged stays."""
+    folders = [folder for folder in (run / "checkpoints").glob("*") if folder.name != name]
+    return [folder.name for folder in folders if not (folder / FOLLOWS).exists()]
+
+
 def _start_over_after_others(folder: Path, past: dict[str, int], world: World) -> None:
     """Drop what a stage learned if the stages before it have got more steps since."""
-    file = folder / "follows.json"
+    file = folder / FOLLOWS
     outdated = file.exists() and checkpoint.read_json(file) != past
     world.barrier()
     if world.is_first:

@@ -143,6 +143,8 @@ def contents(folder: Path) -> Contents:
             plain = plain.replace(".tmp", "", 1)
         if (folder / path).is_symlink() and (folder / path).is_dir():
             found.foreign.append(f"{path} (a link to a folder)")
+        elif path.endswith(f"/{lock.NAME}") and not lock.is_held(folder / path):
+            found.leftovers.append(path)  # of a prediction or an export that was killed
         elif not (OURS.fullmatch(plain) or plain in named or (temporary and not temporary[1])):
             found.foreign.append(path)
         elif temporary or ".tmp/" in path:
@@ -237,7 +239,10 @@ def clear(folder: Path) -> None:
 
 def _delete(folder: Path, paths: list[str]) -> None:
     for path in paths:
-        (folder / path).unlink()
+        if path.endswith(f"/{lock.NAME}"):  # someone may take it just now
+            lock.sweep((folder / path).parent)
+        else:
+            (folder / path).unlink()
     for name in (*FOLDERS, "checkpoints.tmp"):
         for base, _, _ in os.walk(folder / name, topdown=False):
             if not os.listdir(base):

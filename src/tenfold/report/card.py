@@ -9,7 +9,7 @@ from typing import Any
 from tenfold.viz.page import write_whole
 
 from .claim import md, md_table
-from .results import duration, flatten, is_number, read_run
+from .results import duration, is_number, read_run
 from .tables import metric_tables
 
 UNSTATED = "not stated"
@@ -18,7 +18,8 @@ UNSTATED = "not stated"
 def card_info(run: Path) -> dict[str, Any]:
     """Collect what a run folder says for its card; the caller adds paper, licences and limits."""
     one = read_run(Path(run))
-    seed = [v for k, v in flatten(one.config.get("config") or {}).items() if k.endswith("seed")]
+    # the run's own: apis has one of its random points, which comes before it
+    seed = (one.config.get("config") or {}).get("seed")
     return {
         "system": one.system,
         "recipe": one.recipe,
@@ -31,7 +32,7 @@ def card_info(run: Path) -> dict[str, Any]:
         "units": one.result.get("units") or {},
         "labels": one.result.get("labels") or {},
         "notes": one.result.get("notes") or [],
-        "seeds": seed[:1],
+        "seeds": [] if seed is None else [seed],
         "date": one.environment.get("date"),
         "commit": one.environment.get("commit"),
         "command": one.environment.get("command"),

@@ -116,24 +116,32 @@ def _judge(interval: tuple[float, float], better: str, min_effect: float) -> tup
     return "not shown", "the 95 % interval includes no difference"
 
 
-def seeds_to_decide(one: Mapping[str, Any], min_effect: float = 0.0) -> int | None:
+def seeds_to_decide(
+    one: Mapping[str, Any], min_effect: float = 0.0, better: str = "higher"
+) -> int | None:
     """Seeds with which a paired t-test (5 %, two-sided) has a power of 80 %.
 
     For a difference and a spread as large as those seen; none if they are not known, if there is
-    no difference beyond `min_effect`, or if it would take more than `MOST_SEEDS`. Power by the
-    noncentral t distribution (Cohen, Statistical Power Analysis, 1988, chapter 2).
+    no difference beyond `min_effect` (beyond zero on the side that is not claimed, as `verdict`
+    has it), or if it would take more than `MOST_SEEDS`. Power by the noncentral t distribution
+    (Cohen, Statistical Power Analysis, 1988, chapter 2).
 
     Args:
         one: Fields of a `Verdict`, as the JSON of a claim keeps them.
         min_effect: Size of the difference that a claim is about.
+        better: Which is the claimed side, "lower" or "higher".
     """
     from scipy.stats import nct, t
 
     mean, deviation = one["difference"], one["difference_std"]
-    if not deviation or not is_number(mean) or abs(mean) <= min_effect:
+    if not deviation or not is_number(mean):
+        return None
+    gain = mean if better == "higher" else -mean
+    beyond = gain - min_effect if gain > 0 else -gain
+    if beyond <= 0:
         return None
     n = np.arange(2, MOST_SEEDS + 1)
-    limit, away = t.ppf(0.975, n - 1), (abs(mean) - min_effect) / deviation * np.sqrt(n)
+    limit, away = t.ppf(0.975, n - 1), beyond / deviation * np.sqrt(n)
     power = nct.sf(limit, n - 1, away) + nct.cdf(-limit, n - 1, away)
     enough = power >= POWER
     return int(n[enough.argmax()]) if enough.any() else None
@@ -323,7 +331,8 @@ def _claim_part(index: int, claim: Mapping[str, Any], one: Verdict) -> list[str]
         )
     lines.append(f"**{one.name.capitalize()}**: {one.reason}.")
     if one.name == "not shown" and one.interval:
-        needed = seeds_to_decide(asdict(one), float(claim.get("min_effect") or 0.0))
+        least = float(claim.get("min_effect") or 0.0)
+        needed = seeds_to_decide(asdict(one), least, claim["better"])
         lines.append(
             f"A difference and a spread as large as these take {needed or f'over {MOST_SEEDS}'} "
             f"seeds to be decided with a power of {100 * POWER:.0f} %."

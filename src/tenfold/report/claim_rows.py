@@ -88,7 +88,8 @@ def outcome(claim: Mapping[str, Any]) -> str:
     verdict = claim["verdict"]
     if verdict["name"] != "not shown" or not verdict["interval"]:
         return str(verdict["name"])
-    needed = seeds_to_decide(verdict, float(claim.get("min_effect") or 0.0))
+    effect = float(claim.get("min_effect") or 0.0)
+    needed = seeds_to_decide(verdict, effect, claim["better"])
     return f"{verdict['name']} ({needed or f'over {MOST_SEEDS}'})"
 
 

@@ -16,6 +16,7 @@ import torch
 
 from tenfold.core import checkpoint, lock, run_folder
 from tenfold.core.config import to_json
+from tenfold.core.dist import pick_device
 from tenfold.core.errors import exit_code, message
 from tenfold.files import read_json
 from tenfold.printable import printable
@@ -23,7 +24,7 @@ from tenfold.report.html import write_demo_page, write_run_page
 from tenfold.systems import SYSTEMS, system_class
 from tenfold.viz.page import require_own_page
 
-from .train import train
+from .train import train, with_precision
 from .weights import completed, construct
 
 UNTRAINED = "untrained"
@@ -112,9 +113,11 @@ def _demo_of(name: str, out: Path, fresh: bool) -> dict[str, Any]:
     began = time.monotonic()
     cls = system_class(name)
     cfg, folder = completed(cls, cls.recipes["demo"]), out / f"{name}-demo"
-    identity = {"system": name, "recipe": "demo", "config": to_json(cfg)}
+    # a run says what "auto" was where it was trained
+    same, _ = with_precision(cfg, folder, False, pick_device(cfg.loop.device))
+    identity = {"system": name, "recipe": "demo", "config": to_json(same)}
     saved = run_folder.read_config(folder)
-    changed = saved is not None and run_folder.changes(saved, identity, cfg)
+    changed = saved is not None and run_folder.changes(saved, identity, same)
     if changed and not fresh:
         raise ValueError(
             f"{folder} holds a run of another configuration ({changed[0]}); --fresh deletes it and "

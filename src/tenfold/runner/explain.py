@@ -130,8 +130,8 @@ def _made_by(
     state = file.stat()
     asked = {"sentence": sentence, **to_json(options), "merges": merges, "activation": activation}
     made = {
-        "weights": [[str(file.resolve()), state.st_size, state.st_mtime_ns]],
-        "input": str(photo.resolve()),
+        "weights": [[outputs.written(file.resolve()), state.st_size, state.st_mtime_ns]],
+        "input": outputs.written(photo.resolve()),
         "options": asked,
     }
     plain: dict[str, Any] = json.loads(json.dumps(made))

@@ -16,7 +16,7 @@ from tenfold.core.dist import World
 from tenfold.core.run_folder import JOURNAL, read_journal
 from tenfold.files import append_line, asking, sha256, sum_of, write_text
 
-from .weights import official_of, weights_of
+from .weights import official_of, versions_of, weights_of
 
 PAGES = ("predictions.csv", "predictions.html", "forecast.html", "explanation.html")
 """Files that end a prediction: if they are there and others wrote them, it does not begin."""
@@ -27,15 +27,23 @@ def made_by(path: Path, inputs: Path, options: Any) -> dict[str, Any]:
     weights: Any
     if official_of(path):  # large: not read for this
         files = sorted(path.iterdir()) if path.is_dir() else [path]
-        weights = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+        weights = [[written(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
     else:
         file = weights_of(path)
         known = sum_of(file)  # checked when the weights were opened
         weights = known.read_text().split()[0] if known.is_file() else sha256(file)
+        _, version = versions_of(file.parent).read()
+        if version is not None:  # classes that were learned after the training answer, too
+            weights = [weights, version.content]
     asked = None if options is None else to_json(options)
-    made = {"weights": weights, "input": str(inputs.resolve()), "options": asked}
+    made = {"weights": weights, "input": written(inputs.resolve()), "options": asked}
     plain: dict[str, Any] = json.loads(json.dumps(made, default=str))
     return plain
+
+
+def written(path: Path) -> str:
+    """A path as a journal can hold it: bytes that are no UTF-8 are written out."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def own_folder(home: Path, inputs: Path, made: dict[str, Any]) -> Path:

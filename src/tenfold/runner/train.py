@@ -122,7 +122,7 @@ def train(
         NonFinite: A loss or gradient is NaN or infinite; the error names the culprit.
     """
     with dist.started(cfg.loop.device, limit=_time_limit(cfg), knob="--layout.timeout") as world:
-        cfg, told = _with_precision(completed(cls, cfg), folder, fresh, world.device)
+        cfg, told = with_precision(completed(cls, cfg), folder, fresh, world.device)
         identity = {"system": name, "recipe": recipe, "config": to_json(cfg)}
         world.require_same({**identity, "fresh": fresh, "folder": str(folder), **_code()})
         _refuse_other_runs(folder, identity, cfg, fresh, cls.resumable, cls.paths)
@@ -143,7 +143,7 @@ def train(
             return _trained(name, cls, recipe, cfg, folder, fresh, world, told)
 
 
-def _with_precision(cfg: Any, folder: Path, fresh: bool, device: torch.device) -> tuple[Any, str]:
+def with_precision(cfg: Any, folder: Path, fresh: bool, device: torch.device) -> tuple[Any, str]:
     """The configuration with `loop.amp` as it is trained, and what the user should know of that.
 
     A run goes on in what it began in.

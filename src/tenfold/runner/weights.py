@@ -17,6 +17,7 @@ from tenfold.core.system import System
 from tenfold.core.versions import Versions
 from tenfold.data.sets import SETS
 from tenfold.files import require_empty
+from tenfold.printable import printable
 from tenfold.report.card import write_model_card
 from tenfold.systems import SYSTEMS
 
@@ -34,6 +35,7 @@ def completed(cls: type[AnySystem], cfg: Any) -> Any:
     cfg = absolute(cfg, cls.paths)
     for name in cls.paths:
         path = get(cfg, name)
+        _require_writable_name(path, name)
         if path and Path(path).exists():  # who needs it says what is missing
             require_file_or_folder(Path(path), f"--{name}")
     _require_read(cls, cfg)
@@ -44,6 +46,17 @@ def completed(cls: type[AnySystem], cfg: Any) -> Any:
         if not own or error.errno is not None:  # one of the operating system's speaks for itself
             raise
         raise FileNotFoundError(f"{str(error).rstrip('.')}. {own}") from error
+
+
+def _require_writable_name(path: str, field: str) -> None:
+    """Refuse a path that config.json cannot hold, before a run is made that nobody can open."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:  # names of files may be any bytes
+        raise ValueError(
+            f"--{_option(field)} {printable(path)} is no UTF-8 text, which config.json cannot "
+            "hold; rename the folder or file, or give a link to it"
+        ) from error
 
 
 def _require_read(cls: type[AnySystem], cfg: Any) -> None:
