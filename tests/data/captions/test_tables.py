@@ -39,6 +39,8 @@ def texts(found):
         ("a.token", "0.png#0\ta cat\n1.png#0\ta dog, a mat\n"),
         ("a.jsonl", '{"file_name": "0.png", "text": "a cat"}\n\n'
          '{"file_name": "1.png", "text": " a dog, a mat "}\n'),
+        ("a.ndjson", '{"image": "0.png", "caption": "a cat"}\n'
+         '{"image": "1.png", "caption": "a dog, a mat"}\n'),
         ("a.json", '[{"image": "0", "caption": ["a cat"]}, {"image": "1.png", '
          '"caption": "a dog, a mat"}]'),
         ("dataset.json", '{"images": [{"filepath": "images", "filename": "0.png", "sentences": '

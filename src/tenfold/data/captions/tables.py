@@ -87,7 +87,7 @@ def is_table(file: Path) -> bool:
         _, first = next(read_table(file))
     except (StopIteration, ValueError, OSError):  # no table: another reader may know what it is
         return False
-    return isinstance(first, Record) and (ending in (".json", ".jsonl") or _is_said(file, first))
+    return isinstance(first, Record) and (ending not in TABLES or _is_said(file, first))
 
 
 def reason(file: Path) -> str:
