@@ -90,6 +90,18 @@ def test_coco_numbers_may_be_texts(tmp_path):
     assert [found.pair(i) for i in range(4)] == [before.pair(i) for i in range(4)]
 
 
+@pytest.mark.parametrize("before", ["images\\", "C:\\our\\images\\", "/home/our/images/"])
+def test_coco_names_of_other_machines_are_found(tmp_path, before):
+    path = caption_sets.coco(tmp_path, objects=False)
+    content = json.loads((path / "captions.json").read_text())
+    for item in content["images"]:
+        item["file_name"] = before + item["file_name"]
+    (path / "captions.json").write_text(json.dumps(content))
+    found = own.open_set("coco_mini_captions", path, "test")
+    assert [found.pair(i).key for i in range(4)] == ["1.png", "1.png", "2.png", "2.png"]
+    assert found.pair(0).image == path / "images/1.png"
+
+
 @pytest.mark.parametrize("number", [[[]], 1.5, "1.5", "one", "", None])
 def test_coco_captions_of_no_picture(tmp_path, number):
     path = caption_sets.coco(tmp_path)
