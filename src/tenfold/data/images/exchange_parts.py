@@ -185,7 +185,7 @@ def _groups(parts: Sequence[Part]) -> list[list[Part]]:
 
 
 def _first(group: list[Part]) -> Part:
-    """The element that an object has its class and number of: its box, else a mask, else a point."""
+    """The element that gives an object its class and number: its box, else a mask, else a point."""
     masks = [part for part in group if part.mask is not None or part.polygons]
     return next((part for part in group if part.box), (masks or group)[0])
 

@@ -23,8 +23,8 @@ class Clip:
     """One continuous motion at the frame rate of the model."""
 
     name: str
-    """Split, action and file, such as "test/walking/walking_1"; files of one name in several folders
-    share it."""
+    """Split, action and file, such as "test/walking/walking_1", which files of one name in several
+    folders share."""
     action: str
     """Action, the unit over which errors are averaged first."""
     positions: Float[np.ndarray, "frames joints 3"]

@@ -259,8 +259,7 @@ def _noleap(values: np.ndarray, units: str) -> Times:
     if found is None or size is None:
         raise ValueError(f"{units!r} are no units of time of this calendar")
     year, month, day, hour, minute, east, rest = (
-        int(found[name] or 0)
-        for name in ("year", "month", "day", "hour", "minute", "east", "rest")
+        int(found[name] or 0) for name in ("year", "month", "day", "hour", "minute", "east", "rest")
     )
     second = float(found["second"] or 0)
     lengths = np.diff(_DAYS_BEFORE, append=365)
