@@ -50,6 +50,21 @@ def test_coco_without_objects_and_in_splits(tmp_path):
     assert len(own.open_set("coco2017", tmp_path, "test")) == 4
 
 
+def test_coco_captions_of_training_without_validation(tmp_path):
+    caption_sets.coco(tmp_path, objects=False)
+    notes, images = tmp_path / "annotations", tmp_path / "images"
+    notes.mkdir()
+    (tmp_path / "captions.json").rename(notes / "captions_train2017.json")
+    images.rename(tmp_path / "train2017")
+    assert len(own.open_set("folder", tmp_path, "train")) == 4
+    for split in ("validation", "test"):
+        with pytest.raises(ValueError, match=f"has no part for {split}, only train"):
+            own.open_set("folder", tmp_path, split)
+    (notes / "captions_test2017.json").symlink_to(notes / "captions_train2017.json")
+    (tmp_path / "test2017").symlink_to(tmp_path / "train2017")
+    assert len(own.open_set("folder", tmp_path, "validation")) == 4
+
+
 @pytest.mark.parametrize(
     ("captions", "said"),
     [(["a", " ", "b", "c"], "annotation 1: its caption is empty"), (["a", "b", 5, "c"], "is '5'")],
@@ -73,6 +88,18 @@ def test_coco_numbers_may_be_texts(tmp_path):
     (path / "captions.json").write_text(json.dumps(content))
     found = own.open_set("coco_mini_captions", path, "test")
     assert [found.pair(i) for i in range(4)] == [before.pair(i) for i in range(4)]
+
+
+@pytest.mark.parametrize("before", ["images\\", "C:\\our\\images\\", "/home/our/images/"])
+def test_coco_names_of_other_machines_are_found(tmp_path, before):
+    path = caption_sets.coco(tmp_path, objects=False)
+    content = json.loads((path / "captions.json").read_text())
+    for item in content["images"]:
+        item["file_name"] = before + item["file_name"]
+    (path / "captions.json").write_text(json.dumps(content))
+    found = own.open_set("coco_mini_captions", path, "test")
+    assert [found.pair(i).key for i in range(4)] == ["1.png", "1.png", "2.png", "2.png"]
+    assert found.pair(0).image == path / "images/1.png"
 
 
 @pytest.mark.parametrize("number", [[[]], 1.5, "1.5", "one", "", None])

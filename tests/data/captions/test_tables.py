@@ -39,6 +39,8 @@ def texts(found):
         ("a.token", "0.png#0\ta cat\n1.png#0\ta dog, a mat\n"),
         ("a.jsonl", '{"file_name": "0.png", "text": "a cat"}\n\n'
          '{"file_name": "1.png", "text": " a dog, a mat "}\n'),
+        ("a.ndjson", '{"image": "0.png", "caption": "a cat"}\n'
+         '{"image": "1.png", "caption": "a dog, a mat"}\n'),
         ("a.json", '[{"image": "0", "caption": ["a cat"]}, {"image": "1.png", '
          '"caption": "a dog, a mat"}]'),
         ("dataset.json", '{"images": [{"filepath": "images", "filename": "0.png", "sentences": '
@@ -100,6 +102,16 @@ def test_captions_of_a_picture_stand_together(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*is the only picture")
+@pytest.mark.parametrize("names", ["caption_1,caption_2", "caption,caption", "caption,caption.1"])
+def test_several_columns_of_captions_are_all_read(tmp_path, names):
+    caption_sets.lines(tmp_path, [], "empty.jsonl")
+    (tmp_path / "empty.jsonl").unlink()
+    rows = "".join(f"{i}.png,a cat {i},a mat {i}\n" for i in (0, 1))
+    (tmp_path / "a.csv").write_text(f"image,{names}\n{rows}")
+    found = [t for split in ("train", "test") for t in texts(opened(tmp_path, split))]
+    assert sorted(found) == ["a cat 0", "a cat 1", "a mat 0", "a mat 1"]
+
+
 def test_objects_that_each_caption_repeats_count_once(tmp_path, monkeypatch):
     path = caption_sets.lines(tmp_path, [caption_sets.records(1)[0]] * 3)
     found = opened(path)

@@ -16,6 +16,7 @@ from pycocotools import mask as reference
 
 from tenfold.data.images import coco, coco_masks
 from tenfold.data.images.coco_files import find_split
+from tenfold.data.images.coco_numbers import read_numbers
 from tenfold.data.images.decode import Reading
 
 SQUARE = [5, 4, 15, 4, 15, 10, 5, 10]
@@ -406,3 +407,17 @@ def test_real_sets(name: str, split: str, counts: tuple[int, ...]) -> None:
         for item, found_mask in zip(own, objects.masks[~objects.is_crowd], strict=True):
             codes = reference.frPyObjects(item["segmentation"], entry.height, entry.width)
             assert (reference.decode(reference.merge(codes)) == found_mask).all()
+
+
+def test_numbers_for_results_are_read_as_annotations_are(tmp_path):
+    file = tmp_path / "a.json"
+    images = [{"id": "7", "file_name": "C:\\our\\a.jpg"}, {"id": 8.0, "file_name": "sub\\b.jpg"}]
+    content = {"images": images, "categories": [{"id": "3", "name": "cat"}]}
+    file.write_text(json.dumps(content))
+    numbers = read_numbers(file)
+    assert numbers.of_images(["a.jpg", "sub/b.jpg"]) == [7, 8]
+    assert numbers.of_classes(["cat"]) == [3]
+    images[0]["file_name"] = "sub/b.jpg"
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"images 7 and 8 are both of 'sub/b.jpg'"):
+        read_numbers(file)

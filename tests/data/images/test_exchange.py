@@ -77,6 +77,19 @@ def test_all_comes_back(objects: ObjectSet, tmp_path: Path, form: exchange.Forma
         assert {s.id: s for s in after.shapes} == {s.id: s for s in before.shapes}
 
 
+@pytest.mark.parametrize("form", EXACT)
+def test_an_object_of_number_0_comes_back(
+    objects: ObjectSet, tmp_path: Path, form: exchange.Format
+) -> None:
+    first, second = objects.pictures
+    zero = replace(first, shapes=(replace(first.shapes[0], id=0), first.shapes[1]))
+    objects = replace(objects, pictures=(zero, second))
+    write(objects, tmp_path / "out", form)
+    found = read(tmp_path / "out", form, without(objects))
+    assert {s.id: s for s in found.pictures[0].shapes} == {s.id: s for s in zero.shapes}
+    assert sorted(s.id for s in found.pictures[1].shapes) == [11, 12]
+
+
 def test_points_come_back(objects: ObjectSet, tmp_path: Path) -> None:
     """As PointSup reads them: as many for all objects of a picture, unknown ones as -1."""
     notes = write(objects, tmp_path, "coco_points").notes

@@ -254,6 +254,16 @@ def test_yaml_that_says_nothing(tmp_path: Path, text: str) -> None:
         find_yolo(tmp_path)
 
 
+def test_objects_of_yolo_are_numbered_from_1(tmp_path: Path) -> None:
+    """pycocotools marks what was not found by 0, and would take an object of that number for it."""
+    yolo(tmp_path / "images", tmp_path / "labels", 3)
+    found = find_yolo(tmp_path)
+    assert found is not None
+    entries = open_yolo(found, found.parts["all"], Reading()).entries
+    ids = [item["id"] for entry in entries for item in entry.objects]
+    assert ids == list(range(1, len(ids) + 1)) and len(ids) > 3
+
+
 def test_keypoints_are_left_aside(tmp_path: Path) -> None:
     yolo(tmp_path / "images", tmp_path / "labels", 2)
     file = tmp_path / "labels" / "p0.txt"

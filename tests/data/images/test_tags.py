@@ -188,6 +188,13 @@ def test_splits_of_columns_tables_and_folders(folder, tmp_path):
     assert [len(one) for one in both(root)] == [3, 2]
 
 
+def test_a_table_without_a_split_beside_one_of_a_split_is_for_training(folder):
+    rows = [f"img{i},{'cat' if i % 2 else 'dog'}" for i in range(PICTURES)]
+    for name, part in (("labels", rows[:4]), ("val", rows[4:])):
+        (folder / f"{name}.csv").write_text("\n".join(["image,label", *part]))
+    assert [len(one) for one in both(folder)] == [4, 2]
+
+
 def test_division_is_by_name_and_leaves_each_class_for_training(folder):
     text = "".join(f"img{i}.jpg,c{i}\n" for i in range(PICTURES)) + "img0.jpg,c5\n"
     (folder / "labels.csv").write_text("image,label\n" + text)

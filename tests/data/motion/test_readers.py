@@ -339,3 +339,9 @@ def test_protocol_windows_pair_sub_actions():
     assert windows.start[windows.clip == 0].tolist() == first.tolist()
     assert windows.start[windows.clip == 2].tolist() == second.tolist()
     assert {k: len(v) for k, v in windows.by_action().items()} == {"walking": 8, "eating": 8}
+
+
+def test_clips_of_one_name_keep_windows_of_their_own():
+    one_name = [clip(frames, "test/walking/take") for frames in (100, 60, 80)]
+    windows = protocol_windows(one_name, "bvh", "all", 10, 35)
+    assert np.bincount(windows.clip).tolist() == [66, 26, 46]

@@ -110,3 +110,20 @@ def test_folders_that_cannot_be_read_are_named(folder: Path, tmp_path: Path) -> 
         shards.write(folder, tmp_path / "other", ByteTokenizer(), "byte")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "source"]
     assert made.domains[1].name == second["name"] == "small"
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "bad", "said"),
+    [
+        ("a.jsonl", b'{"text": "a b c d e f g"}\n', b"{no\n", r"line 50001, is no JSON"),
+        ("a.jsonl", b'{"text": "a b c d e f g"}\n', b'{"to": 1}\n', r"line 50001, has no text"),
+        ("a.txt", b"a line of twenty five b.\n", b"ab\xff\n", r"byte 1250002 \(line 50001\)"),
+    ],
+)
+def test_faults_behind_the_first_piece_are_named_by_their_line_of_the_file(
+    tmp_path: Path, name: str, line: bytes, bad: bytes, said: str
+) -> None:
+    (tmp_path / name).write_bytes(50_000 * line + bad)
+    assert len(line) * 50_000 > PIECE
+    with pytest.raises(ValueError, match=said):
+        shards.write(tmp_path / name, tmp_path / "out", ByteTokenizer(), "byte")

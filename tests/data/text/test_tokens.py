@@ -170,6 +170,21 @@ def test_hostile_tokenizers(text, said):
         BpeTokenizer.from_json(text)
 
 
+def test_a_file_that_fills_and_cuts_texts_does_neither(bpe, monkeypatch):
+    from tokenizers import Tokenizer
+
+    made = Tokenizer.from_str(bpe.to_file())
+    made.add_special_tokens(["[PAD]"])
+    made.enable_padding(pad_id=made.token_to_id("[PAD]"), pad_token="[PAD]")
+    made.enable_truncation(16)
+    text = b"one line and another\n" * 40
+    monkeypatch.setattr("tenfold.data.text.tokenizer_file.PIECE", 256)
+    found = from_spec("file", made.to_str())
+    ids = found.encode(text)
+    assert np.array_equal(ids, bpe.encode(text))
+    assert found.decode(ids) == text
+
+
 def test_two_merges_may_give_one_token():
     pytest.importorskip("tokenizers")
     a, b, c = b"abc"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from weather_files import LAT, LEVELS, LON, SURFACE, TIMES, UPPER, atmosphere, dataset
 
+from tenfold.data.weather.axes import dates
 from tenfold.data.weather.forecast_file import ForecastFile
 from tenfold.data.weather.grid import Grid
 from tenfold.data.weather.reader import open_states
@@ -525,6 +526,27 @@ def check(found, upper, surface):
         high, low = found.read(k)
         np.testing.assert_array_equal(high, np.stack([TRUTH[name][k] for name in upper]))
         np.testing.assert_array_equal(low, np.stack([TRUTH[name][k] for name in surface]))
+
+
+@pytest.mark.parametrize(
+    ("units", "first"),
+    [
+        ("hours since 2000-02-28 18:00", "2000-03-01T00:00:00"),
+        ("hours since 2000-03-01T00:00:00Z", "2000-03-01T06:00:00"),
+        ("hours since 2000-03-01 00:00:00.0 +06:00", "2000-03-01T00:00:00"),
+        ("minutes since 2000-3-1 0:0:0 -1:30", "2000-03-01T01:36:00"),
+        ("months since 2000-03-01", ""),
+        ("hours since 2000-13-01", ""),
+        ("hours since 2000-02-29", ""),
+    ],
+)
+def test_starts_of_years_without_leap_days(units, first):
+    values, about = np.array([6, 12]), {"units": units, "calendar": "noleap"}
+    if first:
+        assert str(dates(values, about, "time", "a.nc")[0]) == first
+        return
+    with pytest.raises(ValueError, match="a.nc: time with units .* calendar 'noleap' cannot be"):
+        dates(values, about, "time", "a.nc")
 
 
 def test_a_stream_with_two_experiments_is_named(tmp_path):

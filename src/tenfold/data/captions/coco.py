@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..images.coco import SceneSet, corners, listed, open_coco, read_json
+from ..images.coco_files import located
 from ..images.decode import USUAL, Reading
 from ..images.folders import inside_of
 from .files import WAY_OUT, CaptionFiles, Photo, Text, looked_at, text_of
@@ -120,10 +121,11 @@ def _photo(
     name = item.get("file_name")
     if not isinstance(name, str) or not name or "\0" in name:
         raise ValueError(f"its file_name is {str(name)[:40]!r}")
-    file = inside_of(images, images / name, reading.follow_links)
+    file = inside_of(images, located(images, name), reading.follow_links)
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not there")
-    return Photo(file, name, texts)
+    key = name if file == images / name else file.relative_to(images).as_posix()
+    return Photo(file, key, texts)
 
 
 def find_parts(folder: Path) -> list[str]:

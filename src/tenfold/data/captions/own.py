@@ -35,8 +35,6 @@ MOST_FILES = 100
 """Files that are looked at to find the tables among them."""
 SPLIT_SEED = 0
 """Of the division of what is not divided: the same in all runs."""
-THEIRS = {"train": "train", "validation": "val", "test": "test"}
-"""Split -> as names of files have it."""
 
 
 def form_of(path: Path, reading: Reading = USUAL) -> Form:
@@ -113,8 +111,7 @@ def open_set(
     if form == "refer":
         return refer.open_refer(name, path, split, reading)
     if form == "coco":
-        wanted = THEIRS[split] if THEIRS[split] in coco.find_parts(path) else "val"
-        files = coco.find_captions(path, wanted)
+        files = coco.find_captions(path, _part(path, split, coco.find_parts(path)))
         assert files is not None
         return coco.open_coco_captions(name, *files, reading)
     if form == "shards":

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import csv
 import re
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ def is_table(file: Path) -> bool:
         _, first = next(read_table(file))
     except (StopIteration, ValueError, OSError):  # no table: another reader may know what it is
         return False
-    return isinstance(first, Record) and (ending in (".json", ".jsonl") or _is_said(file, first))
+    return isinstance(first, Record) and (ending not in TABLES or _is_said(file, first))
 
 
 def reason(file: Path) -> str:
@@ -238,7 +238,7 @@ def _delimiter(file: Path, first: str) -> str:
 
 def _header(file: Path, row: list[str]) -> list[str] | None:
     """Names of the columns; None if the first row is a picture and its caption already."""
-    names = [cell.strip().lower().replace(" ", "_") for cell in row]
+    names = _numbered([cell.strip().lower().replace(" ", "_") for cell in row])
     if any(name in IMAGE for name in names) and any(_base(name) in CAPTION for name in names):
         return names
     if len(row) >= 2 and is_picture_name(COUNTED.sub("", row[0].strip())):
@@ -249,10 +249,26 @@ def _header(file: Path, row: list[str]) -> list[str] | None:
     )
 
 
+def _numbered(names: Sequence[str]) -> list[str]:
+    """The names, of equal ones the second with `_2`, and so on: none takes another's place."""
+    found: dict[str, None] = {}
+    times: Counter[str] = Counter()
+    for name in names:
+        free = name
+        while free in found:
+            times[name] += 1
+            free = f"{name}_{times[name] + 1}"
+        found[free] = None
+    return [*found]
+
+
 def _base(name: str) -> str:
-    """The name of a column of captions of which there may be several: "caption" of "caption_2"."""
+    """The name of a column of captions of which there may be several: "caption" of "caption_2".
+
+    Pandas writes "caption.1" for the second of one name.
+    """
     base = name.rstrip("0123456789")
-    return base.removesuffix("_") if base != name else name
+    return base.removesuffix("_").removesuffix(".") if base != name else name
 
 
 # --- JSON ----------------------------------------------------------------------------------------

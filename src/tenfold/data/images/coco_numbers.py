@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..io.problems import some
+from .coco import listed
 
 MOST_BYTES = 2 * 2**30
 """Largest file that is read (COCO's training file has 450 MB)."""
@@ -63,13 +64,18 @@ def read_numbers(file: Path) -> Numbers:
 
 
 def _numbers(content: Any, kind: str, key: str, file: Path) -> dict[str, int]:
-    rows = content.get(kind) if isinstance(content, dict) else None
-    if not isinstance(rows, list):
+    if not isinstance(content, dict):
         raise ValueError(f"{file} has no list of {kind}; it is not of COCO's form")
     found: dict[str, int] = {}
-    for row in rows:
-        name, number = (row.get(k) if isinstance(row, dict) else None for k in (key, "id"))
+    for row in listed(content, kind, file):
+        name, number = row.get(key), row.get("id")
         if not isinstance(name, str) or not isinstance(number, int):
             raise ValueError(f"{file}: {kind} {str(row)[:80]} needs {key} and a whole id")
+        name = name.replace("\\", "/") if kind == "images" else name  # as Windows writes it
+        if kind == "images" and name in found:
+            raise ValueError(
+                f"{file}: images {found[name]} and {number} are both of {name[:80]!r}. List each "
+                "picture once."
+            )
         found[name] = number
     return found

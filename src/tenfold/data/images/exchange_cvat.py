@@ -67,13 +67,16 @@ def write_cvat(objects: ObjectSet, out: Path) -> Exported:
             SubElement(one, "input_type").text = "text"
             SubElement(one, "default_value")
             SubElement(one, "values")
+    every = [shape.id for picture in objects.pictures for shape in picture.shapes]
+    spare = max(every, default=0) + 1
     for number, picture in enumerate(objects.pictures):
         image = SubElement(
             root, "image", id=str(number), name=picture.name, width=str(picture.width),
             height=str(picture.height),
         )  # fmt: skip
         for shape in picture.shapes:
-            _write(image, shape, objects.classes[shape.label])
+            # group 0 is none in CVAT, and would leave the elements of object 0 apart
+            _write(image, shape, objects.classes[shape.label], shape.id or spare)
     ElementTree.indent(root)
     file = out / FILE
     write_bytes(file, ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
@@ -86,8 +89,8 @@ def write_cvat(objects: ObjectSet, out: Path) -> Exported:
     return Exported((file,), tuple(notes))
 
 
-def _write(image: Element, shape: Shape, label: str) -> None:
-    common = {"label": label, "occluded": "0", "z_order": "0", "group_id": str(shape.id)}
+def _write(image: Element, shape: Shape, label: str, group: int) -> None:
+    common = {"label": label, "occluded": "0", "z_order": "0", "group_id": str(group)}
     x0, y0, x1, y1 = (str(round(value, 4)) for value in shape.box)
     source = SOURCES[shape.said.source]
     box = SubElement(image, "box", common | {"source": source}, xtl=x0, ytl=y0, xbr=x1, ybr=y1)

@@ -110,7 +110,7 @@ def joined(
     classes = list(known.classes)
     notes = list(notes)
     rows = by_name(known.pictures)
-    shapes: dict[int, list[Shape]] = {}
+    shapes: dict[int, list[tuple[Shape, bool]]] = {}
     lost: set[str] = set()
     taken: dict[int, str] = {}
     for group in _groups(parts):
@@ -122,7 +122,8 @@ def joined(
             shape = _object(group, known.pictures[row], classes, notes)
             if shape is None:
                 continue
-            if shape.id and shape.id in taken:
+            has_id = "id" in _first(group).record  # 0 is one: many tools count from it
+            if has_id and shape.id in taken:
                 raise ValueError(
                     f"{group[0].where} has the id {shape.id}, and so has {taken[shape.id]}. "
                     "Give one of them another."
@@ -132,20 +133,21 @@ def joined(
                 raise ValueError(f"{source}: {error}") from error
             notes.append(f"left out: {error}")
             continue
-        taken[shape.id] = group[0].where
-        shapes.setdefault(row, []).append(shape)
+        if has_id:
+            taken[shape.id] = group[0].where
+        shapes.setdefault(row, []).append((shape, has_id))
     if lost:
         text = f"{source} has objects of pictures that are not there: {some(sorted(lost))}"
         if not skip:
             raise FileNotFoundError(f"{text}. Put them back, or take them out of the file.")
         notes.append(text)
-    fresh = max(taken, default=0)
+    fresh = max((0, *taken))
     pictures = []
     for row, picture in enumerate(known.pictures):
         own = []
-        for shape in shapes.get(row, []):
-            fresh += not shape.id
-            own.append(shape if shape.id else replace(shape, id=fresh))
+        for shape, has_id in shapes.get(row, []):
+            fresh += not has_id
+            own.append(shape if has_id else replace(shape, id=fresh))
         pictures.append(replace(picture, shapes=tuple(own)))
     ids = list(known.category_ids)
     ids += range(max(ids, default=0) + 1, max(ids, default=0) + 1 + len(classes) - len(ids))
@@ -182,11 +184,17 @@ def _groups(parts: Sequence[Part]) -> list[list[Part]]:
     return result
 
 
+def _first(group: list[Part]) -> Part:
+    """The element that gives an object its class and number: its box, else a mask, else a point."""
+    masks = [part for part in group if part.mask is not None or part.polygons]
+    return next((part for part in group if part.box), (masks or group)[0])
+
+
 def _object(
     group: list[Part], picture: Objects, classes: list[str], notes: list[str]
 ) -> Shape | None:
     masks = [part for part in group if part.mask is not None or part.polygons]
-    first = next((part for part in group if part.box), (masks or group)[0])
+    first = _first(group)
     mask = union([_mask(part, picture) for part in masks])
     if mask is not None and not mask.area:
         raise ValueError(f"{masks[0].where} has a mask without a pixel. Remove it.")

@@ -157,6 +157,8 @@ def _tables(folder: Path, files: Sequence[Path]) -> dict[str, Path]:
             )
     if len(found) == 1:
         return {WHOLE: next(iter(found.values()))[0]}
+    if WHOLE in found:  # labels.csv beside val.csv
+        found = {"train": found.pop(WHOLE), **found}
     return {split: several[0] for split, several in found.items()}
 
 

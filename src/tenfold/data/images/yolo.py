@@ -96,7 +96,8 @@ def open_yolo(found: YoloFiles, pictures: Sequence[Path], reading: Reading) -> S
             broken.append(str(error))
             continue
         entries[number] = Entry(picture, height, width, number, [])
-        items += [item | {"id": len(items) + i} for i, item in enumerate(own)]
+        # from 1: pycocotools takes an object of number 0 for one that nobody found
+        items += [item | {"id": len(items) + i} for i, item in enumerate(own, 1)]
     if not entries:
         raise ValueError(f"{found.source}: no picture can be read: {some(broken)}")
     highest = max((item["category_id"] for item in items), default=-1)

@@ -23,7 +23,8 @@ class Clip:
     """One continuous motion at the frame rate of the model."""
 
     name: str
-    """Unique name: split, action and file, such as "test/walking/walking_1"."""
+    """Split, action and file, such as "test/walking/walking_1", which files of one name in several
+    folders share."""
     action: str
     """Action, the unit over which errors are averaged first."""
     positions: Float[np.ndarray, "frames joints 3"]
@@ -138,14 +139,16 @@ def protocol_windows(
     clips: Sequence[Clip], data: str, protocol: str, past: int, length: int
 ) -> Windows:
     """The test windows of a named protocol over all clips; see ``protocol_starts``."""
-    starts: dict[str, Int[np.ndarray, " _"]] = {}
-    groups: dict[str, list[Clip]] = {}
-    for clip in clips:  # Human3.6M draws for the sub-actions S5/walking_1 and S5/walking_2 together
-        groups.setdefault(re.sub(r"_\d+$", "", clip.name), []).append(clip)
+    starts: dict[int, Int[np.ndarray, " _"]] = {}
+    groups: dict[str, list[int]] = {}
+    for i, clip in enumerate(clips):
+        # Human3.6M draws for the sub-actions S5/walking_1 and S5/walking_2 together
+        groups.setdefault(re.sub(r"_\d+$", "", clip.name), []).append(i)
     for group in groups.values():
-        found = protocol_starts([len(c.positions) for c in group], data, protocol, past, length)
-        starts.update({clip.name: where for clip, where in zip(group, found, strict=True)})
-    return Windows(clips, length, [starts[clip.name] for clip in clips])
+        frames = [len(clips[i].positions) for i in group]
+        found = protocol_starts(frames, data, protocol, past, length)
+        starts.update(zip(group, found, strict=True))
+    return Windows(clips, length, [starts[i] for i in range(len(clips))])
 
 
 def holdout(clips: Sequence[Clip], share: float, length: int) -> tuple[list[Clip], list[Clip]]:

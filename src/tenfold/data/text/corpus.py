@@ -170,8 +170,11 @@ def unpacked(file: Path) -> Iterator[IO[bytes]]:
             raise ValueError(f"{file} cannot be unpacked: {error}. Copy it again.") from error
 
 
-def check_text(text: bytes, source: str) -> None:
-    """Raise ValueError naming ``source``, byte and line if this is not UTF-8, or holds NUL."""
+def check_text(text: bytes, source: str, before: tuple[int, int] = (0, 0)) -> None:
+    """Raise ValueError naming ``source``, byte and line if this is not UTF-8, or holds NUL.
+
+    ``before``: bytes and lines of the source that come before this part of it.
+    """
     at = text.find(b"\0")
     what = "a NUL byte: this is not text, or it is UTF-16"
     guess = "utf-16"
@@ -192,8 +195,8 @@ def check_text(text: bytes, source: str) -> None:
         what = f"a NUL byte ({text.count(0)} in all)"
         way_out = "Remove them, for instance with `tr -d '\\000' < OLD > NEW`"
     raise ValueError(
-        f"{source} has at byte {at} (line {text.count(10, 0, at) + 1}) {what}. {way_out}, or "
-        "leave it out."
+        f"{source} has at byte {before[0] + at} (line {before[1] + text.count(10, 0, at) + 1}) "
+        f"{what}. {way_out}, or leave it out."
     )
 
 

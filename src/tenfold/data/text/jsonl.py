@@ -14,15 +14,21 @@ def is_jsonl(file: Path) -> bool:
     return name.endswith(ENDINGS)
 
 
-def text(content: bytes, field: str, source: str) -> bytes:
+def text(content: bytes, field: str, source: str, first: int = 1) -> bytes:
     """The strings under a field of all lines, each on lines of its own, in UTF-8.
+
+    Args:
+        content: Lines of the source, or a part of them.
+        field: Name of the field.
+        source: File, for errors.
+        first: Number of the first of the lines in the source.
 
     Raises:
         ValueError: A line is no JSON object, or its field is absent or no text; the message names
             source, line and the fields that there are.
     """
     parts = []
-    for number, line in enumerate(content.split(b"\n"), 1):
+    for number, line in enumerate(content.split(b"\n"), first):
         if not line.strip():
             continue
         try:

@@ -207,7 +207,7 @@ def tokenizer_of(wish: str, vocab: int, source: Path, field: str = "text") -> tu
         root, files, _ = walked(source)
         parts = []
         for members in domains_of(root, files).values():
-            piece = next(_pieces(members[0]), b"")
+            _, piece = next(_pieces(members[0]), (0, b""))
             is_lines = jsonl.is_jsonl(members[0])
             parts.append(jsonl.text(piece, field, str(members[0])) if is_lines else piece)
         return BpeTokenizer.train(parts, vocab), "bpe"
@@ -221,8 +221,9 @@ def _encoded(
     """Ids of some files one after another into a file; how many, and of how many bytes."""
     tokens = size = 0
     for file in files:
-        for piece in _pieces(file):
-            text = jsonl.text(piece, field, str(file)) if jsonl.is_jsonl(file) else piece
+        is_lines = jsonl.is_jsonl(file)
+        for before, piece in _pieces(file):
+            text = jsonl.text(piece, field, str(file), before + 1) if is_lines else piece
             ids = tokenizer.encode(text)
             if isinstance(tokenizer, FileTokenizer):
                 tokenizer.require_whole(text, ids, str(file))
@@ -232,9 +233,13 @@ def _encoded(
     return tokens, size
 
 
-def _pieces(file: Path) -> Iterator[bytes]:
-    """A file's text in pieces of about a mebibyte that end at line ends; each is UTF-8."""
+def _pieces(file: Path) -> Iterator[tuple[int, bytes]]:
+    """A file's text in pieces of about a mebibyte that end at line ends; each is UTF-8.
+
+    With each comes the number of lines before it, by which errors count on.
+    """
     rest = b""
+    size = lines = 0
     with unpacked(file) as stream:
         while part := stream.read(PIECE):
             part = rest + part
@@ -245,11 +250,12 @@ def _pieces(file: Path) -> Iterator[bytes]:
                 )
             piece, rest = part[:end], part[end:]
             if piece:
-                check_text(piece, str(file))
-                yield piece
+                check_text(piece, str(file), (size, lines))
+                yield lines, piece
+                size, lines = size + len(piece), lines + piece.count(b"\n")
     if rest:
-        check_text(rest, str(file))
-        yield rest if rest.endswith(b"\n") else rest + b"\n"
+        check_text(rest, str(file), (size, lines))
+        yield lines, rest if rest.endswith(b"\n") else rest + b"\n"
 
 
 def _split(tokens: int, _: int) -> tuple[int, int] | None:

@@ -80,6 +80,9 @@ class FileTokenizer:
             self._encoder: Any = Tokenizer.from_str(content)
         except Exception as error:  # the package raises Exception itself
             raise ValueError(f"tokenizer.json cannot be read: {str(error)[:200]}") from error
+        # wishes of a model for batches of short texts: ours would get fill between its pieces
+        self._encoder.no_padding()
+        self._encoder.no_truncation()
         self._content = content
         ids = self._encoder.get_vocab(with_added_tokens=True)
         self.vocab = max(ids.values(), default=-1) + 1

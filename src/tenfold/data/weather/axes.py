@@ -240,20 +240,40 @@ _DAYS_BEFORE = np.cumsum([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30])
 """Days of a year of 365 before each of its months."""
 
 
+_SINCE = re.compile(
+    r"(?P<year>\d+)-(?P<month>\d\d?)-(?P<day>\d\d?)"
+    r"(?:[T ]\s*(?P<hour>\d\d?)(?::(?P<minute>\d\d?)(?::(?P<second>\d\d?(?:\.\d*)?))?)?)?"
+    r"\s*(?:Z|UTC|(?P<sign>[+-])(?P<east>\d\d?)(?::?(?P<rest>\d\d))?)?",
+    re.IGNORECASE,
+)
+"""Start of CF's units of time: a date, perhaps a clock and how far it is ahead of UTC."""
+
+
 def _noleap(values: np.ndarray, units: str) -> Times:
-    """Dates of a calendar without leap years, each of which the common one has, too."""
+    """Dates of a calendar without leap years, each of which the common one has, too.
+
+    Raises ValueError for units that are no such, and for a start that the calendar does not have.
+    """
     unit, _, since = units.partition(" since ")
-    date, _, clock = since.strip().replace("T", " ").partition(" ")
-    year, month, day = (int(part) for part in date.split("-"))
-    start = np.datetime64(f"2001-01-01T{(clock.split() or ['00:00:00'])[0]:0>8}", "s")
-    of_day = (start - np.datetime64("2001-01-01", "s")).astype(np.int64)
+    found, size = _SINCE.fullmatch(since.strip()), SECONDS.get(unit.strip().lower())
+    if found is None or size is None:
+        raise ValueError(f"{units!r} are no units of time of this calendar")
+    year, month, day, hour, minute, east, rest = (
+        int(found[name] or 0) for name in ("year", "month", "day", "hour", "minute", "east", "rest")
+    )
+    second = float(found["second"] or 0)
+    lengths = np.diff(_DAYS_BEFORE, append=365)
+    if not (1 <= month <= 12 and 1 <= day <= lengths[month - 1] and hour < 24 and minute < 60):
+        raise ValueError(f"{since!r} is no date of this calendar")
+    zone = (3600 * east + 60 * rest) * (-1 if found["sign"] == "-" else 1)
+    of_day = 3600 * hour + 60 * minute + second - zone
     of_year = year * 365 + int(_DAYS_BEFORE[month - 1]) + day - 1
-    passed = np.round(values.astype(np.float64) * SECONDS[unit.strip().lower()]).astype(np.int64)
-    days, seconds = np.divmod(passed + of_day, 86400)
-    years, rest = np.divmod(days + of_year, 365)
-    months = np.searchsorted(_DAYS_BEFORE, rest, side="right") - 1
-    found = (years - 1970).astype("datetime64[Y]").astype("datetime64[M]") + months
-    first = found.astype("datetime64[D]") + (rest - _DAYS_BEFORE[months])
+    passed = np.round(values.astype(np.float64) * size + of_day).astype(np.int64)
+    days, seconds = np.divmod(passed, 86400)
+    years, left = np.divmod(days + of_year, 365)
+    months = np.searchsorted(_DAYS_BEFORE, left, side="right") - 1
+    start = (years - 1970).astype("datetime64[Y]").astype("datetime64[M]") + months
+    first = start.astype("datetime64[D]") + (left - _DAYS_BEFORE[months])
     return first.astype("datetime64[s]") + seconds.astype("timedelta64[s]")
 
 
