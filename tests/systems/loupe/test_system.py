@@ -447,10 +447,22 @@ def test_a_region_module_that_learned_is_not_the_untrained_one(cfg: Config) -> N
     )
 
 
-def test_a_test_of_two_parts(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_test_of_two_parts(
+    cfg: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(data, "splits", lambda _: ("train", "validation", "testA", "testB"))
-    monkeypatch.setattr(data, "open_captions", lambda _, split: data.Generated(split, 4))
-    found = Loupe(cfg).evaluate("test")
+    opened: list[str] = []
+
+    def generated(_: Any, split: str) -> data.Generated:
+        assert split in data.splits(cfg.data)  # as a set on disk refuses others
+        opened.append(split)
+        return data.Generated(split, 4)
+
+    monkeypatch.setattr(data, "open_captions", generated)
+    system = Loupe(cfg)
+    found = system.evaluate("test")
+    opened.clear()
+    assert len(system.pictures(found, tmp_path)) == 2 and opened == ["testA"]
     assert "the test is testA" in found.notes
     assert {"retrieval/both/rsum", "retrieval testB/both/rsum"} <= set(found.metrics)
     assert Loupe.better["retrieval testB"] == "higher"

@@ -12,6 +12,7 @@ from tenfold.viz.predictions import spread
 from . import data
 from .answer import Asked
 from .config import Config
+from .evaluation import splits
 from .model import Networks
 from .write import with_phrase, with_regions
 
@@ -31,7 +32,8 @@ def draw_figures(
         File -> caption.
     """
     captions: dict[Path, str] = {}
-    found, asked = data.open_captions(cfg.data, "test"), Asked(networks, cfg)
+    # a set may have no part of that name: RefCOCO's are testA and testB
+    found, asked = data.open_captions(cfg.data, splits(cfg, "test")[0]), Asked(networks, cfg)
     rows, texts = [], []
     for row in spread(range(len(found)), ROWS):
         picture, text = found.picture(row), found.pair(row).caption
