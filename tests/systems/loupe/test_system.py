@@ -24,6 +24,7 @@ from tenfold.systems.loupe import (
     data,
     evaluation,
     exported,
+    figures,
     pretrained,
     ranking,
     training,
@@ -389,6 +390,45 @@ def test_pictures_are_asked_with_a_text(cfg: Config, tmp_path: Path) -> None:
         Loupe(cfg).predict(folder / "two.png", tmp_path / "lone", caption)
     with pytest.raises(ValueError, match="--samples must be even"):
         PredictOptions(samples=7)
+
+
+class Strange(data.Generated):
+    """Some captions have no word of the training's."""
+
+    def pair(self, index: int) -> Any:
+        one = super().pair(index)
+        return one if index == self.count - 1 else data.Pair(None, "xyzzy quux", (), one.key)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_test_captions_without_a_known_word_are_not_drawn(
+    cfg: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, count: int
+) -> None:
+    networks = Networks(cfg)
+    monkeypatch.setattr(data, "open_captions", lambda *_: Strange("test", count))
+    assert [file.name for file in figures.draw_figures(networks, cfg, {}, tmp_path)] == [
+        "phrases.png"
+    ]
+    monkeypatch.setattr(Strange, "pair", lambda *_: data.Pair(None, "xyzzy quux", (), "a"))
+    assert not figures.draw_figures(networks, cfg, {}, tmp_path)
+
+
+def test_without_a_text_a_picture_is_asked_for_known_names(cfg: Config, tmp_path: Path) -> None:
+    found = data.open_captions(cfg.data, "test")
+    PIL.Image.fromarray(found.picture(0)).save(tmp_path / "one.png")
+    foreign = "\n".join([*words.SPECIAL, "ein", "hund"])
+    cfg = replace(
+        cfg, text=replace(cfg.text, vocabulary=foreign),
+        data=replace(cfg.data, classes="xyzzy\nhund\nquux"),
+    )  # fmt: skip
+    options = PredictOptions(samples=8)
+    files = Loupe(cfg).predict(tmp_path / "one.png", tmp_path / "out", options)
+    (answer,) = (file for file in files if file.name.endswith("answer.json"))
+    assert json.loads(answer.read_text())["text"] == "a hund"
+    for classes in ("xyzzy\nquux", ""):
+        cfg = replace(cfg, data=replace(cfg.data, classes=classes))
+        with pytest.raises(ValueError, match="say what is sought with --caption"):
+            Loupe(cfg).predict(tmp_path / "one.png", tmp_path / "none", options)
 
 
 # --- measures ------------------------------------------------------------------------------------

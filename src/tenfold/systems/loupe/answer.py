@@ -75,6 +75,11 @@ class Asked:
         self.vocabulary: Vocabulary = vocabulary_of(cfg)
         self.plan = Sampling(samples)
 
+    def knows(self, text: str) -> bool:
+        """Return True if a text has a word that the run knows."""
+        unknown = self.vocabulary.number["[UNK]"]
+        return any(number != unknown for number in self.vocabulary.encode(text).numbers[1:-1])
+
     def text(self, text: str) -> tuple[Tensor, Tensor, Tensor, list[str]]:
         """Vector and tokens of a text, the tokens of its phrases, and these.
 
@@ -82,8 +87,7 @@ class Asked:
             ValueError: It has no word that the run knows.
         """
         encoded = self.vocabulary.encode(text)
-        unknown = self.vocabulary.number["[UNK]"]
-        if all(number == unknown for number in encoded.numbers[1:-1]):
+        if not self.knows(text):
             raise ValueError(
                 f"--caption {text[:60]!r} has no word of the training captions; use their words"
             )

@@ -43,8 +43,8 @@ def predict_files(
         The files that were written, the page last; on processes after the first none.
 
     Raises:
-        ValueError: There is no picture, a lone one cannot be read, or none of a folder; or no word
-            of the text is known.
+        ValueError: There is no picture, a lone one cannot be read, or none of a folder; no word of
+            the text is known, or without a text of no class.
     """
     asked = Asked(networks, cfg, options.samples)
     if options.caption:
@@ -52,6 +52,13 @@ def predict_files(
     pictures = sources(inputs, out, offered)
     shown = set(spread(range(len(pictures)), SHOWN))
     names = tuple(cfg.data.classes.split("\n")) if cfg.data.classes else ("thing",)
+    if not options.caption:
+        names = tuple(name for name in names if asked.knows(f"a {name}"))
+        if not names:
+            raise ValueError(
+                "the training captions name no class of objects that a picture could be asked "
+                "for; say what is sought with --caption"
+            )
     vectors = name_vectors(networks, asked.vocabulary, names)
 
     def work(row: int, picture: Rgb) -> Record:
