@@ -392,6 +392,16 @@ def test_pictures_are_asked_with_a_text(cfg: Config, tmp_path: Path) -> None:
         PredictOptions(samples=7)
 
 
+def test_what_is_cut_off_a_caption_is_not_answered(cfg: Config, tmp_path: Path) -> None:
+    picture = data.open_captions(cfg.data, "test").picture(0)
+    long = f"a red ring {'and ' * 30}a blue star"
+    answer = Asked(Networks(cfg), cfg, samples=8).answer(picture, long, 2)
+    assert [one.text for one in answer.phrases] == ["a red ring"]
+    PIL.Image.fromarray(picture).save(tmp_path / "one.png")
+    with pytest.raises(ValueError, match="more tokens than the 22 that this run takes; shorten"):
+        Loupe(cfg).predict(tmp_path / "one.png", tmp_path / "out", PredictOptions(long))
+
+
 class Strange(data.Generated):
     """Some captions have no word of the training's."""
 
