@@ -317,6 +317,9 @@ def test_word_pieces_are_those_of_the_file(tmp_path: Path) -> None:
     own = words.Vocabulary("pieces", words.read_pieces(file), 8)
     found = own.encode("Red cat")
     assert found.numbers == (1, 6, 4, 5, 2) and found.places[2:4] == ((4, 6), (6, 7))
+    odd = [*words.SPECIAL, "\u2028", "\x85", "red"]  # ends of lines for Python, tokens for BERT
+    file.write_bytes("\r\n".join([*odd, ""]).encode())
+    assert words.read_pieces(file).split("\n") == odd
     file.write_text("a\nb\n")
     with pytest.raises(ValueError, match=r"vocab\.txt is no vocabulary of BERT: .*\[PAD\]"):
         words.read_pieces(file)
