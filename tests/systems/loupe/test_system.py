@@ -489,6 +489,35 @@ def test_all_captions_of_a_picture_count(cfg: Config) -> None:
     assert again == (metrics, chance)
 
 
+class Renumbered(data.Generated):
+    """The same objects, whose classes are numbered from behind."""
+
+    def objects(self, index: int) -> Any:
+        one = super().objects(index)
+        return replace(one, labels=len(self.names) - 1 - one.labels)
+
+
+def test_frequent_names_are_the_same_in_a_test_that_numbers_them_otherwise(
+    cfg: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test table of one's own has the classes that occur in it, as they come."""
+    monkeypatch.setattr(evaluation, "FREQUENT", 3)
+    often, asked = evaluation.frequent(cfg), []
+
+    def together(_: Any, found: Any, cfg: Config, known: list[int], name: str) -> Any:
+        asked.append((known, {found.names[label] for label in known}))
+        return {}, {}
+
+    monkeypatch.setattr(evaluation, "together", together)
+    tests = (data.Generated("test", 2), Renumbered("test", 2, names=data.Generated.names[::-1]))
+    for test in tests:
+        opened = {"train": data.Generated("train", 24), "test": test}
+        monkeypatch.setattr(data, "open_captions", lambda _, name, opened=opened: opened[name])
+        evaluation.evaluate(Networks(cfg), cfg, "test")
+    assert len(often) == 3 and [names for _, names in asked] == [often, often]
+    assert asked[0][0] != asked[1][0]
+
+
 def test_a_region_module_that_learned_is_not_the_untrained_one(cfg: Config) -> None:
     networks = Networks(cfg).eval()
     fresh = evaluation.untrained(networks, cfg)

@@ -98,13 +98,15 @@ def evaluate(networks: Networks, cfg: Config, split: str) -> Evaluation:
     chance: Metrics = {}
     details: dict[str, Float[np.ndarray, "pair dim"]] = {}
     notes: list[str] = []
-    known = frequent(cfg)
+    often = frequent(cfg)
     for number, name in enumerate(splits(cfg, split)):
         suffix = f" {name.removeprefix('test_')}" if number else ""
         if name != split and not number:
             notes.append(f"the test is {name}")
         found = data.open_captions(cfg.data, name)
         parts = of_split(networks, cfg, found, name)
+        # by their names: a part in a file of its own numbers its classes by itself
+        known = [label for label, called in enumerate(found.names) if called in often]
         mine, by_chance = together(parts, found, cfg, known, name)
         metrics |= {_named(key, suffix): value for key, value in mine.items()}
         chance |= {_named(key, suffix): value for key, value in by_chance.items()}
@@ -274,14 +276,13 @@ def _rows(
     return ap.coded(Instances((PIXELS * boxes).astype(np.float64), labels, scores))
 
 
-def frequent(cfg: Config) -> list[int]:
-    """The classes with most training objects."""
+def frequent(cfg: Config) -> set[str]:
+    """Names of the classes with most training objects."""
     found = data.open_captions(cfg.data, "train")
     rows = range(min(len(found), MOST_COUNTED)) if found.names else ()
     counts = Counter(label for row in rows for label in found.objects(row).labels.tolist())
-    return [label for label, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0]))][
-        :FREQUENT
-    ]
+    ranked = sorted(counts, key=lambda label: (-counts[label], label))
+    return {found.names[label] for label in ranked[:FREQUENT]}
 
 
 def together(
