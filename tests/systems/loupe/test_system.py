@@ -478,7 +478,11 @@ def test_all_captions_of_a_picture_count(cfg: Config) -> None:
     found = Doubled("test", 8)
     parts = evaluation.of_split(networks, cfg, found, "test")
     metrics, chance = evaluation.together(parts, found, cfg, [0, 1], "test")
-    assert chance["retrieval/i2t/R@1"] == 25
+    assert chance["retrieval/i2t/R@1"] == chance["retrieval/t2i/R@1"] == 25
+    assert chance["retrieval/t2i/R@5"] == chance["retrieval/i2t/R@10"] == 100  # of 4 and of 8
+    # of 8 captions, 2 of them its own, 5 are seen: 1 - C(6, 5) / C(8, 5)
+    assert chance["retrieval/i2t/R@5"] == pytest.approx(100 * (1 - 6 / 56))
+    assert evaluation.luck(np.array([1, 1, 1, 1]), 3) == pytest.approx(0.75)
     images = np.concatenate([part.images for part in parts])
     assert (images[0] == images[1]).all() and (images[0] != images[2]).any()
     assert {f"grounding/{way}/acc@0.3" for way in evaluation.WAYS} <= set(metrics)

@@ -20,7 +20,7 @@ from tenfold.core.seed import generator
 from tenfold.core.system import Evaluation
 from tenfold.metrics import ap
 from tenfold.metrics.grounding import grounding
-from tenfold.metrics.retrieval import retrieval
+from tenfold.metrics.retrieval import AT, retrieval
 from tenfold.structures import Instances
 
 from . import data
@@ -296,8 +296,9 @@ def together(
     texts = np.concatenate([part.texts for part in parts])
     for key, value in retrieval(images @ texts.T, place.astype(np.int64)).items():
         metrics[f"retrieval/{key if '/' in key else f'both/{key}'}"] = value
-    chance = {f"retrieval/{way}/R@{k}": 100 * min(1.0, k / len(owners))
-              for way in ("i2t", "t2i") for k in (1, 5, 10)}  # fmt: skip
+    each = np.bincount(place)
+    chance = {f"retrieval/i2t/R@{k}": 100 * luck(each, k) for k in AT}
+    chance |= {f"retrieval/t2i/R@{k}": 100 * min(1.0, k / len(owners)) for k in AT}
     truth = np.concatenate([part.truth for part in parts])
     if len(truth):
         points = np.concatenate([part.points for part in parts])
@@ -315,6 +316,19 @@ def together(
     metrics |= summary([part.ranked for part in parts])
     chance |= {key: 50.0 for key in metrics if key.endswith("/AUC")}
     return metrics, chance
+
+
+def luck(each: Int64[np.ndarray, " image"], first: int) -> float:
+    """Chance that a caption of an image is among the first of all, which are in any order.
+
+    Args:
+        each: Captions of each image.
+        first: So many are looked at.
+    """
+    every = int(each.sum())
+    seen = np.arange(min(first, every))
+    none = np.clip((every - each[:, None] - seen) / (every - seen), 0, 1).prod(1)
+    return float(1 - none.mean())
 
 
 def _detection(
