@@ -271,7 +271,13 @@ class Itpn(System[Config]):
         )
         validate = None
         if len(held):
-            validate = partial(self._validated_dense, source.at(held.tolist()))
+            kept = source.at(held.tolist())
+            if not is_map and not kept.has_objects:
+                raise ValueError(
+                    f"data.holdout {cfg.data.holdout:g} keeps {len(held)} of {len(source)} pictures "
+                    "for validation, and none of them has an object; raise it, or set 0"
+                )
+            validate = partial(self._validated_dense, kept)
         watch = "mIoU" if is_map else "AP50"
         return Stage(
             task, self.model[task], partial(make, feed), steps, optim, decay, validate=validate,
