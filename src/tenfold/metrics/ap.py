@@ -88,11 +88,6 @@ def statistics(
         without an object. Nothing found is 0 for those that have one.
     """
     evaluation = _evaluated(truth, found, num_classes, kind)
-    if evaluation is None:
-        present = {r["category_id"] for rows in truth for r in rows if not r["iscrowd"]}
-        precision = np.full((10, 101, num_classes), -1.0)
-        precision[:, :, sorted(present)] = 0.0
-        return dict.fromkeys((*NAMES, *RECALLS), 0.0), precision
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.summarize()
     numbers = zip((*NAMES, *RECALLS), evaluation.stats, strict=True)
@@ -106,8 +101,6 @@ def per_class(
     """AP of each class that occurs, in percent."""
     evaluation = _evaluated(truth, found, num_classes, kind)
     present = sorted({r["category_id"] for rows in truth for r in rows if not r["iscrowd"]})
-    if evaluation is None:
-        return dict.fromkeys(present, 0.0)
     precision = evaluation.eval["precision"]  # [IoU, recall, class, area, most objects]
     result = {}
     for label in present:
@@ -147,8 +140,6 @@ def at_thresholds(
     """AP of each class that occurs, at each IoU; objects are matched as COCO does."""
     evaluation = _evaluated(truth, found, num_classes, kind, thresholds)
     present = sorted({r["category_id"] for rows in truth for r in rows if not r["iscrowd"]})
-    if evaluation is None:
-        return {t: AtThreshold(*2 * (dict.fromkeys(present, 0.0),)) for t in thresholds}
     precision = evaluation.eval["precision"][..., 0, -1]  # IoU, recall, class
     images = len(truth)
     result = {}
@@ -195,7 +186,7 @@ def _evaluated(
     kind: Kind,
     thresholds: Sequence[float] | None = None,
 ) -> Any:
-    """A pycocotools evaluation, or None where nothing was found at all."""
+    """A pycocotools evaluation."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -207,9 +198,7 @@ def _evaluated(
     guesses = [row | {"image_id": image} for image, some in enumerate(found) for row in some]
     if kind == "masks":  # with a box, it would take the box's area for the size of the object
         guesses = [{k: v for k, v in row.items() if k not in ("bbox", "area")} for row in guesses]
-    if not guesses:
-        return None
-    coco = COCO()
+    coco, results = COCO(), COCO()
     coco.dataset = {
         # sizes are for polygons only
         "images": [{"id": image, "height": 0, "width": 0} for image in range(len(truth))],
@@ -218,7 +207,11 @@ def _evaluated(
     }
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
-        results = coco.loadRes(guesses)
+        if guesses:
+            results = coco.loadRes(guesses)
+        else:  # which it does not take
+            results.dataset = coco.dataset | {"annotations": []}
+            results.createIndex()
         evaluation = COCOeval(coco, results, "bbox" if kind == "boxes" else "segm")
         if thresholds is not None:  # for objects of all areas alone
             evaluation.params.iouThrs = np.array(thresholds)
