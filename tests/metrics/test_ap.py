@@ -102,7 +102,9 @@ def test_perfect_and_nothing() -> None:
     assert {name for name in ap.NAMES if nothing[name] == -100} == sizes == {"medium", "large"}
     assert {name for name in ap.RECALLS if nothing[name] == -100} == {"AR medium", "AR large"}
     assert all(nothing[name] == 0 for name in ap.NAMES if name not in sizes)
-    assert precision[:, :, :2].max() == precision[:, :, :2].min() == 0 == precision[:, :, 2].max() + 1
+    assert (
+        precision[:, :, :2].max() == precision[:, :, :2].min() == 0 == precision[:, :, 2].max() + 1
+    )
     assert set(ap.statistics([[]], [[]], 1, "boxes")[0].values()) == {-100}
 
 

@@ -533,9 +533,7 @@ def test_a_region_module_that_learned_is_not_the_untrained_one(cfg: Config) -> N
     )
 
 
-def test_a_test_of_two_parts(
-    cfg: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_test_of_two_parts(cfg: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(data, "splits", lambda _: ("train", "validation", "testA", "testB"))
     opened: list[str] = []
 

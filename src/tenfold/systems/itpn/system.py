@@ -274,8 +274,8 @@ class Itpn(System[Config]):
             kept = source.at(held.tolist())
             if not is_map and not kept.has_objects:
                 raise ValueError(
-                    f"data.holdout {cfg.data.holdout:g} keeps {len(held)} of {len(source)} pictures "
-                    "for validation, and none of them has an object; raise it, or set 0"
+                    f"data.holdout {cfg.data.holdout:g} keeps {len(held)} of {len(source)} "
+                    "pictures for validation, and none of them has an object; raise it, or set 0"
                 )
             validate = partial(self._validated_dense, kept)
         watch = "mIoU" if is_map else "AP50"
