@@ -246,7 +246,11 @@ def new_classes(inputs: Path, name: str) -> dict[str, NewClass]:
     if not inputs.is_dir():
         raise FileNotFoundError(f"{inputs} is not a folder; give a folder of photos")
     below = [item for item in inputs.iterdir() if item.is_dir() and item.name[0] != "."]
-    loose = [item for item in inputs.iterdir() if item.suffix.lower() in ENDINGS and item.is_file()]
+    loose = [
+        item
+        for item in inputs.iterdir()  # hidden ones are none, as below it
+        if item.suffix.lower() in ENDINGS and item.name[0] != "." and item.is_file()
+    ]
     if loose or not below:
         one = NewClass(inputs, photos_below(inputs))
         inside = one.deeper()
