@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import image_sets
 import pytest
@@ -16,6 +17,7 @@ from tiny import options
 from tenfold.cli import main
 from tenfold.runner.weights import construct
 from tenfold.systems.itpn import Itpn
+from tenfold.systems.itpn.config import Data
 
 DENSE = (
     "--dense.head-dim 16 --dense.fc-dim 16 --dense.size 32 --dense.stride 0 --dense.longest 48 "
@@ -43,6 +45,27 @@ def test_an_object_without_a_polygon(tmp_path: Path, capsys: pytest.CaptureFixtu
     measured = train("detect", tmp_path / "set", tmp_path / "run", "--data.name", "coco2017")
     assert "ap/boxes/AP50" in measured and "ap/masks/AP50" in measured
     said = "COCO's form (_annotations.coco.json); train 4 pictures, 8 objects with masks; test 2"
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("crowd", [0, 1])
+def test_pictures_without_objects_are_nothing_to_validate_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], crowd: int
+) -> None:
+    """Told before the first step: their average precision has no value, with crowds or without."""
+    image_sets.roboflow(tmp_path / "set")
+    file = tmp_path / "set" / "train" / "_annotations.coco.json"
+    content = json.loads(file.read_text())
+    (held,) = Itpn.held_out(SimpleNamespace(cfg=SimpleNamespace(data=Data(holdout=0.25))), 4)  # type: ignore[arg-type]
+    own = [a for a in content["annotations"] if a["image_id"] == content["images"][held]["id"]]
+    for item in own:
+        item["iscrowd"] = crowd
+        content["annotations"] = [a for a in content["annotations"] if crowd or a not in own]
+    file.write_text(json.dumps(content))
+    with pytest.raises(SystemExit) as left:
+        train("detect", tmp_path / "set", tmp_path / "run", "--data.holdout", "0.25")
+    assert left.value.code == 2
+    said = "data.holdout 0.25 keeps 1 of 4 pictures for validation, and none of them has an object"
     assert said in capsys.readouterr().err
 
 

@@ -7,6 +7,8 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +18,8 @@ import tenfold
 from tenfold import cli
 from tenfold.generated import shapes
 from tenfold.systems.ldc.baselines import Lda, Ncm
+from tenfold.systems.ldc.classifier import Classifier
+from tenfold.systems.ldc.data import new_classes
 from tenfold.systems.ldc.enough import away_left_out, enough
 from tenfold.systems.ldc.forecast import accuracy, draws, effect, left_out, widths
 from tenfold.systems.ldc.heads import Base, statistics
@@ -140,6 +144,22 @@ def save_photos(folder: Path, label: int, count: int) -> Path:
     for i, picture in enumerate(shapes.draw(label, [f"{folder.name} {i}" for i in range(count)])):
         Image.fromarray(picture.transpose(1, 2, 0)).save(folder / f"{i}.png")
     return folder
+
+
+def test_a_known_class_is_known_however_it_is_written() -> None:
+    """macOS writes folder names in pieces: as another class, one name would stand for two."""
+    classifier: Any = SimpleNamespace(known=["Caf\u00e9 noir"])
+    for name in ("Cafe\u0301 noir", "CAFE\u0301 NOIR", "caf\u00e9  noir"):
+        with pytest.raises(ValueError, match="class 'Caf\u00e9 noir' is known already"):
+            Classifier.check_new(classifier, [name])
+    Classifier.check_new(classifier, ["cafe noir"])
+
+
+def test_hidden_photos_beside_class_folders_do_not_count(tmp_path: Path) -> None:
+    """Archives of macOS bring such: they made one class of a folder of class folders."""
+    save_photos(tmp_path / "classes" / "one", 13, 2)
+    (tmp_path / "classes" / "._0.png").write_bytes(b"no picture")
+    assert list(new_classes(tmp_path / "classes", "")) == ["one"]
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from tenfold.systems.loupe import (
     data,
     evaluation,
     exported,
+    figures,
     pretrained,
     ranking,
     training,
@@ -316,6 +317,9 @@ def test_word_pieces_are_those_of_the_file(tmp_path: Path) -> None:
     own = words.Vocabulary("pieces", words.read_pieces(file), 8)
     found = own.encode("Red cat")
     assert found.numbers == (1, 6, 4, 5, 2) and found.places[2:4] == ((4, 6), (6, 7))
+    odd = [*words.SPECIAL, "\u2028", "\x85", "red"]  # ends of lines for Python, tokens for BERT
+    file.write_bytes("\r\n".join([*odd, ""]).encode())
+    assert words.read_pieces(file).split("\n") == odd
     file.write_text("a\nb\n")
     with pytest.raises(ValueError, match=r"vocab\.txt is no vocabulary of BERT: .*\[PAD\]"):
         words.read_pieces(file)
@@ -391,6 +395,55 @@ def test_pictures_are_asked_with_a_text(cfg: Config, tmp_path: Path) -> None:
         PredictOptions(samples=7)
 
 
+def test_what_is_cut_off_a_caption_is_not_answered(cfg: Config, tmp_path: Path) -> None:
+    picture = data.open_captions(cfg.data, "test").picture(0)
+    long = f"a red ring {'and ' * 30}a blue star"
+    answer = Asked(Networks(cfg), cfg, samples=8).answer(picture, long, 2)
+    assert [one.text for one in answer.phrases] == ["a red ring"]
+    PIL.Image.fromarray(picture).save(tmp_path / "one.png")
+    with pytest.raises(ValueError, match="more tokens than the 22 that this run takes; shorten"):
+        Loupe(cfg).predict(tmp_path / "one.png", tmp_path / "out", PredictOptions(long))
+
+
+class Strange(data.Generated):
+    """Some captions have no word of the training's."""
+
+    def pair(self, index: int) -> Any:
+        one = super().pair(index)
+        return one if index == self.count - 1 else data.Pair(None, "xyzzy quux", (), one.key)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_test_captions_without_a_known_word_are_not_drawn(
+    cfg: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, count: int
+) -> None:
+    networks = Networks(cfg)
+    monkeypatch.setattr(data, "open_captions", lambda *_: Strange("test", count))
+    assert [file.name for file in figures.draw_figures(networks, cfg, {}, tmp_path)] == [
+        "phrases.png"
+    ]
+    monkeypatch.setattr(Strange, "pair", lambda *_: data.Pair(None, "xyzzy quux", (), "a"))
+    assert not figures.draw_figures(networks, cfg, {}, tmp_path)
+
+
+def test_without_a_text_a_picture_is_asked_for_known_names(cfg: Config, tmp_path: Path) -> None:
+    found = data.open_captions(cfg.data, "test")
+    PIL.Image.fromarray(found.picture(0)).save(tmp_path / "one.png")
+    foreign = "\n".join([*words.SPECIAL, "ein", "hund"])
+    cfg = replace(
+        cfg, text=replace(cfg.text, vocabulary=foreign),
+        data=replace(cfg.data, classes="xyzzy\nhund\nquux"),
+    )  # fmt: skip
+    options = PredictOptions(samples=8)
+    files = Loupe(cfg).predict(tmp_path / "one.png", tmp_path / "out", options)
+    (answer,) = (file for file in files if file.name.endswith("answer.json"))
+    assert json.loads(answer.read_text())["text"] == "a hund"
+    for classes in ("xyzzy\nquux", ""):
+        cfg = replace(cfg, data=replace(cfg.data, classes=classes))
+        with pytest.raises(ValueError, match="say what is sought with --caption"):
+            Loupe(cfg).predict(tmp_path / "one.png", tmp_path / "none", options)
+
+
 # --- measures ------------------------------------------------------------------------------------
 
 
@@ -425,7 +478,11 @@ def test_all_captions_of_a_picture_count(cfg: Config) -> None:
     found = Doubled("test", 8)
     parts = evaluation.of_split(networks, cfg, found, "test")
     metrics, chance = evaluation.together(parts, found, cfg, [0, 1], "test")
-    assert chance["retrieval/i2t/R@1"] == 25
+    assert chance["retrieval/i2t/R@1"] == chance["retrieval/t2i/R@1"] == 25
+    assert chance["retrieval/t2i/R@5"] == chance["retrieval/i2t/R@10"] == 100  # of 4 and of 8
+    # of 8 captions, 2 of them its own, 5 are seen: 1 - C(6, 5) / C(8, 5)
+    assert chance["retrieval/i2t/R@5"] == pytest.approx(100 * (1 - 6 / 56))
+    assert evaluation.luck(np.array([1, 1, 1, 1]), 3) == pytest.approx(0.75)
     images = np.concatenate([part.images for part in parts])
     assert (images[0] == images[1]).all() and (images[0] != images[2]).any()
     assert {f"grounding/{way}/acc@0.3" for way in evaluation.WAYS} <= set(metrics)
@@ -434,6 +491,35 @@ def test_all_captions_of_a_picture_count(cfg: Config) -> None:
         evaluation.of_split(networks, cfg, found, "test"), found, cfg, [0, 1], "test"
     )
     assert again == (metrics, chance)
+
+
+class Renumbered(data.Generated):
+    """The same objects, whose classes are numbered from behind."""
+
+    def objects(self, index: int) -> Any:
+        one = super().objects(index)
+        return replace(one, labels=len(self.names) - 1 - one.labels)
+
+
+def test_frequent_names_are_the_same_in_a_test_that_numbers_them_otherwise(
+    cfg: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test table of one's own has the classes that occur in it, as they come."""
+    monkeypatch.setattr(evaluation, "FREQUENT", 3)
+    often, asked = evaluation.frequent(cfg), []
+
+    def together(_: Any, found: Any, cfg: Config, known: list[int], name: str) -> Any:
+        asked.append((known, {found.names[label] for label in known}))
+        return {}, {}
+
+    monkeypatch.setattr(evaluation, "together", together)
+    tests = (data.Generated("test", 2), Renumbered("test", 2, names=data.Generated.names[::-1]))
+    for test in tests:
+        opened = {"train": data.Generated("train", 24), "test": test}
+        monkeypatch.setattr(data, "open_captions", lambda _, name, opened=opened: opened[name])
+        evaluation.evaluate(Networks(cfg), cfg, "test")
+    assert len(often) == 3 and [names for _, names in asked] == [often, often]
+    assert asked[0][0] != asked[1][0]
 
 
 def test_a_region_module_that_learned_is_not_the_untrained_one(cfg: Config) -> None:
@@ -447,10 +533,20 @@ def test_a_region_module_that_learned_is_not_the_untrained_one(cfg: Config) -> N
     )
 
 
-def test_a_test_of_two_parts(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_test_of_two_parts(cfg: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(data, "splits", lambda _: ("train", "validation", "testA", "testB"))
-    monkeypatch.setattr(data, "open_captions", lambda _, split: data.Generated(split, 4))
-    found = Loupe(cfg).evaluate("test")
+    opened: list[str] = []
+
+    def generated(_: Any, split: str) -> data.Generated:
+        assert split in data.splits(cfg.data)  # as a set on disk refuses others
+        opened.append(split)
+        return data.Generated(split, 4)
+
+    monkeypatch.setattr(data, "open_captions", generated)
+    system = Loupe(cfg)
+    found = system.evaluate("test")
+    opened.clear()
+    assert len(system.pictures(found, tmp_path)) == 2 and opened == ["testA"]
     assert "the test is testA" in found.notes
     assert {"retrieval/both/rsum", "retrieval testB/both/rsum"} <= set(found.metrics)
     assert Loupe.better["retrieval testB"] == "higher"

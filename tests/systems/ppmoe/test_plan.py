@@ -419,6 +419,20 @@ def test_calibration_survives_json(rates: Calibration, tmp_path: Path) -> None:
     assert Calibration.from_json(value, "x.json") == rates
     with pytest.raises(ValueError, match="x.json is not a calibration"):
         Calibration.from_json({**value, "more": 1}, "x.json")
+    for changed, said in (
+        ({"shape": {"layers": 2}}, "x.json: its shape lacks hidden, heads, vocab, seq; write one"),
+        ({"shape": 3}, "x.json: its shape lacks layers"),
+        ({"shape": {**value["shape"], "depth": 1}}, r"x.json.shape has fields .*: depth"),
+        ({"shape": {**value["shape"], "layers": "2"}}, r"x.json.shape.layers must be a int"),
+        ({"cores": "two"}, "x.json.cores must be a int, got 'two'"),
+        ({"gradient_bytes_per_s": 0.0}, "gradient_bytes_per_s must be positive, got 0.0; write"),
+        ({"cores": 0}, "x.json: cores must be positive, got 0"),
+        ({"gemm_flops": math.nan}, "gemm_flops must be positive, got nan"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            Calibration.from_json({**value, **changed}, "x.json")
+    free = Calibration.from_json({**value, "expert_call_s": 0.0}, "x.json")
+    assert free.machine(4).expert_call_s == 0
 
 
 def test_timing_is_a_median_with_a_spread() -> None:

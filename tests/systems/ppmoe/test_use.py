@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -366,10 +367,18 @@ def test_links_in_a_folder_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts/a.txt").write_text("one")
     (tmp_path / "texts/l.txt").symlink_to(tmp_path / "secret.txt")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "texts/m").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "texts/n.txt").symlink_to("nowhere.txt")
+    (tmp_path / "texts/o.txt").symlink_to("o.txt")
+    os.mkfifo(tmp_path / "texts/p.txt")
     files = predicted(tiny(), tmp_path / "texts", tmp_path / "out")
     assert [f.name[:5] for f in files if f.suffix == ".txt"] == ["a.txt"]
     rows = list(csv.reader((tmp_path / "out/predictions.csv").open(encoding="utf-8")))
-    assert rows[2][0] == "l.txt" and "is a link, which is not followed" in rows[2][4]
+    links = ["l.txt", "m", "n.txt", "o.txt"]
+    assert [row[0] for row in rows[1:]] == ["a.txt", *links, "p.txt"]
+    assert all("is a link, which is not followed" in row[4] for row in rows[2:6])
+    assert "is not a file" in rows[6][4]
     assert "secret" not in (tmp_path / "out/predictions.html").read_text()
 
 

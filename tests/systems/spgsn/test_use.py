@@ -151,9 +151,17 @@ def test_links_that_leave_the_folder_are_not_followed(
     np.savez(folder / "a.npz", positions=walk)
     (tmp_path / "secret.txt").write_text("secret")
     (folder / "b.txt").symlink_to(tmp_path / "secret.txt")
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "c").symlink_to(tmp_path / "elsewhere")
+    (folder / "self.bvh").symlink_to("self.bvh")
+    (folder / "gone.bvh").symlink_to("nowhere.bvh")
     system.predict(folder, tmp_path / "out")
     table = (tmp_path / "out/predictions.csv").read_text()
-    assert "leads out of" in table and "secret" not in table
+    assert "secret" not in table and "elsewhere" not in table
+    said = {row["file"]: row["problem"] for row in csv.DictReader(table.splitlines())}
+    assert said.keys() == {"a.npz", "b.txt", "c", "gone.bvh", "self.bvh"} and not said["a.npz"]
+    assert all("leads out of" in said[name] for name in ("b.txt", "c"))
+    assert said["gone.bvh"] and said["self.bvh"]
 
 
 @pytest.mark.usefixtures("no_figures")

@@ -87,6 +87,12 @@ class SceneSet:
         return sum(counts)
 
     @property
+    def has_objects(self) -> bool:
+        """True if a picture has an object that is no crowd, so that there is something to find."""
+        of_files = (o["iscrowd"] != 1 for entry in self.entries for o in entry.objects)
+        return any(of_files) or any(not s.objects.is_crowd.all() for s in self.held)
+
+    @property
     def used(self) -> tuple[str, ...]:
         """The classes that objects of files have."""
         numbers = {o["category_id"] for entry in self.entries for o in entry.objects}

@@ -21,7 +21,8 @@ def files_below(
     """Files of these endings, in any letter case, in a folder and those in it; hidden ones not.
 
     Archives made on a Mac hold a hidden `._walk.bvh` beside `walk.bvh`. `unread` gets the folders
-    in it that may not be looked into, which are an error without it.
+    in it that may not be looked into, which are an error without it, and links to folders
+    elsewhere, which are not followed.
     """
 
     def failed(error: OSError) -> None:  # os.walk would leave the folder out without a word
@@ -34,12 +35,19 @@ def files_below(
     known, found = tuple(endings), []
     for at, folders, files in os.walk(folder, onerror=failed):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        if unread is not None:
+            unread += [link for name in folders if _leads_out(link := Path(at) / name, folder)]
         found += [
             Path(at) / name  # a pipe is refused by its reader, by name
             for name in files
             if Path(name).suffix.lower() in known and not name.startswith(".")
         ]
     return sorted(found)
+
+
+def _leads_out(path: Path, folder: Path) -> bool:
+    """Return True for a link to a place outside of a folder; os.walk does not go there."""
+    return path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
 
 
 def read(

@@ -18,6 +18,7 @@ from tenfold.core.optim import Groups, Optim, decay_groups
 from tenfold.core.stage import Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from tenfold.data.images.classification import Photos
+from tenfold.data.images.coco import SceneSet
 from tenfold.data.images.decode import warn_of_replaced
 from tenfold.nn.hivit import HiViT
 from tenfold.viz.predictions import Trained
@@ -271,7 +272,13 @@ class Itpn(System[Config]):
         )
         validate = None
         if len(held):
-            validate = partial(self._validated_dense, source.at(held.tolist()))
+            kept = source.at(held.tolist())
+            if isinstance(kept, SceneSet) and not kept.has_objects:
+                raise ValueError(
+                    f"data.holdout {cfg.data.holdout:g} keeps {len(held)} of {len(source)} "
+                    "pictures for validation, and none of them has an object; raise it, or set 0"
+                )
+            validate = partial(self._validated_dense, kept)
         watch = "mIoU" if is_map else "AP50"
         return Stage(
             task, self.model[task], partial(make, feed), steps, optim, decay, validate=validate,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from typing import get_args
@@ -17,7 +16,7 @@ from tenfold.nn.resnet import ResNet
 
 from . import comparison
 from .config import Config, HeadName
-from .data import view_of
+from .data import plain, view_of
 from .forecast import widths
 from .heads import Head, Space, in_space
 from .model import Network, distances
@@ -164,14 +163,14 @@ class Classifier:
         met: dict[str, str] = {}
         for one in names:
             check_name(one)
-            key = " ".join(unicodedata.normalize("NFKC", one).casefold().split())
+            key = plain(one)
             if key in met:
                 raise ValueError(
                     f"two folders for one class: {met[key]!r} and {one!r} differ in capitals or "
                     "spaces only; join or rename them"
                 )
             met[key] = one
-            twin = next((k for k in self.known if k.casefold() == one.casefold()), None)
+            twin = next((known for known in self.known if plain(known) == key), None)
             if twin is not None:
                 raise ValueError(
                     f"class {twin!r} is known already; give another name with --name, or rename "

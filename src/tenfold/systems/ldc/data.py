@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -224,6 +225,12 @@ def view_of(cfg: Config) -> fscil.View:
     return replace(view, mean=mean, std=std)
 
 
+def plain(name: str) -> str:
+    """A class name without what may differ in another way of writing it: capitals, blanks, and how
+    Unicode composes letters, which file systems change."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
 @dataclass(frozen=True)
 class NewClass:
     """Photos of a class to learn."""
@@ -246,7 +253,11 @@ def new_classes(inputs: Path, name: str) -> dict[str, NewClass]:
     if not inputs.is_dir():
         raise FileNotFoundError(f"{inputs} is not a folder; give a folder of photos")
     below = [item for item in inputs.iterdir() if item.is_dir() and item.name[0] != "."]
-    loose = [item for item in inputs.iterdir() if item.suffix.lower() in ENDINGS and item.is_file()]
+    loose = [
+        item
+        for item in inputs.iterdir()  # hidden ones are none, as below it
+        if item.suffix.lower() in ENDINGS and item.name[0] != "." and item.is_file()
+    ]
     if loose or not below:
         one = NewClass(inputs, photos_below(inputs))
         inside = one.deeper()

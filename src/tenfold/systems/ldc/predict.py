@@ -30,6 +30,7 @@ from tenfold.viz.predictions import Trained, spread, write_predictions, write_ta
 
 from .classifier import Classifier
 from .config import PredictOptions
+from .data import plain
 from .feature_plot import short
 
 SHOWN = 60
@@ -107,7 +108,7 @@ def predict_files(
     inputs = Path(os.path.abspath(inputs))  # so that "." has a name
     lenient = inputs.is_dir()
     files = offered(inputs) if lenient else [inputs]
-    classes = {name.casefold(): name for name in classifier.known} if lenient else {}
+    classes = {plain(name): name for name in classifier.known} if lenient else {}
     pictured = set(spread(range(len(files)), SHOWN))
 
     def work(batch: int) -> list[Answer]:
@@ -140,7 +141,7 @@ def _read(file: Path, inputs: Path, classes: dict[str, str], side: int, pictured
     words = (
         printable(name.as_posix()),
         printable(folder.as_posix() if folder.name else root.name),
-        classes.get(file.parent.name.casefold(), ""),
+        classes.get(plain(file.parent.name), ""),
     )
     try:
         photo = read_offered(inputs, file)

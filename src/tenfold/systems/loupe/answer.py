@@ -75,15 +75,29 @@ class Asked:
         self.vocabulary: Vocabulary = vocabulary_of(cfg)
         self.plan = Sampling(samples)
 
+    def knows(self, text: str) -> bool:
+        """Return True if a text has a word that the run knows."""
+        unknown = self.vocabulary.number["[UNK]"]
+        return any(number != unknown for number in self.vocabulary.encode(text).numbers[1:-1])
+
+    def require_whole(self, text: str) -> None:
+        """Raise ValueError for a text that is cut, as those of training are."""
+        encoded, most = self.vocabulary.encode(text), self.vocabulary.most
+        last = max(end for _, end in encoded.places)
+        if len(encoded.numbers) == most and last < len(text.rstrip()):
+            raise ValueError(
+                f"--caption {text[:60]!r} has more tokens than the {most - 2} that this run takes; "
+                "shorten it"
+            )
+
     def text(self, text: str) -> tuple[Tensor, Tensor, Tensor, list[str]]:
-        """Vector and tokens of a text, the tokens of its phrases, and these.
+        """Vector and tokens of a text, the tokens of its phrases as far as it is read, and these.
 
         Raises:
             ValueError: It has no word that the run knows.
         """
         encoded = self.vocabulary.encode(text)
-        unknown = self.vocabulary.number["[UNK]"]
-        if all(number == unknown for number in encoded.numbers[1:-1]):
+        if not self.knows(text):
             raise ValueError(
                 f"--caption {text[:60]!r} has no word of the training captions; use their words"
             )
@@ -91,7 +105,9 @@ class Asked:
         vector, words = self.networks.encoder.text_tokens(
             batch["words"].to(self.device), batch["is_token"].to(self.device)
         )
-        spans = data.phrases_of(Pair(None, text))
+        every = data.phrases_of(Pair(None, text))
+        # a phrase that was cut off with the end of its text is none that the run has read
+        spans = [span for span in every if places_of(span, encoded)]
         members = torch.zeros(1, max(1, len(spans)), words.shape[1], dtype=torch.bool)
         for row, span in enumerate(spans):
             members[0, row, list(places_of(span, encoded))] = True

@@ -20,7 +20,7 @@ from tenfold.core.seed import generator
 from tenfold.core.system import Evaluation
 from tenfold.metrics import ap
 from tenfold.metrics.grounding import grounding
-from tenfold.metrics.retrieval import retrieval
+from tenfold.metrics.retrieval import AT, retrieval
 from tenfold.structures import Instances
 
 from . import data
@@ -98,13 +98,15 @@ def evaluate(networks: Networks, cfg: Config, split: str) -> Evaluation:
     chance: Metrics = {}
     details: dict[str, Float[np.ndarray, "pair dim"]] = {}
     notes: list[str] = []
-    known = frequent(cfg)
+    often = frequent(cfg)
     for number, name in enumerate(splits(cfg, split)):
         suffix = f" {name.removeprefix('test_')}" if number else ""
         if name != split and not number:
             notes.append(f"the test is {name}")
         found = data.open_captions(cfg.data, name)
         parts = of_split(networks, cfg, found, name)
+        # by their names: a part in a file of its own numbers its classes by itself
+        known = [label for label, called in enumerate(found.names) if called in often]
         mine, by_chance = together(parts, found, cfg, known, name)
         metrics |= {_named(key, suffix): value for key, value in mine.items()}
         chance |= {_named(key, suffix): value for key, value in by_chance.items()}
@@ -274,14 +276,13 @@ def _rows(
     return ap.coded(Instances((PIXELS * boxes).astype(np.float64), labels, scores))
 
 
-def frequent(cfg: Config) -> list[int]:
-    """The classes with most training objects."""
+def frequent(cfg: Config) -> set[str]:
+    """Names of the classes with most training objects."""
     found = data.open_captions(cfg.data, "train")
     rows = range(min(len(found), MOST_COUNTED)) if found.names else ()
     counts = Counter(label for row in rows for label in found.objects(row).labels.tolist())
-    return [label for label, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0]))][
-        :FREQUENT
-    ]
+    ranked = sorted(counts, key=lambda label: (-counts[label], label))
+    return {found.names[label] for label in ranked[:FREQUENT]}
 
 
 def together(
@@ -295,8 +296,9 @@ def together(
     texts = np.concatenate([part.texts for part in parts])
     for key, value in retrieval(images @ texts.T, place.astype(np.int64)).items():
         metrics[f"retrieval/{key if '/' in key else f'both/{key}'}"] = value
-    chance = {f"retrieval/{way}/R@{k}": 100 * min(1.0, k / len(owners))
-              for way in ("i2t", "t2i") for k in (1, 5, 10)}  # fmt: skip
+    each = np.bincount(place)
+    chance = {f"retrieval/i2t/R@{k}": 100 * luck(each, k) for k in AT}
+    chance |= {f"retrieval/t2i/R@{k}": 100 * min(1.0, k / len(owners)) for k in AT}
     truth = np.concatenate([part.truth for part in parts])
     if len(truth):
         points = np.concatenate([part.points for part in parts])
@@ -314,6 +316,19 @@ def together(
     metrics |= summary([part.ranked for part in parts])
     chance |= {key: 50.0 for key in metrics if key.endswith("/AUC")}
     return metrics, chance
+
+
+def luck(each: Int64[np.ndarray, " image"], first: int) -> float:
+    """Chance that a caption of an image is among the first of all, which are in any order.
+
+    Args:
+        each: Captions of each image.
+        first: So many are looked at.
+    """
+    every = int(each.sum())
+    seen = np.arange(min(first, every))
+    none = np.clip((every - each[:, None] - seen) / (every - seen), 0, 1).prod(1)
+    return float(1 - none.mean())
 
 
 def _detection(

@@ -12,6 +12,7 @@ from tenfold.viz.predictions import spread
 from . import data
 from .answer import Asked
 from .config import Config
+from .evaluation import splits
 from .model import Networks
 from .write import with_phrase, with_regions
 
@@ -25,27 +26,33 @@ REGIONS = 3
 def draw_figures(
     networks: Networks, cfg: Config, metrics: Mapping[str, float], out: Path
 ) -> dict[Path, str]:
-    """Write a sheet and a plot into the folder `out`.
+    """Write a sheet, if a caption has a known word, and a plot into the folder `out`.
 
     Returns:
         File -> caption.
     """
     captions: dict[Path, str] = {}
-    found, asked = data.open_captions(cfg.data, "test"), Asked(networks, cfg)
+    # a set may have no part of that name: RefCOCO's are testA and testB
+    found, asked = data.open_captions(cfg.data, splits(cfg, "test")[0]), Asked(networks, cfg)
     rows, texts = [], []
     for row in spread(range(len(found)), ROWS):
-        picture, text = found.picture(row), found.pair(row).caption
+        text = found.pair(row).caption
+        if not asked.knows(text):  # of what it cannot read a run says nothing
+            continue
+        picture = found.picture(row)
         answer = asked.answer(picture, text, REGIONS)
         drawn = [with_phrase(picture, one) for one in answer.phrases[:PHRASES]]
         rows.append([picture, with_regions(picture, answer.regions), *drawn])
         texts.append(text)
     titles = ("picture", "regions", *(f"phrase {i + 1}" for i in range(PHRASES)))
-    file = out / "phrases.png"
-    write_bytes(file, overlays.sheet(rows, titles[: max(map(len, rows))], texts, height=200))
-    captions[file] = (
-        "Test pictures: the most confident regions with confidence s and interaction J (in "
-        "thousandths) under the caption, and for each phrase the similarity of patches and its box"
-    )
+    if rows:
+        file = out / "phrases.png"
+        write_bytes(file, overlays.sheet(rows, titles[: max(map(len, rows))], texts, height=200))
+        captions[file] = (
+            "Test pictures: the most confident regions with confidence s and interaction J (in "
+            "thousandths) under the caption, and for each phrase the similarity of patches and its "
+            "box"
+        )
     ranks = {
         key.split("/")[1]: value
         for key, value in metrics.items()

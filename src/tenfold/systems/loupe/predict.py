@@ -43,15 +43,23 @@ def predict_files(
         The files that were written, the page last; on processes after the first none.
 
     Raises:
-        ValueError: There is no picture, a lone one cannot be read, or none of a folder; or no word
-            of the text is known.
+        ValueError: There is no picture, a lone one cannot be read, or none of a folder; the text
+            is too long or no word of it is known, or without a text none of the classes.
     """
     asked = Asked(networks, cfg, options.samples)
     if options.caption:
         asked.text(options.caption)  # says what is wrong with it before any picture is read
+        asked.require_whole(options.caption)
     pictures = sources(inputs, out, offered)
     shown = set(spread(range(len(pictures)), SHOWN))
     names = tuple(cfg.data.classes.split("\n")) if cfg.data.classes else ("thing",)
+    if not options.caption:
+        names = tuple(name for name in names if asked.knows(f"a {name}"))
+        if not names:
+            raise ValueError(
+                "the training captions name no class of objects that a picture could be asked "
+                "for; say what is sought with --caption"
+            )
     vectors = name_vectors(networks, asked.vocabulary, names)
 
     def work(row: int, picture: Rgb) -> Record:

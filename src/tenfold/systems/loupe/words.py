@@ -88,7 +88,8 @@ def read_pieces(path: Path) -> str:
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size} bytes, a vocabulary at most 4194304")
     try:
-        lines = path.read_text("utf-8").splitlines()
+        # not splitlines: the Chinese vocabulary has a line separator (U+2028) as a token
+        lines = path.read_text("utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text in UTF-8 (byte {error.start})") from error
     missing = [token for token in SPECIAL if token not in lines]

@@ -117,10 +117,12 @@ def predict_folder(
         try:
             if (inputs / name).is_symlink():  # it may lead anywhere
                 raise ValueError(
-                    f"{inputs / name} is a link, which is not followed in a folder; give the file "
-                    "it leads to, or copy that there"
+                    f"{inputs / name} is a link, which is not followed in a folder; give what it "
+                    "leads to, or copy that there"
                 )
             require_no_folder(inputs / name)
+            if not (inputs / name).is_file():  # a pipe would be waited for
+                raise ValueError(f"{inputs / name} is not there, or is not a file")
             prompt = read_prompt(inputs / name)
         except (ValueError, OSError) as error:
             return Record(name, printable(str(error)))
@@ -169,7 +171,7 @@ def prompt_files(folder: Path, out: Path) -> list[str]:
     """Paths of the files of a folder and of the folders in it, in order; hidden ones do not count.
 
     Nor does the folder `out`, which holds results and no prompts. Folders in it that may not be
-    looked into stand in their files' place.
+    looked into, and links to folders, stand in their files' place; so does what is no file.
     """
     names: list[Path] = []
 
@@ -185,10 +187,11 @@ def prompt_files(folder: Path, out: Path) -> list[str]:
             for name in folders
             if not name.startswith(".") and (own / name).resolve() != out.resolve()
         ]
+        links = [name for name in folders if (own / name).is_symlink()]
         names += [
             (own / name).relative_to(folder)
-            for name in files
-            if not name.startswith(".") and (own / name).is_file()
+            for name in (*files, *links)
+            if not name.startswith(".")
         ]
     return [path.as_posix() for path in sorted(names, key=lambda path: path.parts)]
 

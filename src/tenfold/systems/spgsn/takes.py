@@ -48,8 +48,8 @@ class Take:
 def motion_files(folder: Path, out: Path) -> list[Path]:
     """Files of the folder and of those in it, by path; hidden ones, and those in `out`, not.
 
-    Folders in it that may not be looked into stand in their files' place. Raises ValueError if
-    there are none.
+    Folders in it that may not be looked into, and links to folders elsewhere, stand in their files'
+    place. Raises ValueError if there are none.
     """
     if out.resolve() == folder.resolve():
         raise ValueError(
@@ -69,7 +69,11 @@ def motion_files(folder: Path, out: Path) -> list[Path]:
 
 def check_inside(file: Path, folder: Path) -> None:
     """Raise ValueError for a link that leads out of the folder."""
-    if not file.resolve().is_relative_to(folder.resolve()):
+    try:
+        place = file.resolve()
+    except RuntimeError:  # a link to itself leads nowhere, which its reader says
+        return
+    if not place.is_relative_to(folder.resolve()):
         raise ValueError(f"{file} leads out of {folder}; copy it there instead of linking to it")
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any
 
+from tenfold.core.config import from_json
 from tenfold.core.errors import nearest
 from tenfold.core.peak import KNOWN
 
@@ -156,13 +157,25 @@ class Calibration:
     @classmethod
     def from_json(cls, value: dict[str, Any], where: str) -> Calibration:
         """Read what `to_json` wrote; `where` names the file in errors."""
-        known = {f.name for f in fields(cls)}
+        known, way_out = (
+            {f.name for f in fields(cls)},
+            "write one with `tenfold plan ppmoe --calibrate`",
+        )
         if not isinstance(value, dict) or known != set(value):
             raise ValueError(
-                f"{where} is not a calibration (wanted {', '.join(sorted(known))}); "
-                "write one with `tenfold plan ppmoe --calibrate`"
+                f"{where} is not a calibration (wanted {', '.join(sorted(known))}); {way_out}"
             )
-        return cls(**{**value, "shape": Shape(**value["shape"])})
+        shape = value["shape"] if isinstance(value["shape"], dict) else {}
+        if lacking := [
+            f.name for f in fields(Shape) if f.default is MISSING and f.name not in shape
+        ]:
+            raise ValueError(f"{where}: its shape lacks {', '.join(lacking)}; {way_out}")
+        found = from_json(cls, value, where)
+        for name in (f.name for f in fields(cls) if f.type in ("float", "int")):
+            number = getattr(found, name)
+            if not (0 < number < math.inf or (number == 0 and name == "expert_call_s")):
+                raise ValueError(f"{where}: {name} must be positive, got {number}; {way_out}")
+        return found
 
 
 def predict_step_seconds(
