@@ -93,19 +93,6 @@ def test_perfect_and_nothing() -> None:
     assert average_precision(truth, perfect, 2, "boxes")["AP"] == pytest.approx(100)
     none = Instances(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
     assert average_precision(truth, [none] * 4, 2, "boxes")["AP"] == 0
-    # sizes that the truth has not are without a value, whether anything was found or not
-    sizes = {name for name, value in average_precision(truth, perfect, 2, "boxes").items()
-             if value == -100}  # fmt: skip
-    nothing, precision = ap.statistics(
-        [ap.coded(one) for one in truth], [[]] * 4, 3, "boxes"
-    )  # fmt: skip
-    assert {name for name in ap.NAMES if nothing[name] == -100} == sizes == {"medium", "large"}
-    assert {name for name in ap.RECALLS if nothing[name] == -100} == {"AR medium", "AR large"}
-    assert all(nothing[name] == 0 for name in ap.NAMES if name not in sizes)
-    assert (
-        precision[:, :, :2].max() == precision[:, :, :2].min() == 0 == precision[:, :, 2].max() + 1
-    )
-    assert set(ap.statistics([[]], [[]], 1, "boxes")[0].values()) == {-100}
 
 
 def test_nothing_found_is_zero_only_where_there_are_objects() -> None:
