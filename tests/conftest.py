@@ -44,7 +44,7 @@ def _if_shaped(self: Any, node: ast.FunctionDef) -> ast.AST:
 
 _import_hook.JaxtypingTransformer.visit_FunctionDef = _if_shaped
 
-CHECKED = 12
+CHECKED = 4
 """Calls of a function that are checked in each test: hundreds of steps have the same shapes, and
 checking all of them took a third of the tests' time."""
 _test = 0
@@ -177,6 +177,15 @@ def quick() -> None:
     from quick import make_quick
 
     make_quick()
+
+
+@pytest.fixture(autouse=True)
+def drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn in tests of figures, which have to do with them by their file's name."""
+    import quick
+
+    of_figures = re.search("viz/|report/|figure|draw|plot|maps|pictures", str(request.path))
+    monkeypatch.setattr(quick, "drawing", of_figures is not None)
 
 
 @pytest.fixture

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
+
+drawing = False
+"""Whether figures are drawn: for tests of figures. For others they are white."""
 
 
 def make_quick() -> None:
-    """Sample coasts coarsely, draw one curve for all panels of run pages (plots are tested),
-    generate a walk once, and write pictures less small."""
-    from PIL import Image
+    """Sample coasts coarsely, draw one curve for all panels of run pages (plots are tested), draw
+    no figure where none is looked at, generate few walks, each once, and write pictures less small.
+    """
+    from matplotlib.figure import Figure
+    from PIL import Image, PngImagePlugin
 
     from tenfold.generated import walker
     from tenfold.report import history
@@ -22,10 +27,26 @@ def make_quick() -> None:
         return sample(theme)
 
     history.curves = curves  # type: ignore[attr-defined]
-    walk, save = cache(walker._positions), Image.Image.save
+
+    walk, save, draw = cache(walker._positions), Image.Image.save, Figure.savefig
     walker._positions = lambda *words: walk(*words).copy()  # type: ignore[assignment]
+    walker.clips = partial(walker.clips, num_per_action=2, frames=120)  # type: ignore[assignment]
 
     def quickly(image: Image.Image, file: Any, format: str | None = None, **options: Any) -> None:
         save(image, file, format, **{**options, "optimize": False, "compress_level": 1})
 
+    def white(figure: Figure, out: Any, *, format: str, dpi: int, metadata: dict[str, Any]) -> None:
+        if drawing:
+            draw(figure, out, format=format, dpi=dpi, metadata=metadata)
+        elif format == "svg":
+            out.write(b'<svg xmlns="http://www.w3.org/2000/svg"/>')
+        else:
+            about = PngImagePlugin.PngInfo()
+            for name, text in metadata.items():
+                if text:
+                    about.add_text(name, text)
+            size = tuple(int(dpi * side) for side in figure.get_size_inches())
+            Image.new("RGB", size, "white").save(out, "PNG", pnginfo=about)
+
     Image.Image.save = quickly  # type: ignore[method-assign]
+    Figure.savefig = white  # type: ignore[method-assign,assignment]

@@ -7,7 +7,6 @@ import csv
 import dataclasses
 import inspect
 import json
-import logging
 import math
 import os
 import re
@@ -38,7 +37,6 @@ from tenfold.core.system import Evaluation, System
 from tenfold.files import asking
 from tenfold.report.results import lookup
 from tenfold.runner import train
-from tenfold.runner.export import TOLERANCE, export_checked, require_own_export
 from tenfold.runner.weights import completed, construct, save_weights
 
 pytestmark = [
@@ -445,18 +443,6 @@ def test_official_files_go_into_an_empty_folder(name: str, made: Made, tmp_path:
     with pytest.raises(ValueError, match="exists and is not empty; choose another --out"):
         system.export_official(out)
     assert [p.name for p in out.iterdir()] == ["mine"]
-
-
-@pytest.mark.parametrize("to", [pytest.param("torch", marks=pytest.mark.slow), "onnx"])
-def test_export_equals_eager(
-    name: str, to: str, made: Made, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    target = tmp_path / "network"
-    assert export_checked(tenfold.load(made(name)).export(), to, target) < TOLERANCE
-    require_own_export(target)
-    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["network"]
-    # of other libraries, about what a user cannot change
-    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
 
 
 def test_claims_can_be_judged(name: str, made: Made) -> None:

@@ -232,7 +232,7 @@ def test_numbers_that_do_not_fit_are_refused_first(system: Itpn, tmp_path: Path)
         ({"images": [{"id": 1, "file_name": "b.png"}]}, "lists no picture called a.png"),
         ({"categories": [{"id": 1, "name": "cat"}]}, "has no category background"),
         ({"images": 3}, "no list of images"),
-        ({"categories": [{"id": "1", "name": "cat"}]}, "needs name and a whole id"),
+        ({"categories": [{"id": "one", "name": "cat"}]}, "needs name and a whole id"),
     ):
         file.write_text(json.dumps(good | change))
         with pytest.raises(ValueError, match=said):
