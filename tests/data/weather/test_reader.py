@@ -242,6 +242,15 @@ def test_a_scalar_coordinate_is_the_level(tmp_path, name, units, scale):
         np.testing.assert_array_equal(states.read(1)[0][k], atmosphere()[own][1, :2])
 
 
+def test_levels_of_undated_files_are_combined(tmp_path):
+    data = dataset(constants=False).isel(time=0).drop_vars("time")[["z"]]
+    for level in (500, 850):
+        data.sel(level=[level]).to_netcdf(tmp_path / f"z{level}.nc", engine="h5netcdf")
+    states = open_states(tmp_path)
+    assert (states.grid.upper, states.grid.levels) == (("z",), (850, 500))
+    np.testing.assert_array_equal(states.read(0)[0][0], atmosphere()["z"][0, :2])
+
+
 def test_of_a_selected_level_the_ground_stays_on_the_ground(tmp_path):
     data = dataset().sel(level=500)
     data["p0"] = (), 100000.0, {"units": "Pa"}  # a scalar of pressure that is no coordinate
