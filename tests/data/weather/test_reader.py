@@ -251,6 +251,21 @@ def test_levels_of_undated_files_are_combined(tmp_path):
     np.testing.assert_array_equal(states.read(0)[0][0], atmosphere()["z"][0, :2])
 
 
+def test_what_lies_beside_the_files_that_are_read_is_named(tmp_path):
+    data = dataset()
+    for place in (".", "older", "notes"):
+        (tmp_path / place).mkdir(exist_ok=True)
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    (tmp_path / "notes" / "read.me").write_text("")
+    open_states(tmp_path)
+    data.to_netcdf(tmp_path / "older" / "b.nc", engine="h5netcdf")
+    with pytest.warns(UserWarning, match=r"has a\.nc, so what .* is not read: older\. Put"):
+        assert open_states(tmp_path).files == 1
+    official(tmp_path / "older")
+    with pytest.warns(UserWarning, match=r"has older, so what .* is not read: a\.nc\. Put"):
+        assert open_states(tmp_path).grid.levels == files.PANGU_LEVELS
+
+
 def test_of_a_selected_level_the_ground_stays_on_the_ground(tmp_path):
     data = dataset().sel(level=500)
     data["p0"] = (), 100000.0, {"units": "Pa"}  # a scalar of pressure that is no coordinate
