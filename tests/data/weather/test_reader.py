@@ -266,6 +266,18 @@ def test_what_lies_beside_the_files_that_are_read_is_named(tmp_path):
         assert open_states(tmp_path).grid.levels == files.PANGU_LEVELS
 
 
+@pytest.mark.parametrize("levels", [LEVELS, (1000, 850, 500)])
+def test_plev_without_units_is_no_guess(tmp_path, levels):
+    """CMIP's plev is in Pa: 1000, 850 and 500 would be 10 and 5 hPa, and the third be lost."""
+    data = dataset(levels=levels).rename(level="plev")
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    with pytest.raises(ValueError, match=r"levels plev are .* without units: .* Say which"):
+        open_states(tmp_path / "a.nc")
+    pascals = data.assign_coords(plev=data.plev * 100.0)
+    pascals.to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
+    assert open_states(tmp_path / "b.nc").grid.levels == levels
+
+
 def test_of_a_selected_level_the_ground_stays_on_the_ground(tmp_path):
     data = dataset().sel(level=500)
     data["p0"] = (), 100000.0, {"units": "Pa"}  # a scalar of pressure that is no coordinate
