@@ -1,9 +1,12 @@
 """Documentation that is written from the code is up to date; documents hold what they promise."""
 
+import dataclasses
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+from tenfold.systems import SYSTEMS, system_class
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -48,3 +51,17 @@ def test_hooks_before_a_commit_are_the_commands_of_lint() -> None:
     hooks = re.findall(r"entry: (.+)", (ROOT / ".pre-commit-config.yaml").read_text())
     lint = (ROOT / "Makefile").read_text().split("\nlint:")[1].split("\n\n")[0]
     assert hooks == [line.strip() for line in lint.splitlines()[1:]]
+
+
+def test_the_page_of_the_api_has_every_system_with_its_options() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    named = page.split("\n- `name`: a name of `tenfold list`: ")[1].split("\n")[0]
+    assert re.findall(r'"(\w+)"', named) == [*SYSTEMS]
+    table = page.split("## system.predict\n")[1].split("## system.evaluate\n")[0]
+    rows = re.findall(r"^\| (\w+) \|.*\| ([^|]+) \|$", table, re.MULTILINE)
+    options = {name: cell for name, cell in rows if name in SYSTEMS}
+    assert [*options] == [*SYSTEMS]
+    for name, cell in options.items():
+        there = [field.name for field in dataclasses.fields(system_class(name).options)]
+        said = re.findall(r"`(\w+)`", cell)
+        assert said == there or (cell.endswith("...") and {*said} <= {*there}), name

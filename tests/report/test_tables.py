@@ -112,6 +112,15 @@ def test_units_and_directions_stand_where_they_are_alike():
     assert marks == [[True, False], [False, True]]
 
 
+def test_a_metric_without_a_unit_has_none_though_its_group_has():
+    """LOUPE's median is a rank among recalls in percent."""
+    keys = ["retrieval/i2t/R@1", "retrieval/i2t/median", "retrieval/t2i/R@1"]
+    units = {"retrieval": "%", "retrieval/i2t/median": ""}
+    assert [lookup(key, units) for key in keys] == ["%", "", "%"]
+    (table,) = metric_tables({"ours": dict.fromkeys(keys, 1.0)}, {}, units)
+    assert table.caption == "retrieval" and table.head[-2:] == ["R@1 [%]", "median"]
+
+
 def test_titles_are_for_people():
     labels = {"final/mean/overall": "accuracy after the last session", "80ms": "80 ms (true 83)"}
     assert title("final/mean/overall", labels) == "accuracy after the last session"

@@ -193,6 +193,19 @@ def test_near_turns_by_whole_circles():
     assert turned.is_global
 
 
+def test_a_wide_region_is_not_joined_over_what_it_has_not():
+    """Isobars between the two ends of a region would be of no field."""
+    x = np.arange(0.0, 201.0, 10.0)
+    turned, values = map_axes(LAT, x).rolled(np.tile(x, (15, 1)), 10.0)
+    there = np.isfinite(values[0])
+    assert turned.longitudes[~there].tolist() == [-80.0]  # between -160 and 0
+    np.testing.assert_array_equal(values[0][there], turned.longitudes[there] % 360)
+    closed, last = turned.closed(values)
+    assert closed[-1] == 190 and last[0, -1] == 190
+    whole, values = map_axes(LAT, x).rolled(np.tile(x, (15, 1)), 100.0)
+    assert whole.longitudes.tolist() == x.tolist() and np.isfinite(values).all()
+
+
 def test_a_track_over_the_date_line_is_one_line(monkeypatch):
     track = [(20.0, 170, 0, 990.0), (25.0, 178, 6, np.nan), (30.0, -174, 12, 980.0)]
     other = [(20.0, 171, 0, 990.0), (24.0, -179, 24, 985.0)]

@@ -69,7 +69,7 @@ def _data_check(rest: list[str]) -> None:
         """Check counts, shapes and ranges; name each bad file. Exit code 1 if any is bad.
 
         Args:
-            name: Data set, or `folder` for one of your own (pictures, or BVH files); by default
+            name: Data set, or `folder` for one of your own (pictures, captions, BVH); by default
                 every one that is found, or with --path your own.
             path: Its folder, if it is not under $TENFOLD_DATA.
             limit: Look into at most so many files of each kind; 0 looks into all.

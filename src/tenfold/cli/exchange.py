@@ -96,9 +96,10 @@ def convert(rest: list[str]) -> None:
 
         Args:
             system: Name of the system.
-            checkpoint: File as its authors' code writes it; read without executing anything.
-            out: Output folder; by default the checkpoint's name without its endings. It can be
-                given to evaluate, predict and export like a run.
+            checkpoint: File, or folder of files, as its authors' code writes it; read without
+                executing anything.
+            out: Output folder; by default the checkpoint's name without its endings, so that a
+                folder needs --out. It can be given to evaluate, predict and export like a run.
             partial: Write even if keys are missing or unused.
         """
         from tenfold.core.capabilities import Converts

@@ -178,7 +178,7 @@ def lookup(key: str, table: Mapping[str, Any] | None) -> str:
     parts = key.split("/")
     for end in range(len(parts), 0, -1):
         value = (table or {}).get("/".join(parts[:end]))
-        if value:
+        if value is not None:  # "" says that it has none, though its group has
             return str(value)
     return ""
 

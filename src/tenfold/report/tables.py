@@ -125,7 +125,9 @@ def marks_of(
             caption += above(shared(inside, table))
             continue
         in_columns = [shared(keys, table) for keys in by_column]
-        if any(in_columns) and (grid.rows == grid.rows[:1] or all(in_columns)):
+        # a column may have none, as a rank among shares, but must not have several
+        is_one_each = all(len({lookup(key, table) for key in keys}) == 1 for keys in by_column)
+        if any(in_columns) and (grid.rows == grid.rows[:1] or is_one_each):
             columns = [c + (at(x) if x else "") for c, x in zip(columns, in_columns, strict=True)]
         else:
             in_rows = [shared(keys, table) for keys in by_row]

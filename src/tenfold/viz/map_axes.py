@@ -37,10 +37,20 @@ class MapAxes:
         return np.append(self.longitudes, self.longitudes[0] + 360), np.c_[values, values[:, :1]]
 
     def rolled(self, values: np.ndarray, centre: Number) -> tuple[MapAxes, np.ndarray]:
-        """The same with longitudes within 180 degrees of `centre`, rising again."""
+        """The same with longitudes within 180 degrees of `centre`, rising again.
+
+        A region may come apart where it is wider than that on one side: what lies between its two
+        ends is a column of missing values, over which nothing is drawn.
+        """
         x = near(self.longitudes, centre)
         order = np.argsort(x)
-        return MapAxes(self.latitudes, x[order], self.coast), values[:, order]
+        x, values = x[order], values[:, order]
+        steps = np.diff(x)
+        hole = int(steps.argmax())
+        if not self.is_global and steps[hole] > 1.5 * np.diff(self.longitudes).max():
+            x = np.insert(x, hole + 1, x[hole : hole + 2].mean())
+            values = np.insert(values.astype(float), hole + 1, np.nan, axis=1)
+        return MapAxes(self.latitudes, x, self.coast), values
 
 
 def near(longitudes: np.ndarray, centre: Number) -> np.ndarray:

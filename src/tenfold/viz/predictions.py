@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,9 +84,14 @@ def sources(inputs: Path, out: Path, below: Callable[..., list[Path]]) -> list[S
     ]
 
 
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+"""A cell that stays a number, whatever its sign."""
+
+
 def safe_cell(text: str) -> str:
     """The text with an apostrophe before what a spreadsheet would run as a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+    is_formula = text.startswith(("=", "+", "-", "@")) and not NUMBER.fullmatch(text)
+    return f"'{text}" if is_formula else text
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Path:

@@ -129,6 +129,29 @@ def test_a_set_that_is_not_divided_is_by_the_names_of_its_pictures(tmp_path):
     assert texts(opened(path, "validation")) == test
 
 
+def test_pictures_without_a_split_beside_others_with_one_are_named(tmp_path):
+    items = caption_sets.records(4)
+    for item, split in zip(items, ("train", "", "val", None), strict=True):
+        item |= {} if split is None else {"split": split}
+    path = caption_sets.lines(tmp_path, items)
+    for split in ("train", "validation"):
+        found = opened(path, split)
+        assert len(found) == 1
+        (note,) = found.notes
+        assert "1.png: no split is stated" in note and "3.png" in note and ": 2 (" in note
+
+
+def test_a_picture_of_two_splits_is_named_or_left_out(tmp_path):
+    """Captions that were divided, and not pictures, would be trained on and tested with."""
+    items = [{"image": f"{i}.png", "caption": f"{i} {s}", "split": s}
+             for i, s in ((0, "train"), (0, "dev"), (1, "train"), (2, "val"))]  # fmt: skip
+    path = caption_sets.lines(tmp_path, items)
+    with pytest.raises(ValueError, match=r"a\.jsonl: .*0\.png is stated to be of train and of val"):
+        opened(path)
+    found = opened(path, reading=SKIP)
+    assert texts(found) == ["1 train"] and "0.png is stated to be of" in found.notes[0]
+
+
 def test_files_are_the_splits_that_their_names_tell(tmp_path):
     path = caption_sets.lines(tmp_path, caption_sets.records(3), "train.jsonl")
     caption_sets.lines(path, caption_sets.records(1), "val.jsonl")

@@ -144,6 +144,28 @@ def test_masks_of_another_size_or_elsewhere_are_refused(tmp_path: Path) -> None:
         ade20k.read(tmp_path / "a.json")
 
 
+def test_pictures_elsewhere_are_refused_and_links_followed_if_asked(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    file = tmp_path / "set" / "a.json"
+    for name in ("../secret.png", str(tmp_path / "secret.png")):
+        file.write_text(json.dumps({**small(), "image": name}))
+        with pytest.raises(ValueError, match=r"a.json: .*secret.png leads out of .* by its name"):
+            ade20k.read(file, follow_links=True)
+    content = published(tmp_path / "set")
+    content["annotation"]["filename"] = "../secret.png"
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"secret.png leads out"):
+        ade20k.read(file)
+    content["annotation"]["filename"] = "a.jpg"
+    mask = tmp_path / "set" / content["annotation"]["object"][0]["instance_mask"]
+    mask.rename(tmp_path / "mask.png")
+    mask.symlink_to(tmp_path / "mask.png")
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="set data.follow_links"):
+        ade20k.read(file)
+    assert len(ade20k.read(file, follow_links=True).objects) == len(OBJECTS)
+
+
 def test_the_published_sample() -> None:
     folder = Path(os.environ.get("TENFOLD_DATA", "no-data")) / "ade20k_sample"
     if not folder.is_dir():

@@ -275,6 +275,20 @@ def test_a_model_never_writes_over_a_human(objects: ObjectSet) -> None:
     assert corrected.label == 0 and corrected.mask == other and not notes
 
 
+def test_a_mask_that_stays_keeps_its_area(objects: ObjectSet) -> None:
+    """Without a mask the area is that of the box, by which COCO calls objects small or large."""
+    old = objects.pictures[0].shapes[0]
+    assert old.mask is not None and old.area == old.mask.area
+    boxed = replace(old, box=(4.0, 6.0, 22.0, 21.0), mask=None, area=270.0)
+    found, _ = updated(old, boxed)
+    assert found.box == boxed.box and (found.mask, found.area) == (old.mask, old.area)
+    found, _ = updated(replace(old, mask=None, area=9.0), boxed)
+    assert found.area == 270.0
+    refused = replace(boxed, mask=crop_of(np.ones((3, 3), dtype=bool), 5, 7), mask_said=MODEL)
+    found, notes = updated(replace(old, mask_said=HUMAN), refused)
+    assert notes and found.area == old.area
+
+
 def test_sets_are_joined_by_id(objects: ObjectSet) -> None:
     (found, _), other = objects.pictures[1].shapes, objects.pictures[0]
     fresh = replace(found, id=20, label=1)

@@ -254,6 +254,18 @@ def test_yaml_that_says_nothing(tmp_path: Path, text: str) -> None:
         find_yolo(tmp_path)
 
 
+def test_a_folder_of_a_list_that_is_not_there_is_named(tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        yolo(tmp_path / "images" / place, tmp_path / "labels" / place, 3)
+    text = "train: [images/a, images/{}]\nval: ../valid/images\nnames: [cat, dog]\n"
+    (tmp_path / "data.yaml").write_text(text.format("b"))
+    found = find_yolo(tmp_path)
+    assert found is not None and len(found.parts["train"]) == 6 and "val" not in found.parts
+    (tmp_path / "data.yaml").write_text(text.format("c"))
+    with pytest.raises(ValueError, match="train lists images/c, which is not there"):
+        find_yolo(tmp_path)
+
+
 def test_objects_of_yolo_are_numbered_from_1(tmp_path: Path) -> None:
     """pycocotools marks what was not found by 0, and would take an object of that number for it."""
     yolo(tmp_path / "images", tmp_path / "labels", 3)

@@ -17,6 +17,7 @@ import pytest
 from tenfold.data.weather import forecast_file, forecast_store
 from tenfold.data.weather.forecast_file import ForecastFile
 from tenfold.data.weather.grid import Grid
+from tenfold.data.weather.npy_forecast import NpyForecast
 
 h5py = pytest.importorskip("h5py")
 xarray = pytest.importorskip("xarray")
@@ -434,6 +435,22 @@ def test_what_cannot_be_written(tmp_path, changes, words):
         with pytest.raises(ValueError, match=words):
             opened(tmp_path / f"f{suffix}", **changes)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_npy_of_fields_on_one_level_alone_is_read_back(tmp_path, members):
+    """There is no file of upper fields where there are none, and nothing is damaged."""
+    grid = replace(GRID, upper=(), levels=())
+    for step in range(2):  # the second time as after a kill
+        file = NpyForecast.create_or_continue(tmp_path / "a", grid, START, HOURS, members, {})
+        with file:
+            assert file.done == step
+            upper, surface = state(step, members, grid)
+            file.write(step, upper, surface)
+            found = file.read(step)
+            assert found[0].shape == upper.shape == (members, 0, 0, *grid.shape)
+            np.testing.assert_array_equal(found[1], surface)
+    assert not list((tmp_path / "a").glob("output_upper*"))
 
 
 def test_other_names_and_missing_packages(tmp_path, monkeypatch):

@@ -242,6 +242,42 @@ def test_a_scalar_coordinate_is_the_level(tmp_path, name, units, scale):
         np.testing.assert_array_equal(states.read(1)[0][k], atmosphere()[own][1, :2])
 
 
+def test_levels_of_undated_files_are_combined(tmp_path):
+    data = dataset(constants=False).isel(time=0).drop_vars("time")[["z"]]
+    for level in (500, 850):
+        data.sel(level=[level]).to_netcdf(tmp_path / f"z{level}.nc", engine="h5netcdf")
+    states = open_states(tmp_path)
+    assert (states.grid.upper, states.grid.levels) == (("z",), (850, 500))
+    np.testing.assert_array_equal(states.read(0)[0][0], atmosphere()["z"][0, :2])
+
+
+def test_what_lies_beside_the_files_that_are_read_is_named(tmp_path):
+    data = dataset()
+    for place in (".", "older", "notes"):
+        (tmp_path / place).mkdir(exist_ok=True)
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    (tmp_path / "notes" / "read.me").write_text("")
+    open_states(tmp_path)
+    data.to_netcdf(tmp_path / "older" / "b.nc", engine="h5netcdf")
+    with pytest.warns(UserWarning, match=r"has a\.nc, so what .* is not read: older\. Put"):
+        assert open_states(tmp_path).files == 1
+    official(tmp_path / "older")
+    with pytest.warns(UserWarning, match=r"has older, so what .* is not read: a\.nc\. Put"):
+        assert open_states(tmp_path).grid.levels == files.PANGU_LEVELS
+
+
+@pytest.mark.parametrize("levels", [LEVELS, (1000, 850, 500)])
+def test_plev_without_units_is_no_guess(tmp_path, levels):
+    """CMIP's plev is in Pa: 1000, 850 and 500 would be 10 and 5 hPa, and the third be lost."""
+    data = dataset(levels=levels).rename(level="plev")
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    with pytest.raises(ValueError, match=r"levels plev are .* without units: .* Say which"):
+        open_states(tmp_path / "a.nc")
+    pascals = data.assign_coords(plev=data.plev * 100.0)
+    pascals.to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
+    assert open_states(tmp_path / "b.nc").grid.levels == levels
+
+
 def test_of_a_selected_level_the_ground_stays_on_the_ground(tmp_path):
     data = dataset().sel(level=500)
     data["p0"] = (), 100000.0, {"units": "Pa"}  # a scalar of pressure that is no coordinate

@@ -23,6 +23,7 @@ from tenfold.core.stage import Stage
 from tenfold.data.images.crops import crop_of
 from tenfold.data.images.instances import Point, Shape
 from tenfold.generated import hollows
+from tenfold.report.results import lookup
 from tenfold.runner import train
 from tenfold.runner.claim import jobs_of
 from tenfold.runner.weights import completed, construct
@@ -36,6 +37,7 @@ from tenfold.systems.apis import (
     selection,
 )
 from tenfold.systems.apis.answers import standing
+from tenfold.systems.apis.rounds_of_run import Cost
 from tenfold.systems.apis.selection import Question
 from tenfold.systems.apis.training import Training
 
@@ -256,6 +258,14 @@ def test_measures_stand_beside_the_whole_box(made: Made) -> None:
     assert {key.split("/")[1] for key in metrics if key.startswith("masks/")} == {
         "boxes", "round1", "final",
     }  # fmt: skip
+
+
+def test_every_cost_has_its_unit() -> None:
+    cost = evaluation.costs(Cost(2, 4, 0, 0, 17.6), "final")
+    units = {key: lookup(key, Apis.units) for key in cost}
+    assert units.pop("seconds/final/total") == "s" and not any(units.values())
+    assert lookup("fill/car/share", Apis.units) == "%"
+    assert lookup("seconds/final/total", Apis.better) == "lower"
 
 
 def test_overlap_counts_pixels_beyond_the_box() -> None:

@@ -241,10 +241,13 @@ def test_links_out_of_the_folder_are_followed_if_asked(tmp_path: Path) -> None:
     write_ade20k(tmp_path / "set")
     (tmp_path / "set" / "ADE_1.json").rename(tmp_path / "other" / "ADE_1.json")
     (tmp_path / "set" / "ADE_1.json").symlink_to(tmp_path / "other" / "ADE_1.json")
+    (tmp_path / "set" / "ADE_1.png").rename(tmp_path / "other" / "ADE_1.png")
+    (tmp_path / "set" / "ADE_1.png").symlink_to(tmp_path / "other" / "ADE_1.png")
     with pytest.raises(ValueError, match=r"ADE_1\.json leads out of .* set data\.follow_links"):
         config("ade20k_parts", tmp_path / "set")
     asked = Data(name="ade20k_parts", path=str(tmp_path / "set"), follow_links=True)
-    assert len(sets.open_pictures(asked, "validation")) == 1
+    (item,) = sets.open_pictures(asked, "validation", sets.knowledge_in(asked)).items
+    assert item.read()[0].shape == (*SIZE, 3)
 
 
 def test_damaged_files_of_ade20k_are_named(tmp_path: Path) -> None:

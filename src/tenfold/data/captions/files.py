@@ -181,16 +181,24 @@ def assembled(
     number = {one: i for i, one in enumerate(classes)}
     photos = []
     for file, records in found.items():
+        name_of = file.relative_to(pictures.root).as_posix()
+        splits = list(dict.fromkeys(record.split for record in records if record.split))
+        if len(splits) > 1:  # as of captions that were divided, and not pictures
+            problem = f"{name_of} is stated to be of {' and of '.join(splits)}; it can be of one"
+            if not reading.skip_broken:
+                raise ValueError(f"{source}: {problem}. {WAY_OUT}.")
+            left.add(problem)
+            continue
         # a line a caption says the same objects in each of them
         objects = list(dict.fromkeys(one for record in records for one in record.objects))
         photos.append(
             Photo(
                 file,
-                file.relative_to(pictures.root).as_posix(),
+                name_of,
                 tuple(text for record in records for text in record.texts),
                 tuple(box for _, box in objects),
                 tuple(number[one] for one, _ in objects),
-                split=next((r.split for r in records if r.split), ""),
+                split=splits[0] if splits else "",
             )
         )
     return looked_at(CaptionFiles(name, tuple(photos), tuple(classes), source, reading, left))

@@ -213,6 +213,9 @@ def _divided(found: CaptionFiles, split: str, test_share: float) -> CaptionFiles
     stated = [photo.split for photo in found.photos]
     if any(stated):
         part = _part(found.source, split, [one for one in dict.fromkeys(stated) if one])
+        for photo in found.photos:
+            if not photo.split:  # it would be of no split, and nobody would know
+                found.left.add(f"{photo.key}: no split is stated, as it is of others")
         return found.at([row for row, one in enumerate(stated) if one == part])
     if len(found.photos) == 1:
         warnings.warn(

@@ -117,7 +117,7 @@ def find(folder: Path, follow_links: bool = False) -> list[Path]:
     return found
 
 
-def read(file: Path) -> Picture:
+def read(file: Path, follow_links: bool = False) -> Picture:
     """The objects of a picture.
 
     Raises:
@@ -131,9 +131,10 @@ def read(file: Path) -> Picture:
         raise ValueError(f"{file}: {problem}; it is not of ADE20K's form")
     try:
         if "annotation" in content:
-            picture = _published(file, content["annotation"])
+            picture = _published(file, content["annotation"], follow_links)
         else:
             picture = _small(file, content)
+        inside_of(file.parent, picture.file, follow_links)
         _check(picture)
     except (ValueError, KeyError) as error:
         what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
@@ -141,7 +142,7 @@ def read(file: Path) -> Picture:
     return picture
 
 
-def _published(file: Path, content: Mapping[str, Any]) -> Picture:
+def _published(file: Path, content: Mapping[str, Any], follow_links: bool) -> Picture:
     """The form of version 2021_17_01."""
     height, width = _sides(content["imsize"][:2])
     found = []
@@ -149,7 +150,7 @@ def _published(file: Path, content: Mapping[str, Any]) -> Picture:
         parts = item["parts"]
         above = parts.get("ispartof", [])
         above = above[0] if isinstance(above, list) and above else above
-        place = inside_of(file.parent, file.parent / item["instance_mask"])
+        place = inside_of(file.parent, file.parent / item["instance_mask"], follow_links)
         words = _words(item["name"]) or _words(item["raw_name"])
         found.append(
             Object(

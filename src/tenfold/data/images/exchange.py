@@ -80,8 +80,10 @@ def updated(old: Shape, new: Shape) -> tuple[Shape, list[str]]:
         if (new.label, new.box) != (old.label, old.box):
             notes.append(f"annotation {old.id}: class and box of a human are kept")
     else:
+        # without a mask its area is that of its box, which says nothing of a mask that stays
+        area = new.area if old.mask is None else old.area
         found = replace(
-            found, label=new.label, box=new.box, said=new.said, score=new.score, area=new.area
+            found, label=new.label, box=new.box, said=new.said, score=new.score, area=area
         )
     if new.mask is not None:
         is_kept = (

@@ -208,12 +208,14 @@ def _given(base: Path, content: dict[str, Any], name: str, follow_links: bool) -
     """
     values = content[name] if isinstance(content[name], list) else [content[name]]
     found: list[Path] = []
+    missing = []
     for value in values:
         text = str(value).replace("\\", "/")
         short = re.sub(r"^(\.\./|\./)+", "", text)
         places = [base / str(content.get("path") or "") / text, base / text, base / short]
         place = next((p for p in places if _is_there(p)), None)
         if place is None:
+            missing.append(str(value))
             continue
         if place.is_file():
             lines = [line.strip() for line in _text(place).splitlines() if line.strip()]
@@ -223,6 +225,11 @@ def _given(base: Path, content: dict[str, Any], name: str, follow_links: bool) -
         else:
             inside_of(base, place, follow_links)
             found += pictures_of(files_below(place, base, follow_links))
+    if missing and found:  # of one alone nothing is lost: folders tell the splits
+        raise ValueError(
+            f"{base}: {name} lists {some(missing)}, which is not there. Put it there, or take it "
+            "out of the list."
+        )
     return found
 
 

@@ -164,7 +164,13 @@ def pressures(
             f"{levels.max():g}), not pressures. Interpolate to pressure levels first (cdo "
             "ml2pl,85000,50000)."
         )
-    pascal = unit.startswith("pa") or (not unit and (name == "plev" or levels.max() > 1100))
+    if not unit and name == "plev" and levels.max() <= 1100:
+        raise ValueError(
+            f"{where}: levels {name} are {levels.min():g} to {levels.max():g} without units: plev "
+            "is in Pa in CMIP's files, but these may be hPa. Say which (ncatted -a "
+            f"units,{name},c,c,hPa)."
+        )
+    pascal = unit.startswith("pa") or (not unit and levels.max() > 1100)
     scaled = levels / 100 if pascal or name == "isobaricInPa" else levels
     whole = np.round(scaled).astype(np.int64)
     odd = np.abs(scaled - whole) > 1e-3

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 from tenfold.extras import install
 
 from ..io import npz
+from ..io.problems import some
 from . import names
 from .axes import horizontal
 from .grib import SUFFIXES, grib_parts
@@ -52,8 +55,12 @@ def open_parts(path: Path) -> list[Part]:
         return [_pair(path)]
     pairs = [folder for folder in _folders(path) if any((folder / n).exists() for n in PAIR)]
     if pairs:
+        _warn_of_unread(path, pairs)
         return [_pair(folder) for folder in pairs]
-    files = _within(path) or [file for folder in _folders(path) for file in _within(folder)]
+    files = _within(path)
+    if files:
+        _warn_of_unread(path, files)
+    files = files or [file for folder in _folders(path) for file in _within(folder)]
     if files:
         return [part for file in files for part in _file(file, keep=len(files) == 1)]
     stores = [folder for folder in sorted(path.iterdir()) if _is_zarr(folder)]
@@ -63,6 +70,26 @@ def open_parts(path: Path) -> list[Part]:
         f"{path} holds {len(stores)} zarr stores and no file of {', '.join((*NETCDF, *SUFFIXES))} "
         f"or {PAIR[0]}. Give the folder or store that holds the states."
     )
+
+
+def _warn_of_unread(path: Path, read: list[Path]) -> None:
+    """Name the files, and the folders and stores with states, that lie beside those that are read.
+
+    Of a folder one kind is read: pairs, the files in it, or those in its folders.
+    """
+    unread = [one.name for one in sorted(path.iterdir()) if one not in read and _has_states(one)]
+    if unread:
+        warnings.warn(
+            f"{path} has {read[0].name}, so what is of another kind there is not read: "
+            f"{some(unread)}. Put files of one kind into one folder, or give what is meant.",
+            stacklevel=4,
+        )
+
+
+def _has_states(path: Path) -> bool:
+    if path.is_dir():
+        return _is_zarr(path) or (os.access(path, os.R_OK) and bool(_within(path)))
+    return path.suffix.lower() in (*NETCDF, *SUFFIXES)
 
 
 def _within(folder: Path) -> list[Path]:

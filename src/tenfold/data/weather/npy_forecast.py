@@ -104,6 +104,9 @@ class NpyForecast:
         )
         found = []
         for file, shape in zip(self._files(step), shapes, strict=True):
+            if 0 in shape and file != self._files(step)[1]:  # `write` makes no file of no fields
+                found.append(np.empty((self.members, *shape), np.float32))
+                continue
             try:
                 values = np.load(file, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:

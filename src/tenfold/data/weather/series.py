@@ -104,7 +104,8 @@ def gather_levels(parts: list[Part]) -> None:
     """
     for k, part in enumerate(parts):
         for other in parts[:k]:
-            if not _same_grid(part, other) or not np.array_equal(part.times, other.times):
+            same_times = np.array_equal(part.times, other.times, equal_nan=True)
+            if not _same_grid(part, other) or not same_times:
                 continue
             for name in set(part.upper) & set(other.upper):
                 if not set(part.upper[name]) & set(other.upper[name]):

@@ -6,12 +6,12 @@ from .config import Config, Data
 
 BETTER = {
     "masks": "higher", "boxes": "higher", "given": "higher", "class": "higher", "area": "higher",
-    "agreement": "higher", "cost": "lower",
+    "agreement": "higher", "seconds": "lower",
 }  # fmt: skip
 """Group of metrics -> direction."""
 UNITS = {
-    "masks": "%", "boxes": "%", "given": "%", "class": "%", "area": "%", "agreement": "%",
-    "cost": "", "cost/final/seconds": "s",
+    "masks": "%", "boxes": "%", "given": "%", "class": "%", "fill": "%", "area": "%",
+    "agreement": "%", "answers": "", "seconds": "s",
 }  # fmt: skip
 """Group of metrics -> unit."""
 FIRST = "boxes"

@@ -78,8 +78,9 @@ class PanguWeather(System[Config]):
     headline: list[str] = [f"rmse/z500/{HEADLINE_HOURS}h"]
     task = "global weather forecasts: 3D Earth-specific transformer, ensembles, cyclone tracks"
     accepts = (
-        "states on the run's grid with its fields: NetCDF, Zarr or a folder of NetCDF (ERA5, "
-        "WeatherBench2 or Pangu names), or the official input_upper.npy and input_surface.npy"
+        "states on the run's grid with its fields: NetCDF, GRIB, Zarr, or a folder of NetCDF or "
+        "GRIB (ERA5, WeatherBench2 or Pangu names), or the official input_upper.npy and "
+        "input_surface.npy"
     )
     intended = (
         "Research on data-driven forecasts. Models trained on the simulated or generated sets here "

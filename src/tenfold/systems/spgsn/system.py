@@ -105,7 +105,7 @@ class Spgsn(System[Config]):
     accepts = (
         ".bvh with the run's joints by name, of any frame rate, size and tool; .npz with positions "
         "(frames, joints, 3) in mm at the run's frame rate, or expmap (frames, columns); .txt of "
-        "the benchmark"
+        "the benchmark; or a folder of such files"
     )
     intended = (
         "Research on short-term prediction (under half a second) of single bodies with the "

@@ -91,6 +91,7 @@ class TreeItem:
     numbers: Mapping[Path_, int] = field(repr=False, compare=False)
     """Path of names from below the root down -> number."""
     ignore_exif: bool = False
+    follow_links: bool = False
 
     def read(self) -> tuple[Picture, LabelMap]:
         """As `MapItem.read`."""
@@ -105,7 +106,7 @@ class TreeItem:
     def _labelled(self) -> tuple[Path, Tree]:
         """The picture, and all that is labelled in it."""
         if self.image is None:
-            found = ade20k.read(self.labels)
+            found = ade20k.read(self.labels, self.follow_links)
             return found.file, ade20k.scene_tree(found)
         uids = panoptic_parts.read(self.labels)
         tree = panoptic_parts.tree_of(uids, classes=OFFICIAL_CLASSES, image=self.labels.name)
@@ -265,20 +266,21 @@ def knowledge_in(data: Data) -> KnowledgeBase:
         return knowledge_sets.of_parts(classes=OFFICIAL_CLASSES)
     if data.name == "ade20k_parts":
         files = [f for f, split in _of_ade20k(folder, data.follow_links) if split == "train"]
-        return knowledge_sets.of_ade20k(_looked_at(spread(files, LOOKED_AT), data.skip_broken))
+        chosen = spread(files, LOOKED_AT)
+        return knowledge_sets.of_ade20k(_looked_at(chosen, reading_of(data)))
     names = _names(folder)
     if data.name == "car_parts":
         return knowledge_sets.of_car_parts(names)
     return knowledge_sets.of_clothing(names)
 
 
-def _looked_at(files: Iterable[Path], skip_broken: bool) -> Iterator[ade20k.Picture]:
+def _looked_at(files: Iterable[Path], reading: Reading) -> Iterator[ade20k.Picture]:
     """The objects of pictures; those that cannot be read are left out where that is asked for."""
     for file in files:
         try:
-            yield ade20k.read(file)
+            yield ade20k.read(file, reading.follow_links)
         except (ValueError, OSError):
-            if not skip_broken:
+            if not reading.skip_broken:
                 raise
 
 
@@ -372,7 +374,7 @@ def _tree_items(data: Data, folder: Path, split: str, kb: KnowledgeBase) -> Iter
         return
     for file, found in _of_ade20k(folder, data.follow_links):
         if found == split:
-            yield TreeItem(file.stem, file, None, numbers, data.ignore_exif)
+            yield TreeItem(file.stem, file, None, numbers, data.ignore_exif, data.follow_links)
 
 
 def reading_of(data: Data) -> Reading:
