@@ -122,6 +122,16 @@ def test_two_tabs_get_different_objects_and_conflicts_are_reported(opened: Any) 
     assert left.annotation == theirs["object"]["id"]
 
 
+def test_a_box_is_taken_back_about_which_another_tab_has_answered(opened: Any) -> None:
+    page = opened()
+    said = page.draw(fresh(), TAB, 0, box_of(DISCS["a.png"][0]), **{"class": "disc"})
+    page.answer(fresh(), OTHER, said["question"]["id"], "yes", 1.0)
+    after = page.undo(fresh(), TAB, 0)
+    assert after["undone"] == "the box of object 1"
+    assert after["object"] == {"id": 1, "removed": True, "image": 0}
+    assert not page.labels.objects and after["progress"]["answers"] == 0
+
+
 def test_undo_goes_back_step_by_step_to_the_first_box(opened: Any) -> None:
     page = opened()
     said = page.draw(fresh(), TAB, 0, box_of(DISCS["a.png"][0]), **{"class": "disc"})
