@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from systems.apis.pages import OTHER, TAB, boxes, fresh, pages
-from web.discs import DISCS, Discs, box_of
+from web.discs import DISCS, Discs, OpenedDiscs, box_of
 
 from tenfold.journal import events
 from tenfold.systems.apis.answers import standing
@@ -402,3 +402,13 @@ def test_boxes_that_the_model_finds_are_its_own_and_not_found_twice(opened: Any)
     assert page.undo(fresh(), TAB)["undone"] == "the box of object 1"
     with pytest.raises(LookupError, match="no picture 7"):
         page.suggest(fresh(), TAB, 7)
+
+
+def test_a_box_of_less_than_a_pixel_takes_no_other_with_it(
+    opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [((5.0, 5.0, 5.4, 60.0), 0, 0.9), ((40.0, 36.0, 120.0, 108.0), 0, 0.8)]
+    monkeypatch.setattr(OpenedDiscs, "propose_boxes", lambda self: found)
+    page = opened(segmenter=Discs(finds=True))
+    assert page.suggest(fresh(), TAB, 1)["made"] == 1
+    assert [one.box for one in page.labels.objects] == [found[1][0]]
