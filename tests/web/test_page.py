@@ -271,6 +271,29 @@ def test_what_was_begun_on_one_picture_is_not_kept_of_another(
     page.close()
 
 
+def test_no_box_is_kept_of_a_picture_that_is_not_there_yet(
+    browser: Any, servers: list[Served], tmp_path: Path
+) -> None:
+    page = browser.new_page(**CALM)
+    errors = opened(page, servers[0].begin())
+    held: list[Any] = []
+    page.route("**/api/image/1", lambda route: held.append(route))
+    corners = place(page, 20, 20), place(page, 60, 60)
+    page.keyboard.press("]")
+    while not held:
+        page.wait_for_timeout(20)
+    page.mouse.move(*corners[0])
+    page.mouse.down()
+    page.mouse.move(*corners[1], steps=2)
+    page.mouse.up()
+    page.keyboard.press("u")
+    wait(page, f"{SAID}.includes('There is nothing to take back')")
+    held[0].continue_()
+    wait(page, "tenfold.view.picture && tenfold.page.image === 1")
+    assert not errors
+    page.close()
+
+
 def test_a_second_finger_does_not_move_what_the_first_one_draws(
     browser: Any, servers: list[Served], tmp_path: Path
 ) -> None:
