@@ -320,6 +320,26 @@ def test_a_second_finger_does_not_move_what_the_first_one_draws(
     context.close()
 
 
+def test_an_object_that_another_tab_removed_is_named(
+    browser: Any, servers: list[Served], tmp_path: Path
+) -> None:
+    address = servers[0].begin()
+    one, other = (browser.new_page(**CALM) for _ in range(2))
+    errors = opened(one, address)
+    for number, disc in enumerate(DISCS["a.png"][:2], 1):
+        drag(one, box_of(disc))
+        wait(one, f"tenfold.numbers.objects === {number}")
+    opened(other, address)
+    other.click("#objects button[aria-label='Remove disc 1']")
+    wait(other, "tenfold.numbers.objects === 1")
+    one.click("#objects button[aria-label='Ask about disc 1']")
+    wait(one, f"{SAID}.includes('object 1 is not there')")
+    wait(one, "tenfold.page.objects.length === 1")
+    assert not [line for line in errors if "409" not in line]  # the browser's own line of it
+    for page in (one, other):
+        page.close()
+
+
 def test_two_tabs_and_a_stranger(browser: Any, servers: list[Served], tmp_path: Path) -> None:
     address = servers[0].begin()
     one, other = (browser.new_page(**CALM) for _ in range(2))

@@ -135,7 +135,15 @@ document.addEventListener("visibilitychange", () => {
 
 async function next(object = 0) {
   const asked = { tab, image: page.image, ...(object ? { object } : {}) };
-  await show(await post("next", asked)).catch(failed);
+  try {
+    await show(await post("next", asked));
+  } catch (error) {
+    failed(error);
+    if (error.stale) {
+      await open(page.image);
+      await next();
+    }
+  }
 }
 
 let busy = 0;
