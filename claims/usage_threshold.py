@@ -39,7 +39,7 @@ from tenfold.systems.usage.kept import KeptNetwork, without_memory
 from tenfold.systems.usage.loss import generation_loss
 from tenfold.systems.usage.model import Networks
 from tenfold.systems.usage.networks import Precision, SeedNetwork
-from tenfold.systems.usage.seed_metrics import Curve, Sweep
+from tenfold.systems.usage.seed_metrics import THRESHOLDS, Curve, Sweep
 from tenfold.systems.usage.system import Usage
 from tenfold.systems.usage.threshold import Choice, Seeds
 from tenfold.systems.usage.views import normalised, square
@@ -47,6 +47,8 @@ from tenfold.systems.usage.views import normalised, square
 HERE = Path(__file__).parent
 FIXED = 0.3
 """What a user who chooses nothing might take."""
+SWEPT = (*THRESHOLDS, *(i / 100 for i in range(len(THRESHOLDS), 100)))
+"""Papers sweep to 0.59, and criteria choose up to 0.99: each is measured where it is."""
 SETS = ("coco_wsss",)
 TAUS = (0.0, -0.2, 0.1, 0.2)
 SIGNS = (-0.2, 0.2)
@@ -93,12 +95,13 @@ def look_at(
     """
     looked = []
     for row, (one, truth) in enumerate(pictures):
-        sweep = Sweep(num_classes)
+        sweep = Sweep(num_classes, SWEPT)
         sweep.add(one.maps, truth)
         asked = [n for n in names if seen is None or n not in seen or row in seen[n]]
         counted = truth[truth != IGNORED]
         share = float((counted > 0).double().mean()) if len(counted) else 0.0
-        looked.append(Looked(sweep.exceeded, threshold.look(asked, one), share))
+        # of one picture: half of the memory for the counts of all
+        looked.append(Looked(sweep.exceeded.int(), threshold.look(asked, one), share))
     return looked
 
 
@@ -106,7 +109,7 @@ def compare(
     where: str, num_classes: int, looked: Sequence[Looked], names: Sequence[str]
 ) -> tuple[list[Row], Curve]:
     """Rows of all choices, the swept one first, and the curve of the sweep."""
-    sweep = Sweep(num_classes)
+    sweep = Sweep(num_classes, SWEPT)
     sweep.exceeded += torch.stack([one.exceeded for one in looked]).sum(0)
     curve = sweep.curve()
     choices: list[Choice] = [threshold.swept(curve), threshold.fixed(FIXED)]

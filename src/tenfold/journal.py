@@ -89,6 +89,11 @@ class Journal:
                 self._numbers[identity] = number
             return number
 
+    def check(self, event: Event) -> None:
+        """Raise the ValueError with which `append` would refuse an event; nothing is written."""
+        _line(event, self.limit)
+        _identity(event)
+
     def __len__(self) -> int:
         return self._length
 

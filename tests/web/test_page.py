@@ -18,6 +18,8 @@ from tenfold.systems.apis.answers import standing
 from tenfold.systems.apis.config import PageOptions
 from tenfold.systems.apis.labelling import Labelling, Trained
 
+SAID = "document.querySelector('#said').textContent"
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
@@ -237,6 +239,105 @@ def test_a_box_is_changed_and_boxes_are_suggested(
     page.keyboard.press("u")
     wait(page, near(wanted[0]))
     context.close()
+
+
+def test_what_was_begun_on_one_picture_is_not_kept_of_another(
+    browser: Any, servers: list[Served], tmp_path: Path
+) -> None:
+    """A box that is being dragged, and its first corner by keys."""
+    page = browser.new_page(**CALM)
+    errors = opened(page, servers[0].begin())
+    shown = "tenfold.view.picture && tenfold.page.image === {}".format
+    page.mouse.move(*place(page, 20, 20))
+    page.mouse.down()
+    page.mouse.move(*place(page, 60, 60), steps=2)
+    page.keyboard.press("]")
+    wait(page, shown(1))
+    page.mouse.move(*place(page, 90, 90), steps=2)
+    page.mouse.up()
+    page.keyboard.press("u")  # what is asked for is asked in order
+    wait(page, f"{SAID}.includes('There is nothing to take back')")
+
+    page.evaluate("tenfold.view.cursor = [18, 18]")  # as many arrows would
+    page.keyboard.press("Enter")
+    page.keyboard.press("[")
+    wait(page, shown(0))
+    page.evaluate("tenfold.view.cursor = [60, 50]")
+    for key in ("Enter", "ArrowRight", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
+    wait(page, "tenfold.numbers.objects === 1")
+    assert page.evaluate("tenfold.page.objects[0].box.slice(0, 2)") == [60, 50]
+    assert not errors
+    page.close()
+
+
+def test_no_box_is_kept_of_a_picture_that_is_not_there_yet(
+    browser: Any, servers: list[Served], tmp_path: Path
+) -> None:
+    page = browser.new_page(**CALM)
+    errors = opened(page, servers[0].begin())
+    held: list[Any] = []
+    page.route("**/api/image/1", lambda route: held.append(route))
+    corners = place(page, 20, 20), place(page, 60, 60)
+    page.keyboard.press("]")
+    while not held:
+        page.wait_for_timeout(20)
+    page.mouse.move(*corners[0])
+    page.mouse.down()
+    page.mouse.move(*corners[1], steps=2)
+    page.mouse.up()
+    page.keyboard.press("u")
+    wait(page, f"{SAID}.includes('There is nothing to take back')")
+    held[0].continue_()
+    wait(page, "tenfold.view.picture && tenfold.page.image === 1")
+    assert not errors
+    page.close()
+
+
+def test_a_second_finger_does_not_move_what_the_first_one_draws(
+    browser: Any, servers: list[Served], tmp_path: Path
+) -> None:
+    context = browser.new_context(**CALM, has_touch=True)
+    page = context.new_page()
+    errors = opened(page, servers[0].begin())
+    session = context.new_cdp_session(page)
+
+    def touch(kind: str, *points: tuple[float, float]) -> None:
+        at = [place(page, *point) for point in points]
+        fingers = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(at)]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
+
+    touch("touchStart", (20.0, 20.0))
+    touch("touchMove", (60.0, 60.0))
+    touch("touchStart", (60.0, 60.0), (120.0, 20.0))
+    touch("touchMove", (60.0, 60.0), (140.0, 120.0))
+    page.wait_for_timeout(150)
+    touch("touchEnd")
+    wait(page, "tenfold.numbers.objects === 1")
+    box = page.evaluate("tenfold.page.objects[0].box")
+    assert all(abs(a - b) < 1.5 for a, b in zip(box, [20, 20, 60, 60], strict=True)), box
+    assert not errors
+    context.close()
+
+
+def test_an_object_that_another_tab_removed_is_named(
+    browser: Any, servers: list[Served], tmp_path: Path
+) -> None:
+    address = servers[0].begin()
+    one, other = (browser.new_page(**CALM) for _ in range(2))
+    errors = opened(one, address)
+    for number, disc in enumerate(DISCS["a.png"][:2], 1):
+        drag(one, box_of(disc))
+        wait(one, f"tenfold.numbers.objects === {number}")
+    opened(other, address)
+    other.click("#objects button[aria-label='Remove disc 1']")
+    wait(other, "tenfold.numbers.objects === 1")
+    one.click("#objects button[aria-label='Ask about disc 1']")
+    wait(one, f"{SAID}.includes('object 1 is not there')")
+    wait(one, "tenfold.page.objects.length === 1")
+    assert not [line for line in errors if "409" not in line]  # the browser's own line of it
+    for page in (one, other):
+        page.close()
 
 
 def test_two_tabs_and_a_stranger(browser: Any, servers: list[Served], tmp_path: Path) -> None:

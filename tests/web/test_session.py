@@ -39,6 +39,16 @@ def test_an_event_is_kept_once_and_again_after_opening(log: Journal) -> None:
     assert all(e["time"].startswith("20") for e in events(log.path))
 
 
+def test_of_many_events_all_are_kept_or_none(log: Journal) -> None:
+    session = Session(log)
+    session.record(event("a"))
+    with pytest.raises(ValueError, match="at most"):
+        session.record_all([event("b"), event("c") | {"mask": "0" * log.limit}])
+    assert names(session) == ["a"] and len(log) == 1
+    session.record_all([event("a"), event("b")])
+    assert names(session) == ["a", "b"] and len(log) == 2
+
+
 def test_an_answer_to_an_older_question_is_reported_and_not_kept(log: Journal) -> None:
     session = Session(log)
     session.record(event("a"), expects=0)

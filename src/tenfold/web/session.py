@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from tenfold.journal import Event, Journal
@@ -83,10 +83,22 @@ class Session:
             now = self._revisions.get(event["subject"], 0)
             if expects is not None and expects != now:
                 raise Stale(f"{event['subject']} was changed meanwhile; nothing was kept twice")
-            dated = {"time": datetime.now(UTC).isoformat(timespec="milliseconds")} | event
+            dated = _dated(event)
             self.journal.append(dated)
             self._take(dated)
             return True
+
+    def record_all(self, events: Sequence[Event]) -> None:
+        """Keep events that no question was asked for; those that are there already are left out.
+
+        Raises:
+            ValueError: One of them cannot be kept; none was.
+        """
+        with self.lock:
+            for event in events:
+                self.journal.check(_dated(event))
+            for event in events:
+                self.record(event)
 
     def undo(self, identity: str, tab: str) -> Event | None:
         """Take back the last event of a tab, or if it has none, of tabs that are closed.
@@ -163,6 +175,11 @@ class Session:
 
     def _is_open(self, tab: str) -> bool:
         return self._clock() - self._heard.get(tab, -LEASE) < LEASE
+
+
+def _dated(event: Event) -> Event:
+    """An event with the time, if it has none."""
+    return {"time": datetime.now(UTC).isoformat(timespec="milliseconds")} | event
 
 
 def identity(text: str, what: str) -> str:

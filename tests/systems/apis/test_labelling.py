@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from systems.apis.pages import OTHER, TAB, boxes, fresh, pages
-from web.discs import DISCS, Discs, box_of
+from web.discs import DISCS, Discs, OpenedDiscs, box_of
 
 from tenfold.journal import events
 from tenfold.systems.apis.answers import standing
@@ -120,6 +120,16 @@ def test_two_tabs_get_different_objects_and_conflicts_are_reported(opened: Any) 
     page.undo(fresh(), TAB)  # of this tab, though the other answered last
     (left,) = standing(log_of(page))
     assert left.annotation == theirs["object"]["id"]
+
+
+def test_a_box_is_taken_back_about_which_another_tab_has_answered(opened: Any) -> None:
+    page = opened()
+    said = page.draw(fresh(), TAB, 0, box_of(DISCS["a.png"][0]), **{"class": "disc"})
+    page.answer(fresh(), OTHER, said["question"]["id"], "yes", 1.0)
+    after = page.undo(fresh(), TAB, 0)
+    assert after["undone"] == "the box of object 1"
+    assert after["object"] == {"id": 1, "removed": True, "image": 0}
+    assert not page.labels.objects and after["progress"]["answers"] == 0
 
 
 def test_undo_goes_back_step_by_step_to_the_first_box(opened: Any) -> None:
@@ -392,3 +402,13 @@ def test_boxes_that_the_model_finds_are_its_own_and_not_found_twice(opened: Any)
     assert page.undo(fresh(), TAB)["undone"] == "the box of object 1"
     with pytest.raises(LookupError, match="no picture 7"):
         page.suggest(fresh(), TAB, 7)
+
+
+def test_a_box_of_less_than_a_pixel_takes_no_other_with_it(
+    opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [((5.0, 5.0, 5.4, 60.0), 0, 0.9), ((40.0, 36.0, 120.0, 108.0), 0, 0.8)]
+    monkeypatch.setattr(OpenedDiscs, "propose_boxes", lambda self: found)
+    page = opened(segmenter=Discs(finds=True))
+    assert page.suggest(fresh(), TAB, 1)["made"] == 1
+    assert [one.box for one in page.labels.objects] == [found[1][0]]

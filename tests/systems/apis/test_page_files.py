@@ -179,6 +179,18 @@ def test_files_that_do_not_fit_are_named_and_nothing_is_added(
     assert (tmp_path / "out" / "answers.jsonl").read_bytes() == log
 
 
+def test_a_text_that_is_too_long_leaves_no_half_of_a_file(opened: Any, tmp_path: Path) -> None:
+    """Of the last answer in it, that the log would not be read with."""
+    file, content = coco_of(answered(opened()), tmp_path)
+    said = next(a for a in reversed(content["annotations"]) if a["tenfold"]["points"])
+    said["tenfold"]["points"][-1]["who"] = "e" * 300
+    file.write_text(json.dumps(content))
+    log = (tmp_path / "out" / "answers.jsonl").read_bytes()
+    with pytest.raises(ValueError, match=r"export.json: answer .* a text of 300 characters"):
+        opened(boxes=str(file))
+    assert (tmp_path / "out" / "answers.jsonl").read_bytes() == log
+
+
 @pytest.mark.parametrize(("form", "ending"), [("cvat", "xml"), ("label_studio", "json")])
 def test_a_file_of_another_tool_is_told_from_a_damaged_one(
     opened: Any, tmp_path: Path, form: str, ending: str

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 from tiny import config, options
 
 from tenfold.data.images.class_maps import CITYSCAPES_NAMES, SYNTHIA_13, SYNTHIA_16
 from tenfold.data.images.films import open_film
 from tenfold.generated import streets
 from tenfold.nn import norm
-from tenfold.systems.dts import data, evaluation
+from tenfold.systems.dts import data, evaluation, write
 from tenfold.systems.dts.config import Config, Data, PredictOptions
 from tenfold.systems.dts.model import Networks
 from tenfold.systems.dts.system import Dts
@@ -122,6 +122,22 @@ def test_a_film_is_its_frames(system: Dts, tmp_path: Path, monkeypatch: pytest.M
     assert Image.open(tmp_path / "every" / "film.gif").n_frames == 3
     rows = list(csv.DictReader((tmp_path / "every" / "predictions.csv").open()))
     assert [row["file"] for row in rows] == ["frame 0", "frame 1", "frame 2"]
+
+
+@pytest.mark.parametrize(("fps", "most"), [(10.0, 5), (100.0, 5), (100.0, 100)])
+def test_a_gif_with_fewer_frames_lasts_as_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fps: float, most: int
+) -> None:
+    monkeypatch.setattr(films, "can_write_mp4", lambda: False)
+    monkeypatch.setattr(write, "FRAMES", most)
+    records = []
+    for number in range(20):
+        file = tmp_path / f"{number}-overlay.png"
+        Image.new("RGB", (8, 6), (12 * number, 0, 0)).save(file)
+        records.append(write.Record(str(number), written=[file]))
+    with Image.open(write._film(records, fps, tmp_path)) as found:
+        frames = [one.info["duration"] for one in ImageSequence.Iterator(found)]
+    assert sum(frames) == pytest.approx(1000 * 20 / fps) and 5 <= len(frames) <= most
 
 
 def test_a_lone_picture_keeps_its_name(system: Dts, frames: Path, tmp_path: Path) -> None:

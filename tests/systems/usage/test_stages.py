@@ -17,7 +17,7 @@ from tenfold.core import dist, loop
 from tenfold.core.run_folder import contents
 from tenfold.data.images.image_labels import read_image
 from tenfold.runner.weights import construct
-from tenfold.systems.usage import inference, pipeline
+from tenfold.systems.usage import inference, pipeline, walking
 from tenfold.systems.usage.system import Usage
 
 pytestmark = pytest.mark.usefixtures("generated_only")
@@ -144,6 +144,19 @@ def test_seeds_of_another_size_are_named_where_they_are_measured(
         np.save(tmp_path / f"{item.name}.npy", maps, allow_pickle=True)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"stage seeds: the mask of .* has"):
         own.sweep("train")
+
+
+@pytest.mark.parametrize("size", [(9, 100), (5, 5), (64, 60)])
+@pytest.mark.parametrize("walk", ["psa", "irn"])
+def test_a_walk_is_made_on_pictures_of_any_size(walk: str, size: tuple[int, int]) -> None:
+    words = ["--refine.walk", walk, "--refine.log2-steps", "1"]
+    walker = construct(Usage, config("usage", "demo", [*WORDS, *words])).model.affinity
+    assert walker is not None
+    picture = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
+    found = walker.walked(picture, torch.rand(5, *size))
+    assert found.shape == (6, *size) and bool(found.isfinite().all())
+    for stride in (4, 8, 16):
+        assert walking.stride_of((305, 321), (-(-305 // stride), -(-321 // stride))) == stride
 
 
 @pytest.mark.parametrize("walk", ["psa", "irn"])

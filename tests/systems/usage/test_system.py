@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +44,8 @@ def test_every_number_has_its_setting() -> None:
     assert "CRF" in titles["masks/train/mIoU"] and "segmentation/test/mIoU" not in titles
     found = system.evaluate()
     assert set(titles) <= {*found.metrics, *(key.rsplit("/", 1)[-1] for key in found.metrics)}
+    told = re.findall(r'"([^"<.]+/[^"<.]+)"', " ".join(str(Usage.evaluate.__doc__).split()))
+    assert len(told) > 3 and {*told} - {"segmentation/test/mIoU"} <= set(found.metrics)
     row = found.metrics["threshold/chosen/value"]
     assert row == system.cfg.threshold.fixed
     assert found.metrics["lost/chosen/points"] >= 0

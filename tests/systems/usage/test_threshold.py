@@ -36,7 +36,7 @@ def chosen(names: Sequence[str], pictures: Sequence[Seeds]) -> dict[str, thresho
 @pytest.mark.parametrize("level", [0.1, 0.3])
 def test_choices_find_the_disc(level: float) -> None:
     pictures = [disc(level, seed) for seed in range(2)]
-    sweep = Sweep(3)
+    sweep = Sweep(3, [i / 100 for i in range(100)])
     for seeds, truth in pictures:
         sweep.add(seeds.maps, truth)
     curve = sweep.curve()
@@ -50,6 +50,22 @@ def test_choices_find_the_disc(level: float) -> None:
     best = threshold.swept(curve)
     assert "masks of the same pictures" in str(best) and threshold.loss(best, curve) == 0
     assert threshold.validation(curve).looks_at == "masks of other pictures"
+
+
+def test_a_choice_beyond_the_sweep_is_not_taken_for_its_end() -> None:
+    """Papers sweep to 0.59; a map that is high all about its object asks for more."""
+    seeds, truth = disc(0.6)
+    choice = chosen(["activation"], [seeds])["activation"]
+    assert choice.threshold > 0.6
+    sweeps = {most: Sweep(3, [i / 100 for i in range(most)]) for most in (60, 100)}
+    for sweep in sweeps.values():
+        sweep.add(seeds.maps, truth)
+    short, whole = (sweep.curve() for sweep in sweeps.values())
+    with pytest.raises(ValueError, match=r"threshold 0\.\d+ was not measured: .* 0 to 0\.59"):
+        threshold.loss(choice, short)
+    assert float(short.miou.max()) < 20 and float(whole.miou.max()) == 100
+    assert 0 < threshold.loss(choice, whole) < 10
+    assert short.at(0.594) == 59 and whole.at(0.994) == 99
 
 
 def test_activation_is_where_kept_activation_exceeds_area_most() -> None:

@@ -92,6 +92,20 @@ def test_a_criterion_is_chosen_on_parts_of_one_set(
     assert "Rule, written before the run" in page and "| otsu |" in page
 
 
+def test_a_choice_beyond_what_papers_sweep_is_measured(script: ModuleType) -> None:
+    one = torch.full((8, 8), 0.64)
+    one[:4] = 0.9
+    truth = torch.zeros(8, 8, dtype=torch.int64)
+    truth[:4] = 1
+    seeds = script.Seeds(torch.zeros(8, 8, 3, dtype=torch.uint8), one[None])
+    looked = script.look_at(2, [(seeds, truth)], ["activation"])
+    rows, _ = script.compare("here", 2, looked, ["activation"])
+    found = {row.name: row for row in rows}
+    assert found["activation"].threshold == pytest.approx(0.77)
+    assert found["activation"].miou == 100 and found["activation"].lost == 0
+    assert found["fixed"].lost > 50
+
+
 def test_halves_by_foreground(load: Callable[[str], ModuleType], script: ModuleType) -> None:
     looked = [script.Looked(torch.zeros(1), {}, share) for share in (0.5, 0.1, 0.3, 0.2)]
     less, more = load("usage_criteria").divided(looked)

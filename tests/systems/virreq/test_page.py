@@ -122,6 +122,28 @@ def test_the_whole_loop(browser: Any, servers: list[Served], tmp_path: Path) -> 
     page.close()
 
 
+def test_units_of_another_picture_are_not_closed(browser: Any, servers: list[Served]) -> None:
+    """Which have the same numbers as those that were closed in this one."""
+    page = browser.new_page(**CALM)
+    errors = opened(page, servers[0].begin())
+    click(page, 30, 40)
+    says(page, "person 2.")
+    page.keyboard.press("Enter")
+    says(page, "Found: head, body.")
+    page.keyboard.press("t")
+    page.keyboard.press("ArrowLeft")
+    assert not any(row.startswith("head") for row in units(page))
+    page.keyboard.press("]")
+    wait(page, "tenfold.page.picture && tenfold.page.image === 1")
+    click(page, 60, 40)
+    says(page, "person 2.")
+    page.keyboard.press("Enter")
+    says(page, "Found: head, body.")
+    assert any(row.startswith("head") for row in units(page)), units(page)
+    assert not errors
+    page.close()
+
+
 @pytest.mark.parametrize("way", ["keys", "touch"])
 def test_keys_alone_and_fingers_alone(
     browser: Any, servers: list[Served], tmp_path: Path, way: str

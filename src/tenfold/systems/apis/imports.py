@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tenfold.data.images import exchange
 from tenfold.data.images.exchange import Format
 from tenfold.data.images.instance_sets import open_photos
-from tenfold.data.images.instances import Point, Shape
+from tenfold.data.images.instances import ObjectSet, Point, Shape
 from tenfold.data.io.problems import some
+from tenfold.journal import Event
 
 from .answers import Answer, Label
 from .labelled import OBJECT, mask_event, said_event
@@ -60,35 +62,45 @@ def take(labels: Labels, images: Path, file: Path, form: Format, grows: bool) ->
             f"{file} has classes that the model does not know: {', '.join(strange[:5])}; it knows "
             f"{', '.join(labels.classes)}. Rename them."
         )
+    with labels.session.lock:
+        try:
+            events = [*_classes(strange), *_objects(labels, objects, file)]
+            labels.session.record_all(events)  # all are looked at before the first is written
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}; nothing of it was taken over") from error
+    return sum(event["kind"] == OBJECT for event in events)
+
+
+def _classes(names: Sequence[str]) -> Iterator[Event]:
+    """Classes that are new."""
+    for name in names:
+        yield {
+            "id": f"import-{hashlib.sha256(name.encode()).hexdigest()[:20]}", "kind": CLASS,
+            "subject": CLASSES, "name": name,
+        }  # fmt: skip
+
+
+def _objects(labels: Labels, objects: ObjectSet, file: Path) -> Iterator[Event]:
+    """Objects that are new, and the answers that points of all are."""
     origin = hashlib.sha256(file.resolve().name.encode()).hexdigest()[:10]
-    session = labels.session
-    count = 0
-    with session.lock:
-        for name in strange:
-            session.record({
-                "id": f"import-{hashlib.sha256(name.encode()).hexdigest()[:20]}", "kind": CLASS,
-                "subject": CLASSES, "name": name,
-            })  # fmt: skip
-        taken = set(labels.numbers)
-        for picture in objects.pictures:
-            for shape in picture.shapes:
-                identity = f"import-{origin}-{shape.id}"
-                if identity in session:
-                    number = session.event(identity)["annotation"]
-                else:
-                    number = shape.id if shape.id > 0 and shape.id not in taken else 0
-                    number = number or max(taken, default=0) + 1
-                    taken.add(number)
-                    size = [picture.height, picture.width]
-                    session.record(
-                        {"id": identity, "kind": OBJECT, "subject": subject(number),
-                         "annotation": number, "image": picture.name, "size": size,
-                         "class": objects.classes[shape.label], **_drawn(shape)}
-                    )  # fmt: skip
-                    count += 1
-                for place, point in enumerate(shape.points):
-                    session.record(_said(f"{identity}-{place}", number, point))
-    return count
+    session, taken = labels.session, set(labels.numbers)
+    for picture in objects.pictures:
+        for shape in picture.shapes:
+            identity = f"import-{origin}-{shape.id}"
+            if identity in session:
+                number = session.event(identity)["annotation"]
+            else:
+                number = shape.id if shape.id > 0 and shape.id not in taken else 0
+                number = number or max(taken, default=0) + 1
+                taken.add(number)
+                yield {
+                    "id": identity, "kind": OBJECT, "subject": subject(number),
+                    "annotation": number, "image": picture.name,
+                    "size": [picture.height, picture.width],
+                    "class": objects.classes[shape.label], **_drawn(shape),
+                }  # fmt: skip
+            for place, point in enumerate(shape.points):
+                yield _said(f"{identity}-{place}", number, point)
 
 
 def _seems_other(file: Path) -> bool:

@@ -288,7 +288,8 @@ class Labelling:
         one = self.labels.object(number)
         if one is None:
             events = self.labels.session.standing(subject(number))
-            place = self.album.number(events[0]["image"]) if events else image
+            # where its box was taken back, answers of others may be all that is left
+            place = next((self.album.number(e["image"]) for e in events if "image" in e), image)
             shown: dict[str, Any] = {"id": number, "removed": True, "image": place}
             return {"object": shown} | self._question(tab, place)
         shown = self._shown(one, self._look(one))

@@ -194,14 +194,18 @@ class Labels:
     ) -> list[int]:
         """Keep boxes that a model found, as its own; returns the numbers of those that are new.
 
-        A box that lies on an object's is left out.
+        A box that lies on an object's, or is less than a pixel wide, is left out.
         """
         with self.session.lock:
             name, (height, width) = self._album.names[image], self._album.picture(image).shape[:2]
             there = [one.box for one in self.objects if one.image == name]
             made = []
             for place, (given, label) in enumerate(boxes):
-                own, box = f"{identity(id, 'id')[:60]}-{place}", cut_box(given, height, width)
+                own = f"{identity(id, 'id')[:60]}-{place}"
+                try:
+                    box = cut_box(given, height, width)
+                except ValueError:  # a box that nobody could have drawn; the others are kept
+                    continue
                 if own in self.session or any(overlap(box, other) > SAME for other in there):
                     continue
                 number = max(self.numbers, default=0) + 1

@@ -25,6 +25,8 @@ HEIGHT = 200
 """Pixels of an image's height on the page."""
 FRAMES = 100
 """Frames of a GIF, at most: evenly from the first to the last. An MP4 has all."""
+FASTEST = 50.0
+"""Frames of a GIF in a second, at most."""
 
 
 @dataclass(frozen=True)
@@ -177,8 +179,11 @@ def _film(good: Sequence[Record], fps: float, out: Path) -> Path:
     if films.can_write_mp4():
         films.write_mp4(out / "film.mp4", _overlays(good), fps)
         return out / "film.mp4"
-    small = list(_overlays(spread(list(good), FRAMES), 2 * HEIGHT))
-    write_bytes(out / "film.gif", plots.animation_gif(small, min(fps, 50)))
+    most = max(2, min(FRAMES, int(len(good) * FASTEST / fps)))
+    small = list(_overlays(spread(list(good), most), 2 * HEIGHT))
+    # the frames that are left last as long as all do
+    rate = min(FASTEST, fps * len(small) / len(good))
+    write_bytes(out / "film.gif", plots.animation_gif(small, rate))
     return out / "film.gif"
 
 

@@ -20,6 +20,8 @@ from tenfold.metrics.iou import IGNORED
 
 THRESHOLDS = tuple(i / 100 for i in range(60))
 """0.00, 0.01 ... 0.59 (evaluation.py)."""
+HALF = 0.005
+"""Half of the sweep's step: a threshold that is no farther from its end is nearest to that."""
 Absent = Literal["skip", "zero"]
 
 
@@ -50,7 +52,17 @@ class Curve:
         return int(self.miou.argmax())
 
     def at(self, threshold: float) -> int:
-        """Row of the threshold that is nearest."""
+        """Row of the threshold that is nearest.
+
+        Raises:
+            ValueError: It lies beyond the ends of the sweep, whose rows tell nothing of it.
+        """
+        low, high = self.thresholds[0], self.thresholds[-1]
+        if not low - HALF <= threshold <= high + HALF:
+            raise ValueError(
+                f"threshold {threshold:g} was not measured: the sweep is from {low:g} to {high:g}; "
+                "let its thresholds reach so far"
+            )
         return min(
             range(len(self.thresholds)), key=lambda row: abs(self.thresholds[row] - threshold)
         )

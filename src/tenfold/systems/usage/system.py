@@ -160,10 +160,11 @@ class Usage(System[Config]):
             split: "test".
 
         Returns:
-            In percent "seeds/train/mIoU" (at the run's threshold; "seeds swept": at the best one),
-            "masks/train/mIoU", "segmentation/test/mIoU", FP and FN beside each, mAP of the
-            classifier, IoU of each class, and "choice/<criterion>/loss": points of mIoU that a
-            threshold by it loses against the best. What has no masks is not measured.
+            In percent "seeds/train/mIoU" (at the run's threshold), "seeds/train, best
+            threshold/mIoU", "masks/train/mIoU", "segmentation/test/mIoU", "errors/..." FP and FN
+            of each, mAP of the classifier, IoU of each class, and "lost/<criterion>/points": points
+            of mIoU that a threshold by it loses against the best. What has no masks is not
+            measured.
 
         Raises:
             ValueError: Another split is asked for.

@@ -385,5 +385,9 @@ def _measured(name: str, curve: Curve, looks_at: Looks) -> Choice:
 
 
 def loss(choice: Choice, curve: Curve) -> float:
-    """Points of mIoU that a choice loses against the best threshold of the sweep."""
+    """Points of mIoU that a choice loses against the best threshold of the sweep.
+
+    Raises:
+        ValueError: The sweep ends before the choice.
+    """
     return float(curve.miou[curve.best] - curve.miou[curve.at(choice.threshold)])

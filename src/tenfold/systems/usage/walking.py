@@ -65,20 +65,31 @@ class Walker(nn.Module):
         image = at_longest(picture, 0)[None].to(device)
         found = self.found(normalised(image, self.cfg.model.colours))[0].cpu()
         steps = own.radius, own.beta, own.log2_steps
+        grid = (found.shape[-2], found.shape[-1])
         if own.walk == "psa":
-            stride = round(height / found.shape[-2])
+            stride = stride_of((height, width), grid)
             radius, beta, log2_steps = steps
             some = random_walk.psa(
                 found, maps[present], stride, radius, own.power, beta, log2_steps
             )
         else:
-            grid = (found.shape[-2], found.shape[-1])
             small = F.interpolate(maps[present][None], grid, mode="area")[0]
             walked = random_walk.irn(found.sigmoid(), small, *steps)
             large = F.interpolate(walked[None], (height, width), mode="bilinear")[0]
             some = pseudo.with_threshold(large / (large.amax() + 1e-5), own.ground)
         scores[torch.cat([present.new_ones(1), present])] = some
         return scores
+
+
+def stride_of(size: tuple[int, int], grid: tuple[int, int]) -> int:
+    """Pixels of a side of a cell: the least power of two that makes this grid of a picture.
+
+    Stages halve sides and round up: of a small picture the last cell lies well beyond its border,
+    and the side by the number of cells would be too little.
+    """
+    every = (2**i for i in range(12))
+    fits = (s for s in every if tuple(-(-side // s) for side in size) == grid)
+    return next(fits, round(size[0] / grid[0]))
 
 
 def sure_labels(

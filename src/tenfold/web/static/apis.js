@@ -25,6 +25,13 @@ globalThis.tenfold = { timing, page, view, numbers: null };
 // --- pictures and objects ------------------------------------------------------------------------
 
 async function open(index) {
+  if (index !== page.image) {
+    // until the other picture is there, nothing can be drawn on this one, which would be kept as of that
+    page.objects = view.objects = [];
+    view.edit(null);
+    view.mark = null;
+    view.show(null);
+  }
   page.image = index;
   byId("pictures").selectedIndex = index;
   try {
@@ -33,6 +40,7 @@ async function open(index) {
     page.objects = found.objects;
     view.show(picture);
   } catch (error) {
+    if (page.image !== index) return;
     page.objects = [];
     view.show(null);
     failed(error);
@@ -73,13 +81,15 @@ function redraw() {
 async function show(answer) {
   if (answer.objects) page.objects = answer.objects;
   take(answer.object);
-  page.question = answer.question;
+  page.question = null; // it cannot be answered before it is seen
   if (answer.question) {
     const { object } = answer.question;
     if (object.image !== page.image) await open(object.image);
+    if (object.image !== page.image) return; // another one was chosen meanwhile
     take(object);
     page.current = object.id;
   }
+  page.question = answer.question;
   redraw();
   showQuestion(answer);
   showNext(answer.strip, page.state.classes, page.current, (one) => next(one.id));
@@ -125,7 +135,15 @@ document.addEventListener("visibilitychange", () => {
 
 async function next(object = 0) {
   const asked = { tab, image: page.image, ...(object ? { object } : {}) };
-  await show(await post("next", asked)).catch(failed);
+  try {
+    await show(await post("next", asked));
+  } catch (error) {
+    failed(error);
+    if (error.stale) {
+      await open(page.image);
+      await next();
+    }
+  }
 }
 
 let busy = 0;

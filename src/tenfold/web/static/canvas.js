@@ -28,6 +28,8 @@ export class View {
     this.drawing = false;
     this.focus = null; // the box that is zoomed to
     this.cursor = null; // of the keyboard
+    this.corner = null; // of a box that the keyboard began
+    this.press = null; // what the pointer that is down began
     this.band = null; // the box that is being drawn
     this.edited = null; // the box that is being changed
     this.of = null; // the object whose it is
@@ -37,15 +39,17 @@ export class View {
   }
 
   show(picture) {
+    if (picture !== this.picture) {
+      this.#release(); // what was begun on one picture does not end on another
+      this.cursor = this.corner = this.band = null;
+    }
     this.picture = picture;
-    this.cursor = null;
-    this.band = null;
     this.draw();
   }
 
   setDrawing(drawing) {
     this.drawing = drawing;
-    this.band = null;
+    this.corner = this.band = null;
     this.canvas.classList.toggle("drawing", drawing);
     this.draw();
   }
@@ -53,7 +57,10 @@ export class View {
   /** Puts handles on an object's box, or on none; what was not kept yet stays. */
   edit(object) {
     const same = object && this.of && object.id === this.of.id && String(object.box) === String(this.of.box);
-    if (!same) this.edited = object && [...object.box];
+    if (!same) {
+      if (this.press?.grip) this.#release(); // it holds the box of another
+      this.edited = object && [...object.box];
+    }
     this.of = object;
     this.canvas.classList.toggle("editing", Boolean(object));
     if (!object) this.canvas.style.cursor = "";
@@ -228,59 +235,63 @@ export class View {
 
   #listen() {
     const { canvas } = this;
-    let start = null;
-    let timer = 0;
-    const end = () => {
-      clearTimeout(timer);
-      start = null;
-    };
+    // a palm or a second finger moves nothing that the first one holds
+    const isOurs = (event) => this.press?.pointer === event.pointerId;
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
     canvas.addEventListener("pointerdown", (event) => {
       if (!this.picture || !event.isPrimary) return;
-      start = { x: event.clientX, y: event.clientY, pixel: this.#pixel(event), button: event.button };
-      start.grip = event.button === 0 ? this.#grip(event) : "";
-      start.box = this.edited;
-      if (start.grip || (this.drawing && event.button === 0)) canvas.setPointerCapture(event.pointerId);
-      else if (event.pointerType !== "mouse") {
-        timer = setTimeout(() => {
-          const { pixel } = start;
-          end();
-          this.#tap(pixel, 0);
+      this.#release();
+      const press = { pointer: event.pointerId, x: event.clientX, y: event.clientY, button: event.button };
+      press.pixel = this.#pixel(event);
+      press.grip = event.button === 0 ? this.#grip(event) : "";
+      press.box = this.edited;
+      this.press = press;
+      canvas.setPointerCapture(event.pointerId); // its end is heard outside of the picture, too
+      if (!press.grip && !(this.drawing && event.button === 0) && event.pointerType !== "mouse") {
+        press.timer = setTimeout(() => {
+          this.#release();
+          this.#tap(press.pixel, 0);
         }, LONG);
       }
     });
     canvas.addEventListener("pointermove", (event) => {
-      if (!start) {
-        if (this.edited) canvas.style.cursor = cursorOf(this.#grip(event));
-        return;
-      }
-      if (Math.hypot(event.clientX - start.x, event.clientY - start.y) < MOVED) return;
-      clearTimeout(timer);
-      start.moved = true;
-      if (start.grip) {
+      const { press } = this;
+      if (!press && this.edited) canvas.style.cursor = cursorOf(this.#grip(event));
+      if (!isOurs(event)) return;
+      if (Math.hypot(event.clientX - press.x, event.clientY - press.y) < MOVED) return;
+      clearTimeout(press.timer);
+      press.moved = true;
+      if (press.grip) {
         const [x, y] = this.#pixel(event);
-        this.edited = dragged(start.box, start.grip, [x - start.pixel[0], y - start.pixel[1]], this.picture);
+        this.edited = dragged(press.box, press.grip, [x - press.pixel[0], y - press.pixel[1]], this.picture);
         this.draw();
-      } else if (this.drawing && start.button === 0) {
-        this.band = ordered(this.#inside(start.pixel), this.#inside(this.#pixel(event)));
+      } else if (this.drawing && press.button === 0) {
+        this.band = ordered(this.#inside(press.pixel), this.#inside(this.#pixel(event)));
         this.draw();
       }
     });
-    canvas.addEventListener("pointerup", () => {
-      if (!start) return;
-      const { moved, pixel, button, grip } = start;
-      end();
+    canvas.addEventListener("pointerup", (event) => {
+      if (!isOurs(event)) return;
+      const { moved, pixel, button, grip } = this.press;
+      this.#release();
       if (grip && moved) this.on.changed(this.edited);
       else if (this.drawing) this.#finish();
       else if (!moved) this.#tap(pixel, button === 0 ? 1 : 0);
     });
-    canvas.addEventListener("pointercancel", () => {
-      if (start?.grip) this.edited = start.box;
-      end();
+    canvas.addEventListener("pointercancel", (event) => {
+      if (!isOurs(event)) return;
+      if (this.press.grip) this.edited = this.press.box;
+      this.#release();
       this.band = null;
       this.draw();
     });
     canvas.addEventListener("keydown", (event) => this.#key(event));
+  }
+
+  /** Forgets what the pointer that is down began. */
+  #release() {
+    clearTimeout(this.press?.timer);
+    this.press = null;
   }
 
   /** What of the edited box is under a pointer. */

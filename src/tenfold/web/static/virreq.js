@@ -34,7 +34,9 @@ const partsOf = (id) => page.picture.units.filter((unit) => unit.parent === id);
 
 async function open(index) {
   const { images } = page.state;
+  const before = page.image;
   page.image = (index + images.length) % images.length;
+  if (page.image !== before) tree.closed.clear(); // numbers of units are a picture's own
   byId("pictures").selectedIndex = page.image;
   page.picture = null;
   page.current = 0;
