@@ -102,9 +102,12 @@ class Forecaster(nn.Module):
         return self.upper_std.cpu().numpy(), self.surface_std.cpu().numpy()
 
     def land_share(self) -> Float[np.ndarray, "lat lon"] | None:
-        """Share of land, 0 to 1, where it is among the constant maps."""
+        """Share of land, 0 to 1, where it is among the constant maps.
+
+        Converted networks have that map in a unit that is not known, and none here.
+        """
         share: np.ndarray = self.land.cpu().numpy()
-        return share if LAND in self.grid.constants else None
+        return share if LAND in self.grid.constants and share.any() else None
 
     def digest(self) -> str:
         """Text that tells these weights from others."""
