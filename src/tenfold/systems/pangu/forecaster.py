@@ -144,7 +144,8 @@ class Forecaster(nn.Module):
             assert isinstance(network, Pangu)
             network.surface_constants.copy_(pad_end(maps.float(), network.embed.patch[1:]))
             height = torch.tensor(network.grid.levels).log()
-            height = (height - height.mean()) / height.std().clamp(min=1e-6)
+            spread = height.std() if len(height) > 1 else height.new_ones(())  # one level has none
+            height = (height - height.mean()) / spread.clamp(min=1e-6)
             network.upper_constants.copy_(height[:, None, None].expand_as(network.upper_constants))
 
     def normalised(self, upper: Upper, surface: Surface) -> tuple[Upper, Surface]:
