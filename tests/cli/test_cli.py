@@ -579,7 +579,10 @@ def test_files_that_are_no_checkpoint(spgsn: Path, call: Call, tmp_path: Path) -
         file.write_bytes(damaged)
         assert_wrong(call("convert", "spgsn", file, "--out", out), file.name, lines=0)
     odd: list[Any] = [[1, 2], {"state_dict": {"gc1.weight": torch.zeros(3)}}, torch.zeros(2), {}]
-    odd += [{"gc1.weight": 3}, {"state_dict": 5}]
+    odd += [{"gc1.weight": 3}, {"state_dict": 5}, {"state_dict": {0: torch.zeros(2)}}]
+    # a network of so many features would need terabytes, the file has none of them
+    wide = {"gc1.weight": torch.zeros(1).expand(30, 10**6), "gc1.att": torch.zeros(75, 75)}
+    odd.append(wide | {"gcbs.0.gc1.scat_tree.f_coef": torch.zeros(2)})
     for number, value in enumerate(odd):
         file = tmp_path / f"odd-{number}.pth.tar"
         torch.save(value, file)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import tenfold
+from tenfold.data.text.tokens import ByteTokenizer
 from tenfold.systems.ppmoe import Ppmoe
 
 Call = Callable[..., tuple[int, str, str]]
@@ -30,3 +31,10 @@ def test_text_to_tokens_to_a_model(call: Call, tmp_path: Path) -> None:
     assert isinstance(system, Ppmoe) and system.cfg.model.vocab == 300
     assert system.cfg.data.name == "tokens" and system.tokenizer.vocab == 300
     assert "Rows to train on: a 50" in system.data_used().note
+    other = tmp_path / "other.json"
+    other.write_text(ByteTokenizer().to_file())
+    code, _, error = call(
+        "train", "ppmoe", "demo", "--data.path", tokens, "--data.tokenizer-file", other,
+        "--run.folder", tmp_path / "second", *words, "--dry-run",
+    )  # fmt: skip
+    assert code == 2 and "is not the tokenizer of which the tokens of" in error

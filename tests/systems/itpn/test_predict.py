@@ -19,7 +19,7 @@ from tenfold.core.system import Evaluation
 from tenfold.generated import scenes
 from tenfold.runner.export import TOLERANCE, export_checked
 from tenfold.runner.weights import construct
-from tenfold.systems.itpn import Itpn, inference, predict
+from tenfold.systems.itpn import Itpn, data, evaluation, inference, predict
 from tenfold.systems.itpn.config import Config, PredictOptions
 from tenfold.systems.itpn.networks import network_of
 
@@ -298,6 +298,20 @@ def test_boxes_lie_in_the_image(system: Itpn) -> None:
     network = network_of(system.model, "localise").eval()
     box = inference.whole_box(network, np.zeros((30, 50, 3), dtype=np.uint8), system.cfg)
     assert (box >= 0).all() and (box <= [50, 30, 50, 30]).all()
+
+
+def test_measured_boxes_are_those_that_are_predicted(system: Itpn) -> None:
+    network, cfg = network_of(system.model, "localise"), system.cfg
+    photos = data.photographs(cfg.data, "test", cfg.seed).at(np.arange(1))
+    before = network.box.bias.detach().clone()
+    try:  # as wide as the picture, and half of it beyond the left side
+        network.box.bias.data.copy_(torch.tensor([-9.0, 0.0, 9.0, 0.0]))
+        measured = evaluation.boxes(network, photos, cfg)
+        predicted = inference.whole_box(network, photos.picture(0), cfg)
+    finally:
+        network.box.bias.data.copy_(before)
+    assert predicted[0] == 0
+    np.testing.assert_allclose(measured[0], predicted, rtol=1e-4)
 
 
 def test_a_mask_follows_from_the_seed_and_the_place(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from tenfold.runner.weights import construct
 from tenfold.systems.itpn import Itpn
 from tenfold.systems.itpn import pretrained as weights
 from tenfold.systems.itpn.config import Config
+from tenfold.systems.itpn.data import CONSTANTS
 from tenfold.systems.itpn.model import PixelPretraining, level_targets
-from tenfold.systems.itpn.networks import build, network_of, shape_of
+from tenfold.systems.itpn.networks import build, network_of, shape_of, teacher_of
 from tenfold.systems.itpn.official import official_keys, resized
 from tenfold.systems.itpn.teacher import BackboneTeacher
 from tenfold.systems.itpn.training_models import FeatureTrainingModel
@@ -159,6 +160,14 @@ def test_a_run_can_teach(pretrained: Path, tmp_path: Path) -> None:
     result = json.loads((train(tmp_path / "run", *words) / "result.json").read_text())
     assert any("laterals masked" in note for note in result["notes"])
     assert "accuracy/linear probe/top1" in result["metrics"]
+
+
+def test_a_run_teaches_on_pictures_as_it_learned_from(pretrained: Path) -> None:
+    cfg = config("--tasks", "pretrain", "--data.normalise", "half")
+    assert tenfold.load(pretrained).cfg.data.normalise == "imagenet"
+    pretrain = replace(cfg.pretrain, method="clip", teacher=str(pretrained))
+    teacher = teacher_of(replace(cfg, pretrain=pretrain))
+    assert isinstance(teacher, BackboneTeacher) and teacher.mean == CONSTANTS["imagenet"][0]
 
 
 def test_a_teacher_sees_pictures_as_they_are_unless_the_official_range_is_asked_for() -> None:

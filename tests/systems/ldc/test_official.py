@@ -190,6 +190,13 @@ def test_back_to_official_and_here_again(tmp_path, kind, memory) -> None:
         to_official(state, 3)
 
 
+def test_vectors_of_turned_pictures_stay_here() -> None:
+    state = ours()
+    four = torch.arange(4.0 * CLASSES)[:, None].expand(-1, state["classifier"].shape[1])
+    made = to_official({**state, "classifier": four.clone()})["params"]["module.fc.weight"]
+    assert made[:, 0].tolist() == [4.0 * label for label in range(CLASSES)]
+
+
 class Evil:
     def __reduce__(self):
         return print, ("this must never run",)

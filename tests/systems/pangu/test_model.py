@@ -15,7 +15,8 @@ from tenfold.data.weather.grid import Grid
 from tenfold.systems.pangu import attention as attention_module
 from tenfold.systems.pangu import tokenwise
 from tenfold.systems.pangu.attention import position_index, relative_index
-from tenfold.systems.pangu.config import Model
+from tenfold.systems.pangu.config import Config, Model
+from tenfold.systems.pangu.forecaster import Forecaster
 from tenfold.systems.pangu.model import EarthAttention, EarthBlock, Pangu
 from tenfold.systems.pangu.windows import Windows, window_order
 
@@ -221,6 +222,16 @@ def test_indices_stay_within_their_tables() -> None:
 
 
 # --- the network ---------------------------------------------------------------------------------
+
+
+def test_the_height_of_a_lone_level_is_a_number() -> None:
+    cfg = Config(model=replace(TINY, height_channel=True), grid=grid(1), leads=(24,))
+    forecaster = Forecaster(cfg)
+    forecaster.set_maps(np.zeros((10, 16), bool), np.zeros((0, 10, 16), np.float32))
+    (network,) = forecaster.networks.values()
+    assert isinstance(network, Pangu) and torch.equal(
+        network.upper_constants, torch.zeros(1, 1, 10, 16)
+    )
 
 
 def test_number_of_parameters_at_full_size() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,3 +102,31 @@ def test_other_statistics_are_not_mixed(made, official, tmp_path) -> None:
     write_onnx(tmp_path / "two/pangu_weather_6.onnx", forecaster.networks["24"], statistics)
     with pytest.raises(ValueError, match="other statistics"):
         PanguWeather.convert(tmp_path / "two")
+
+
+def test_what_cannot_be_written_leaves_the_folder_free(made, monkeypatch, tmp_path) -> None:
+    from tenfold.systems.pangu.onnx import run
+
+    out = tmp_path / "onnx"
+    system = tenfold.load(made("pangu"))
+    assert isinstance(system, PanguWeather)
+    with monkeypatch.context() as changed:
+        changed.setattr(run, "TOLERANCE", 0.0)
+        with pytest.raises(ValueError, match="nothing was kept"):
+            system.export_official(out)
+    with monkeypatch.context() as changed:
+        changed.setitem(sys.modules, "onnxruntime", None)
+        with pytest.raises(ModuleNotFoundError, match="needs onnxruntime"):
+            system.export_official(out)
+    assert not list(out.iterdir())
+    system.forecaster.missing[0, 0] = True
+    with pytest.raises(ValueError, match="has 1 points without values"):
+        system.export_official(out)
+
+
+def test_land_that_converted_weights_do_not_know_is_that_of_the_file(
+    made, official, tmp_path
+) -> None:
+    ours, (again, _) = tenfold.load(made("pangu")), PanguWeather.convert(official)
+    assert "lsm" in again.cfg.grid.constants and ours.model.land_share().max() > 0
+    assert again.model.land_share() is None

@@ -514,6 +514,21 @@ def test_probabilities_and_values_at_points(
         forecast_of(system, states, replace(asked, members=1))
 
 
+def test_thresholds_have_all_their_digits(system: PanguWeather, states: Path) -> None:
+    above = ("msl=101325.4", "msl=101325.5", "msl=1e5", "t500=255")
+    asked = replace(PLAIN, start="0", hours=6, members=2, above=above)
+    forecast = forecast_of(system, states, asked)
+    fields = forecast.chances.grid(forecast.selection.grid).surface
+    numbers = ("msl_above_101325_4", "msl_above_101325_5", "msl_above_100000", "t500_above_255")
+    assert fields == numbers
+    for hour, members in forecast.rollout.run(None):
+        assert members is not None
+        forecast.collect(hour, members)
+    row = next(r for r in forecast.outcome.scores if r["field"] == "msl")
+    found = [key for key in row if key.startswith("brier")]
+    assert found == ["brier above 101325.4", "brier above 101325.5", "brier above 100000"]
+
+
 def test_the_date_of_a_file_without_one(system: PanguWeather, states: Path, tmp_path: Path) -> None:
     bare = edited(states, tmp_path / "a.nc", lambda data: data.isel(time=0).drop_vars("time"))
     asked = replace(PLAIN, hours=6, time="2018-09-10T12")
@@ -666,6 +681,7 @@ def test_wrong_options(folder: Path, states: Path, tmp_path: Path) -> None:
         "--members 2 --above t2m": "give FIELD=VALUE",
         "--members 2 --above tp=1": "the run forecasts",
         "--members 2 --above t2m=nan": "give FIELD=VALUE",
+        "--members 2 --above t2m=300 t2m=3e2": "t2m=300 twice; give it once",
         "--members 2 --above t2m=1e400": "give FIELD=VALUE",
         "--tracker.wind nan": "--tracker.wind must be a finite number",
         "--time noon": "give a time such as",

@@ -15,6 +15,7 @@ from tenfold.core.dist import World
 from tenfold.systems.ppmoe import equality
 from tenfold.systems.ppmoe.config import Config, Data, Layout, Model
 from tenfold.systems.ppmoe.data import Text, complete
+from tenfold.systems.ppmoe.parallel import Grid, Group
 from tenfold.systems.ppmoe.recipes import DEMO
 
 
@@ -73,3 +74,19 @@ def test_what_differs_is_named(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(equality.Part, "is_checked", False, raising=False)
     found = equality.step_differences(cfg, windows, world)
     assert [one.what for one in found if one.is_wrong][-1] == broken
+
+
+def test_replicas_that_balance_together_are_one_micro_batch(cfg: Config) -> None:
+    """As many tokens for the loads as the replicas count (test_layers has that they do)."""
+    together = replace(cfg, model=replace(cfg.model, balance_scope="global"))
+    world, grid = World(0, 1, torch.device("cpu")), Grid(dp=Group("dp", 2))
+    windows = Text(cfg).windows("train")
+    apart = equality._chunks(cfg, grid, windows, world).as_one(0, 2)
+    taken = equality._chunks(together, grid, windows, world).as_one(0, 2)
+    assert [len(one["tokens"]) for one in apart] == [1] * 4  # of each replica two
+    for one, own in zip(taken, ((0, 2), (1, 3)), strict=True):
+        assert torch.equal(one["tokens"], torch.cat([apart[i]["tokens"] for i in own]))
+    limited = replace(together, model=replace(together.model, capacity_factor=1.0))
+    with pytest.raises(ValueError, match="give --model.balance-scope micro"):
+        equality._require_comparable(limited, grid)
+    equality._require_comparable(limited, Grid())

@@ -38,6 +38,7 @@ from tenfold.systems.ppmoe.planner.search import (
     launch_command,
     placements,
     plan,
+    search,
     sensitivities,
     why_it_loses,
 )
@@ -154,6 +155,8 @@ def test_models_and_clusters_by_name() -> None:
     assert parse_model("layers=24,hidden=1024,heads=16,vocab=50257,seq=2048,experts=64") == MOE
     assert parse_model("small") == Shape(4, 128, 4, 256, 128, experts=8)
     assert parse_model("layers=2, hidden=8, heads=2, vocab=9, seq=4, top-k=1").experts == 0
+    wide = parse_model("layers=2,hidden=9,heads=2,vocab=9,seq=4,head_size=8")
+    assert wide.attention_width == 16  # as the trainer, which takes such sizes
     assert (V100.world, V100.memory_bytes, V100.measured) == (32, 32.0 * GIB, False)
     # The worked example's rates are this cluster's.
     assert V100.machine == Machine(gemm_flops=20e12)
@@ -173,6 +176,8 @@ def test_models_and_clusters_by_name() -> None:
         ("layers=2,hidden=8", "lacks heads, vocab, seq; add heads=NUMBER"),
         ("layers=2,hidden=9,heads=2,vocab=9,seq=4", "hidden 9 is not divisible by heads 2"),
         ("layers=0,hidden=8,heads=2,vocab=9,seq=4", "layers must be at least 1, got 0"),
+        ("layers=2,hidden=8,heads=4,vocab=9,seq=4,kv_heads=3", "not divisible by kv_heads 3"),
+        ("layers=2,hidden=6,heads=2,vocab=9,seq=4,swiglu=1", "an even head size, got 3"),
     ],
 )
 def test_wrong_models(model: str, message: str) -> None:
@@ -328,6 +333,16 @@ def test_launch_commands(made: Plan) -> None:
         launch_command(made, apart)
     )
     assert f"--batch {rows} " in launch_command(made, apart)  # over all replicas
+
+
+def test_layouts_that_the_trainer_refuses_are_not_planned() -> None:
+    node, shape = parse_cluster("1x8xV100-32G", MOE), Shape(4, 64, 8, 300, 100, experts=8)
+    for odd in (replace(shape, ffn=100), replace(shape, shared=12)):
+        assert {f.place.tp for f in search(odd, node, 8).fitting} == {1, 2, 4}
+    sizes: dict[str, set[int]] = {}
+    for one in search(replace(shape, seq=6), node, 8).fitting:
+        sizes.setdefault(one.method, set()).add(one.place.tp)
+    assert sizes["ppmoe"] == {1, 2, 4, 8} and sizes["dpmoe"] == {1, 2}
 
 
 def test_divisors() -> None:

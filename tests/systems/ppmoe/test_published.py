@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tenfold.cli import main
 from tenfold.data.text.tokenizer_file import FileTokenizer
@@ -138,12 +139,34 @@ def test_a_published_model_is_converted_continued_and_written(
         ({"num_hidden_layers": "4"}, "num_hidden_layers must be a whole number .* got '4'"),
         ({"quantization_config": {}}, "quantised weights are not read"),
         ({"attention_bias": True}, "attention_bias is not implemented"),
+        ({"num_experts_per_tok": 1}, "num_experts_per_tok 1 with gates that are divided"),
+        ({"rope_parameters": "linear"}, "rope_parameters must be an object of fields"),
+        ({"model_type": "qwen3_moe", "mlp_only_layers": "0"}, "mlp_only_layers must be a list"),
     ],
 )
 def test_what_cannot_be_read_is_named(change: dict[str, Any], said: str, mixtral: Path) -> None:
     config = json.loads((mixtral / "config.json").read_text()) | change
     with pytest.raises(ValueError, match=said):
         published.model_of(config)
+
+
+def test_what_transformers_would_compute_otherwise_is_not_written() -> None:
+    model = Model(
+        layers=2, hidden=16, heads=4, ffn=24, seq=12, vocab=40, experts=4, top_k=2, moe_every=1,
+        activation="swiglu", norm="rms", bias="none", positions="rotary", norm_topk=True,
+    )  # fmt: skip
+    assert published.config_of(model)["model_type"] == "mixtral"
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"bias_rate": 1e-3}, "no model with model.bias_rate 0.001"),
+        ({"capacity_factor": 1.0, "drops_in_evaluation": True}, "model.drops_in_evaluation"),
+        ({"top_k": 1}, "norm_topk with top_k from 2"),
+    ]
+    for change, said in changes:
+        with pytest.raises(ValueError, match=said):
+            published.config_of(replace(model, **change))
+    # of one expert Qwen3-MoE divides the gate by itself where it is asked to, ours does not
+    single = published.config_of(replace(model, top_k=1, qk_norm=True))
+    assert (single["model_type"], single["norm_topk_prob"]) == ("qwen3_moe", False)
 
 
 def test_damaged_folders_are_named(mixtral: Path, tmp_path: Path) -> None:
@@ -172,6 +195,21 @@ def test_damaged_folders_are_named(mixtral: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is no safetensors file"):
         opened = published.Folder.open(copy)
         list(published.tensors(opened, published.model_of(opened.config), Converted()))
+
+
+def test_numbers_that_no_network_has_are_refused(mixtral: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(mixtral, copy)
+    file = next(copy.glob("model-*.safetensors"))
+    held = load_file(file)
+    key = min(held)
+    for value, said in ((torch.nan, "holds values that are not finite"), (1.0, "float8")):
+        held[key] = torch.full_like(held[key], value)
+        held[key] = held[key].to(torch.float8_e4m3fn) if said == "float8" else held[key]
+        save_file(held, file, {"format": "pt"})
+        opened = published.Folder.open(copy)
+        with pytest.raises(ValueError, match=said):
+            list(published.tensors(opened, published.model_of(opened.config), Converted()))
 
 
 @pytest.mark.parametrize("activation, bias", [("swiglu", "none"), ("erf", "all")])

@@ -220,7 +220,7 @@ def boxes(network: Localiser, photos: Photos, cfg: Config) -> Float[np.ndarray, 
         images = [photos.picture(i) for i in rows]
         whole = [views.view(p, (0, 0, p.shape[1], p.shape[0]), False, size) for p in images]
         x = data.normalised(torch.stack(whole), cfg.data.normalise).to(device)
-        shares = network.boxes(x).cpu().numpy()
+        shares = network.boxes(x).cpu().numpy().clip(0, 1)  # within the image, as predict has them
         return shares * np.array([[p.shape[1], p.shape[0]] * 2 for p in images])
 
     return np.concatenate(_batches(len(photos), work)).astype(np.float32)

@@ -120,6 +120,7 @@ def teacher_of(cfg: Config) -> ClipTeacher | BackboneTeacher:
         target = {key: tuple(value.shape) for key, value in teacher.state_dict().items()}
         teacher.load_state_dict(convert_clip(state, target).require_complete())
         return teacher
-    backbone = backbone_of(cfg, pretrained.read(settings.teacher))
-    mean, std = CONSTANTS[cfg.data.normalise]
+    given = pretrained.read(settings.teacher)
+    backbone = backbone_of(cfg, given)
+    mean, std = CONSTANTS[given.normalise]
     return BackboneTeacher(backbone, mean, std, settings.teacher_range)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -39,6 +40,8 @@ class Given:
     model: Model
     state: dict[str, Tensor]
     grid: tuple[int, int]
+    normalise: Literal["imagenet", "half"]
+    """How the pictures were normalised that they learned from."""
 
 
 def of_backbone(backbone: nn.Module) -> dict[str, Tensor]:
@@ -63,7 +66,8 @@ def read(path: str) -> Given:
         return _of_run(source)
     state = read_checkpoint(source)
     layout = weights.describe(state)
-    return Given(str(source), model_of(layout), weights.ours(state), layout.grid)
+    how: Literal["imagenet", "half"] = "imagenet" if layout.family == "pixel" else "half"
+    return Given(str(source), model_of(layout), weights.ours(state), layout.grid, how)
 
 
 def _of_run(source: Path) -> Given:
@@ -76,7 +80,8 @@ def _of_run(source: Path) -> Given:
     prefix = f"{task}.backbone."
     own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     side = cfg.model.size // cfg.model.patch_size
-    return Given(f"{source.parent} ({task})", cfg.model, own, (side, side))
+    where, how = f"{source.parent} ({task})", cfg.data.normalise
+    return Given(where, cfg.model, own, (side, side), how)
 
 
 def model_of(layout: weights.Layout) -> Model:

@@ -177,7 +177,9 @@ class Itpn(System[Config]):
             backbone = network_of(self.model, "pretrain").backbone
             shape = shape_of(self.cfg, "pretrain")
             state = pretrained.of_backbone(backbone)
-            return pretrained.Given("the run's pre-training", self.cfg.model, state, shape.grid)
+            how = self.cfg.data.normalise
+            source = "the run's pre-training"
+            return pretrained.Given(source, self.cfg.model, state, shape.grid, how)
         return self._started()
 
     def _started(self) -> pretrained.Given | None:

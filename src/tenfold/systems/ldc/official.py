@@ -222,9 +222,12 @@ def to_official(state: Mapping[str, Tensor], num_classes: int = 0) -> dict[str, 
     """Our encoder and class vectors as CEC, FACT and TEEN load them; save it with `torch.save`.
 
     Their code wants a row for each of the benchmark's `num_classes` classes: those not yet seen are
-    zeros, which it overwrites. 0 is as many as there are vectors.
+    zeros, which it overwrites. 0 is as many as there are vectors. Of a classifier that tells turned
+    pictures apart (`data.rotations`) the vectors of upright ones are taken.
     """
     vectors = state["classifier"]
+    if "means" in state:
+        vectors = vectors[:: max(1, len(vectors) // len(state["means"]))]
     if num_classes and num_classes < len(vectors):
         raise ValueError(
             f"num_classes is {num_classes}, but the state has vectors of {len(vectors)} classes; "

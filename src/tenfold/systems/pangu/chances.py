@@ -20,14 +20,16 @@ class Chances:
     """Thresholds of fields, such as t2m=303.15.
 
     Raises:
-        ValueError: A field is not forecast.
+        ValueError: A field is not forecast, or a threshold is given twice.
     """
 
     def __init__(self, grid: Grid, above: tuple[str, ...]) -> None:
         self.thresholds = [parse_threshold(text) for text in above]
         """Field and value in SI units."""
         self._rows = []
-        for name, _ in self.thresholds:
+        for number, (name, value) in enumerate(self.thresholds):
+            if (name, value) in self.thresholds[:number]:
+                raise ValueError(f"--above has {name}={threshold_text(value)} twice; give it once")
             if name not in grid.fields:
                 raise ValueError(
                     f"--above has {name!r}; the run forecasts {', '.join(grid.fields)}"
@@ -37,7 +39,7 @@ class Chances:
     def grid(self, where: Grid) -> Grid:
         """The probabilities as fields on a grid: t2m_above_303_15."""
         names = (
-            f"{name}_above_{re.sub(r'[^0-9A-Za-z]', '_', f'{value:g}')}"
+            f"{name}_above_{re.sub(r'[^0-9A-Za-z]', '_', threshold_text(value))}"
             for name, value in self.thresholds
         )
         return replace(where, upper=(), levels=(), surface=tuple(names), constants=())
@@ -51,3 +53,9 @@ class Chances:
             for row, (_, value) in zip(self._rows, self.thresholds, strict=True)
         ]
         return np.stack(found)
+
+
+def threshold_text(value: float) -> str:
+    """A threshold with as many digits as tell it from others: 255, 303.15, 101325.5."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)

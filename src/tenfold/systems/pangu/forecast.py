@@ -24,7 +24,7 @@ from tenfold.metrics.weather import (
 )
 
 from .aggregation import plan_text
-from .chances import Chances
+from .chances import Chances, threshold_text
 from .config import PredictOptions, parse_lat_lon
 from .evaluation import as_fields, fitting
 from .forecaster import ForecastModel
@@ -306,7 +306,7 @@ class Forecast:
             row = names.index(name)
             chance = exceedance_probability(fields[:, row], value)
             score = brier(chance, truth[row], value, weights, valid[row])
-            briers[name][f"brier above {value:g}"] = float(score)
+            briers[name][f"brier above {threshold_text(value)}"] = float(score)
         for row, name in enumerate(names):
             if bool(valid[row].any()):
                 row_of = {key: float(values[row]) for key, values in errors.items()}

@@ -102,9 +102,12 @@ class Forecaster(nn.Module):
         return self.upper_std.cpu().numpy(), self.surface_std.cpu().numpy()
 
     def land_share(self) -> Float[np.ndarray, "lat lon"] | None:
-        """Share of land, 0 to 1, where it is among the constant maps."""
+        """Share of land, 0 to 1, where it is among the constant maps.
+
+        Converted networks have that map in a unit that is not known, and none here.
+        """
         share: np.ndarray = self.land.cpu().numpy()
-        return share if LAND in self.grid.constants else None
+        return share if LAND in self.grid.constants and share.any() else None
 
     def digest(self) -> str:
         """Text that tells these weights from others."""
@@ -141,7 +144,8 @@ class Forecaster(nn.Module):
             assert isinstance(network, Pangu)
             network.surface_constants.copy_(pad_end(maps.float(), network.embed.patch[1:]))
             height = torch.tensor(network.grid.levels).log()
-            height = (height - height.mean()) / height.std().clamp(min=1e-6)
+            spread = height.std() if len(height) > 1 else height.new_ones(())  # one level has none
+            height = (height - height.mean()) / spread.clamp(min=1e-6)
             network.upper_constants.copy_(height[:, None, None].expand_as(network.upper_constants))
 
     def normalised(self, upper: Upper, surface: Surface) -> tuple[Upper, Surface]:

@@ -85,14 +85,20 @@ def complete(cfg: Config) -> Config:
         data = replace(data, name="tokens" if shards.is_tokens(Path(data.path)) else "files")
     if data.name == "textmix" and not data.path and catalog.find("textmix") is None:
         data = replace(data, name="python")
+    data = with_tokenizer(data)
     if data.name == "tokens":
         found = stored(data.path)
+        own, file = (found.tokenizer, found.learnt), cfg.data.tokenizer_file
+        if file and (data.tokenizer, data.bpe) != own:
+            raise ValueError(
+                f"--data.tokenizer-file {file} is not the tokenizer of which the tokens of "
+                f"{data.path} are; leave it out: the folder has its own"
+            )
         data = replace(data, tokenizer=found.tokenizer, bpe=found.learnt)  # type: ignore[arg-type]
     if data.tokenizer == "bpe" and not data.bpe:
         text = corpus(data.name, data.path, data.field)
         parts = [train[:LEARN_FROM].tobytes() for train in text.train.values()]
         data = replace(data, bpe=tokens.BpeTokenizer.train(parts, data.bpe_vocab).to_json())
-    data = with_tokenizer(data)
     weights(data)  # those that do not fit the text are refused before anything starts
     vocab = tokens.from_spec(data.tokenizer, data.bpe).vocab
     if not fits(cfg.model.vocab, vocab, data.tokenizer) and cfg.model.vocab:

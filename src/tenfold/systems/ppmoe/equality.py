@@ -61,6 +61,8 @@ class _Chunks:
     """Sequences of each."""
     seed: int
     device: torch.device
+    joined: bool = False
+    """Replicas count the loads of experts together, so that for one process their rows are one."""
 
     def of(self, step: int, number: int) -> dict[str, Tensor]:
         """One of them."""
@@ -70,6 +72,15 @@ class _Chunks:
     def all_of(self, step: int) -> list[dict[str, Tensor]]:
         """All of a step."""
         return [self.of(step, number) for number in range(self.count)]
+
+    def as_one(self, step: int, replicas: int) -> list[dict[str, Tensor]]:
+        """All of a step as one process has to take them to compute what so many replicas do."""
+        if not self.joined:
+            return self.all_of(step)
+        micro = self.count // replicas
+        turns = (range(number, self.count, micro) for number in range(micro))
+        every = [[self.of(step, number) for number in turn] for turn in turns]
+        return [some[0] | {"tokens": torch.cat([one["tokens"] for one in some])} for some in every]
 
 
 def step_differences(cfg: Config, windows: TokenWindows, world: World) -> list[Difference]:
@@ -88,6 +99,7 @@ def step_differences(cfg: Config, windows: TokenWindows, world: World) -> list[D
     """
     cfg = _plain(cfg)
     grid = make_grid(cfg, world)
+    _require_comparable(cfg, grid)
     chunks = _chunks(cfg, grid, windows, world)
     part = _part(cfg, grid, world)
     tally = part.train_step(_own(chunks, grid, 0))
@@ -97,7 +109,7 @@ def step_differences(cfg: Config, windows: TokenWindows, world: World) -> list[D
     wanted = [0.0, 0.0]
     if world.is_first:
         whole = _part(replace(cfg, layout=Layout()), Grid(), world)
-        one = whole.train_step(chunks.all_of(0))
+        one = whole.train_step(chunks.as_one(0, grid.dp.size))
         wanted = [float(one.ce), float(whole.gradient_norm())]
     wanted = world.gather(wanted)[0]
     found = [
@@ -123,6 +135,7 @@ def resume_differences(
     """
     cfg = _plain(cfg)
     first, second = make_grid(cfg, world), make_grid(replace(cfg, layout=then), world)
+    _require_comparable(cfg, first, second)
     chunks = _chunks(cfg, first, windows, world)
     if chunks.count % second.dp.size:
         raise ValueError(
@@ -149,7 +162,8 @@ def resume_differences(
         optimizer = build(whole, cfg.optim)
         for step in range(AFTER):
             whole.zero_grad()
-            whole.train_step(chunks.all_of(step))
+            grid = first if step < BEFORE else second
+            whole.train_step(chunks.as_one(step, grid.dp.size))
             norm = float(whole.gradient_norm())
             if cfg.optim.clip and norm > cfg.optim.clip:
                 for p in whole.parameters():
@@ -172,7 +186,20 @@ def _chunks(cfg: Config, grid: Grid, windows: TokenWindows, world: World) -> _Ch
     check_layout(cfg, world.size)
     dp = grid.dp.size
     seed = seed_of(cfg.seed, "batch")
-    return _Chunks(windows, cfg.loop.accumulate * dp, cfg.batch // dp, seed, world.device)
+    joined = cfg.model.balance_scope == "global" and bool(cfg.model.moe_layers)
+    count, rows = cfg.loop.accumulate * dp, cfg.batch // dp
+    return _Chunks(windows, count, rows, seed, world.device, joined)
+
+
+def _require_comparable(cfg: Config, *grids: Grid) -> None:
+    """Refuse what one process computes otherwise, whichever rows it takes together."""
+    model, is_shared = cfg.model, any(grid.dp.size > 1 for grid in grids)
+    if is_shared and model.balance_scope == "global" and model.capacity_factor:
+        raise ValueError(
+            "model.balance_scope global with model.capacity_factor cannot be compared with one "
+            "process, whose experts have places for the tokens of all replicas together; give "
+            "--model.balance-scope micro"
+        )
 
 
 def _part(cfg: Config, grid: Grid, world: World) -> Part:

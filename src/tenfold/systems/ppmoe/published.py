@@ -25,6 +25,7 @@ from tenfold.core.checkpoint import read_json, write_json, write_text
 from tenfold.core.lock import NAME as LOCK
 from tenfold.data.text.tokens import Tokenizer
 from tenfold.files import require_empty
+from tenfold.weights.containers import check_tensor
 from tenfold.weights.keymap import Converted
 
 from .config import Model
@@ -97,13 +98,23 @@ def _mixture(family: str, config: Mapping[str, Any], read: _Fields, layers: int)
         "experts": read.count(name, MOST_EXPERTS),
         "top_k": read.count("num_experts_per_tok", MOST_EXPERTS),
     }
+    norm_topk = family == "mixtral" or bool(config.get("norm_topk_prob", False))
+    if norm_topk and found["top_k"] == 1:
+        raise ValueError(
+            "config.json: num_experts_per_tok 1 with gates that are divided by their sum, which "
+            "makes each of them 1, is not implemented"
+        )
     if family == "mixtral":
         return found | {"norm_topk": True, "moe_every": 1}
     step = read.count("decoder_sparse_step", default=1)
     dense = config.get("mlp_only_layers") or []
+    if not isinstance(dense, list) or any(type(i) is not int for i in dense):
+        raise ValueError(
+            f"config.json: mlp_only_layers must be a list of blocks, got {str(dense)[:40]!r}"
+        )
     with_experts = tuple(i for i in range(layers) if i not in dense and (i + 1) % step == 0)
     found |= {
-        "norm_topk": bool(config.get("norm_topk_prob", False)),
+        "norm_topk": norm_topk,
         "expert_ffn": read.count("moe_intermediate_size"),
         "moe_every": step,
     }
@@ -154,7 +165,7 @@ def config_of(model: Model, family: str = "") -> dict[str, Any]:
             "decoder_sparse_step": 1,
             "mlp_only_layers": [i for i in range(model.layers) if i not in with_experts],
             "moe_intermediate_size": model.expert_inner,
-            "norm_topk_prob": model.norm_topk,
+            "norm_topk_prob": model.norm_topk and model.top_k > 1,  # ours leaves a single one
         }
     if family == "qwen2_moe":
         content["shared_expert_intermediate_size"] = model.shared
@@ -181,6 +192,16 @@ def _family(model: Model) -> str:
                 f"transformers has no model with model.{name} {getattr(model, name)} among those "
                 f"that are written here ({', '.join(ARCHITECTURES)}); it needs {wanted}"
             )
+    if model.moe_layers and model.bias_rate:
+        raise ValueError(
+            f"transformers has no model with model.bias_rate {model.bias_rate:g} among those that "
+            "are written here: what it has shifted the choice of experts by would be lost"
+        )
+    if model.moe_layers and model.capacity_factor and model.drops_in_evaluation:
+        raise ValueError(
+            "transformers has no model with model.drops_in_evaluation, which drops tokens by what "
+            "else is in the batch, among those that are written here"
+        )
     if not model.moe_layers:
         family = "qwen3" if model.qk_norm else "qwen2" if model.bias == "qkv" else "llama"
     elif model.qk_norm:
@@ -190,7 +211,9 @@ def _family(model: Model) -> str:
     else:
         whole = model.moe_layers == tuple(range(model.layers))
         narrow = model.expert_inner != model.inner
-        family = "mixtral" if whole and not narrow and model.norm_topk else ""
+        # of a single expert Mixtral makes the gate 1, ours leaves it
+        normed = model.norm_topk and model.top_k > 1
+        family = "mixtral" if whole and not narrow and normed else ""
     fits = {
         "mixtral": True,
         "qwen2_moe": model.shared and model.shared_gate and model.bias == "qkv",
@@ -201,8 +224,8 @@ def _family(model: Model) -> str:
         raise ValueError(
             "no model of transformers has this combination of model.bias, qk_norm, shared, "
             "shared_gate, norm_topk, expert_ffn and blocks with experts. Mixtral: bias none, "
-            "norm_topk, experts as wide as ffn in every block; Qwen2-MoE: bias qkv, a shared "
-            "expert with its gate; Qwen3-MoE: bias none, qk_norm, no shared expert"
+            "norm_topk with top_k from 2, experts as wide as ffn in every block; Qwen2-MoE: bias "
+            "qkv, a shared expert with its gate; Qwen3-MoE: bias none, qk_norm, no shared expert"
         )
     return family
 
@@ -300,9 +323,11 @@ class Folder:
             if file not in opened:
                 opened[file] = held.enter_context(_opened(file))
             try:
-                found.append(opened[file].get_tensor(key).float())
+                value = opened[file].get_tensor(key)
             except SafetensorError as error:
                 raise ValueError(f"{file} does not hold {key}: {error}") from error
+            check_tensor(file, key, value)
+            found.append(value.float())
         return found
 
 
@@ -541,6 +566,10 @@ class _Fields:
 def _rope_base(config: Mapping[str, Any]) -> float:
     """Base of the rotations, as versions 4 and 5 of transformers write it."""
     scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(scaling, dict):
+        raise ValueError(
+            f"config.json: rope_parameters must be an object of fields, got {str(scaling)[:40]!r}"
+        )
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind != "default":
         raise ValueError(

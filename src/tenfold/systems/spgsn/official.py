@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,12 +25,44 @@ def official_state(checkpoint: object) -> dict[str, Tensor]:
     Raises ValueError if it is something else.
     """
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError("it holds no state_dict of tensors")
+    if not isinstance(state, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
+        raise ValueError("it holds no state_dict of tensors with names")
     tensors = {key.removeprefix(PREFIX): value for key, value in state.items()}
     if absent := [key for key in NEEDED if key not in tensors]:
         raise ValueError(f"it has no {', '.join(absent)}")
     return tensors
+
+
+@dataclass(frozen=True)
+class Size:
+    """Size of a checkpoint's network, by the shapes of its tensors."""
+
+    nodes: int
+    width: int
+    blocks: int
+    filters: int
+    coeffs: int
+
+
+def size_of(state: Mapping[str, Tensor]) -> Size:
+    """The size of the network of an official state; ValueError if its parts do not fit.
+
+    A network of this size is not much larger than the state, so that building one is safe.
+    """
+    embed, graph = state["gc1.weight"].shape, state["gc1.att"].shape
+    if len(embed) != 2 or not graph:
+        raise ValueError("odd shapes of gc1")
+    (coeffs, width), filters = embed, state["gcbs.0.gc1.scat_tree.f_coef"].numel() // 2
+    blocks = len({key.split(".")[1] for key in state if key.startswith("gcbs.")})
+    for block in range(blocks):
+        key = f"gcbs.{block}.gc1.scat_tree.feat_sc1.weight"
+        wanted = (filters, width, width)
+        if key not in state or tuple(state[key].shape) != wanted:
+            got = tuple(state[key].shape) if key in state else "absent"
+            raise ValueError(f"{key} is {got}; with a gc1.weight of {tuple(embed)} it is {wanted}")
+    return Size(graph[0], width, blocks, filters, coeffs)
 
 
 def key_map(order: Tensor) -> KeyMap:

@@ -18,7 +18,7 @@ from tenfold.core.seed import generator
 from tenfold.core.stage import Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from tenfold.viz.predictions import Trained
-from tenfold.weights.containers import load_tensors
+from tenfold.weights.containers import check_tensor, load_tensors
 from tenfold.weights.keymap import Converted
 
 from . import data, evaluation, figures, official, predict
@@ -310,14 +310,12 @@ class Spgsn(System[Config]):
         checkpoint = load_tensors(source)
         try:
             state = official.official_state(checkpoint)
+            size = official.size_of(state)
         except ValueError as error:
             raise ValueError(f"{source} is not an official SPGSN checkpoint: {error}") from error
-        if state["gc1.weight"].ndim != 2 or not state["gc1.att"].ndim:
-            raise ValueError(f"{source} is not an official SPGSN checkpoint: odd shapes of gc1")
-        coeffs, width = state["gc1.weight"].shape
-        nodes, filters = len(state["gc1.att"]), state["gcbs.0.gc1.scat_tree.f_coef"].numel() // 2
-        blocks = len({key.split(".")[1] for key in state if key.startswith("gcbs.")})
-        system = cls._from_shapes(nodes, width, blocks, filters, coeffs)
+        for key, value in state.items():
+            check_tensor(source, key, value)
+        system = cls._from_shapes(size)
         network = system.model
         assert isinstance(network, ScatteringNetwork)
         account = official.convert(state, network.order, network.state_dict())
@@ -325,21 +323,24 @@ class Spgsn(System[Config]):
         return system, account
 
     @classmethod
-    def _from_shapes(cls, nodes: int, width: int, blocks: int, filters: int, coeffs: int) -> Spgsn:
+    def _from_shapes(cls, size: official.Size) -> Spgsn:
         """The system that fits an official checkpoint's shapes."""
         by_nodes = {3 * len(s.used): (n, s) for n, s in data.PUBLISHED.items()}
-        if nodes not in by_nodes:
+        if size.nodes not in by_nodes:
             raise ValueError(
-                f"the checkpoint has {nodes} graph nodes; known skeletons have {sorted(by_nodes)}"
+                f"the checkpoint has {size.nodes} graph nodes; known skeletons have "
+                f"{sorted(by_nodes)}"
             )
-        name, skeleton = by_nodes[nodes]
+        name, skeleton = by_nodes[size.nodes]
         paper = RECIPES["paper"]
-        future = {"h36m": 10 if coeffs <= 20 else 25, "cmu_mocap": 25, "3dpw": 30}[name]
+        future = {"h36m": 10 if size.coeffs <= 20 else 25, "cmu_mocap": 25, "3dpw": 30}[name]
         return cls(
             replace(
                 paper,
-                model=replace(paper.model, width=width, num_blocks=blocks, num_filters=filters),
-                data=replace(paper.data, name=name, num_coeffs=coeffs, future=future),
+                model=replace(
+                    paper.model, width=size.width, num_blocks=size.blocks, num_filters=size.filters
+                ),
+                data=replace(paper.data, name=name, num_coeffs=size.coeffs, future=future),
                 skeleton=skeleton,
             )
         )

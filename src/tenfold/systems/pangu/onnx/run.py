@@ -166,10 +166,17 @@ def take_over(forecaster: Forecaster, official: Official) -> Converted:
 def write_official(forecaster: Forecaster, out: Path) -> list[Path]:
     """Write `pangu_weather_<hours>.onnx` for each lead time, and `grid.json`.
 
-    Each file is run and compared with its network; one that differs is deleted: ValueError. So is a
-    folder that holds anything.
+    Each file is run and compared with its network. If one differs, or cannot be run, none is kept.
+
+    Raises:
+        ValueError: A file differs, the folder holds anything, or the run has points without values.
     """
     require_empty(out, "--out", {LOCK})
+    if missing := int(forecaster.missing.sum()):
+        raise ValueError(
+            f"the run has {missing} points without values, which the official layout of ONNX files "
+            "cannot have. Use `tenfold export` for an ordinary ONNX file"
+        )
     forecaster, grid = forecaster.cpu().eval(), forecaster.grid
     names = ("upper_mean", "upper_std", "surface_mean", "surface_std")
     statistics = tuple(getattr(forecaster, name).numpy() for name in names)
@@ -178,20 +185,24 @@ def write_official(forecaster: Forecaster, out: Path) -> list[Path]:
     upper = torch.randn(1, *forecaster.upper_mean.shape, *grid.shape, generator=draw)
     surface = torch.randn(1, *forecaster.surface_mean.shape, *grid.shape, generator=draw)
     state = forecaster.physical(upper, surface)
-    written = []
-    for lead in forecaster.leads:
-        path = out / f"pangu_weather_{lead}.onnx"
-        write_onnx(path, forecaster.networks[str(lead)], statistics)
-        with OnnxNetwork(path) as network:
-            made = forecaster.normalised(*network(*state))
-        wanted = forecaster.normalised(*forecaster.step(*state, lead))
-        worst = max(float((a - b).abs().max()) for a, b in zip(made, wanted, strict=True))
-        if not worst < TOLERANCE:
-            path.unlink()
-            raise ValueError(
-                f"{path} would differ from the network by {worst:.2g} standard deviations (limit "
-                f"{TOLERANCE:g}); nothing was kept"
-            )
-        written.append(path)
+    written: list[Path] = []
+    try:
+        for lead in forecaster.leads:
+            path = out / f"pangu_weather_{lead}.onnx"
+            write_onnx(path, forecaster.networks[str(lead)], statistics)
+            written.append(path)
+            with OnnxNetwork(path) as network:
+                made = forecaster.normalised(*network(*state))
+            wanted = forecaster.normalised(*forecaster.step(*state, lead))
+            worst = max(float((a - b).abs().max()) for a, b in zip(made, wanted, strict=True))
+            if not worst < TOLERANCE:
+                raise ValueError(
+                    f"{path} would differ from the network by {worst:.2g} standard deviations "
+                    f"(limit {TOLERANCE:g}); nothing was kept"
+                )
+    except BaseException:
+        for path in written:  # else the same command would find its folder in use
+            path.unlink(missing_ok=True)
+        raise
     write_json(out / GRID_FILE, to_json(grid))
     return [*written, out / GRID_FILE]

@@ -149,7 +149,8 @@ class _Block(nn.Module):
 
 
 def _block(shape: Shape, b: int, seconds: float) -> Timing:
-    module = _Block(shape.hidden, shape.heads)
+    heads = math.gcd(shape.hidden, shape.heads)  # with a head_size they need not divide
+    module = _Block(shape.hidden, heads)
     x = torch.randn(b, shape.seq, shape.hidden, requires_grad=True)
     grad = torch.randn_like(x)
     return timed(lambda: module(x).backward(grad), seconds)
@@ -157,7 +158,7 @@ def _block(shape: Shape, b: int, seconds: float) -> Timing:
 
 def _experts(shape: Shape, b: int, seconds: float) -> Timing:
     """Routing, sorting, all experts, and putting back, forward and backward; even load."""
-    cfg = Model(hidden=shape.hidden, heads=shape.heads, experts=shape.experts, top_k=shape.top_k)
+    cfg = Model(hidden=shape.hidden, heads=1, experts=shape.experts, top_k=shape.top_k)
     experts = Experts(cfg, shape.experts)
     gate = nn.Linear(shape.hidden, shape.experts, bias=False)
     for p in experts.parameters():

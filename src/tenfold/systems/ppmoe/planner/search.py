@@ -24,8 +24,12 @@ each tensor rank sends its copy; + pipeline: P > 1, which the paper did not comp
 The dense backbone is a yardstick: it competes only where the model asked for is dense."""
 
 
+SHARES = ("dpmoe", "dpmoe-pipeline")
+"""Methods in which each tensor rank sends an equal share of the tokens."""
 BYTES = 256
 """Vocabulary of a tokenizer whose tokens are bytes."""
+PAIRS = range(257, 2**16 + 1)
+"""Vocabularies that a byte pair encoding of ours may have (`data.bpe_vocab`)."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ def search(
         for place in placements(
             shape, cluster, batch, method, virtual, uneven=extensions.uneven, narrow=narrow
         )
-        if not extensions.sequence or shape.seq % place.tp == 0
+        if shape.seq % place.tp == 0 or not (extensions.sequence or method in SHARES)
         if not extensions.fsdp or (place.pp == 1 and shape.hidden % place.dp == 0)
     ]
     candidates.sort(key=lambda f: (-f.rate, f.cost.memory))
@@ -207,7 +211,9 @@ def placements(
     kinds: dict[str, Kind] = {"ppmoe": "ppmoe", "dense": "dense"}
     kind = kinds.get(method, "dpmoe")
     node, world = cluster.machine.gpus_per_node, cluster.world
-    cut = math.gcd(shape.heads, shape.groups, 0 if kind == "dense" else shape.experts)
+    # all that tensor ranks share evenly: the trainer refuses the rest
+    cut = math.gcd(shape.heads, shape.groups, shape.inner, shape.shared)
+    cut = math.gcd(cut, 0 if kind == "dense" else shape.experts)
     for pp in divisors(world) if uneven else divisors(shape.layers):
         if pp > shape.layers:
             break
@@ -352,8 +358,9 @@ def launch_command(made: Plan, candidate: Candidate) -> str:
     """The command line that trains the model that was planned in this layout.
 
     Recipe, tokenizer and precision are those of the plan: bytes for a vocabulary of 256 (and the
-    recipe `small`), else byte pairs and `paper`; 16 bit where the rates are of 16 bit. `--batch`
-    is a micro-batch of all replicas.
+    recipe `small`), else byte pairs and `paper`, or, where none can have so many or so few tokens,
+    a tokenizer.json, to be named; 16 bit where the rates are of 16 bit. `--batch` is a micro-batch
+    of all replicas.
     """
     place, shape = candidate.place, made.shape
     nodes, node = made.cluster.nodes, made.cluster.machine.gpus_per_node
@@ -362,9 +369,12 @@ def launch_command(made: Plan, candidate: Candidate) -> str:
         words.append("--rdzv-backend c10d --rdzv-endpoint HOST:29500")
     if shape.vocab == BYTES:
         words.append("-m tenfold train ppmoe small --data.tokenizer byte")
-    else:
+    elif shape.vocab in PAIRS:
         words.append("-m tenfold train ppmoe paper --data.tokenizer bpe")
         words.append(f"--data.bpe-vocab {shape.vocab}")
+    else:
+        words.append("-m tenfold train ppmoe paper --data.tokenizer-file TOKENIZER.json")
+        words.append(f"--model.vocab {shape.vocab}")
     amp = made.cluster.amp if made.cluster.machine.element_bytes == 2 else "off"
     words.append(f"--loop.amp {amp}")
     words.append(f"--layout.pp {place.pp} --layout.tp {place.tp}")
