@@ -397,6 +397,8 @@ def test_report(copied: Path, spgsn: Path, call: Call, tmp_path: Path) -> None:
     (copied / "report.html").unlink()
     code, out, _ = call("report", copied)
     assert code == 0 and Path(out.strip()) == copied / "report.html"
+    for page in (copied, spgsn):  # what the training wrote is not lost
+        assert "changed from the recipe" in (page / "report.html").read_text()
     both = tmp_path / "both.html"
     assert call("report", copied, spgsn, "--out", both)[0] == 0 and both.exists()
     assert_wrong(call("report"), "run folders")
