@@ -551,6 +551,26 @@ def test_missing_and_unused_keys_are_listed(spgsn: Path, call: Call, tmp_path: P
     assert_wrong(call("convert", "spgsn", file, "--out", out, "--partial"), "not empty")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("gc1.weight", torch.zeros(35, 4096), "is of shape (1, 8, 8), expected (1, 4096, 4096)"),
+        ("gcbs.5000.x", torch.zeros(1), "it has no gcbs.1.gc1.scat_tree.feat_sc1.weight"),
+        ("gcbs.0.gc1.scat_tree.f_coef", torch.zeros(1).expand(10**12), "bytes of data"),
+        ("gc7.bias", torch.full((30,), torch.nan), "not finite"),
+    ],
+)
+def test_an_official_checkpoint_asks_for_no_more_than_it_holds(
+    spgsn: Path, call: Call, tmp_path: Path, key: str, value: torch.Tensor, says: str
+) -> None:
+    _, state = official(spgsn)
+    file = save_official(state | {f"module.{key}": value}, tmp_path / "ckpt.pth.tar")
+    assert_wrong(call("convert", "spgsn", file, "--out", tmp_path / "ours"), "ckpt.pth.tar", says)
+    save_official({3: torch.zeros(1)}, file)  # type: ignore[dict-item]
+    done = call("convert", "spgsn", file, "--out", tmp_path / "ours")
+    assert_wrong(done, "ckpt.pth.tar", "holds no state_dict of tensors")
+
+
 class Payload:
     """Creates a file when it is unpickled."""
 

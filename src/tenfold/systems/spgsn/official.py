@@ -24,7 +24,10 @@ def official_state(checkpoint: object) -> dict[str, Tensor]:
     Raises ValueError if it is something else.
     """
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+    is_state = isinstance(state, Mapping) and all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    )
+    if not isinstance(state, Mapping) or not is_state:
         raise ValueError("it holds no state_dict of tensors")
     tensors = {key.removeprefix(PREFIX): value for key, value in state.items()}
     if absent := [key for key in NEEDED if key not in tensors]:

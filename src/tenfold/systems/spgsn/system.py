@@ -18,8 +18,9 @@ from tenfold.core.seed import generator
 from tenfold.core.stage import Stage
 from tenfold.core.system import DataUsed, Evaluation, Paper, System
 from tenfold.viz.predictions import Trained
-from tenfold.weights.containers import load_tensors
+from tenfold.weights.containers import check_tensor, load_tensors
 from tenfold.weights.keymap import Converted
+from tenfold.weights.mit import require_shape
 
 from . import data, evaluation, figures, official, predict
 from .config import Config, PredictOptions
@@ -312,11 +313,19 @@ class Spgsn(System[Config]):
             state = official.official_state(checkpoint)
         except ValueError as error:
             raise ValueError(f"{source} is not an official SPGSN checkpoint: {error}") from error
+        for key, value in state.items():
+            check_tensor(source, key, value)
         if state["gc1.weight"].ndim != 2 or not state["gc1.att"].ndim:
             raise ValueError(f"{source} is not an official SPGSN checkpoint: odd shapes of gc1")
         coeffs, width = state["gc1.weight"].shape
         nodes, filters = len(state["gc1.att"]), state["gcbs.0.gc1.scat_tree.f_coef"].numel() // 2
         blocks = len({key.split(".")[1] for key in state if key.startswith("gcbs.")})
+        try:
+            for number in range(blocks):  # so that the network is no larger than the file
+                key = f"gcbs.{number}.gc1.scat_tree.feat_sc1.weight"
+                require_shape(state, key, filters, width, width)
+        except ValueError as error:
+            raise ValueError(f"{source} is not an official SPGSN checkpoint: {error}") from error
         system = cls._from_shapes(nodes, width, blocks, filters, coeffs)
         network = system.model
         assert isinstance(network, ScatteringNetwork)
