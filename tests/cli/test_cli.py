@@ -397,6 +397,8 @@ def test_report(copied: Path, spgsn: Path, call: Call, tmp_path: Path) -> None:
     (copied / "report.html").unlink()
     code, out, _ = call("report", copied)
     assert code == 0 and Path(out.strip()) == copied / "report.html"
+    for page in (copied, spgsn):  # what the training wrote is not lost
+        assert "changed from the recipe" in (page / "report.html").read_text()
     both = tmp_path / "both.html"
     assert call("report", copied, spgsn, "--out", both)[0] == 0 and both.exists()
     assert_wrong(call("report"), "run folders")
@@ -547,6 +549,26 @@ def test_missing_and_unused_keys_are_listed(spgsn: Path, call: Call, tmp_path: P
         "weights.safetensors", "weights.safetensors.sha256", "conversion.txt", "MODEL_CARD.md"
     }  # fmt: skip
     assert_wrong(call("convert", "spgsn", file, "--out", out, "--partial"), "not empty")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("gc1.weight", torch.zeros(35, 4096), "is of shape (1, 8, 8), expected (1, 4096, 4096)"),
+        ("gcbs.5000.x", torch.zeros(1), "it has no gcbs.1.gc1.scat_tree.feat_sc1.weight"),
+        ("gcbs.0.gc1.scat_tree.f_coef", torch.zeros(1).expand(10**12), "bytes of data"),
+        ("gc7.bias", torch.full((30,), torch.nan), "not finite"),
+    ],
+)
+def test_an_official_checkpoint_asks_for_no_more_than_it_holds(
+    spgsn: Path, call: Call, tmp_path: Path, key: str, value: torch.Tensor, says: str
+) -> None:
+    _, state = official(spgsn)
+    file = save_official(state | {f"module.{key}": value}, tmp_path / "ckpt.pth.tar")
+    assert_wrong(call("convert", "spgsn", file, "--out", tmp_path / "ours"), "ckpt.pth.tar", says)
+    save_official({3: torch.zeros(1)}, file)  # type: ignore[dict-item]
+    done = call("convert", "spgsn", file, "--out", tmp_path / "ours")
+    assert_wrong(done, "ckpt.pth.tar", "holds no state_dict of tensors")
 
 
 class Payload:

@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import options
+from tiny import config, options
 
 import tenfold
 from tenfold import cli, systems
 from tenfold.core import checkpoint
 from tenfold.runner import train as run
+from tenfold.runner.weights import construct
+from tenfold.systems.spgsn import Spgsn
+from tenfold.weights.keymap import Converted
 
 pytestmark = pytest.mark.usefixtures("generated_only", "quick")
 Made = Callable[[str], Path]
@@ -166,6 +169,23 @@ def test_a_start_that_does_not_fit_lists_every_key(
     code, err = call(capsys, *words("ppmoe", tmp_path / "new", "--start", __file__))
     assert code == 2 and "test_going_on.py is no folder; give one as transformers" in err
     assert not (tmp_path / "new").exists()
+
+
+def test_tensors_of_another_shape_in_an_official_file_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --allow-missing they start anew, and that is told."""
+    made = construct(Spgsn, config("spgsn", "demo", [*options("spgsn"), "--seed", "5"]))
+    first, *others = made.model.state_dict()
+    account = Converted({key: made.model.state_dict()[key] for key in others})
+    account.mismatched.append((first, (1, 2), tuple(made.model.state_dict()[first].shape)))
+    monkeypatch.setattr(Spgsn, "convert", classmethod(lambda *_: (made, account)))
+    (tmp_path / "official.pth").write_bytes(b"")
+    start = words("spgsn", tmp_path / "run", "--steps", "1", "--start", tmp_path / "official.pth")
+    code, err = call(capsys, *start)
+    assert code == 2 and f"shape: {first} is (1, 2), expected" in err
+    code, err = call(capsys, *start, "--allow-missing")
+    assert code == 0 and f"shape: {first} is (1, 2), expected" in err and "missing: " not in err
 
 
 # --- another run's configuration ---------------------------------------------------------------

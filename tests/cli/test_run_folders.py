@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from tiny import options, walker_npz
 
 import tenfold
-from tenfold.core import checkpoint, lock, run_folder
+from tenfold.core import checkpoint, dist, lock, run_folder
 from tenfold.files import read_object, sum_of
 from tenfold.runner import train as runs
 from tenfold.runner.outputs import made_by, own_folder
@@ -152,6 +153,21 @@ def test_fresh_through_a_link_trains_the_seed_that_is_asked(
     assert link.is_symlink() and (copied / "weights.safetensors").read_bytes() != before
     assert json.loads((copied / "config.json").read_text())["config"]["seed"] == 7
     assert not (copied / "result.json").exists()
+
+
+def test_a_finished_run_is_shown_by_the_first_process_alone(
+    copied: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "mpjpe" in call(*train(copied))[1]
+
+    @contextmanager
+    def as_second(*_: object, **__: object) -> Iterator[dist.World]:
+        yield dist.World(1, 1, torch.device("cpu"))  # nobody to wait for
+
+    monkeypatch.setattr(dist, "started", as_second)
+    assert call(*train(copied)) == (0, "", "")
+    (copied / "report.html").unlink()  # killed before its page was written
+    assert call(*train(copied)) == (0, "", "")
 
 
 def test_old_runs_are_known_and_leftovers_are_not_in_the_way(

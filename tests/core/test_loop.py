@@ -8,6 +8,7 @@ import random
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import forked
 import pytest
@@ -250,6 +251,58 @@ def test_best_weights_are_kept(tmp_path: Path) -> None:
     accounts = loop.train(iter([stage]), loop.Loop(validate_every=1), HERE, tmp_path, 0)
     assert accounts[0]["best"] == {"step": 2, "metric": "error", "value": 1.0}
     assert torch.equal(stage.model.layer.weight, seen[1][1])
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_best_weights_are_those_of_their_record_after_a_kill(tmp_path: Path, behind: bool) -> None:
+    """Killed after better ones were written, but before a checkpoint that knows of them."""
+    seen: dict[int, torch.Tensor] = {}
+
+    def run(values: dict[int, float], steps: int, killed: int = 0) -> dict[str, Any]:
+        def after_step(step: int) -> None:
+            if step + 1 == killed:
+                raise KeyboardInterrupt
+            seen[step + 1] = stage.model.layer.weight.detach().clone()
+
+        stage = fit(
+            lambda i: {"x": torch.ones(3, 2)}, steps=steps, after_step=after_step, monitor="error",
+            validate=lambda model: {"error": values[max(seen)]},
+        )  # fmt: skip
+        seen.clear()
+        settings = loop.Loop(validate_every=1, save_every=2, workers=0, async_save=behind)
+        (account,) = loop.train(iter([stage]), settings, HERE, tmp_path, 0)
+        return {**account["best"], "weight": stage.model.layer.weight.detach()}
+
+    with pytest.raises(KeyboardInterrupt):
+        run({1: 3.0, 2: 2.0, 3: 1.0}, steps=8, killed=4)
+    second = seen[2]
+    # with another number of steps the third may be worse
+    best = run({3: 4.0, 4: 4.0, 5: 4.0, 6: 4.0}, steps=6)
+    assert best["step"] == 2 and torch.equal(best["weight"], second)
+    assert not list(tmp_path.rglob("best*"))
+
+
+def test_best_weights_of_version_1_are_found(tmp_path: Path) -> None:
+    """They had no step in their name."""
+
+    def run(killed: int = 0) -> dict[str, Any]:
+        def after_step(step: int) -> None:
+            if step + 1 == killed:
+                raise KeyboardInterrupt
+
+        stage = fit(
+            lambda i: {"x": torch.ones(3, 2)}, after_step=after_step, monitor="error",
+            validate=lambda model: {"error": 1.0},
+        )  # fmt: skip
+        settings = loop.Loop(validate_every=1, save_every=2)
+        return loop.train(iter([stage]), settings, HERE, tmp_path, 0)[0]["best"]
+
+    with pytest.raises(KeyboardInterrupt):
+        run(killed=4)
+    for file in sorted(tmp_path.rglob("best*")):
+        file.rename(file.with_name(file.name.replace("-000000001", "")))
+    assert (tmp_path / "checkpoints/line/best.safetensors").exists()
+    assert run() == {"step": 1, "metric": "error", "value": 1.0}
 
 
 def test_the_log_of_independent_stages_stays_when_they_get_more_steps(tmp_path: Path) -> None:

@@ -180,3 +180,24 @@ def test_settings_that_are_not_read(
     (tmp_path / name).write_text(json.dumps(said))
     with pytest.raises(ValueError, match=message):
         read_clip(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("size", "resize"),
+    [
+        ({"height": 24, "width": 24}, "squash"),
+        ({"shortest_edge": 24}, "shorter"),
+        (24, "shorter"),
+    ],
+)
+def test_both_sides_are_resized_whether_the_middle_is_cut_out_or_not(
+    tmp_path: Path, size: object, resize: str
+) -> None:
+    """As transformers' CLIPImageProcessor, which cuts by default."""
+    write_clip(tmp_path, clip(), "transformers")
+    file = tmp_path / "preprocessor_config.json"
+    said = json.loads(file.read_text())
+    for cut in ({"do_center_crop": True}, {}):
+        plain = {key: value for key, value in said.items() if key != "do_center_crop"}
+        file.write_text(json.dumps({**plain, **cut, "size": size}))
+        assert read_clip(tmp_path).settings.resize == resize

@@ -66,6 +66,12 @@ def test_what_is_no_swin() -> None:
     bare = {k: v for k, v in state.items() if "bias_table" not in k}
     with pytest.raises(ValueError, match="block 0 of stage 0 has no table"):
         swin.describe_swin(bare)
+    # a small file must not ask for a large network
+    few = {k: v.flatten()[:1] if "blocks.1." in k else v for k, v in state.items()}
+    with pytest.raises(ValueError, match=r"blocks\.1\..*q_proj\.weight is of shape \(1,\)"):
+        swin.describe_swin(few)
+    with pytest.raises(ValueError, match=r"q_proj\.weight is of shape \(8, 8\), expected \(4096,"):
+        swin.describe_swin(state | {key: torch.zeros(4096, 3, 1, 1) for key in flat})
     more = state | {"encoder.layers.0.blocks.0.extra.weight": torch.zeros(1)}
     with pytest.raises(ValueError, match="unused: encoder.layers.0.blocks.0.extra"):
         swin.convert_swin(more, shapes(small_swin())).require_complete()
@@ -100,6 +106,13 @@ def test_what_is_no_bert() -> None:
         bert.describe_bert({k: v for k, v in state.items() if "layer.0." not in k})
     with pytest.raises(ValueError, match="has no intermediate"):
         bert.describe_bert({k: v for k, v in state.items() if "intermediate" not in k})
+    # a small file must not ask for a large network
+    few = {k: v.flatten()[:1] if "layer.1." in k else v for k, v in state.items()}
+    with pytest.raises(ValueError, match=r"layer\.1\..*query\.weight is of shape \(1,\), expected"):
+        bert.describe_bert(few)
+    table = {"embeddings.word_embeddings.weight": torch.zeros(9, 4096)}
+    with pytest.raises(ValueError, match=r"query\.weight is of shape \(8, 8\), expected \(4096,"):
+        bert.describe_bert(state | table)
 
 
 def test_padding_changes_no_token() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tenfold.core.errors import UsageError
 from tenfold.systems import SYSTEMS, system_class
@@ -91,9 +91,21 @@ def report(rest: list[str]) -> None:
                 f"{runs[0] / 'report.html'}: leave --out out"
             )
         with lock.locked(runs[0], "writing the page"):
-            say(write_run_page(runs[0]))
+            say(write_run_page(runs[0], _recipe_of(runs[0])))
 
     parse(verb, rest, "tenfold report", ["--out"])
+
+
+def _recipe_of(run: Path) -> dict[str, Any] | None:
+    """The recipe of a run as it is shipped, by which the page says what the run changed."""
+    from tenfold.core import run_folder
+    from tenfold.core.config import to_json
+
+    saved = run_folder.read_config(run)
+    if saved is None or saved["system"] not in SYSTEMS:
+        return None
+    recipe = system_class(saved["system"]).recipes.get(saved["recipe"])
+    return None if recipe is None else to_json(recipe)
 
 
 def demo(rest: list[str]) -> None:

@@ -18,7 +18,7 @@ class Optim:
     """Settings of one stage's optimiser."""
 
     name: Literal["adam", "adamw", "sgd"] = "adamw"
-    """Optimiser; all are torch's fused implementations."""
+    """Optimiser; adam and adamw are torch's fused implementations."""
     lr: float = 1e-3
     """Peak learning rate."""
     betas: tuple[float, float] = (0.9, 0.999)

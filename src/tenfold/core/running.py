@@ -34,10 +34,17 @@ class Running:
             )
         self.step = 0
         self.best: dict[str, Any] = {}
+        self.saved_best = self.weights("best")
+        """The best weights of the last checkpoint."""
         self.seconds = 0.0
 
     def weights(self, name: str) -> Path:
-        """Return the path of weights "best" or "final": a file, or a divided model's folder."""
+        """Return the path of weights "best" or "final": a file, or a divided model's folder.
+
+        The best have their step in the name: the last checkpoint's record may be of older ones.
+        """
+        if name == "best" and self.best:
+            name += f"-{self.best['step']:09d}"
         return self.folder / (name if self.stage.parallel else f"{name}.safetensors")
 
     def write_weights(self, name: str, module: nn.Module) -> None:
@@ -120,6 +127,17 @@ class Running:
         """Write a checkpoint, but never one of steps that are not known to be finite."""
         self.stepper.settle()
         self.saver.save(self.step, self.state(), self.all_parts())
+        best = self.weights("best")
+        # what is written behind may never be whole: then the checkpoint before it counts
+        self.drop_best({best, self.saved_best} if self.saver.behind else {best})
+        self.saved_best = best
+
+    def drop_best(self, needed: set[Path]) -> None:
+        """Delete weights that were the best at some step, but for those that are needed."""
+        kept = {path.name for file in needed for path in (file, sum_of(file))}
+        for old in sorted(self.folder.glob("best*")) if self.world.is_first else ():
+            if old.name not in kept and old.suffix != ".tmp":
+                checkpoint.remove(old)
 
     def resume(self) -> None:
         """Go on from the newest checkpoint, if there is one."""
@@ -138,7 +156,13 @@ class Running:
             ) from error
 
     def _take(self, path: Path, state: dict[str, Any]) -> None:
+        unnamed = self.weights("best")
         self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+        self.saved_best = self.weights("best")
+        if self.world.is_first and unnamed.exists() and not self.saved_best.exists():
+            unnamed.rename(self.saved_best)  # version 1.0.0 gave them no step
+            if sum_of(unnamed).exists():
+                sum_of(unnamed).rename(sum_of(self.saved_best))
         if self.average is not None:
             self.average.n_averaged.copy_(state["averaged"])
         if self.scaler is not None:
@@ -161,7 +185,8 @@ class Running:
                 f"{self.folder} keeps no state of its training, so it cannot go on for more steps; "
                 "--start begins a new run from its weights"
             )
-        if found[1]["best"]:  # which the final weights are
+        self.best = found[1]["best"]
+        if self.best:  # which the final weights are
             self.read_weights("final")
             self.write_weights("best", self.stage.model)
         self.world.barrier(patient=True)
@@ -214,10 +239,9 @@ def drop_checkpoints(running: Running) -> None:
     """Delete what a finished stage needs no more: the last state lets the run get more steps."""
     if not running.world.is_first:
         return
-    best = running.weights("best")
-    for old in (*checkpoint.complete(running.folder)[:-1], best, sum_of(best)):
-        if old.exists():
-            checkpoint.remove(old)
+    for old in checkpoint.complete(running.folder)[:-1]:
+        checkpoint.remove(old)
+    running.drop_best(set())
 
 
 def load_final(running: Running) -> None:

@@ -34,6 +34,9 @@ def start_from(system: AnySystem, name: str) -> None:
     fitted = SAME.convert(system.fitting(found), shapes)
     fitted.ignored += account.ignored
     fitted.unused += account.unused
+    other = _mismatched(account)
+    fitted.mismatched += account.mismatched
+    fitted.missing = [key for key in fitted.missing if key not in other]
     if not fitted.is_complete:
         if not lenient:
             raise ValueError(fitted.misfit(source))
@@ -57,7 +60,8 @@ def _read(
         made, account = cls.convert(source)
         if not lenient:
             account.require_complete()
-        state = {k: v for k, v in made.model.state_dict().items() if k not in account.missing}
+        unfilled = _mismatched(account).union(account.missing)  # random numbers, not the file's
+        state = {k: v for k, v in made.model.state_dict().items() if k not in unfilled}
         return state, account
     if is_official and source.is_file():
         raise ValueError(
@@ -68,6 +72,11 @@ def _read(
     if other != name:
         raise ValueError(f"--start {source} has weights of {other}, not of {name}")
     return checkpoint.read_tensors(file), Converted()
+
+
+def _mismatched(account: Converted) -> set[str]:
+    """Our keys whose tensor has another shape in the file."""
+    return {key for key, *_ in account.mismatched}
 
 
 def _has_ours(folder: Path) -> bool:

@@ -113,7 +113,7 @@ def train(
         fresh: Delete the run that the folder holds and start over.
 
     Returns:
-        The result as in `result.json`; after new training on the first process only, {} on others.
+        The result as in `result.json` on the first process, {} on others.
 
     Raises:
         ValueError: The configuration or the data is wrong, or the folder holds anything else.
@@ -130,7 +130,7 @@ def train(
             if all((folder / name).exists() for name in LAST):
                 if world.is_first:
                     lock.sweep(folder)
-                return read_result(folder / "result.json")
+                return read_result(folder / "result.json") if world.is_first else {}
         with ExitStack() as held:
             if world.is_first:
                 held.enter_context(lock.locked(folder, "training"))
@@ -168,7 +168,7 @@ def _completed(
         run_folder.sweep(folder)
         _write_pages(cls, recipe, cfg, folder, result)
     world.barrier(patient=True)
-    return result
+    return result if world.is_first else {}
 
 
 def _trained(

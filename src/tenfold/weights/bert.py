@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .keymap import Converted, KeyMap, Rule
+from .mit import require_shape
 
 START = r"(?:bert\.)?"
 LAYER = START + r"(encoder\.layer\.\d+\.)"
 HEAD_CHANNELS = 64
-"""Channels of an attention head in every published size; the weights do not say."""
+"""Channels of an attention head in every size of Google's; the weights do not say, but the
+config.json beside them does (MiniLM has 32)."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,10 @@ def describe_bert(state: Mapping[str, Tensor]) -> BertLayout:
     if first is None or first.ndim != 2:
         raise ValueError("no BERT: its first layer has no intermediate.dense.weight")
     words, places, kinds = (table.shape for table in tables if table is not None)
+    for number in numbers:  # so that a network of these sizes is no larger than the file
+        layer, dim = f"encoder.layer.{number}.", words[1]
+        require_shape(own, f"{layer}attention.self.query.weight", dim, dim)
+        require_shape(own, f"{layer}intermediate.dense.weight", first.shape[0], dim)
     has_pooler = "pooler.dense.weight" in own
     depth = len(numbers)
     return BertLayout(words[0], words[1], depth, first.shape[0], places[0], kinds[0], has_pooler)

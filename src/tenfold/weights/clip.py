@@ -193,12 +193,13 @@ def _of_transformers(config: Path, preparation: Path) -> ClipSettings:
     if not preparation.is_file():
         return found
     require_bounded(preparation, MOST_BYTES)
-    shape = {"image_mean": [NUMBER], "image_std": [NUMBER], "do_center_crop": bool}
+    shape = {"image_mean": [NUMBER], "image_std": [NUMBER]}
     more = read_object(preparation, shape)
     mean, std = more.get("image_mean", MEAN), more.get("image_std", STD)
     resize: Literal["shorter", "squash"] = "shorter"
     size = more.get("size", {})
-    if isinstance(size, dict) and "height" in size and not more.get("do_center_crop", True):
+    # both sides at once, whatever is cut out of the middle afterwards
+    if isinstance(size, dict) and "height" in size and "shortest_edge" not in size:
         resize = "squash"
     return replace(
         found, mean=_three(mean, preparation), std=_three(std, preparation), resize=resize

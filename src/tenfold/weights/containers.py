@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import pickle
 import re
 import zipfile
@@ -72,6 +73,20 @@ def find_weights(path: Path, what: str) -> Path:
     if found is None:
         raise FileNotFoundError(f"{what} {path / RUN} does not exist; give a run or its weights")
     return found
+
+
+def heads_beside(file: Path) -> int:
+    """Heads by the `config.json` that transformers keeps beside weights; 0 if there is none."""
+    beside = file.with_name("config.json")
+    if not beside.is_file():
+        return 0
+    try:
+        heads = json.loads(beside.read_text(encoding="utf-8")).get("num_attention_heads", 0)
+    except (OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"{beside} beside the encoder cannot be read: {error}") from error
+    if type(heads) is not int or heads < 0:
+        raise ValueError(f"{beside}: num_attention_heads is {heads!r}, a number is expected")
+    return heads
 
 
 def is_run(file: Path) -> bool:

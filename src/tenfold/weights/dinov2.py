@@ -6,12 +6,10 @@ Dinov2WithRegistersModel, alone or inside a classifier.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -86,20 +84,6 @@ def describe_dinov2(state: Mapping[str, Tensor]) -> DinoLayout:
         gated=gated,
         layer_scale="blocks.0.ls1.gamma" in own,
     )
-
-
-def heads_beside(file: Path) -> int:
-    """Heads by the `config.json` that transformers keeps beside weights; 0 if there is none."""
-    beside = file.with_name("config.json")
-    if not beside.is_file():
-        return 0
-    try:
-        heads = json.loads(beside.read_text(encoding="utf-8")).get("num_attention_heads", 0)
-    except (OSError, ValueError, AttributeError) as error:
-        raise ValueError(f"{beside} beside the encoder cannot be read: {error}") from error
-    if type(heads) is not int or heads < 0:
-        raise ValueError(f"{beside}: num_attention_heads is {heads!r}, a number is expected")
-    return heads
 
 
 def convert_dinov2(state: Mapping[str, Tensor], target: Mapping[str, tuple[int, ...]]) -> Converted:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .keymap import Converted, KeyMap, Rule
+from .mit import require_shape
 
 START = r"(?:swin\.)?"
 BLOCK = START + r"(encoder\.layers\.\d+\.blocks\.\d+\.)"
@@ -59,6 +60,11 @@ def describe_swin(state: Mapping[str, Tensor]) -> SwinLayout:
         window = (math.isqrt(table.shape[0]) + 1) // 2
         heads.append(table.shape[1])
         hidden = mlp.shape[0] / max(1, mlp.shape[1])
+    # so that a network of these sizes is no larger than the file
+    for stage, block in sorted(blocks):
+        key, dim = f"encoder.layers.{stage}.blocks.{block}.", kernel.shape[0] << stage
+        require_shape(own, f"{key}attention.q_proj.weight", dim, dim)
+        require_shape(own, f"{key}mlp.fc1.weight", int(hidden * dim), dim)
     return SwinLayout(kernel.shape[0], depths, tuple(heads), window, kernel.shape[2], hidden)
 
 

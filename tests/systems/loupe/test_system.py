@@ -240,7 +240,23 @@ def test_a_vit_is_written_as_open_clip_reads_it(cfg: Config, tmp_path: Path) -> 
     torch.testing.assert_close(plain_vit(state, images, cfg.image.heads[0]), want)
     assert {key.split(".")[0] for key in state} == {"visual", "text", "logit_scale"}
     assert torch.equal(state["text.proj.weight"], system.model.encoder.text_projection.weight)
-    assert (tmp_path / "vit/text/vocab.txt").read_text() == cfg.text.vocabulary + "\n"
+    assert not (tmp_path / "vit/text/vocab.txt").exists(), "by it BERT would split words"
+    pieces = replace(cfg, text=replace(cfg.text, tokens="pieces"))
+    exported.write(system.model.encoder, pieces, tmp_path / "pieces")
+    assert (tmp_path / "pieces/text/vocab.txt").read_text() == cfg.text.vocabulary + "\n"
+
+
+def test_words_are_split_by_others_as_by_us(cfg: Config, tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    words_of_it = ["t-shirt", "dog's", "caf", "é", "a", "red", "-", "don't", "'", "3", "d", "!"]
+    text = replace(cfg.text, vocabulary="\n".join([*words.SPECIAL, *words_of_it]))
+    exported.write(Loupe(cfg).model.encoder, replace(cfg, text=text), tmp_path / "vit")
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "vit/text/tokenizer.json"))
+    own = words.Vocabulary("words", text.vocabulary, 64)
+    for caption in ("A red T-shirt!", "The dog's café, don't -- 3D", "CAFÉ\tred\u00a0\n 33", ""):
+        assert theirs.encode(caption).ids == list(own.encode(caption).numbers), caption
+    said = json.loads((tmp_path / "vit/text/tokenizer_config.json").read_text())
+    assert said["tokenizer_class"] == "PreTrainedTokenizerFast" and said["pad_token"] == words.PAD
 
 
 def with_towers(cfg: Config) -> Config:
@@ -260,6 +276,9 @@ def test_swin_and_bert_go_out_and_come_back(cfg: Config, tmp_path: Path) -> None
         own = {k.removeprefix(f"{side}."): v for k, v in state.items() if k.startswith(side)}
         (tmp_path / side).mkdir()
         save_file(own, tmp_path / side / "model.safetensors")
+    # heads of fewer channels than 64, which nothing else says
+    described = json.loads((tmp_path / "dual/config.json").read_text())["text_config"]
+    (tmp_path / "text_model/config.json").write_text(json.dumps(described))
     torch.manual_seed(9)
     given = replace(
         cfg, image=replace(cfg.image, dim=64, weights=str(tmp_path / "vision_model")),
@@ -267,7 +286,7 @@ def test_swin_and_bert_go_out_and_come_back(cfg: Config, tmp_path: Path) -> None
     )  # fmt: skip
     sized = pretrained.sized(given)
     assert sized.image.dim == 8 and sized.image.heads == (1, 2) and sized.text.depth == 1
-    sized = replace(sized, text=replace(sized.text, heads=cfg.text.heads))
+    assert sized.text.heads == cfg.text.heads == 2
     networks = Networks(sized)
     assert "tensors" in pretrained.begin(networks, sized)
     images, numbers, is_token = Loupe(cfg).export().inputs

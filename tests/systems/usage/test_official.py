@@ -268,3 +268,24 @@ def test_files_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with pytest.raises(FileNotFoundError, match="weights.safetensors"):
         official.read(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "key", "value", "message"),
+    [
+        ("deit", deit(), "blocks.1.attn.qkv.weight", torch.zeros(1), r"qkv.weight is of .*\(1,\)"),
+        ("deit", deit(), "blocks.1.mlp.fc1.weight", None, "it has no blocks.1.mlp.fc1.weight"),
+        ("resnet50", resnet50(), "conv1.weight", torch.zeros(512, 3, 1, 1), r"\(512, 512, 3, 3\)"),
+        ("resnet50", resnet50(), "layer2.1.conv2.weight", torch.zeros(1), "layer2.1.conv2.weight"),
+        ("resnet38", resnet38(), "conv1a.weight", torch.zeros(512, 3, 1, 1), r"\(32768, 16384,"),
+        ("efficientnet-lite0", efficientnet(), "_conv_stem.weight", torch.zeros(512, 3, 1, 1),
+         r"_conv_head.weight is of .*expected \(20480, 5120, 1, 1\)"),
+    ],
+)  # fmt: skip
+def test_a_small_file_asks_for_no_large_network(
+    name: str, state: State, key: str, value: Tensor | None, message: str
+) -> None:
+    changed = {k: v for k, v in (state | {key: value}).items() if v is not None}
+    official.described(state, Model(name))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=message):
+        official.described(changed, Model(name))  # type: ignore[arg-type]

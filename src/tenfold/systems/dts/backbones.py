@@ -18,14 +18,8 @@ from tenfold.core import checkpoint
 from tenfold.core.config import from_json
 from tenfold.core.errors import require_file_or_folder
 from tenfold.weights import hivit
-from tenfold.weights.containers import find_weights, is_run, read_checkpoint
-from tenfold.weights.dinov2 import (
-    HEAD_CHANNELS,
-    convert_dinov2,
-    describe_dinov2,
-    heads_beside,
-    is_dinov2,
-)
+from tenfold.weights.containers import find_weights, heads_beside, is_run, read_checkpoint
+from tenfold.weights.dinov2 import HEAD_CHANNELS, convert_dinov2, describe_dinov2, is_dinov2
 from tenfold.weights.keymap import Converted
 
 from .config import Config, Model, Transformer

@@ -17,14 +17,8 @@ from tenfold.nn.hivit import HiViT, Shape
 from tenfold.nn.resnet import ResNet
 from tenfold.nn.vit import Vit, VitShape
 from tenfold.printable import Lines
-from tenfold.weights.containers import find_weights, is_run, read_checkpoint
-from tenfold.weights.dinov2 import (
-    HEAD_CHANNELS,
-    convert_dinov2,
-    describe_dinov2,
-    heads_beside,
-    is_dinov2,
-)
+from tenfold.weights.containers import find_weights, heads_beside, is_run, read_checkpoint
+from tenfold.weights.dinov2 import HEAD_CHANNELS, convert_dinov2, describe_dinov2, is_dinov2
 
 from .config import Model, Transformer
 

@@ -19,7 +19,9 @@ from tenfold.files import require_empty
 from tenfold.nn.vit import EPS, PatchEmbed, Vit
 
 from .config import Config
+from .phrases import TOKEN
 from .towers import DEVIATION, MEAN, DualEncoder
+from .words import BEGIN, END, PAD, SPECIAL, UNKNOWN
 
 POOLERS = {
     "pooler": "cls_pooler", "first": "cls_last_hidden_state_pooler", "mean": "mean_pooler"
@@ -49,14 +51,48 @@ def write(encoder: DualEncoder, cfg: Config, out: Path) -> list[Path]:
     for file, values in described.items():
         files.append(out / file)
         checkpoint.write_json(files[-1], values)
-    files += [folder / "vocab.txt", folder / "tokenizer_config.json"]
-    checkpoint.write_bytes(files[-2], f"{cfg.text.vocabulary}\n".encode())
-    tokenizer = {
-        "tokenizer_class": "BertTokenizer", "do_lower_case": True, "strip_accents": None,
-        "model_max_length": cfg.text.most,
-    }  # fmt: skip
-    checkpoint.write_json(files[-1], tokenizer)
+    return [*files, *_tokenizer(cfg, folder)]
+
+
+def _tokenizer(cfg: Config, folder: Path) -> list[Path]:
+    """Write how texts become numbers, as `transformers` reads it; returns the files."""
+    text = cfg.text
+    more: dict[str, Any]
+    if text.tokens == "pieces":
+        files = [folder / "vocab.txt"]
+        checkpoint.write_bytes(files[0], f"{text.vocabulary}\n".encode())
+        kind, more = "BertTokenizer", {"do_lower_case": True, "strip_accents": None}
+    else:  # BERT's would split don't and t-shirt, and take the accent off
+        files = [folder / "tokenizer.json"]
+        checkpoint.write_json(files[0], _of_words(text.vocabulary))
+        kind = "PreTrainedTokenizerFast"
+        more = {"pad_token": PAD, "cls_token": BEGIN, "sep_token": END, "unk_token": UNKNOWN}
+    files.append(folder / "tokenizer_config.json")
+    values = {"tokenizer_class": kind, **more, "model_max_length": text.most}
+    checkpoint.write_json(files[-1], values)
     return files
+
+
+def _of_words(vocabulary: str) -> dict[str, Any]:
+    """The file of the package `tokenizers` that splits texts as `words.Vocabulary` does."""
+    number = {token: i for i, token in enumerate(vocabulary.split("\n"))}
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return {
+        "version": "1.0", "truncation": None, "padding": None,
+        "added_tokens": [
+            {"id": number[token], "content": token, **plain, "special": True} for token in SPECIAL
+        ],
+        "normalizer": {"type": "Lowercase"},
+        "pre_tokenizer": {
+            "type": "Split", "pattern": {"Regex": TOKEN.pattern}, "behavior": "Removed",
+            "invert": True,
+        },
+        "post_processor": {
+            "type": "BertProcessing", "sep": [END, number[END]], "cls": [BEGIN, number[BEGIN]],
+        },
+        "decoder": None,
+        "model": {"type": "WordLevel", "vocab": number, "unk_token": UNKNOWN},
+    }  # fmt: skip
 
 
 def transformers_state(encoder: DualEncoder) -> dict[str, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from tenfold.core import checkpoint
 from tenfold.core.errors import require_file_or_folder
 from tenfold.weights import bert, swin
-from tenfold.weights.containers import find_weights, is_run, read_checkpoint
+from tenfold.weights.containers import find_weights, heads_beside, is_run, read_checkpoint
 from tenfold.weights.keymap import Converted, KeyMap, Rule
 
 from .config import Config
@@ -26,15 +28,21 @@ def sized(cfg: Config) -> Config:
     """
     image, text = cfg.image, cfg.text
     if image.weights:
-        found = swin.describe_swin(_read(image.weights, "--image.weights"))
+        state = _read(image.weights, "--image.weights")
+        with _named("--image.weights", image.weights):
+            found = swin.describe_swin(state)
         image = replace(
             image, tower="swin", patch=found.patch_size, dim=found.dim, depths=found.depths,
             heads=found.heads, window=found.window, ratio=found.hidden,
         )  # fmt: skip
     if text.weights:
-        size = bert.describe_bert(_read(text.weights, "--text.weights"))
+        state = _read(text.weights, "--text.weights")
+        with _named("--text.weights", text.weights):
+            size = bert.describe_bert(state)
+            heads = heads_beside(find_weights(Path(text.weights), "--text.weights"))
+        heads = heads or max(1, size.dim // bert.HEAD_CHANNELS)
         text = replace(
-            text, dim=size.dim, depth=size.depth, heads=max(1, size.dim // bert.HEAD_CHANNELS),
+            text, dim=size.dim, depth=size.depth, heads=heads,
             hidden=size.hidden, positions=size.positions,
             vector="first" if text.vector == "pooler" and not size.has_pooler else text.vector,
         )  # fmt: skip
@@ -91,6 +99,15 @@ def _read(source: str, option: str) -> dict[str, Tensor]:
         return dict(read_checkpoint(file))
     except ValueError as error:
         raise ValueError(f"{option} {error}") from error
+
+
+@contextmanager
+def _named(option: str, source: str) -> Iterator[None]:
+    """Let an error say of which weights it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{option} {source}: {error}") from error
 
 
 def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:

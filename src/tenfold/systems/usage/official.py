@@ -26,6 +26,7 @@ from tenfold.nn.vit import Vit
 from tenfold.weights import efficientnet, hivit
 from tenfold.weights.containers import is_run, read_checkpoint
 from tenfold.weights.keymap import Converted, KeyMap, Rule
+from tenfold.weights.mit import require_shape
 
 from .backbones import Model
 from .networks import SeedNetwork
@@ -98,17 +99,23 @@ def described(state: State, asked: Model) -> Model:
         return _of_resnet(state, asked)
     if name in marks:
         own = from_mxnet(state) if name == "resnet38" else state
-        return replace(asked, width=_shape(own, marks[name], 4)[0])
+        width = _shape(own, marks[name], 4)[0]
+        _require_last(own, width, name)
+        return replace(asked, width=width)
     dim, _, side, _ = _shape(state, "patch_embed.proj.weight", 4)
     hidden = _shape(state, "blocks.0.mlp.fc1.weight", 2)[0]
     table = "pos_embed_pat" if "pos_embed_pat" in state else "pos_embed"
     rows = _shape(state, table, 3)[1]
+    depth = _depth(state, r"blocks\.(\d+)\.")
+    for number in range(depth):  # so that a network of these sizes is no larger than the file
+        require_shape(state, f"blocks.{number}.attn.qkv.weight", 3 * dim, dim)
+        require_shape(state, f"blocks.{number}.mlp.fc1.weight", hidden, dim)
     extra = 0 if table == "pos_embed_pat" else _first_tokens(state)
     grid = math.isqrt(max(rows - extra, 0))
     same = name == ("mctformer-plus" if table == "pos_embed_pat" else "mctformer")
     is_own = _shape(state, "cls_token", 3)[1] > 1 and same
     return replace(
-        asked, width=dim, depths=(_depth(state, r"blocks\.(\d+)\."),), patch_size=side,
+        asked, width=dim, depths=(depth,), patch_size=side,
         ratio=hidden / dim, grid=grid if is_own or name == "deit" else asked.grid,
     )  # fmt: skip
 
@@ -314,7 +321,22 @@ def _of_resnet(state: State, asked: Model) -> Model:
         found = "resnet50" if is_deep else "resnet18"
         raise ValueError(f"its blocks are those of {found}; set model.name")
     depths = tuple(_depth(own, rf"layer{stage}\.(\d+)\.") for stage in range(1, 5))
+    for stage, depth in enumerate(depths):  # as for transformers
+        planes = width << stage
+        for number in range(depth):
+            key = f"layer{stage + 1}.{number}.conv2.weight"
+            require_shape(own, key, planes, planes, 3, 3)
     return replace(asked, width=width, depths=depths)
+
+
+def _require_last(state: State, width: int, name: str) -> None:
+    """One of the last tensors is of the width that the first one says, as for transformers."""
+    if name == "resnet38":
+        require_shape(state, "b7.conv_branch2b2.weight", 64 * width, 32 * width, 1, 1)
+        return
+    with torch.device("meta"):
+        last = EfficientNetLite(width).conv_head.weight
+    require_shape(state, "_conv_head.weight", *last.shape)
 
 
 def _of_hivit(state: State, asked: Model) -> Model:
