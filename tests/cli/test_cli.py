@@ -554,9 +554,13 @@ def test_missing_and_unused_keys_are_listed(spgsn: Path, call: Call, tmp_path: P
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("gc1.weight", torch.zeros(35, 4096), "is (1, 8, 8); with a gc1.weight of (35, 4096)"),
-        ("gcbs.5000.x", torch.zeros(1), "gcbs.1.gc1.scat_tree.feat_sc1.weight is absent"),
-        ("gcbs.0.gc1.scat_tree.f_coef", torch.zeros(1).expand(10**12), "is (1, 8, 8); with"),
+        ("gc1.weight", torch.zeros(35, 4096), "is of shape (1, 8, 8), expected (1, 4096, 4096)"),
+        ("gcbs.5000.x", torch.zeros(1), "it has no gcbs.1.gc1.scat_tree.feat_sc1.weight"),
+        (
+            "gcbs.0.gc1.scat_tree.f_coef",
+            torch.zeros(1).expand(10**12),
+            "expected (500000",
+        ),
         ("gc7.bias", torch.full((30,), torch.nan), "not finite"),
     ],
 )

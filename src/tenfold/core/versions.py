@@ -166,6 +166,11 @@ class Versions:
             raise ValueError(f"{error}; {self._way_out(number)}") from error
         return tensors, version
 
+    def header(self) -> Version | None:
+        """Header of the current version, without its tensors; of version 0 None."""
+        number = self.current()
+        return self._header(number) if number else None
+
     def add(self, tensors: dict[str, Tensor], learned: Learned) -> int:
         """Write a state as the child of the current version, make it current; its number.
 

@@ -132,6 +132,7 @@ def _demo_of(name: str, out: Path, fresh: bool) -> dict[str, Any]:
             checkpoint.write_json(folder / "result.json", result)
             write_run_page(folder, to_json(cfg))
     metric = result["main"][0]
+    spent = result["seconds"] + result["seconds_evaluation"]  # of a run that is kept, when it was
     return {
         "system": name,
         "task": cls.task,
@@ -140,5 +141,5 @@ def _demo_of(name: str, out: Path, fresh: bool) -> dict[str, Any]:
         "data": f"{result['data']['name']} ({result['data']['kind']})",
         UNTRAINED: result["baselines"][UNTRAINED][metric],
         "trained": result["metrics"][metric],
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": round(max(time.monotonic() - began, spent), 1),
     }

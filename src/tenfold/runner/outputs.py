@@ -32,7 +32,7 @@ def made_by(path: Path, inputs: Path, options: Any) -> dict[str, Any]:
         file = weights_of(path)
         known = sum_of(file)  # checked when the weights were opened
         weights = known.read_text().split()[0] if known.is_file() else sha256(file)
-        _, version = versions_of(file.parent).read()
+        version = versions_of(file.parent).header()
         if version is not None:  # classes that were learned after the training answer, too
             weights = [weights, version.content]
     asked = None if options is None else to_json(options)

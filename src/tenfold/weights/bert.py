@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .keymap import Converted, KeyMap, Rule
-from .mit import require_shape
+from .keymap import Converted, KeyMap, Rule, require_shape
 
 START = r"(?:bert\.)?"
 LAYER = START + r"(encoder\.layer\.\d+\.)"

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .keymap import numbers_of, require_shape, shape_of
+
 HEADS = (1, 2, 5, 8)
 """Of the stages of every published MiT; no shape says them."""
 BLOCK = r"(.*?)layers\.(\d)\.1\.(\d+)\."
@@ -126,26 +128,3 @@ def describe_mit(state: Mapping[str, Tensor], prefix: str = "") -> MitLayout:
         reductions.append(square)
         ratio = hidden / dim
     return MitLayout(tuple(dims), HEADS, tuple(depths), tuple(reductions), ratio)
-
-
-def shape_of(state: Mapping[str, Tensor], key: str, ndim: int) -> tuple[int, ...]:
-    """The shape of a tensor that must be there, of so many dimensions."""
-    if key not in state:
-        raise ValueError(f"it has no {key}")
-    shape = tuple(state[key].shape)
-    if len(shape) != ndim or not all(shape):
-        raise ValueError(f"{key} is of shape {shape}, where {ndim} dimensions are expected")
-    return shape
-
-
-def numbers_of(state: Mapping[str, Tensor], pattern: str) -> list[int]:
-    """The numbers that keys have where `pattern` has its group, in order."""
-    return sorted({int(m[1]) for key in state if (m := re.match(pattern, key))})
-
-
-def require_shape(state: Mapping[str, Tensor], key: str, *shape: int) -> None:
-    """ValueError unless a tensor is there, of this shape."""
-    if key not in state:
-        raise ValueError(f"it has no {key}")
-    if tuple(state[key].shape) != shape:
-        raise ValueError(f"{key} is of shape {tuple(state[key].shape)}, expected {shape}")

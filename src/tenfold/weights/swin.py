@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .keymap import Converted, KeyMap, Rule
-from .mit import require_shape
+from .keymap import Converted, KeyMap, Rule, require_shape
 
 START = r"(?:swin\.)?"
 BLOCK = START + r"(encoder\.layers\.\d+\.blocks\.\d+\.)"

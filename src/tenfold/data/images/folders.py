@@ -21,6 +21,12 @@ MOST_DEPTH = 64
 """Folders within one another that are looked into."""
 
 
+def plain(name: str) -> str:
+    """A class name without what may differ in another way of writing it: capitals, blanks, and how
+    Unicode composes letters, which file systems change."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
 def photos(folder: str | Path, follow_links: bool = False) -> list[Path]:
     """The pictures that lie in a folder, by name; hidden files and its sub-folders do not count.
 
@@ -100,7 +106,7 @@ def class_folders(folder: str | Path, follow_links: bool = False) -> dict[str, l
         )
     same: dict[str, str] = {}
     for name in (item.name for item in found):
-        key = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        key = plain(name)
         if key in same:
             raise ValueError(
                 f"{folder} holds two folders for one class: {same[key]!r} and {name!r} differ in "

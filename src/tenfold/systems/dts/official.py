@@ -19,8 +19,15 @@ from torch import Tensor
 from tenfold.nn.aspp import DILATIONS
 from tenfold.nn.mit import SIZES, MitSize
 from tenfold.weights.containers import check_tensor, load_tensors, read_checkpoint, shown
-from tenfold.weights.keymap import Converted, KeyMap, Rule
-from tenfold.weights.mit import describe_mit, numbers_of, require_shape, shape_of
+from tenfold.weights.keymap import (
+    Converted,
+    KeyMap,
+    Rule,
+    numbers_of,
+    require_shape,
+    shape_of,
+)
+from tenfold.weights.mit import describe_mit
 
 Which = Literal["student", "teacher"]
 Head = Literal["none", "daformer", "segformer", "hrda"]

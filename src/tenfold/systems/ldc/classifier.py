@@ -12,11 +12,12 @@ from torch import Tensor
 
 from tenfold.core.versions import check_name
 from tenfold.data.images import fscil
+from tenfold.data.images.folders import plain
 from tenfold.nn.resnet import ResNet
 
 from . import comparison
 from .config import Config, HeadName
-from .data import plain, view_of
+from .data import view_of
 from .forecast import widths
 from .heads import Head, Space, in_space
 from .model import Network, distances

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -223,12 +222,6 @@ def view_of(cfg: Config) -> fscil.View:
         return view
     mean, std = encoders.COLOURS[cfg.transformer.normalise]
     return replace(view, mean=mean, std=std)
-
-
-def plain(name: str) -> str:
-    """A class name without what may differ in another way of writing it: capitals, blanks, and how
-    Unicode composes letters, which file systems change."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from tenfold.core import dist
 from tenfold.core.checkpoint import write_bytes
 from tenfold.core.divide import divided
 from tenfold.data.images.decode import channels_first, square
-from tenfold.data.images.folders import offered, read_offered
+from tenfold.data.images.folders import offered, plain, read_offered
 from tenfold.printable import printable
 from tenfold.viz import plots
 from tenfold.viz.page import Cell, Figure, Section, Table, Tile, uri
@@ -30,7 +30,6 @@ from tenfold.viz.predictions import Trained, spread, write_predictions, write_ta
 
 from .classifier import Classifier
 from .config import PredictOptions
-from .data import plain
 from .feature_plot import short
 
 SHOWN = 60

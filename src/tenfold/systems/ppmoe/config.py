@@ -99,17 +99,7 @@ class Model(Widths):
         require(self, "model.", "[0, inf)", "z_weight", "bias_rate")
         require(self, "model.", "[0, inf)", "kv_heads", "head_size", "expert_ffn", "shared")
         require(self, "model.", "(0, inf)", "norm_eps", "rope_base")
-        if self.hidden % self.heads and not self.head_size:
-            raise ValueError(
-                f"model.hidden {self.hidden} is not divisible by model.heads {self.heads}; change "
-                "one, or give model.head_size"
-            )
-        if self.heads % self.groups:
-            raise ValueError(
-                f"model.heads {self.heads} is not divisible by model.kv_heads {self.kv_heads}"
-            )
-        if self.positions == "rotary" and self.head_width % 2:
-            raise ValueError(f"rotary positions need an even head size, got {self.head_width}")
+        self.require_whole_heads(self.positions == "rotary", "model.{}")
         if (self.activation == "swiglu") == (self.bias == "all"):
             raise ValueError(
                 f"model.activation {self.activation} with model.bias {self.bias}: networks of GELU "

@@ -32,3 +32,19 @@ class Widths:
     def expert_inner(self) -> int:
         """Inner width of an expert."""
         return self.expert_ffn or self.inner
+
+    def require_whole_heads(self, is_rotary: bool, name: str = "{}") -> None:
+        """Raise ValueError if heads do not fit; `name` is how the field `{}` is called."""
+        hidden, heads, size = (name.format(field) for field in ("hidden", "heads", "head_size"))
+        if self.hidden % self.heads and not self.head_size:
+            raise ValueError(
+                f"{hidden} {self.hidden} is not divisible by {heads} {self.heads}; change one, or "
+                f"give {size}"
+            )
+        if self.heads % self.groups:
+            raise ValueError(
+                f"{heads} {self.heads} is not divisible by {name.format('kv_heads')} "
+                f"{self.kv_heads}; change one"
+            )
+        if is_rotary and self.head_width % 2:
+            raise ValueError(f"rotary positions need an even head size, got {self.head_width}")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tenfold.weights.keymap import Converted, KeyMap, Rule
+from tenfold.weights.keymap import Converted, KeyMap, Rule, require_shape
 
 PREFIX = "module."
 """Prefix that DataParallel puts before every key."""
@@ -58,10 +58,7 @@ def size_of(state: Mapping[str, Tensor]) -> Size:
     blocks = len({key.split(".")[1] for key in state if key.startswith("gcbs.")})
     for block in range(blocks):
         key = f"gcbs.{block}.gc1.scat_tree.feat_sc1.weight"
-        wanted = (filters, width, width)
-        if key not in state or tuple(state[key].shape) != wanted:
-            got = tuple(state[key].shape) if key in state else "absent"
-            raise ValueError(f"{key} is {got}; with a gc1.weight of {tuple(embed)} it is {wanted}")
+        require_shape(state, key, filters, width, width)
     return Size(graph[0], width, blocks, filters, coeffs)
 
 

@@ -25,8 +25,7 @@ from tenfold.nn.resnet38 import ResNet38
 from tenfold.nn.vit import Vit
 from tenfold.weights import efficientnet, hivit
 from tenfold.weights.containers import is_run, read_checkpoint
-from tenfold.weights.keymap import Converted, KeyMap, Rule
-from tenfold.weights.mit import require_shape
+from tenfold.weights.keymap import Converted, KeyMap, Rule, require_shape
 
 from .backbones import Model
 from .networks import SeedNetwork

@@ -16,13 +16,11 @@ from torch import Tensor
 
 from tenfold.weights import efficientnet
 from tenfold.weights.containers import read_checkpoint, shown
-from tenfold.weights.keymap import Converted, KeyMap, Rule
+from tenfold.weights.keymap import Converted, KeyMap, Rule, require_shape, shape_of
 from tenfold.weights.mit import (
     MitLayout,
     describe_mit,
     from_mmseg,
-    require_shape,
-    shape_of,
     to_mmseg,
 )
 

@@ -208,21 +208,10 @@ def parse_model(text: str) -> Shape:
     if missing:
         raise ValueError(f"--model {text} lacks {', '.join(missing)}; add {missing[0]}=NUMBER")
     shape = Shape(**given)
-    if shape.hidden % shape.heads and not shape.head_size:
-        raise ValueError(
-            f"--model: hidden {shape.hidden} is not divisible by heads {shape.heads}; change one, "
-            "or give head_size"
-        )
-    if shape.heads % shape.groups:
-        raise ValueError(
-            f"--model: heads {shape.heads} is not divisible by kv_heads {shape.kv_heads}; change "
-            "one"
-        )
-    if shape.swiglu and shape.head_width % 2:
-        raise ValueError(
-            f"--model: the rotary positions of swiglu=1 need an even head size, got "
-            f"{shape.head_width}"
-        )
+    try:
+        shape.require_whole_heads(is_rotary=bool(shape.swiglu))
+    except ValueError as error:
+        raise ValueError(f"--model: {error}") from error
     return shape
 
 
