@@ -125,21 +125,24 @@ def verb(words: list[str]) -> None:
 
 def launch(folder: Path, processes: int, words: list[str]) -> bool:
     """Do as `torchrun` does: host the store, end all when one fails. True in its processes."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    # kept from here on: a port that is given back may be another's before the store has it
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
     environ = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
     environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
     ranks: dict[int, int] = {}
     for rank in range(processes):
         pid = os.fork()
         if pid == 0:
+            listening.close()
             os.environ.update(environ, RANK=str(rank), LOCAL_RANK=str(rank))
             sys.argv[1:] = words
             return True
         ranks[pid] = rank
     store = torch.distributed.TCPStore(
-        "127.0.0.1", port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60)
-    )
+        "127.0.0.1", port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60),
+        master_listen_fd=listening.detach(),
+    )  # fmt: skip
     began, ended, asked = time.monotonic(), {}, 0.0
     while len(ended) < processes:
         time.sleep(0.05)
