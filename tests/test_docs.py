@@ -2,9 +2,9 @@
 
 import dataclasses
 import re
-import subprocess
-import sys
 from pathlib import Path
+
+import forked
 
 from tenfold.systems import SYSTEMS, system_class
 
@@ -13,9 +13,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_generated_pages_are_up_to_date() -> None:
-    done = subprocess.run(
-        [sys.executable, ROOT / "docs" / "generate.py", "--check"], capture_output=True, text=True
-    )
+    done = forked.run(ROOT / "docs" / "generate.py", "--check")
     assert done.returncode == 0, done.stderr
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -142,9 +140,9 @@ def test_killed_while_learning(copy: Path, tmp_path: Path) -> None:
         checkpoint.write_tensors = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
         cli.main(["learn", *sys.argv[1:]])
     """)
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-c", script, str(copy), str(photos)]
-    assert subprocess.run(words, env=env).returncode == -signal.SIGKILL
+    (tmp_path / "killed.py").write_text(script)
+    done = forked.run(tmp_path / "killed.py", copy, photos)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     assert Versions(copy).current() == 0
     assert torch.equal(logits(copy), before)
     cli.main(["learn", str(copy), str(photos)])
@@ -346,6 +344,5 @@ def test_convert_and_back(trained: Path, tmp_path: Path) -> None:
 
 
 def test_help_of_a_run_names_its_options(trained: Path) -> None:
-    words = [sys.executable, "-m", "tenfold", "predict", str(trained), "--help"]
-    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    said = forked.run("-m", "tenfold", "predict", trained, "--help").stdout
     assert "--unknown" in said and "--top" in said

@@ -6,9 +6,11 @@ import json
 import math
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.multiprocessing as mp
 from systems.ppmoe.claims import script
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -538,7 +540,15 @@ def test_plan_with_a_calibration(
     )
 
 
-def test_calibrate_measures_and_writes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_calibrate_measures_and_writes(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = mp.start_processes
+
+    def forked(*args: Any, **words: Any) -> Any:  # spawned ones import for ten seconds
+        return start(*args, **{**words, "start_method": "fork"})
+
+    monkeypatch.setattr(mp, "start_processes", forked)
     model = "layers=2,hidden=32,heads=2,vocab=64,seq=16,experts=4"
     code, out, err = run(
         capsys, "ppmoe", "--calibrate", "--seconds", "0.02", "--model", model, "--out", tmp_path

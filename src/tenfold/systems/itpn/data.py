@@ -77,7 +77,9 @@ def complete(cfg: Config) -> Config:
     """Choose the data (generated where none is found) and take the classes from it."""
     if find(cfg.data) is None and cfg.data.name != "scenes":
         cfg = replace(cfg, data=replace(cfg.data, name="scenes"))
-    if "detect" in cfg.tasks and cfg.dense.masks and not instances(cfg.data, "train").has_masks:
+    is_drawn = cfg.data.name == "scenes"  # with masks
+    wants_masks = "detect" in cfg.tasks and cfg.dense.masks
+    if wants_masks and not is_drawn and not instances(cfg.data, "train").has_masks:
         warnings.warn("the set has boxes only: no masks are trained", stacklevel=2)
         cfg = replace(cfg, dense=replace(cfg.dense, masks=False))
     if cfg.tasks == ("pretrain",):
@@ -111,6 +113,8 @@ def require_classes(cfg: Config, split: str) -> None:
 
 
 def _classes(cfg: Config, split: str) -> tuple[str, ...]:
+    if cfg.data.name == "scenes":  # known before they are drawn, which takes seconds
+        return ("background", *scenes.NAMES) if "segment" in cfg.tasks else scenes.NAMES
     if "segment" in cfg.tasks:
         return segmented(cfg.data, split).classes
     if "detect" in cfg.tasks:
