@@ -353,6 +353,15 @@ def test_predict_takes_names_as_text(name: str, made: Made, tmp_path: Path) -> N
         system.predict(str(tmp_path / "nowhere"), out)
     with pytest.raises(ValueError, match="options of predict must be a"):
         system.predict(str(tmp_path), out, Evaluation({}))
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "gone").symlink_to("nowhere")
+    for place in ("file", "file/out"):
+        with pytest.raises(ValueError, match=r"file is a file; give a folder"):
+            system.predict(str(tmp_path), tmp_path / place)
+        with pytest.raises(ValueError, match=r"file is a file; give a folder"):
+            system.pictures(Evaluation({}), tmp_path / place)
+    with pytest.raises(ValueError, match="gone is a link to nowhere, which is not there"):
+        system.predict(str(tmp_path), tmp_path / "gone")
 
 
 def test_pictures_need_an_evaluation(name: str, made: Made, tmp_path: Path) -> None:

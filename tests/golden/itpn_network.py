@@ -25,6 +25,7 @@ from tenfold.nn.position import relative_index
 from tenfold.systems.itpn.model import Classifier, ClipPretraining, PixelPretraining
 from tenfold.systems.itpn.official import official_keys
 from tenfold.systems.itpn.teacher import ClipTeacher
+from tenfold.weights.clip import ClipSettings
 from tenfold.weights.clip_vit import convert_clip, describe_clip
 from tenfold.weights.hivit import ours
 
@@ -260,7 +261,7 @@ def check_teacher(case: Case) -> None:
     assert (layout.width, layout.layers, layout.patch_size) == (
         config["width"], config["layers"], config["patch_size"],
     )  # fmt: skip
-    teacher = ClipTeacher(layout, heads=config["heads"], value_range="official")
+    teacher = ClipTeacher(layout, ClipSettings((config["heads"], 0)), "official")
     account = convert_clip(state, {k: tuple(v.shape) for k, v in teacher.state_dict().items()})
     teacher.load_state_dict(account.require_complete())
     tokens = teacher.tokens(teacher.normalise(images))

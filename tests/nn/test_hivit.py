@@ -58,7 +58,7 @@ def test_all_units_kept_are_as_no_choice() -> None:
 
 
 @pytest.mark.parametrize("bias", ["none", "full", "decomposed"])
-@pytest.mark.parametrize("size", [(32, 32), (64, 32)])
+@pytest.mark.parametrize("size", [(32, 32), (64, 32), (8, 8), (8, 24)])
 def test_any_size(bias: str, size: tuple[int, int]) -> None:
     net = network(replace(SHAPE, bias=bias))
     with torch.no_grad():
@@ -67,6 +67,9 @@ def test_any_size(bias: str, size: tuple[int, int]) -> None:
     height, width = size
     assert [m.shape[2:] for m in maps[:3]] == [(height // s, width // s) for s in (2, 4, 8)]
     assert [m.shape[1] for m in dense] == list(net.widths())
+    units = (height // 8, width // 8)
+    assert dense[3].shape[2:] == tuple(max(1, n // 2) for n in units)
+    assert maps[4].shape[2:] == tuple(max(1, n // 2 // 2) for n in units)
     assert all(bool(m.isfinite().all()) for m in maps)
 
 

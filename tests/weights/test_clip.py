@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tenfold.nn.clip_text import ClipTextTower
 from tenfold.nn.clip_vision import ClipVisionTower
-from tenfold.weights.clip import Activation, ClipFile, ClipSettings, read_clip
+from tenfold.weights.clip import Activation, ClipFile, ClipSettings, read_clip, settings_beside
 from tenfold.weights.clip_export import official_names, transformers_names, write_clip
 
 STORED = json.loads((Path(__file__).parent / "clip.json").read_text())
@@ -81,7 +81,13 @@ def test_what_is_written_is_read(tmp_path: Path, layout: str) -> None:
     write_clip(again, found, layout)  # type: ignore[arg-type]
     for file in files:
         assert (again / file.name).read_bytes() == file.read_bytes(), file.name
-    assert read_clip(files[0]).settings == ClipSettings(), "a file alone says nothing"
+    assert read_clip(files[0]).settings == SETTINGS, "JSON beside a file is read"
+    alone = tmp_path / "alone" / files[0].name
+    alone.parent.mkdir()
+    alone.write_bytes(files[0].read_bytes())
+    assert read_clip(alone).settings == ClipSettings(), "a file alone says nothing"
+    (alone.parent / "config.json").write_text(json.dumps({"model": {"width": 3}}))
+    assert read_clip(alone).settings == ClipSettings(), "nor does a file of something else"
     with pytest.raises(ValueError, match=r"1 tensors do not fit.*logit_scale is \(1,\), expected"):
         write_clip(again, replace(made, state=made.state | {"logit_scale": torch.ones(1)}), layout)  # type: ignore[arg-type]
 
@@ -156,6 +162,8 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         ("transformers", "config.json", "text_config.num_attention_heads", 7, "7 heads cannot"),
         ("transformers", "config.json", "text_config.layer_norm_eps", 1e-6, "layer_norm_eps is"),
         ("transformers", "config.json", "text_config", [], "text_config must be an object"),
+        ("transformers", "config.json", "vision_config.hidden_size", 48, "with 48 channels, and"),
+        ("open_clip", "open_clip_config.json", "model_cfg.text_cfg.width", 512, "has 24; give the"),
         ("transformers", "preprocessor_config.json", "image_mean", [1.0], "are 3 numbers"),
         ("open_clip", "open_clip_config.json", "preprocess_cfg.resize_mode", "longest", "longest"),
         ("open_clip", "open_clip_config.json", "model_cfg.vision_cfg.head_width", 0, "one head"),
@@ -180,6 +188,18 @@ def test_settings_that_are_not_read(
     (tmp_path / name).write_text(json.dumps(said))
     with pytest.raises(ValueError, match=message):
         read_clip(tmp_path)
+
+
+def test_one_encoder_alone_has_its_own_settings(tmp_path: Path) -> None:
+    """As transformers' CLIPTextModelWithProjection and CLIPVisionModelWithProjection say them."""
+    file, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+    tower = {"hidden_act": "gelu", "num_attention_heads": 3, "hidden_size": 24}
+    config.write_text(json.dumps({"model_type": "clip_text_model", **tower}))
+    found = settings_beside(file, text=24)
+    assert (found.heads, found.activation, found.assumed) == ((0, 3), "gelu", False)
+    assert settings_beside(file, image=24).assumed, "it says nothing of the other one"
+    config.write_text(json.dumps({"model_type": "clip_vision_model", **tower}))
+    assert settings_beside(file, image=24).heads == (3, 0)
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,24 @@ def require_file_or_folder(path: Path, option: str = "") -> None:
         raise ValueError(f"{shown} is a pipe, a socket or a device; give a file or a folder")
 
 
+def require_place(folder: Path) -> None:
+    """Refuse a folder that cannot be made, before work is lost: something else is there already.
+
+    Raises:
+        ValueError: It, or what it should lie in, is a file or a link to nothing.
+    """
+    for path in (folder, *folder.parents):
+        if path.exists():
+            if not path.is_dir():
+                raise ValueError(f"{path} is a file; give a folder, or the name of a new one")
+            return
+        if path.is_symlink():
+            raise ValueError(
+                f"{path} is a link to {os.readlink(path)}, which is not there; make that folder, "
+                "or give another"
+            )
+
+
 def report_to_torchrun(text: str) -> None:
     """Leave the line where torchrun looks for it: it then ends torchrun's own report.
 

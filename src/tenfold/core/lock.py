@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from .errors import require_place
+
 NAME = ".tenfold.lock"
 """File in the locked folder; gone when nobody holds it (one left by the killed does no harm)."""
 UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
@@ -82,15 +84,8 @@ def is_held(file: Path) -> bool:
 
 def _made(folder: Path) -> list[Path]:
     """Make a folder; the folders that were not there, the innermost first."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; give a folder, or the name of a new one")
+    require_place(folder)
     absent = [p for p in (folder, *folder.parents) if not p.exists()]
-    for path in absent:
-        if path.is_symlink():
-            raise ValueError(
-                f"{path} is a link to {os.readlink(path)}, which is not there; make that folder, "
-                "or give another"
-            )
     folder.mkdir(parents=True, exist_ok=True)
     return absent
 

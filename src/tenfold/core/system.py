@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .claim import C, Claim
-from .errors import require_file_or_folder
+from .errors import require_file_or_folder, require_place
 from .stage import Stage
 
 
@@ -191,10 +191,11 @@ class System(Generic[C]):
 
         Raises:
             FileNotFoundError: `inputs` is not there.
-            ValueError: `inputs` cannot be read, or does not fit the trained model.
+            ValueError: `inputs` cannot be read, or does not fit the trained model; `out` is a file.
         """
         source, options = Path(inputs), self.options if options is None else options
         require_file_or_folder(source)
+        require_place(Path(out))
         if type(options) is not type(self.options):
             raise ValueError(
                 f"options of predict must be a {type(self.options).__name__}, "
@@ -210,7 +211,7 @@ class System(Generic[C]):
         """Draw what an evaluation found, into the folder `out`: file -> caption.
 
         Raises:
-            ValueError: `evaluation` is not what `evaluate` returned.
+            ValueError: `evaluation` is not what `evaluate` returned, or `out` is a file.
         """
         if not isinstance(evaluation, Evaluation):
             raise ValueError(
@@ -218,6 +219,7 @@ class System(Generic[C]):
                 "system.pictures(system.evaluate('test'), out)"
             )
         folder = Path(out)
+        require_place(folder)
         folder.mkdir(parents=True, exist_ok=True)
         return self.draw_pictures(evaluation, folder)
 

@@ -261,7 +261,7 @@ class HiViT(nn.Module):
         grid = self.grid_of(images)
         maps = [raster(level, grid) for level in self.pyramid(self.encode(images))[::-1]]
         for _ in range(2):
-            maps.append(F.avg_pool2d(maps[-1], 2))
+            maps.append(F.avg_pool2d(maps[-1], window(maps[-1])))
         return maps
 
     def segmentation_maps(
@@ -278,7 +278,7 @@ class HiViT(nn.Module):
             raster(torch.cat([level, stage], -1), grid)
             for level, stage in zip(self.pyramid(features), own, strict=True)
         ][::-1]
-        return [*maps, F.max_pool2d(maps[-1], 2)]
+        return [*maps, F.max_pool2d(maps[-1], window(maps[-1]))]
 
     def widths(self) -> tuple[int, int, int, int]:
         """Channels of `segmentation_maps`."""
@@ -291,6 +291,12 @@ def raster(x: Float[Tensor, "batch unit side side dim"], grid: Grid) -> Tensor:
     batch, _, side, _, dim = x.shape
     x = x.view(batch, *grid, side, side, dim).permute(0, 5, 1, 3, 2, 4)
     return x.reshape(batch, dim, grid[0] * side, grid[1] * side)
+
+
+def window(x: Float[Tensor, "batch dim rows columns"]) -> Grid:
+    """Rows and columns of the squares that halve a map; a side of one cell, of a picture that is
+    as small as a unit, stays as it is."""
+    return min(2, x.shape[2]), min(2, x.shape[3])
 
 
 def init_weights(module: nn.Module) -> None:

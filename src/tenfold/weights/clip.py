@@ -20,7 +20,7 @@ from tenfold.files import read_object, require_bounded
 from tenfold.printable import Lines
 
 from . import clip_text, clip_vit
-from .clip_layers import joined
+from .clip_layers import HEAD_CHANNELS, joined
 from .clip_text import ClipTextLayout, describe_clip_text
 from .clip_vit import ClipLayout, describe_clip
 from .containers import OTHERS, read_checkpoint
@@ -36,7 +36,12 @@ FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", *OTHERS)
 MOST_BYTES = 2**24
 """Of a JSON file."""
 NUMBER = (int, float)
-TOWER = {"num_attention_heads": int, "hidden_act": str, "layer_norm_eps": NUMBER}
+TOWER = {
+    "num_attention_heads": int, "hidden_act": str, "layer_norm_eps": NUMBER, "hidden_size": int,
+}  # fmt: skip
+ALONE = ("clip_vision_model", "clip_text_model")
+"""Kinds of transformers' models that are one encoder, of pictures and of texts."""
+SIDES, PARTS = ("image", "text"), ("vision_config", "text_config")
 OPEN_TOWER = {"heads": int, "head_width": int, "width": int, "act_kwargs": object}
 UNUSED = (
     (r"(?:text_model|vision_model)\.embeddings\.position_ids", "a list of numbers from 0"),
@@ -102,16 +107,7 @@ def read_clip(path: Path) -> ClipFile:
         own = convert_whole(state, shapes(vision, text)).require_complete()
     except ValueError as error:
         raise ValueError(Lines(f"{file}: {error}")) from error
-    settings = read_settings(file.parent) if path.is_dir() else ClipSettings()
-    for side, heads, width in zip(
-        ("image", "text"), settings.heads, (vision.width, text.width), strict=True
-    ):
-        if heads < 0 or (heads and width % heads):
-            raise ValueError(
-                f"{file.parent}: {heads} heads cannot divide the {width} channels of the {side} "
-                "encoder"
-            )
-    return ClipFile(own, vision, text, settings)
+    return ClipFile(own, vision, text, settings_beside(file, vision.width, text.width))
 
 
 def shapes(vision: ClipLayout, text: ClipTextLayout) -> dict[str, tuple[int, ...]]:
@@ -164,31 +160,76 @@ def convert_whole(state: Mapping[str, Tensor], target: Mapping[str, tuple[int, .
 # --- the files beside the weights ----------------------------------------------------------------
 
 
-def read_settings(folder: Path) -> ClipSettings:
-    """What the JSON files of a folder say; without any of them, OpenAI's.
+def settings_beside(file: Path, image: int = 0, text: int = 0) -> ClipSettings:
+    """What the JSON files beside weights say of their encoders; without any of them, OpenAI's.
+
+    Args:
+        file: The weights.
+        image: Channels of the encoder of pictures; 0 where it is not used.
+        text: Of that of texts.
 
     Raises:
-        ValueError: A file is damaged, or says what these encoders do not have.
+        ValueError: A file is damaged, of another network, or says what these encoders do not have.
     """
+    folder, widths = file.parent, (image, text)
+    found = ClipSettings()
     if (folder / OPEN_CLIP).is_file():
-        return _of_open_clip(folder / OPEN_CLIP)
-    if (folder / CONFIG).is_file():
-        return _of_transformers(folder / CONFIG, folder / PREPARATION)
-    return ClipSettings()
+        found = _of_open_clip(folder / OPEN_CLIP, widths)
+    elif (folder / CONFIG).is_file():
+        found = _of_transformers(folder / CONFIG, folder / PREPARATION, widths)
+    for side, heads, width in zip(SIDES, found.heads, widths, strict=True):
+        own = heads or max(1, width // HEAD_CHANNELS)
+        if own < 0 or width % own:
+            raise ValueError(
+                f"{folder}: {own} heads cannot divide the {width} channels of the {side} encoder; "
+                f"{CONFIG} or {OPEN_CLIP} beside the weights says how many there are"
+            )
+    return found
 
 
-def _of_transformers(config: Path, preparation: Path) -> ClipSettings:
+def assumption(option: str, file: Path) -> str:
+    """A sentence for whoever gives weights with no JSON file that says heads and activation."""
+    return (
+        f"{option} {file} does not say its heads and activation: OpenAI's are taken (a head for "
+        f"every 64 channels, QuickGELU). Most networks of open_clip have others: put their "
+        f"{CONFIG} or {OPEN_CLIP} beside the file, which is read then"
+    )
+
+
+def _require_width(config: Path, side: str, said: Any, width: int) -> None:
+    """Refuse a JSON file that lies beside the weights of another network."""
+    if width and said != width:
+        raise ValueError(
+            f"{config} is of an encoder with {said} channels, and the {side} encoder beside it has "
+            f"{width}; give the weights with their own {config.name}, or in a folder without one"
+        )
+
+
+def _of_transformers(config: Path, preparation: Path, widths: tuple[int, int]) -> ClipSettings:
     require_bounded(config, MOST_BYTES)
-    said = read_object(config, {"text_config": TOWER, "vision_config": TOWER})
-    towers = [said.get("vision_config", {}), said.get("text_config", {})]
-    kinds = {_activation(tower.get("hidden_act", "quick_gelu"), config) for tower in towers}
+    kind = read_object(config, {}).get("model_type")
+    said = read_object(config, TOWER if kind in ALONE else dict.fromkeys(PARTS, TOWER))
+    if kind not in (*ALONE, "clip") and not any(part in said for part in PARTS):
+        return ClipSettings()  # of something else that lies in the folder
+    towers = [said.get(part, {}) for part in PARTS]
+    if kind in ALONE:
+        towers = [said if kind == one else {} for one in ALONE]
+        if widths[1 - ALONE.index(kind)]:
+            return ClipSettings()  # it says nothing of an encoder that is used
+    used = [tower for tower, width in zip(towers, widths, strict=True) if width]
+    kinds = {_activation(tower.get("hidden_act", "quick_gelu"), config) for tower in used}
     if len(kinds) > 1:
         raise ValueError(f"{config} has two activations: {', '.join(sorted(kinds))}")
-    for tower in towers:
+    for tower in used:
         if abs(float(tower.get("layer_norm_eps", 1e-5)) - 1e-5) > 1e-9:
             raise ValueError(f"{config}: layer_norm_eps is {tower['layer_norm_eps']}, not 1e-05")
+    for side, tower, width in zip(SIDES, towers, widths, strict=True):
+        _require_width(config, side, tower.get("hidden_size", width), width)
     # what transformers takes where nothing is said
-    heads = [int(t.get("num_attention_heads", n)) for t, n in zip(towers, (12, 8), strict=True)]
+    heads = [
+        int(tower.get("num_attention_heads", usual)) if width else 0
+        for tower, usual, width in zip(towers, (12, 8), widths, strict=True)
+    ]
     found = ClipSettings((heads[0], heads[1]), kinds.pop(), assumed=False)
     if not preparation.is_file():
         return found
@@ -206,7 +247,7 @@ def _of_transformers(config: Path, preparation: Path) -> ClipSettings:
     )
 
 
-def _of_open_clip(file: Path) -> ClipSettings:
+def _of_open_clip(file: Path, widths: tuple[int, int]) -> ClipSettings:
     require_bounded(file, MOST_BYTES)
     model = {"vision_cfg": OPEN_TOWER, "text_cfg": OPEN_TOWER, "quick_gelu": bool}
     preparation = {"mean": [NUMBER], "std": [NUMBER], "resize_mode": str}
@@ -214,6 +255,8 @@ def _of_open_clip(file: Path) -> ClipSettings:
     towers = said.get("model_cfg", {})
     vision, text = towers.get("vision_cfg", {}), towers.get("text_cfg", {})
     wide = int(vision.get("width", 768))  # open_clip's defaults
+    _require_width(file, SIDES[0], wide, widths[0])
+    _require_width(file, SIDES[1], text.get("width", 512), widths[1])
     channels = int(vision.get("head_width", 64))
     if channels < 1 or wide < channels:
         raise ValueError(
@@ -225,7 +268,7 @@ def _of_open_clip(file: Path) -> ClipSettings:
     if mode not in ("shortest", "squash"):
         raise ValueError(f"{file}: resize_mode is {mode!r}; shortest or squash is read")
     return ClipSettings(
-        (wide // channels, int(text.get("heads", 0))),
+        (wide // channels if widths[0] else 0, int(text.get("heads", 8)) if widths[1] else 0),
         "quick_gelu" if towers.get("quick_gelu", False) else "gelu",
         _three(more.get("mean", MEAN), file),
         _three(more.get("std", STD), file),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import clip_files
 import pytest
 import tiny
 import torch
@@ -14,6 +16,7 @@ from PIL import Image
 import tenfold
 from tenfold import cli
 from tenfold.generated import scenes
+from tenfold.nn.clip_vision import ClipVisionTower
 from tenfold.nn.hivit import HiViT
 from tenfold.runner.export import TOLERANCE, export_checked
 from tenfold.runner.weights import construct
@@ -24,8 +27,10 @@ from tenfold.systems.itpn.data import CONSTANTS
 from tenfold.systems.itpn.model import PixelPretraining, level_targets
 from tenfold.systems.itpn.networks import build, network_of, shape_of, teacher_of
 from tenfold.systems.itpn.official import official_keys, resized
-from tenfold.systems.itpn.teacher import BackboneTeacher
+from tenfold.systems.itpn.teacher import BackboneTeacher, ranged, standardised
 from tenfold.systems.itpn.training_models import FeatureTrainingModel
+from tenfold.weights.clip import MEAN, STD, ClipSettings
+from tenfold.weights.clip_export import write_clip
 
 WORDS = [*tiny.options("itpn"), "--data.name", "scenes", "--steps", "2"]
 
@@ -168,6 +173,36 @@ def test_a_run_teaches_on_pictures_as_it_learned_from(pretrained: Path) -> None:
     pretrain = replace(cfg.pretrain, method="clip", teacher=str(pretrained))
     teacher = teacher_of(replace(cfg, pretrain=pretrain))
     assert isinstance(teacher, BackboneTeacher) and teacher.mean == CONSTANTS["imagenet"][0]
+
+
+def test_heads_activation_and_colours_of_a_clip_are_those_of_the_file_beside(
+    tmp_path: Path,
+) -> None:
+    """open_clip's networks have GELU and other heads; a file alone is said to be taken for
+    OpenAI's."""
+    made = clip_files.clip(settings=ClipSettings(clip_files.HEADS, "gelu", std=(0.1, 0.2, 0.3)))
+    write_clip(tmp_path, made, "open_clip")
+    file = tmp_path / "open_clip_model.safetensors"
+    cfg = config("--tasks", "pretrain")
+    cfg = replace(cfg, pretrain=replace(cfg.pretrain, method="clip", teacher=str(file)))
+    pictures = torch.rand(2, 3, 24, 24)
+
+    def wanted(heads: int, quick: bool, std: tuple[float, ...]) -> torch.Tensor:
+        v = made.vision
+        tower = ClipVisionTower(v.width, v.layers, v.output_dim, v.patch_size, v.grid, heads,
+                                v.hidden, quick)  # fmt: skip
+        own = {k[7:]: value for k, value in made.state.items() if k.startswith("visual.")}
+        tower.load_state_dict(own)
+        x = tower.patches(standardised(ranged(pictures, cfg.pretrain.teacher_range), MEAN, std))
+        tokens = tower.ln_post(tower.attended(x + tower.positional_embedding[1:])[:, 1:])
+        return torch.nn.functional.layer_norm(tokens @ tower.proj, (v.output_dim,))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        torch.testing.assert_close(teacher_of(cfg)(pictures), wanted(4, False, (0.1, 0.2, 0.3)))
+    (tmp_path / "open_clip_config.json").unlink()
+    with pytest.warns(UserWarning, match=r"pretrain.teacher .* does not say its heads and act"):
+        torch.testing.assert_close(teacher_of(cfg)(pictures), wanted(1, True, STD))
 
 
 def test_a_teacher_sees_pictures_as_they_are_unless_the_official_range_is_asked_for() -> None:

@@ -8,6 +8,7 @@ import signal
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import forked
 import numpy as np
@@ -19,6 +20,7 @@ from tiny import config, options
 
 import tenfold
 from tenfold import cli, systems
+from tenfold.core import dist
 from tenfold.core.capabilities import Learns
 from tenfold.core.seed import generator
 from tenfold.core.versions import Versions
@@ -28,6 +30,7 @@ from tenfold.runner.weights import construct
 from tenfold.systems.ldc.classifier import Classifier
 from tenfold.systems.ldc.evaluation import nbytes
 from tenfold.systems.ldc.heads import in_space
+from tenfold.systems.ldc.model import BaseTrainingModel
 from tenfold.systems.ldc.official import to_official
 from tenfold.systems.ldc.recipes import RECIPES
 from tenfold.systems.ldc.system import Ldc
@@ -263,6 +266,24 @@ def test_every_head_learns_and_is_restored(trained: Path, tmp_path: Path, head: 
     assert torch.equal(left, right) and torch.equal(unknown, same) and left.shape[1] == 13
     with pytest.raises(ValueError, match="does not hold a mean of each"):
         two.restore_learned(one.learned_state(), tuple(first.known[:-1]))
+
+
+def test_the_first_features_are_those_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process meets its rows of a batch; what is kept is what one process would have kept."""
+    words = [*options("ldc"), "--calibration.features", "first-epoch"]
+    network = construct(Ldc, config("ldc", "demo", words)).model
+    one, two = BaseTrainingModel(network, 3), BaseTrainingModel(network, 3)
+    features = torch.randn(2, 8, network.encoder.dim)
+    labels = torch.tensor([[0, 1, 1, 2, 1, 1, 0, 2], [0, 0, 2, 1, 2, 2, 0, 0]])
+    for batch, kinds in zip(features, labels, strict=True):
+        one._collect(batch, kinds)
+    for batch, kinds in zip(features, labels, strict=True):
+        first = (batch[:4], kinds[:4].tolist())
+        world = SimpleNamespace(gather_objects=lambda own, first=first: [first, own])
+        monkeypatch.setattr(dist, "current", lambda world=world: world)
+        two._collect(batch[4:], kinds[4:])
+    assert torch.equal(one.seen, two.seen) and torch.equal(one.filled, two.filled)
+    assert one.filled[:4].tolist() == [3, 3, 3, 0]
 
 
 def test_the_unit_can_learn_from_the_first_features(

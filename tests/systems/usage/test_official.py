@@ -173,6 +173,20 @@ def test_a_classifier_of_other_classes_starts_anew(tmp_path: Path) -> None:
     assert dict(account.ignored)["fc8.weight"] == official.CLASSIFIER
 
 
+def test_a_row_of_background_is_left_out_of_files_of_seam_alone(tmp_path: Path) -> None:
+    """Of others nobody knows which of the classes is one too many."""
+    for state, name in ((resnet38(classes=4), "resnet38"), (irn(resnet50(), 4), "resnet50")):
+        _, account = filled(tmp_path, state, Model(name))  # type: ignore[arg-type]
+        assert [key for key, *_ in account.mismatched] == ["head.weight"]
+        with pytest.raises(ValueError, match=r"head\.weight is \(4, \d+, 1, 1\), expected \(3, "):
+            account.require_start("file.pth", allow_missing=False)
+        with pytest.warns(UserWarning, match="starts anew what does not fit"):
+            account.require_start("file.pth", allow_missing=True)
+    two = resnet38(classes=3) | {"f8_3.weight": torch.zeros(2, 2), "f9.weight": torch.zeros(2, 2)}
+    _, account = filled(tmp_path, two, Model("resnet38"))
+    assert dict(account.ignored)["fc8.weight"] == official.CLASSIFIER
+
+
 def test_irn_and_torchvision(tmp_path: Path) -> None:
     own = resnet50()
     network, account = filled(tmp_path, irn(own, 3), Model("resnet50"))

@@ -159,6 +159,24 @@ def test_a_walk_is_made_on_pictures_of_any_size(walk: str, size: tuple[int, int]
         assert walking.stride_of((305, 321), (-(-305 // stride), -(-321 // stride))) == stride
 
 
+@pytest.mark.parametrize(
+    ("walk", "name", "value", "way"),
+    [
+        ("irn", "low", "2", "--refine.walk psa"),
+        ("irn", "high", "12", "--refine.walk psa"),
+        ("irn", "power", "8", "--refine.walk psa"),
+        ("psa", "ground", "0.3", "--refine.walk irn"),
+        ("none", "log2-steps", "2", "--refine.walk psa or --refine.walk irn"),
+    ],
+)
+def test_what_a_walk_does_not_read_is_refused(walk: str, name: str, value: str, way: str) -> None:
+    words, shown = [*WORDS, "--refine.walk", walk], name.replace("-", "_")
+    said = rf"refine\.{shown} is {value}.*refine\.walk is {walk}, .*or add {way}\."
+    with pytest.raises(ValueError, match=said):
+        config("usage", "demo", [*words, f"--refine.{name}", value])
+    config("usage", "demo", words)
+
+
 @pytest.mark.parametrize("walk", ["psa", "irn"])
 def test_a_walk_has_a_stage_of_its_own(walk: str, tmp_path: Path) -> None:
     """Sure labels are files, its network learns, and masks follow from what it learned."""

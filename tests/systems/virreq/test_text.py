@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -261,6 +263,31 @@ def test_every_layout_has_the_same_texts(
     torch.testing.assert_close(same.mean("a-name"), middle)
     other = StoredTexts(rows.names, -rows.rows, VIT_B32, "a-name", "t")
     assert ClipTexts.read(file, tmp_path / "bpe.gz", other).space == found.space
+
+
+def test_heads_and_activation_are_those_of_the_file_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """open_clip's networks have GELU and heads of any width; a file alone is said to be taken for
+    OpenAI's, and vectors of both are of two spaces."""
+    monkeypatch.setattr(ClipTokenizer, "read", lambda path: small_tokenizer())
+    state, file, config = tower().state_dict(), tmp_path / "clip.pt", tmp_path / "config.json"
+    torch.save(dict(state), file)
+    with pytest.warns(UserWarning, match=r"clip\.pt does not say its heads and activation: OpenAI"):
+        alone = ClipTexts.read(file, tmp_path / "bpe.gz")
+    text = {"hidden_act": "gelu", "num_attention_heads": 4, "hidden_size": 64}
+    config.write_text(json.dumps({"model_type": "clip", "text_config": text}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = ClipTexts.read(file, tmp_path / "bpe.gz")
+    net = ClipTextTower(64, 2, 8, 10, 520, heads=4, quick=False)
+    net.load_state_dict(state)
+    tokens = torch.from_numpy(small_tokenizer().table(["a road"], 10))
+    torch.testing.assert_close(found._encoded(["a road"]), net(tokens))
+    assert found.space == f"{alone.space}, 4 heads, gelu"
+    config.write_text(json.dumps({"text_config": text | {"hidden_size": 512}}))
+    with pytest.raises(ValueError, match=r"config\.json is of an encoder with 512 channels"):
+        ClipTexts.read(file, tmp_path / "bpe.gz")
 
 
 def test_files_that_are_no_text_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,7 +161,9 @@ class Pretrain:
     momentum: float = 0.996
     """Of that average at the start; it rises to 1 along a cosine (ours)."""
     teacher: str = ""
-    """Teacher of method clip: a CLIP ViT (.pt, .safetensors), or a run whose backbone teaches."""
+    """Teacher of method clip: a CLIP ViT (.pt, .safetensors), or a run whose backbone teaches.
+    Heads and activation of a CLIP are read from config.json or open_clip_config.json beside it;
+    without one they are OpenAI's (64 channels a head, QuickGELU)."""
     teacher_dim: int = 512
     """Channels of the teacher's tokens; filled from the teacher (CLIP-B 512, CLIP-L 768)."""
     teacher_range: Literal["official", "correct"] = "official"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch import nn
 
 from tenfold.core.seed import seed_of
 from tenfold.nn.hivit import HiViT, Shape
+from tenfold.weights.clip import assumption, settings_beside
 from tenfold.weights.clip_vit import convert_clip, describe_clip
 from tenfold.weights.containers import read_checkpoint
 
@@ -104,7 +106,10 @@ def backbone_of(cfg: Config, given: pretrained.Given) -> HiViT:
 
 
 def teacher_of(cfg: Config) -> ClipTeacher | BackboneTeacher:
-    """The frozen teacher of the CLIP branch: of a CLIP file, or the backbone of a run."""
+    """The frozen teacher of the CLIP branch: of a CLIP file, or the backbone of a run.
+
+    Heads, activation and colours of a CLIP are those of the JSON files beside it.
+    """
     settings = cfg.pretrain
     if not settings.teacher:
         raise ValueError(
@@ -116,7 +121,10 @@ def teacher_of(cfg: Config) -> ClipTeacher | BackboneTeacher:
     state = {} if is_run else read_checkpoint(path)
     if not is_run and any(key.endswith("class_embedding") for key in state):
         layout = describe_clip(state)
-        teacher = ClipTeacher(layout, value_range=settings.teacher_range)
+        own = settings_beside(path, image=layout.width)
+        if own.assumed:
+            warnings.warn(assumption("pretrain.teacher", path), stacklevel=2)
+        teacher = ClipTeacher(layout, own, settings.teacher_range)
         target = {key: tuple(value.shape) for key, value in teacher.state_dict().items()}
         teacher.load_state_dict(convert_clip(state, target).require_complete())
         return teacher

@@ -12,14 +12,12 @@ from torch import Tensor, nn
 from tenfold.nn.clip_vision import ClipVisionTower
 from tenfold.nn.hivit import HiViT
 from tenfold.nn.position import resize_position
+from tenfold.weights.clip import ClipSettings
 from tenfold.weights.clip_vit import ClipLayout
 
 Range = Literal["official", "correct"]
 """Change of pictures in [0, 1] before the teacher's own normalisation: the official code
 takes them for [-1, 1] and so washes them out to [0.5, 1] (`itpn_clip`); or nothing."""
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def ranged(x: Float[Tensor, "batch 3 height width"], value_range: Range) -> Tensor:
@@ -36,10 +34,16 @@ def standardised(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> 
 class ClipTeacher(ClipVisionTower):
     """CLIP's image encoder: all patch tokens, projected, normalised without scale and shift."""
 
-    def __init__(self, layout: ClipLayout, heads: int = 0, value_range: Range = "correct") -> None:
+    def __init__(
+        self, layout: ClipLayout, settings: ClipSettings, value_range: Range = "correct"
+    ) -> None:
         dim, patch, grid = layout.output_dim, layout.patch_size, layout.grid
-        super().__init__(layout.width, layout.layers, dim, patch, grid, heads)
+        super().__init__(
+            layout.width, layout.layers, dim, patch, grid, settings.heads[0], layout.hidden,
+            settings.activation == "quick_gelu",
+        )  # fmt: skip
         self.dim, self.patch, self.grid, self.value_range = dim, patch, grid, value_range
+        self.mean, self.std = settings.mean, settings.std
 
     def side(self, units: int) -> int:
         """Pixels of a picture's side with which it gives one token a unit."""
@@ -49,7 +53,7 @@ class ClipTeacher(ClipVisionTower):
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch 3 height width"]:
         """From [0, 1] to what the encoder was trained on."""
-        return standardised(ranged(images, self.value_range), CLIP_MEAN, CLIP_STD)
+        return standardised(ranged(images, self.value_range), self.mean, self.std)
 
     def tokens(
         self, images: Float[Tensor, "batch 3 height width"]

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tenfold.core import dist
 from tenfold.core.seed import generator
 
 from . import encoders
@@ -203,11 +204,15 @@ class BaseTrainingModel(nn.Module):
         return {"loss": functional.cross_entropy(logits, wanted), "accuracy": hit.detach()}
 
     def _collect(self, features: Float[Tensor, "batch dim"], labels: Int[Tensor, " batch"]) -> None:
-        for feature, label in zip(features, labels.tolist(), strict=True):
-            place = int(self.filled[label])
-            if place < self.keep:
-                self.seen[label, place] = feature
-                self.filled[label] += 1
+        if bool((self.filled == self.keep).all()):
+            return
+        # of every process's rows, in the order of the batch: what one process would have met
+        for share, own in dist.current().gather_objects((features.cpu(), labels.tolist())):
+            for feature, label in zip(share, own, strict=True):
+                place = int(self.filled[label])
+                if place < self.keep:
+                    self.seen[label, place] = feature
+                    self.filled[label] += 1
 
     def collected(self) -> Float[Tensor, "class keep dim"]:
         """The features of the first pictures of each class; a class with fewer repeats them."""

@@ -30,6 +30,16 @@ Choice = Literal["fixed", "swept", "validation", Criterion]
 WITH_NETWORK = ("stability", "confidence")
 """Criteria that ask the seed network again."""
 
+POWERS = ("low", "high", "power")
+UNREAD: dict[Walk, tuple[str, ...]] = {
+    "none": (
+        *POWERS, "ground", "beta", "log2_steps", "radius", "batch_size", "view", "crop", "steps",
+    ),
+    "psa": ("ground",),
+    "irn": POWERS,
+}  # fmt: skip
+"""Random walk -> the settings of `Refine` that it does not read."""
+
 
 @dataclass(frozen=True)
 class Data:
@@ -208,9 +218,9 @@ class Refine:
     """Pixels of the grid on which the CRF of larger pictures is solved (ours): its time grows with
     the square."""
     low: float = 4.0
-    """Power of the background beside which a label is sure (PSA: 4; MCTformer: 1)."""
+    """Power of the background beside which a label is sure, for psa (PSA: 4; MCTformer: 1)."""
     high: float = 32.0
-    """Power of the background that is sure (PSA: 32; MCTformer: 12)."""
+    """Power of the background that is sure, for psa (PSA: 32; MCTformer: 12)."""
     power: float = 16.0
     """Power of the background in PSA's walk (PSA: 16)."""
     ground: float = 0.25
@@ -238,6 +248,20 @@ class Refine:
         require(self, "refine.", "[0, 12]", "log2_steps")
         if self.low > self.high:
             raise ValueError(f"refine.low {self.low:g} must not be above refine.high {self.high:g}")
+
+    def require_read(self) -> None:
+        """Refuse settings that were given beside a walk which does not read them.
+
+        Not where a configuration is built: runs that were trained with such ones are opened.
+        """
+        for name in UNREAD[self.walk]:
+            value = getattr(self, name)
+            if value != getattr(Refine, name):
+                walks = [f"--refine.walk {walk}" for walk in UNREAD if name not in UNREAD[walk]]
+                raise ValueError(
+                    f"refine.{name} is {value}, but refine.walk is {self.walk}, which does not "
+                    f"read it. Leave it out, or add {' or '.join(walks)}."
+                )
 
 
 @dataclass(frozen=True)

@@ -128,19 +128,18 @@ def convert(state: State, network: SeedNetwork) -> Converted:
     if not any(re.fullmatch(rule.pattern, key) for rule in rules for key in given):
         have = ", ".join(ascii(key[:40]) for key in list(state)[:4])
         raise ValueError(f"it holds no {network.model.name}: its tensors are {have}")
-    heads = [key for key in given if _head_of(body).fullmatch(key)]
-    fits = heads and all(
-        _without_background(given[key], network.num_classes).shape[0] == network.num_classes
-        and given[key].ndim == own["head.weight" if given[key].ndim > 1 else "head.bias"].ndim
-        for key in heads
+    heads = {key: value for key, value in given.items() if _head_of(body).fullmatch(key)}
+    first, count = 1 if has_background(state) else 0, network.num_classes
+    # a row more in a file that is not known to have a background is named as misshapen below: which
+    # of the rows is too much only its maker knows
+    fits = bool(heads) and all(
+        value.shape[:1] in ((count + first,), (count + 1,))
+        and value.ndim == own["head.weight" if value.ndim > 1 else "head.bias"].ndim
+        for value in heads.values()
     )
     if fits:
-        rules.append(
-            Rule(
-                r"(?:fc8|classifier|head)\.(weight|bias)", r"head.\1",
-                lambda value: _without_background(value, network.num_classes),
-            )
-        )  # fmt: skip
+        names = r"(?:fc8|classifier|head)\.(weight|bias)"
+        rules.append(Rule(names, r"head.\1", lambda value: value[first:]))
     else:
         ignored[_head_of(body).pattern] = CLASSIFIER
     account = KeyMap(rules, list(ignored.items())).convert(given, target)
@@ -201,9 +200,12 @@ def _head_of(body: object) -> re.Pattern[str]:
     return re.compile(r"head\.(?:weight|bias)")
 
 
-def _without_background(weight: Tensor, num_classes: int) -> Tensor:
-    """SEAM's first output is the background's, which no loss reads."""
-    return weight[1:] if len(weight) == num_classes + 1 else weight
+def has_background(state: State) -> bool:
+    """True for a file of SEAM's, whose classifier has affinities beside it.
+
+    Its first output is the background's, which no loss reads; no other peer has one.
+    """
+    return "fc8.weight" in state and "f9.weight" in state
 
 
 def _prepared(state: State, network: SeedNetwork) -> State:

@@ -111,7 +111,7 @@ def read_official(source: Path) -> tuple[Config, dict[str, Tensor], Converted]:
             f"tenfold train usage paper --start {source}"
         )
     recipe = RECIPES["paper" if kind.startswith("mctformer") else "paper-resnet38"]
-    is_seam = kind == "resnet38" and _is_seam(state)
+    is_seam = kind == "resnet38" and official.has_background(state)
     try:
         model = official.described(state, replace(recipe.model, name=kind, correlation=is_seam))
         account = official.convert(state, build(model, count))
@@ -148,10 +148,5 @@ def _classes(state: dict[str, Tensor]) -> int | None:
     """Classes of a file's head; SEAM's first output is the background's."""
     for key in ("fc8.weight", "classifier.weight", "head.weight"):
         if key in state and state[key].ndim == 4:
-            return len(state[key]) - (key == "fc8.weight" and _is_seam(state))
+            return len(state[key]) - (key == "fc8.weight" and official.has_background(state))
     return None
-
-
-def _is_seam(state: dict[str, Tensor]) -> bool:
-    """True for a file of SEAM's, whose classifier has affinities beside it."""
-    return "fc8.weight" in state and "f9.weight" in state

@@ -80,6 +80,7 @@ class Usage(System[Config]):
     @classmethod
     def complete(cls, cfg: Config) -> Config:
         """Choose the data, generated where none is found; take classes and masks from it."""
+        cfg.refine.require_read()
         return data.complete(pretrained.adapted(cfg))
 
     # --- training ------------------------------------------------------------------------------

@@ -79,7 +79,9 @@ class Text:
     """A concept of which a table has no word gets the mean of its parts or, without any, a
     direction of its own, instead of a refusal."""
     clip: str = ""
-    """Weights of CLIP with its text encoder: OpenAI's .pt, or a file of transformers."""
+    """Weights of CLIP with its text encoder: OpenAI's .pt, or a file of transformers or open_clip.
+    Heads and activation are read from config.json or open_clip_config.json beside it; without one
+    they are OpenAI's (64 channels a head, QuickGELU)."""
     merges: str = ""
     """CLIP's bpe_simple_vocab_16e6.txt.gz; empty looks for $TENFOLD_DATA/clip_text."""
     table: str = ""

@@ -202,7 +202,9 @@ def _refuse_others(source: Path, state: Mapping[str, Tensor]) -> None:
         sizes = describe_clip_text(state)
     except ValueError:
         return
-    tower = ClipTextTower(sizes.width, sizes.layers, sizes.dim, sizes.context, sizes.vocabulary)
+    tower = ClipTextTower(
+        sizes.width, sizes.layers, sizes.dim, sizes.context, sizes.vocabulary, hidden=sizes.hidden
+    )
     raise ValueError(Lines(
         f"{source} is CLIP's text encoder, no network; train with its texts: tenfold train virreq "
         f"paper --text.clip {source}\n{convert_clip_text(state, _shapes(tower)).report()}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,8 +26,10 @@ from torch import Tensor
 
 from tenfold.data.io.npz import read_npz
 from tenfold.data.text.clip_tokens import ClipTokenizer
+from tenfold.nn.clip_blocks import HEAD_CHANNELS
 from tenfold.nn.clip_text import ClipTextTower
 from tenfold.printable import Lines
+from tenfold.weights.clip import ClipSettings, assumption, settings_beside
 from tenfold.weights.clip_text import convert_clip_text, describe_clip_text
 from tenfold.weights.containers import read_checkpoint
 
@@ -270,6 +273,13 @@ def _prompt(said: str, path: Path) -> Prompt:
 # --- CLIP's encoder -----------------------------------------------------------------------------
 
 
+def _unusual(settings: ClipSettings, width: int) -> str:
+    """What of an encoder is not as OpenAI's: with it, the same tensors have another space."""
+    heads, usual = settings.heads[1], max(1, width // HEAD_CHANNELS)
+    said = f", {heads} heads" if heads not in (0, usual) else ""
+    return said + (", gelu" if settings.activation == "gelu" else "")
+
+
 class ClipTexts:
     """CLIP's text encoder with its tokens."""
 
@@ -284,18 +294,27 @@ class ClipTexts:
     def read(cls, weights: Path, merges: Path, stored: StoredTexts | None = None) -> ClipTexts:
         """The encoder of a file of OpenAI (.pt), of transformers or of the authors' network.
 
-        Its space is that of `stored` if the same words have the same vectors in both.
+        Its space is that of `stored` if the same words have the same vectors in both. Heads and
+        activation are those of the JSON files beside it; a file without them is taken for
+        OpenAI's, with a warning where no stored vectors show that it is.
 
         Raises:
             ValueError: It has no text encoder, or one of which keys are left; all are listed.
         """
         state = read_checkpoint(weights)
-        state = text_tower(state) or state
+        inside = text_tower(state)
+        state = inside or state
         try:
             sizes = describe_clip_text(state)
+        except ValueError as error:
+            raise ValueError(f"{weights}: {error}") from error
+        # the authors' network has OpenAI's inside
+        own = ClipSettings(assumed=False) if inside else settings_beside(weights, text=sizes.width)
+        try:
             tower = ClipTextTower(
-                sizes.width, sizes.layers, sizes.dim, sizes.context, sizes.vocabulary
-            )
+                sizes.width, sizes.layers, sizes.dim, sizes.context, sizes.vocabulary,
+                own.heads[1], sizes.hidden, own.activation == "quick_gelu",
+            )  # fmt: skip
             shapes = {key: tuple(value.shape) for key, value in tower.state_dict().items()}
             tower.load_state_dict(convert_clip_text(state, shapes).require_complete())
         except ValueError as error:
@@ -307,9 +326,12 @@ class ClipTexts:
                 "table of merges of the same CLIP"
             )
         mark = hashlib.sha256(tower.text_projection.numpy().tobytes()).hexdigest()[:12]
-        found = cls(tower, tokenizer, f"CLIP text encoder {mark}", stored.names if stored else ())
+        space = f"CLIP text encoder {mark}{_unusual(own, sizes.width)}"
+        found = cls(tower, tokenizer, space, stored.names if stored else ())
         if stored is not None and found.agrees(stored):
             found.space = stored.space
+        elif own.assumed:
+            warnings.warn(assumption("text.clip", weights), stacklevel=2)
         return found
 
     def agrees(self, stored: StoredTexts) -> bool:
