@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 import torch
 
-from tenfold.core import checkpoint, lock, run_folder
+from tenfold.core import checkpoint, host, lock, run_folder
 from tenfold.core.config import to_json
 from tenfold.core.dist import pick_device
 from tenfold.core.errors import exit_code, message
@@ -72,7 +71,7 @@ def _own_rows(names: Sequence[str], out: Path) -> list[dict[str, Any]]:
 def _made(
     names: Sequence[str], out: Path, fresh: bool, before: list[dict[str, Any]]
 ) -> tuple[Path, list[dict[str, Any]]]:
-    jobs = min(AT_ONCE, os.cpu_count() or 1, len(names))
+    jobs = min(AT_ONCE, host.cores(), len(names))
     minutes = math.ceil(sum(SYSTEMS[name].minutes for name in names) / jobs)
     print(
         f"tenfold demo: {len(names)} systems, about {minutes} min on {AT_ONCE} idle cores",
@@ -112,7 +111,7 @@ def _rows(names: Sequence[str], out: Path, jobs: int, fresh: bool) -> Iterable[d
     if jobs == 1:
         yield from (_caught(name, out, fresh) for name in names)
         return
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, host.cores() // jobs)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, spawn, torch.set_num_threads, (threads,)) as pool:
         # the longest first: what is left for the end is short
