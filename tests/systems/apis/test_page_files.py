@@ -137,6 +137,12 @@ def test_what_another_tool_began_goes_on_here(opened: Any, tmp_path: Path) -> No
     page = opened(boxes=str(file))
     assert [o.id for o in page.labels.objects] == [1, 2, 3]
     assert len(standing(events(tmp_path / "out" / "answers.jsonl"))) == 9
+    file.unlink()  # the log has what it held
+    with pytest.warns(UserWarning, match="export.json does not exist any more; its objects"):
+        page = opened(boxes=str(file))
+    assert [o.id for o in page.labels.objects] == [1, 2, 3]
+    with pytest.raises(FileNotFoundError):
+        opened(boxes=str(tmp_path / "other.json"))
 
 
 def changed(content: dict[str, Any], how: str) -> str:
