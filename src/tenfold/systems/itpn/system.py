@@ -326,12 +326,12 @@ class Itpn(System[Config]):
             raise ValueError(f"unknown split {split!r}; known: test")
         if self.cfg.tasks != ("pretrain",):
             data.require_classes(self.cfg, "test")
-        frozen, notes = None, ()
+        frozen, notes = None, list[str]()
         if self._has_probes:
             try:
                 frozen = self.begun()
             except FileNotFoundError as error:  # what was trained from it can be measured still
-                notes = (f"what tasks start from is not probed: {error}",)
+                notes.append(f"what tasks start from is not probed: {error}")
         found = evaluation.evaluate(self.model, self.cfg, frozen)
         self._name_replaced("test")
         return replace(found, notes=(*found.notes, *notes))
