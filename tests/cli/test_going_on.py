@@ -190,7 +190,7 @@ def test_tensors_of_another_shape_in_an_official_file_are_named(
     assert code == 0 and f"shape: {first} is (1, 2), expected" in err and "missing: " not in err
 
 
-@pytest.mark.parametrize("system", ["spgsn", "ppmoe", "itpn", "dts", "virreq"])
+@pytest.mark.parametrize("system", ["spgsn", "ppmoe", "itpn", "dts", "usage", "virreq"])
 def test_a_run_goes_on_without_the_weights_it_started_from(
     system: str, made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

@@ -23,7 +23,7 @@ from tenfold.viz.page import require_own_page
 
 from .more_steps import has_more_steps, without_more_steps
 from .start import KEPT, completed_again, keep_start, start_from
-from .weights import AnySystem, construct, save_weights
+from .weights import AnySystem, completed, construct, save_weights
 
 LAST = ("result.json", "MODEL_CARD.md", "report.html")
 """The files that a run writes last; one that has them all is finished."""
@@ -122,7 +122,7 @@ def train(
         NonFinite: A loss or gradient is NaN or infinite; the error names the culprit.
     """
     with dist.started(cfg.loop.device, limit=_time_limit(cfg), knob="--layout.timeout") as world:
-        cfg = completed_again(cls, recipe, cfg, folder)
+        cfg = completed(cls, cfg) if fresh else completed_again(cls, recipe, cfg, folder)
         cfg, told = with_precision(cfg, folder, fresh, world.device)
         identity = {"system": name, "recipe": recipe, "config": to_json(cfg)}
         world.require_same({**identity, "fresh": fresh, "folder": str(folder), **_code()})
