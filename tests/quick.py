@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -11,8 +12,10 @@ drawing = False
 
 def make_quick() -> None:
     """Sample coasts coarsely, draw one curve for all panels of run pages (plots are tested), draw
-    no figure where none is looked at, generate few walks, each once, and write pictures less small.
+    no figure where none is looked at, generate few walks, each once, write pictures less small, and
+    find a variable of an open file once.
     """
+    from h5netcdf import core, dimensions
     from matplotlib.figure import Figure
     from PIL import Image, PngImagePlugin
 
@@ -50,3 +53,18 @@ def make_quick() -> None:
 
     Image.Image.save = quickly  # type: ignore[method-assign]
     Figure.savefig = white  # type: ignore[method-assign,assignment]
+
+    for cls in (core.BaseObject, dimensions.Dimension):
+        cls._h5ds = property(_once(cls._h5ds.fget))  # type: ignore[method-assign]
+
+
+def _once(look: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """h5netcdf looks a variable up for every word about it; once is enough while it is read."""
+
+    def found(self: Any) -> Any:
+        kept = self.__dict__.get("_found")
+        if kept is None or self._root._writable or not kept.id.valid:
+            kept = self.__dict__["_found"] = look(self)
+        return kept
+
+    return found

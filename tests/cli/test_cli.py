@@ -442,8 +442,26 @@ def test_demo(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert code == 0, out + err
     assert before == {p: p.stat().st_mtime_ns for p in out_folder.rglob("*.safetensors")}
 
-    def boom(*_: object) -> None:
+    def boom(*_: object, **__: object) -> None:
         raise RuntimeError("boom")
+
+    with monkeypatch.context() as failing:  # one that fails leaves what the page showed
+        failing.setattr(demo, "train", boom)
+        code, out, err = call("demo", "--out", out_folder, "--systems", "ppmoe", "ppmoe")
+    assert code == 70 and "boom" in out and "spgsn" not in out
+    spgsn, ppmoe = json.loads((out_folder / "demo.json").read_text())
+    assert {**spgsn, "seconds": 0} == {**rows[0], "seconds": 0}
+    assert "boom" in ppmoe["error"] and ppmoe["trained"] == rows[1]["trained"]
+    page = (out_folder / "report.html").read_text()
+    assert "tenfold demo: 2 systems" in page and "1 of 2 systems failed" in page
+    # nor does one that is done again, be the other's run damaged or its row lost with demo.json
+    (out_folder / "demo.json").unlink()
+    assert call("demo", "--out", out_folder, "--systems", "spgsn")[0] == 0
+    again = json.loads((out_folder / "demo.json").read_text())
+    assert [row["system"] for row in again] == chosen and "error" not in again[1]
+    (out_folder / "ppmoe-demo/metrics.jsonl").write_text("{\n{}\n")
+    assert call("demo", "--out", out_folder, "--systems", "spgsn")[0] == 0
+    assert "is not valid JSON" in json.loads((out_folder / "demo.json").read_text())[1]["error"]
 
     monkeypatch.setattr(Spgsn, "evaluate", boom)
     code, out, err = call("demo", "--out", tmp_path / "failing", "--systems", "spgsn")

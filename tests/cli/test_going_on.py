@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from tiny import config, options
 
 import tenfold
 from tenfold import cli, systems
-from tenfold.core import checkpoint
+from tenfold.core import checkpoint, loop, run_folder
+from tenfold.core.running import Running
 from tenfold.runner import train as run
 from tenfold.runner.weights import construct
 from tenfold.systems.spgsn import Spgsn
@@ -186,6 +188,48 @@ def test_tensors_of_another_shape_in_an_official_file_are_named(
     assert code == 2 and f"shape: {first} is (1, 2), expected" in err
     code, err = call(capsys, *start, "--allow-missing")
     assert code == 0 and f"shape: {first} is (1, 2), expected" in err and "missing: " not in err
+
+
+@pytest.mark.parametrize("system", ["spgsn", "ppmoe", "itpn", "dts", "usage", "virreq"])
+def test_a_run_goes_on_without_the_weights_it_started_from(
+    system: str, made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """It ends with the weights that it would have had, and says where it started from."""
+    start = Path(shutil.copytree(made(system), tmp_path / "start"))
+    given = options(system)
+    if system == "itpn":  # sizes that the start decides are not asked for
+        cut = given.index("--model.embed-dim")
+        given[cut : given.index("--model.patch-size")] = []
+    own = ["train", system, "demo", *given, "--start", start, "--steps", "3"]
+    own += ["--tasks", "classify", "localise"] if system == "itpn" else []
+    assert call(capsys, *own, "--run.folder", tmp_path / "whole")[0] == 0
+    stopped = [*own, "--run.folder", tmp_path / "stopped", "--loop.save-every", "2"]
+    save = Running.save
+
+    def save_and_stop(running: Running) -> None:
+        save(running)
+        raise loop.Stopped(signal.SIGTERM, running.stage.name, running.step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Running, "save", save_and_stop)
+        assert call(capsys, *stopped)[0] == 143
+    shutil.rmtree(start)
+    code, err = call(capsys, *stopped, "--seed", "3")
+    assert code == 2 and "seed: 0 -> 3" in err
+    code, err = call(capsys, *own, "--run.folder", tmp_path / "new")
+    assert code == 2 and "does not exist" in err
+    origins = []
+    monkeypatch.setattr(run, "conclude", lambda *words: origins.append(words[2].origin) or {})
+    code, err = call(capsys, *stopped)
+    assert code == 0, err
+    assert_equal(tmp_path / "whole", tmp_path / "stopped")
+    assert str(start) in origins[0] or system == "itpn"  # whose notes say it
+    monkeypatch.setattr(run, "conclude", lambda *_: {})
+    code, err = call(capsys, *stopped, "--run.fresh")
+    assert code == 2 and "does not exist" in err
+    assert (tmp_path / "stopped/weights.safetensors").exists()
+    assert not run_folder.contents(tmp_path / "stopped").foreign
 
 
 # --- another run's configuration ---------------------------------------------------------------

@@ -99,7 +99,7 @@ def test_peak_of_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_processes_share_the_cores_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peak, "measured", lambda half, threads: 1e11 * threads)
-    monkeypatch.setattr(peak.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(peak.host, "cores", lambda: 2)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     assert [peak.peak(CPU, False, n) for n in (1, 2, 4)] == [1e11, 2e11, 2e11]
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # of four processes on two hosts

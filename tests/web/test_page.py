@@ -150,8 +150,24 @@ def test_without_keys(browser: Any, servers: list[Served], tmp_path: Path, way: 
     assert [(a.x, a.y, a.label, a.source) for a in clicks] == [
         (x, y, 1, "human"), (x - r - 1, y - r - 1, 0, "human"),
     ]  # fmt: skip
+    if way == "pointer":
+        _clicked_as_on_macos(page, x - r - 0.5, y - r - 0.5)
+        answered(page, 6)
+        last = standing(events(tmp_path / "out" / "answers.jsonl"))[-1]
+        assert (last.x, last.y, last.label) == (x - r - 1, y - r - 1, 0)
     assert page.evaluate("document.documentElement.scrollWidth") == 390 and not errors
     context.close()
+
+
+def _clicked_as_on_macos(page: Any, x: float, y: float) -> None:
+    """A click with Ctrl, the right click there: the left button, and a menu that is asked for."""
+    menu = "new MouseEvent('contextmenu', {ctrlKey: true, bubbles: true, cancelable: true})"
+    page.mouse.move(*place(page, x, y))
+    page.keyboard.down("Control")
+    page.mouse.down()
+    assert page.evaluate(f"!document.querySelector('canvas').dispatchEvent({menu})")  # prevented
+    page.mouse.up()
+    page.keyboard.up("Control")
 
 
 def _touches(page: Any, *points: tuple[float, float], hold: str = "true") -> None:

@@ -249,6 +249,8 @@ def test_label_studio_has_its_token_in_the_path(client: TestClient) -> None:
     found = client.post(f"{base}/predict", json=sent).json()
     assert found == {"results": [{"result": [], "score": 0.0}], "model_version": "model 0"}
     assert client.post(f"{base}/predict", json={"tasks": [{"data": 3}]}).status_code == 400
+    none = client.post(f"{base}/predict", json={"tasks": [{"data": {}}, {"id": 2}]})
+    assert none.status_code == 400 and none.json() == {"error": "tasks[1].data is missing"}
     assert client.get(f"{base}/nothing").status_code == 404
     assert client.get("/studio/wrong/health").status_code == 401
     assert client.get("/studio/").status_code == 401

@@ -121,7 +121,7 @@ def demo(rest: list[str]) -> None:
 
         Args:
             out: Folder of the runs and of report.html.
-            systems: Only these; by default all.
+            systems: Only these; by default all. The page keeps what OUT has of the others.
             fresh: Delete runs of another configuration that lie in OUT, and start them over.
         """
         from tenfold.report.results import number as shown

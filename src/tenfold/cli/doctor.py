@@ -21,6 +21,8 @@ def examine() -> Iterator[tuple[str, str, bool, str]]:
     """Problems: (what, what was found, whether it is good, what to do if not)."""
     import torch
 
+    from tenfold.core import host
+
     version = platform.python_version()
     yield (
         "Python",
@@ -32,7 +34,9 @@ def examine() -> Iterator[tuple[str, str, bool, str]]:
     yield "torch", torch.__version__, (major, minor) >= (2, 13), "needs 2.13 or newer"
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     yield "GPU", ", ".join(gpus) or "none (everything also runs on the CPU)", True, ""
-    yield "CPU", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads", True, ""
+    there, usable = os.cpu_count() or 1, host.cores()
+    cores = f"{there} cores" if usable == there else f"{usable} of {there} cores may be used"
+    yield "CPU", f"{cores}, torch uses {torch.get_num_threads()} threads", True, ""
     import torch.distributed as dist
 
     backends = [b for b in ("gloo", "nccl") if getattr(dist, f"is_{b}_available")()]

@@ -108,6 +108,20 @@ def read_tensors(path: Path, way_out: str = "restore it from a copy") -> dict[st
         ) from error
 
 
+def write_start(path: Path, tensors: dict[str, torch.Tensor], begun: Any) -> None:
+    """Keep the weights that a run begins with, and what is known of them."""
+    write_tensors(path, tensors, {"begun": json.dumps(begun)})
+
+
+def read_start(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
+    """The weights that a run began with, and what was known of them."""
+    from safetensors import safe_open
+
+    tensors = read_tensors(path, "delete it, and --start is read again")
+    with safe_open(path, "pt") as file:
+        return tensors, json.loads(file.metadata()["begun"])
+
+
 def read_header(path: Path) -> tuple[str, dict[str, Any]]:
     """The system's name and configuration of a weights file, from its header."""
     from safetensors import safe_open

@@ -120,7 +120,7 @@ def absolute(cfg: T, paths: Sequence[str]) -> T:
     for name in paths:
         path = get(cfg, name)
         if path:
-            cfg = _with(cfg, name, os.path.abspath(os.path.expanduser(path)))
+            cfg = with_field(cfg, name, os.path.abspath(os.path.expanduser(path)))
     return cfg
 
 
@@ -129,10 +129,10 @@ def get(cfg: Any, name: str) -> Any:
     return functools.reduce(getattr, name.split("."), cfg)
 
 
-def _with(cfg: Any, name: str, value: Any) -> Any:
+def with_field(cfg: Any, name: str, value: Any) -> Any:
     """The configuration with one field, by its dotted name, replaced."""
     first, _, rest = name.partition(".")
-    value = _with(getattr(cfg, first), rest, value) if rest else value
+    value = with_field(getattr(cfg, first), rest, value) if rest else value
     return dataclasses.replace(cfg, **{first: value})
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tenfold.extras import install
 from tenfold.files import append_line, parse_json, write_text
 
+from . import host
 from .dist import World
 
 
@@ -163,7 +163,7 @@ def environment(world: World) -> dict[str, Any]:
         "torch": torch.__version__,
         "platform": platform.platform(),
         "cpu": cpu_name(),
-        "cores": os.cpu_count(),
+        "cores": host.cores(),
         "threads": torch.get_num_threads(),
         "device": gpu or str(world.device),
         "world_size": world.size,

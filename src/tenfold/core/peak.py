@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from . import host
 from .precision import computes_in_bf16
 
 
@@ -68,7 +69,7 @@ def peak(device: torch.device, half: bool, processes: int = 1) -> float:
     if device.type == "cpu":
         local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
         threads = torch.get_num_threads()
-        cores = os.cpu_count() or 1
+        cores = host.cores()
         return measured(half, threads) * processes * min(1.0, cores / (local * threads))
     found = rates_of(torch.cuda.get_device_name(device))
     if found is None:

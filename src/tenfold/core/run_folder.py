@@ -36,6 +36,7 @@ OURS = re.compile(
     r"|official/(text/)?vocab\.txt"
     r"|pictures/captions\.json"
     r"|tensorboard/[^/]+/events\.out\.tfevents\.[\w.-]+"
+    rf"|checkpoints/start\.safetensors{SUM}"
     rf"|checkpoints/[^/]+/((done|follows)\.json|final\.pt{SUM}|(final|{BEST})\.safetensors{SUM})"
     rf"|checkpoints/[^/]+/(final|{BEST}|step-\d{{9}})(\.tmp)?"
     rf"/(state\.pt|[^/]+\.(safetensors|json)){SUM}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal
@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, Literal
 import torch
 from torch import Tensor, nn
 
+from . import checkpoint
 from .claim import C, Claim
 from .errors import require_file_or_folder, require_place
 from .stage import Stage
@@ -117,7 +118,11 @@ class System(Generic[C]):
     """Options of `predict`: a frozen dataclass with defaults, each field an option."""
 
     starts_itself: ClassVar[bool] = False
-    """Its `stages` read `cfg.start`: weights that fit only a part of the model."""
+    """Its `stages` read `cfg.start`, by `from_start`: weights that fit only a part of the model."""
+    starts: ClassVar[tuple[str, ...]] = ("start",)
+    """Fields that name weights which only the beginning of a training reads."""
+    sized_by_start: ClassVar[tuple[str, ...]] = ()
+    """Groups of the configuration to which `complete` gives sizes of those weights."""
 
     cfg: C
     """Besides the system's own it has `loop`, `steps`, `seed`, `start` (weights that training
@@ -125,6 +130,10 @@ class System(Generic[C]):
     model: nn.Module
     origin: str = ""
     """Sentence on the weights that training started from; empty for random ones."""
+    begun: Any = None
+    """What `from_start` returned."""
+    kept: Path | None = None
+    """File of the weights that its run began with, where it goes on: `start` is not read again."""
     work: Path | None = None
     """Folder for files that one stage leaves to the next (a run's `work`, of the names in
     `core.run_folder`), written after the first stage was yielded; None: it keeps none."""
@@ -144,6 +153,22 @@ class System(Generic[C]):
     def begin(self, state: dict[str, Tensor]) -> None:
         """Take weights to start from, by their keys in `model`; others stay as they are."""
         self.model.load_state_dict(state, strict=False)
+
+    def from_start(self, begin: Callable[[], Any]) -> Any:
+        """Let `begin` fill `model` with the weights to start from; the run keeps what came of it.
+
+        Args:
+            begin: Returns what must be known of them later, a JSON value.
+
+        Returns:
+            What it returned, here or when the run began.
+        """
+        if self.kept is None:
+            self.begun = begin()
+        else:
+            state, self.begun = checkpoint.read_start(self.kept)
+            self.model.load_state_dict(state)
+        return self.begun
 
     @property
     def is_divided(self) -> bool:

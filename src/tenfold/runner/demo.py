@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -14,13 +13,14 @@ from typing import Any
 
 import torch
 
-from tenfold.core import checkpoint, lock, run_folder
+from tenfold.core import checkpoint, host, lock, run_folder
 from tenfold.core.config import to_json
 from tenfold.core.dist import pick_device
 from tenfold.core.errors import exit_code, message
 from tenfold.files import read_json
 from tenfold.printable import printable
 from tenfold.report.html import write_demo_page, write_run_page
+from tenfold.report.results import read_result, read_run
 from tenfold.systems import SYSTEMS, system_class
 from tenfold.viz.page import require_own_page
 
@@ -41,18 +41,19 @@ def run_demo(
 
     Runs that are finished are kept; with `fresh`, one of another configuration is deleted and
     started over. A system that fails does not stop the others: its row has `error`, and the
-    `exit_code` of that error.
+    `exit_code` of that error. The page keeps what earlier calls left in the folder, of systems
+    that are not among `names` too; the rows that are returned are of `names`.
 
     Raises:
         ValueError: `out` holds files of others that would be in the way; nothing was touched.
     """
+    names = list(dict.fromkeys(names))  # twice the same would be two trainings of one folder
     with lock.locked(out, "making the demo"):
-        _refuse_others(names, out)
-        return _made(names, out, fresh)
+        return _made(names, out, fresh, _own_rows(names, out))
 
 
-def _refuse_others(names: Sequence[str], out: Path) -> None:
-    """Raise ValueError if what the demo would write to is not the demo's."""
+def _own_rows(names: Sequence[str], out: Path) -> list[dict[str, Any]]:
+    """The rows of an earlier call; ValueError if what would be written to is not the demo's."""
     require_own_page(out / "report.html")
     rows = read_json(out / "demo.json") if (out / "demo.json").exists() else []
     if not isinstance(rows, list) or not all(
@@ -64,10 +65,13 @@ def _refuse_others(names: Sequence[str], out: Path) -> None:
             raise ValueError(f"{folder} is no folder of this demo; give another --out")
         if run_folder.read_config(folder) is None:
             run_folder.require_new(folder)
+    return rows
 
 
-def _made(names: Sequence[str], out: Path, fresh: bool) -> tuple[Path, list[dict[str, Any]]]:
-    jobs = min(AT_ONCE, os.cpu_count() or 1, len(names))
+def _made(
+    names: Sequence[str], out: Path, fresh: bool, before: list[dict[str, Any]]
+) -> tuple[Path, list[dict[str, Any]]]:
+    jobs = min(AT_ONCE, host.cores(), len(names))
     minutes = math.ceil(sum(SYSTEMS[name].minutes for name in names) / jobs)
     print(
         f"tenfold demo: {len(names)} systems, about {minutes} min on {AT_ONCE} idle cores",
@@ -79,16 +83,35 @@ def _made(names: Sequence[str], out: Path, fresh: bool) -> tuple[Path, list[dict
         said = row.get("error") or f"done in {row['seconds']:.0f} s"
         line = printable(f"[{len(rows)}/{len(names)}] {row['system']}: {said}")
         print(line, file=sys.stderr, flush=True)
-    ordered = [rows[name] for name in names]
+    every = rows | _others(names, out, before)
+    ordered = [every[name] for name in SYSTEMS if name in every]
     checkpoint.write_json(out / "demo.json", ordered)
-    return write_demo_page(ordered, out / "report.html"), ordered
+    return write_demo_page(ordered, out / "report.html"), [rows[name] for name in names]
+
+
+def _others(
+    names: Sequence[str], out: Path, before: list[dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Rows of systems that are not among the names: as their runs are now, else as they failed."""
+    failed = {row["system"]: str(row["error"]) for row in before if "error" in row}
+    found = {}
+    for name in SYSTEMS.keys() - set(names):
+        try:
+            row = _finished(name, out)
+        except (ValueError, OSError) as error:
+            failed[name], row = f"{type(error).__name__}: {message(error)}", None
+        if row is not None:
+            found[name] = row
+        elif name in failed:
+            found[name] = {"system": name, "task": SYSTEMS[name].task, "error": failed[name]}
+    return found
 
 
 def _rows(names: Sequence[str], out: Path, jobs: int, fresh: bool) -> Iterable[dict[str, Any]]:
     if jobs == 1:
         yield from (_caught(name, out, fresh) for name in names)
         return
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, host.cores() // jobs)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, spawn, torch.set_num_threads, (threads,)) as pool:
         # the longest first: what is left for the end is short
@@ -101,12 +124,16 @@ def _caught(name: str, out: Path, fresh: bool) -> dict[str, Any]:
     try:
         return _demo_of(name, out, fresh)
     except Exception as error:
-        return {
+        failed = {
             "system": name,
             "task": SYSTEMS[name].task,
             "error": f"{type(error).__name__}: {message(error)}",
             "exit_code": exit_code(error),
         }
+    try:  # what an earlier call made is still to be seen
+        return (_finished(name, out) or {}) | failed
+    except (ValueError, OSError):  # it may be why this one failed
+        return failed
 
 
 def _demo_of(name: str, out: Path, fresh: bool) -> dict[str, Any]:
@@ -131,15 +158,34 @@ def _demo_of(name: str, out: Path, fresh: bool) -> dict[str, Any]:
         with lock.locked(folder, "making the demo"):
             checkpoint.write_json(folder / "result.json", result)
             write_run_page(folder, to_json(cfg))
+    row = _finished(name, out)
+    assert row is not None
+    row["seconds"] = max(round(time.monotonic() - began, 1), row["seconds"])
+    return row
+
+
+def _finished(name: str, out: Path) -> dict[str, Any] | None:
+    """The row of a system whose demo is trained; None if it is not.
+
+    Raises:
+        ValueError: A file of the run that the page shows is damaged.
+    """
+    folder = out / f"{name}-demo"
+    saved = run_folder.read_config(folder)
+    is_demo = saved is not None and (saved["system"], saved["recipe"]) == (name, "demo")
+    if not is_demo or not (folder / "result.json").exists():
+        return None
+    read_run(folder)  # the page reads all of it
+    result = read_result(folder / "result.json")
     metric = result["main"][0]
-    spent = result["seconds"] + result["seconds_evaluation"]  # of a run that is kept, when it was
+    untrained = result["baselines"].get(UNTRAINED, {})
     return {
         "system": name,
-        "task": cls.task,
+        "task": SYSTEMS[name].task,
         "run": str(folder),
         "metric": metric,
         "data": f"{result['data']['name']} ({result['data']['kind']})",
-        UNTRAINED: result["baselines"][UNTRAINED][metric],
+        UNTRAINED: untrained.get(metric),  # not yet there if a call was killed before
         "trained": result["metrics"][metric],
-        "seconds": round(max(time.monotonic() - began, spent), 1),
+        "seconds": round(result["seconds"] + result.get("seconds_evaluation", 0.0), 1),
     }

@@ -4,22 +4,69 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from tenfold.core import checkpoint
+from tenfold.core import checkpoint, run_folder
 from tenfold.core.capabilities import Converts
+from tenfold.core.config import absolute, from_json, get, to_json, with_field
 from tenfold.core.errors import require_file_or_folder
 from tenfold.weights.keymap import Converted, KeyMap, Rule
 
-from .weights import AnySystem, weights_of
+from .weights import AnySystem, completed, weights_of
 
 SAME = KeyMap([Rule(r"(.*)", r"\1")])
 """Keys of a run are those of another run of the same system."""
+KEPT = "checkpoints/start.safetensors"
+"""File of a run with the weights that it began with: `--start` may change, or go, meanwhile."""
 
 
-def start_from(system: AnySystem, name: str) -> None:
+def completed_again(cls: type[AnySystem], recipe: str, cfg: Any, folder: Path) -> Any:
+    """`completed`, also of the run in a folder whose weights to start from are gone.
+
+    What only they could decide is in its config.json.
+
+    Raises:
+        ValueError: A number is NaN or infinite, or the data do not fit.
+        FileNotFoundError: The data, or weights of a run that has not begun, are not there.
+    """
+    whole = absolute(cfg, cls.paths)
+    gone = [name for name in cls.starts if (path := get(whole, name)) and not Path(path).exists()]
+    saved = run_folder.read_config(folder) if gone and (folder / KEPT).exists() else None
+    if saved is None:
+        return completed(cls, cfg)
+    begun = to_json(from_json(type(cfg), saved["config"]))
+    default, values = to_json(cls.recipes.get(recipe, cfg)), to_json(whole)
+    for group in cls.sized_by_start:
+        values[group] = _begun(values[group], default[group], begun[group])
+    other = from_json(type(cfg), values)
+    for name in gone:
+        other = with_field(other, name, "")
+    other = completed(cls, other)
+    for name in gone:
+        other = with_field(other, name, get(whole, name))
+    return other
+
+
+def _begun(given: Any, default: Any, begun: Any) -> Any:
+    """Values as they were begun with, but for those that were asked for: they may be others."""
+    if isinstance(given, dict):
+        return {key: _begun(value, default[key], begun[key]) for key, value in given.items()}
+    return begun if given == default else given
+
+
+def keep_start(folder: Path, system: AnySystem, given: dict[str, Tensor]) -> None:
+    """Write what a run begins with into its folder, unless that is random or there already."""
+    if system.kept is None and any(get(system.cfg, name) for name in system.starts):
+        tensors = given or system.model.state_dict()
+        checkpoint.write_start(folder / KEPT, tensors, system.begun)
+
+
+def start_from(system: AnySystem, name: str) -> dict[str, Tensor]:
     """Give a system that is about to be trained the weights that `cfg.start` names.
+
+    Returns them by their keys in the model; those of one that starts itself are read by its stages.
 
     Raises:
         FileNotFoundError: There are no such weights.
@@ -28,7 +75,12 @@ def start_from(system: AnySystem, name: str) -> None:
     """
     source, lenient = system.cfg.start, system.cfg.allow_missing
     if not source or system.starts_itself:
-        return
+        return {}
+    if system.kept is not None:
+        state, system.begun = checkpoint.read_start(system.kept)
+        system.begin(state)
+        system.origin = system.begun
+        return state
     found, account = _read(type(system), name, Path(source), lenient)
     shapes = {key: tuple(value.shape) for key, value in system.model.state_dict().items()}
     fitted = SAME.convert(system.fitting(found), shapes)
@@ -48,6 +100,8 @@ def start_from(system: AnySystem, name: str) -> None:
     system.origin = f"training started from {source}: {len(fitted.state)} tensors" + (
         f"; {anew} others started anew" if anew else ""
     )
+    system.begun = system.origin
+    return fitted.state
 
 
 def _read(

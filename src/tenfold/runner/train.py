@@ -22,7 +22,7 @@ from tenfold.report.results import read_result
 from tenfold.viz.page import require_own_page
 
 from .more_steps import has_more_steps, without_more_steps
-from .start import start_from
+from .start import KEPT, completed_again, keep_start, start_from
 from .weights import AnySystem, completed, construct, save_weights
 
 LAST = ("result.json", "MODEL_CARD.md", "report.html")
@@ -122,7 +122,8 @@ def train(
         NonFinite: A loss or gradient is NaN or infinite; the error names the culprit.
     """
     with dist.started(cfg.loop.device, limit=_time_limit(cfg), knob="--layout.timeout") as world:
-        cfg, told = with_precision(completed(cls, cfg), folder, fresh, world.device)
+        cfg = completed(cls, cfg) if fresh else completed_again(cls, recipe, cfg, folder)
+        cfg, told = with_precision(cfg, folder, fresh, world.device)
         identity = {"system": name, "recipe": recipe, "config": to_json(cfg)}
         world.require_same({**identity, "fresh": fresh, "folder": str(folder), **_code()})
         _refuse_other_runs(folder, identity, cfg, fresh, cls.resumable, cls.paths)
@@ -176,7 +177,9 @@ def _trained(
     world: dist.World, told: str,
 ) -> dict[str, Any]:  # fmt: skip
     system = construct(cls, cfg)
-    start_from(system, name)
+    if (folder / KEPT).exists() and not fresh:
+        system.kept = folder / KEPT
+    given = start_from(system, name)
     system.work = folder / "work"
     stages = system.stages()
     first = list(islice(stages, 1))  # reads the data; there may be nothing to train
@@ -190,8 +193,10 @@ def _trained(
         run_folder.write_config(folder, identity)
         run_folder.sweep(folder)
         checkpoint.write_json(folder / "environment.json", log.environment(world))
+        keep_start(folder, system, given)
         if told:
             log.say(told)
+    del given  # it is as large as the model
     world.barrier()
     accounts = loop.train(chain(first, stages), cfg.loop, world, folder, cfg.seed)
     weights = folder / "weights.safetensors"

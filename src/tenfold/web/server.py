@@ -191,6 +191,9 @@ def application(labelling: Labelling, token: str, port: int) -> App:
         context = (more.get("params") or {}).get("context") or {}
         if not isinstance(context, dict):
             raise ValueError("params.context must be an object")
+        for place, task in enumerate(tasks):
+            if "data" not in task:
+                raise ValueError(f"tasks[{place}].data is missing")
         found = labelling.predict(tasks, context, more.get("label_config") or "")
         return {"results": found, "model_version": labelling.version()}
 

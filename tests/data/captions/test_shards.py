@@ -192,5 +192,11 @@ def test_shards_are_divided_by_name_or_held_out(tmp_path):
     (tmp_path / "0.tar").rename(tmp_path / "val-0.tar")
     assert [f.name for f in own.open_set("folder", tmp_path, "test").files] == ["val-0.tar"]
     assert len(own.open_set("folder", tmp_path, "train").files) == 3
+    (tmp_path / "1.tar").rename(tmp_path / "train-1.tar")
+    with pytest.warns(
+        UserWarning, match=r"left out: 2.tar, 3.tar \(2 shards\), whose name tells no"
+    ):
+        assert len(own.open_set("folder", tmp_path, "train").files) == 1
+    (tmp_path / "train-1.tar").rename(tmp_path / "1.tar")
     with pytest.raises(ValueError, match="the only shard"):
         own.open_set("folder", tmp_path / "1.tar", "train")

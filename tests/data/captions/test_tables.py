@@ -156,6 +156,12 @@ def test_files_are_the_splits_that_their_names_tell(tmp_path):
     path = caption_sets.lines(tmp_path, caption_sets.records(3), "train.jsonl")
     caption_sets.lines(path, caption_sets.records(1), "val.jsonl")
     assert [len(opened(path, s)) for s in ("train", "validation", "test")] == [3, 1, 1]
+    more = caption_sets.lines(path, caption_sets.records(2), "more.jsonl") / "more.jsonl"
+    with pytest.warns(
+        UserWarning, match=r"left out: more.jsonl \(2 records\), whose name tells no"
+    ):
+        assert len(opened(path)) == 3
+    more.unlink()
     caption_sets.lines(path, caption_sets.records(1), "train_more.jsonl")
     with pytest.raises(ValueError, match=r"several tables for train: train.jsonl, train_more.json"):
         opened(path)

@@ -208,6 +208,11 @@ def test_label_studio_of_another_maker(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert shapes[0].box == pytest.approx((2.0, 2.0, 8.0, 6.0))
     assert shapes[1].mask is not None and shapes[1].mask.box == (0.0, 0.0, 10.0, 10.0)
+    for one in task["annotations"][1]["result"]:  # type: ignore[index]
+        del one["type"]  # the kind of its labels tells it
+    file.write_text(json.dumps([task]))
+    again = read(file, "label_studio", known)
+    assert [s.box for s in again.pictures[0].shapes] == [s.box for s in shapes] and not again.notes
 
 
 def test_labelme_of_another_maker(tmp_path: Path) -> None:

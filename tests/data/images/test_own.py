@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import image_sets
@@ -14,6 +15,7 @@ from PIL import Image
 
 from tenfold.data.checks import check
 from tenfold.data.images import own
+from tenfold.data.images.coco_files import WHOLE, find
 from tenfold.data.images.decode import Reading
 from tenfold.data.images.maps import class_names_in
 from tenfold.data.images.yolo import find_yolo, open_yolo
@@ -133,6 +135,14 @@ def test_classes_of_the_splits_are_compared(tmp_path: Path) -> None:
         problems = [one.what for one in found.problems]
         assert any(says in text for text in (*found.notes, *problems))
         assert bool(problems) == ("emu" in names)
+
+
+def test_a_file_without_a_split_beside_one_for_training_is_named(tmp_path: Path) -> None:
+    image_sets.roboflow(tmp_path)
+    shutil.copy(tmp_path / "valid/_annotations.coco.json", tmp_path / "more.json")
+    count = len(json.loads((tmp_path / "more.json").read_text())["images"])
+    with pytest.warns(UserWarning, match=rf"left out: more.json \({count} pictures\), whose name"):
+        assert WHOLE not in find(tmp_path)
 
 
 def test_a_class_without_an_object_is_noted(tmp_path: Path) -> None:

@@ -176,6 +176,12 @@ def test_splits_of_columns_tables_and_folders(folder, tmp_path):
     for name, part in (("train", rows[:4]), ("val", rows[4:])):
         (folder / f"{name}.csv").write_text("\n".join(["image,label", *part]))
     assert [len(one) for one in both(folder)] == [4, 2]
+    (folder / "all.csv").write_text("\n".join(["image,label", *rows]))
+    with pytest.warns(
+        UserWarning, match=r"left out: all.csv \(7 lines\), whose name tells no split"
+    ):
+        assert [len(one) for one in both(folder)] == [4, 2]
+    (folder / "all.csv").unlink()
     (folder / "val.csv").write_text("\n".join(["image,label", *rows[3:]]))
     with pytest.raises(ValueError, match=r"1 pictures are in the table of another split.*img3.jpg"):
         open_set("folder", folder)

@@ -27,7 +27,7 @@ from tenfold.systems.apis.answers import standing
 from tenfold.systems.apis.exports import TITLES
 from tenfold.systems.apis.labelling import Labelling
 from tenfold.systems.apis.segmenters import NetworkSegmenter
-from tenfold.systems.apis.studio import picture_of
+from tenfold.systems.apis.studio import drawn_of, picture_of, tags_of
 
 
 @pytest.fixture
@@ -137,6 +137,12 @@ def test_what_another_tool_began_goes_on_here(opened: Any, tmp_path: Path) -> No
     page = opened(boxes=str(file))
     assert [o.id for o in page.labels.objects] == [1, 2, 3]
     assert len(standing(events(tmp_path / "out" / "answers.jsonl"))) == 9
+    file.unlink()  # the log has what it held
+    with pytest.warns(UserWarning, match="export.json does not exist any more; its objects"):
+        page = opened(boxes=str(file))
+    assert [o.id for o in page.labels.objects] == [1, 2, 3]
+    with pytest.raises(FileNotFoundError):
+        opened(boxes=str(tmp_path / "other.json"))
 
 
 def changed(content: dict[str, Any], how: str) -> str:
@@ -354,3 +360,18 @@ def test_what_is_drawn_in_label_studio_is_answered_and_not_kept(opened: Any) -> 
 def test_drawn_regions_that_are_none(opened: Any, regions: Any) -> None:
     with pytest.raises(ValueError, match="context.result"):
         opened().predict([task("a.png")], {"result": regions}, CONFIG)
+
+
+def test_drawn_regions_that_state_no_type() -> None:
+    """They are of the tag that they are from, or of the kind of their labels."""
+    place = {"x": 1, "y": 2, "width": 3, "height": 4}
+    point: dict[str, Any] = {"value": {"x": 1, "y": 2, "keypointlabels": ["on"]}, "type": None}
+    rectangle = {"id": "r1", "from_name": "rects", "value": place}
+    outline = {"value": {"polygonlabels": ["disc"]}}
+    relation = {"type": "relation", "from_id": "a", "to_id": "b"}
+    found = drawn_of([rectangle, point, outline, relation], tags_of(CONFIG))
+    assert found == [("rectanglelabels", rectangle), ("keypointlabels", point)]
+    with pytest.raises(ValueError, match=r"result\[1\] \(id 'r1'\) states no type, .*; send type"):
+        drawn_of([point, rectangle], {})
+    with pytest.raises(ValueError, match=r"result\[0\] \(id ''\) .* lacks value.y, value.height"):
+        drawn_of([{"type": "rectanglelabels", "value": {"x": 1, "width": 3}}], {})

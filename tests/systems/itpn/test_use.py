@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +70,17 @@ def test_a_task_starts_from_a_run(pretrained: Path) -> None:
     assert own.keys() == begun.keys()
     assert all(torch.equal(own[key], value) for key, value in begun.items())
     assert system.accounts["localise"].is_complete
+
+
+def test_a_start_that_is_gone_is_not_probed(pretrained: Path, tmp_path: Path) -> None:
+    start = Path(shutil.copytree(pretrained, tmp_path / "start"))
+    system = construct(Itpn, config("--tasks", "classify", "--start", str(start), "--probes"))
+    assert system._has_probes
+    shutil.rmtree(start)
+    found = system.evaluate()
+    assert "accuracy/fine-tuned/top1" in found.metrics
+    assert not any("probe" in metric for metric in found.metrics)
+    assert "is not probed" in found.notes[-1] and str(start) in found.notes[-1]
 
 
 def test_classification_leaves_the_pyramid_and_says_so(pretrained: Path) -> None:

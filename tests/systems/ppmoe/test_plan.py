@@ -16,10 +16,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tenfold import cli
+from tenfold.core import host
 from tenfold.systems.ppmoe.config import Model
 from tenfold.systems.ppmoe.model import Gpt
 from tenfold.systems.ppmoe.planner import paper, report
-from tenfold.systems.ppmoe.planner.calibrate import calibrate, timed
+from tenfold.systems.ppmoe.planner.calibrate import _rates, calibrate, timed
 from tenfold.systems.ppmoe.planner.clusters import (
     DEVICES,
     GIB,
@@ -469,6 +470,16 @@ def test_timing_is_a_median_with_a_spread() -> None:
 def test_wrong_calibrations(shape: Shape, b: int, seconds: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         calibrate(shape, b, seconds)
+
+
+def test_a_calibration_is_of_what_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a host with many cores a container may have few."""
+    monkeypatch.setattr(host, "cores", lambda: 3)
+    monkeypatch.setattr(host, "memory_bytes", lambda: 5 * GIB)
+    names = "matmul block experts optimizer copy allreduce gradient alltoall".split()
+    found = _rates(MODELS["small"], 4, {name: (1.0, 0.0) for name in names})
+    assert (found.cores, found.memory_bytes) == (3, 5 * GIB)
+    assert found.environment["cores"] == 3
 
 
 # --- the verb ----------------------------------------------------------------------------------

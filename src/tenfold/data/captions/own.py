@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from ..images.coco_files import split_of
+from ..images.coco_files import split_of, warn_of_unnamed
 from ..images.decode import USUAL, Reading
 from ..images.folders import files_below, held_out, pictures_of
 from ..images.picture_names import picture_names
@@ -152,7 +153,8 @@ def _divided_shards(path: Path, files: Sequence[Path], test_share: float) -> dic
     for file in files:
         found.setdefault(split_of(root, file), []).append(file)
     if WHOLE not in found or "train" in found:
-        found.pop(WHOLE, None)
+        unnamed = found.pop(WHOLE, [])
+        warn_of_unnamed(root, unnamed, len(unnamed), "shards")
         return found
     if {"val", "test"} & set(found):
         found["train"] = found.pop(WHOLE)
@@ -182,6 +184,14 @@ def _tables(path: Path, reading: Reading) -> list[Path]:
     ]
 
 
+def _records_in(file: Path) -> int:
+    count = 0
+    with suppress(ValueError):  # it is not read: what is wrong with it ends nothing
+        for _ in tables.read_table(file):
+            count += 1
+    return count
+
+
 def _open_table(
     name: str, path: Path, split: str, reading: Reading, test_share: float
 ) -> CaptionFiles:
@@ -191,7 +201,8 @@ def _open_table(
         files.setdefault(split_of(root, file) if path.is_dir() else WHOLE, []).append(file)
     if WHOLE in files and len(files) > 1:
         if "train" in files:
-            files.pop(WHOLE)
+            unnamed = files.pop(WHOLE)
+            warn_of_unnamed(root, unnamed, sum(map(_records_in, unnamed)), "records")
         else:
             files["train"] = files.pop(WHOLE)
     part = WHOLE if WHOLE in files else _part(path, split, files)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
@@ -78,7 +79,8 @@ def find(folder: Path, follow_links: bool = False) -> dict[str, Files]:
             if is_coco(file):
                 found.setdefault(split_of(folder, file), []).append(file)
     if "train" in found:
-        found.pop(WHOLE, None)
+        unnamed = found.pop(WHOLE, [])
+        warn_of_unnamed(folder, unnamed, sum(map(_pictures_in, unnamed)), "pictures")
     elif WHOLE in found and len(found) > 1:
         found["train"] = found.pop(WHOLE)
     parts = {}
@@ -97,6 +99,26 @@ def split_of(folder: Path, file: Path) -> str:
         if len(named) == 1:
             return named[0]
     return WHOLE
+
+
+def warn_of_unnamed(folder: Path, files: Sequence[Path], count: int, what: str) -> None:
+    """Say which files are of no split: they name none, and another one is for training.
+
+    Often they are a list of all, so that they are not taken for training, too.
+    """
+    if files:
+        shown = some([file.relative_to(folder).as_posix() for file in files])
+        warnings.warn(
+            f"{folder}: left out: {shown} ({count} {what}), whose name tells no split, where "
+            "another file is for train. Name it by its split (train, val, test) if it is of one.",
+            stacklevel=5,
+        )
+
+
+def _pictures_in(file: Path) -> int:
+    """About how many pictures a file of COCO's form lists: each has one `file_name`."""
+    with file.open("rb") as opened:
+        return opened.read(MOST_LOOKED_AT).count(b'"file_name"')
 
 
 def is_coco(file: Path) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -51,9 +51,18 @@ TASKS = [
     }
 ]
 RESULT = {
-    "id": str, "type": str, "value": dict, "original_width": int, "original_height": int,
+    "id": str, "type": (str, type(None)), "value": dict,
+    "original_width": int, "original_height": int,
     "parentID": (str, type(None)), "meta": (dict, type(None)),
 }  # fmt: skip
+KINDS = ("rectanglelabels", "brushlabels", "polygonlabels", "keypointlabels")
+"""Types of regions that are read."""
+
+
+def kind_of(region: Mapping[str, Any]) -> str:
+    """Type of a region; of one that states none, the kind of labels in its value; else empty."""
+    stated = region.get("type") or ""
+    return stated or next((kind for kind in KINDS if kind in region.get("value", {})), "")
 
 
 def write_label_studio(objects: ObjectSet, out: Path, prefix: str = PREFIX) -> Exported:
@@ -310,22 +319,21 @@ def _keys(results: list[dict[str, Any]]) -> dict[str, str]:
 def _part(
     result: dict[str, Any], name: str, where: str, by: tuple[str, str], rows: list[Objects]
 ) -> Part | None:
-    kind, value = result.get("type", ""), result.get("value", {})
+    kind, value = kind_of(result), result.get("value", {})
     record = checked_record((result.get("meta") or {}).get(OWN), where)
     said = said_of({"model": by[1]} | record, by[0])
     part = Part(name, "", where, said=said, record=record)
     labels = value.get(kind)
-    if kind in ("rectanglelabels", "brushlabels", "polygonlabels"):
+    if kind not in KINDS:
+        return None
+    if kind != "keypointlabels":
         if misfit(labels, [str], "labels") or not labels:
             raise ValueError(f"it needs one label in value.{kind}")
         part.label = labels[0]
-    if kind not in ("rectanglelabels", "brushlabels", "polygonlabels", "keypointlabels"):
-        return None
     if not rows:  # of a picture that is not there, which is said of all of them together
         part.box = (0.0, 0.0, 0.0, 0.0)
         return part
     high, wide = rows[0].height / 100, rows[0].width / 100
-    size = (rows[0].width, rows[0].height)
     size = (rows[0].width, rows[0].height)
     stated = (result.get("original_width", size[0]), result.get("original_height", size[1]))
     if stated != size:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..io.problems import some
 from .class_maps import NUMBERS, UNKNOWN, class_map_of, is_class_map
-from .coco_files import WHOLE, split_of
+from .coco_files import WHOLE, split_of, warn_of_unnamed
 from .decode import SPLITS, Reading
 from .folders import files_below, held_out, pictures_of, split_folders, visible
 from .image_labels import Item, MultiLabelSet, plain_table
@@ -146,8 +146,9 @@ def _tables(folder: Path, files: Sequence[Path]) -> dict[str, Path]:
             is_table = file.suffix.lower() in (".csv", ".tsv") and file.name not in CLASS_TABLES
             if file.parent == place and is_table and not _lists_numbers(file):
                 found.setdefault(split_of(folder, file), []).append(file)
-    if "train" in found and len(found) > 1:
-        found.pop(WHOLE, None)
+    if "train" in found:
+        unnamed = found.pop(WHOLE, [])
+        warn_of_unnamed(folder, unnamed, sum(map(_lines_of, unnamed)), "lines")
     for split, several in found.items():
         if len(several) > 1:
             shown = some([file.relative_to(folder).as_posix() for file in several])
@@ -160,6 +161,11 @@ def _tables(folder: Path, files: Sequence[Path]) -> dict[str, Path]:
     if WHOLE in found:  # labels.csv beside val.csv
         found = {"train": found.pop(WHOLE), **found}
     return {split: several[0] for split, several in found.items()}
+
+
+def _lines_of(file: Path) -> int:
+    with file.open("rb") as opened:
+        return sum(bool(line.strip()) for line in opened)
 
 
 def _lists_numbers(file: Path) -> bool:

@@ -41,8 +41,14 @@ def take(labels: Labels, images: Path, file: Path, form: Format, grows: bool) ->
 
     Raises:
         ValueError: Something in the file does not fit; nothing was added.
-        FileNotFoundError: The file, or a picture of it, is not there.
+        FileNotFoundError: The file is not there and was never taken, or a picture of it is not.
     """
+    if not file.exists() and _was_taken(labels, file):
+        warnings.warn(
+            f"{file} does not exist any more; its objects are as they were taken over before",
+            stacklevel=2,
+        )
+        return 0
     try:
         objects = exchange.read(file, form, open_photos(images))
     except ValueError as error:
@@ -80,13 +86,24 @@ def _classes(names: Sequence[str]) -> Iterator[Event]:
         }  # fmt: skip
 
 
+def _origin(file: Path) -> str:
+    """Beginning of the ids of a file's objects."""
+    return f"import-{hashlib.sha256(file.resolve().name.encode()).hexdigest()[:10]}-"
+
+
+def _was_taken(labels: Labels, file: Path) -> bool:
+    origin, session = _origin(file), labels.session
+    every = (event for subject in session.subjects() for event in session.standing(subject))
+    return any(event["id"].startswith(origin) for event in every)
+
+
 def _objects(labels: Labels, objects: ObjectSet, file: Path) -> Iterator[Event]:
     """Objects that are new, and the answers that points of all are."""
-    origin = hashlib.sha256(file.resolve().name.encode()).hexdigest()[:10]
+    origin = _origin(file)
     session, taken = labels.session, set(labels.numbers)
     for picture in objects.pictures:
         for shape in picture.shapes:
-            identity = f"import-{origin}-{shape.id}"
+            identity = f"{origin}{shape.id}"
             if identity in session:
                 number = session.event(identity)["annotation"]
             else:

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tenfold.data.images import exchange
 from tenfold.data.images.album import Album
 from tenfold.data.images.crops import Crop
-from tenfold.data.images.exchange_label_studio import FILE
+from tenfold.data.images.exchange_label_studio import FILE, kind_of
 from tenfold.data.images.instances import Said
 from tenfold.files import NUMBER, misfit
 
@@ -31,8 +31,13 @@ from .looking import Looking
 
 TAG = re.compile(r"<(RectangleLabels|BrushLabels|KeyPointLabels)\b([^<>]*)>")
 NAME, TO = re.compile(r"\bname=[\"']([^\"'<>]*)"), re.compile(r"\btoName=[\"']([^\"'<>]*)")
-REGION = {"type": str, "value": {"x": NUMBER, "y": NUMBER, "width": NUMBER, "height": NUMBER,
-          "rectanglelabels": [str], "keypointlabels": [str]}, "is_positive": bool}  # fmt: skip
+REGION = {
+    "id": str, "type": (str, None), "from_name": str, "is_positive": bool,
+    "value": {"x": NUMBER, "y": NUMBER, "width": NUMBER, "height": NUMBER,
+              "rectanglelabels": [str], "keypointlabels": [str]},
+}  # fmt: skip
+PLACE = {"rectanglelabels": ("x", "y", "width", "height"), "keypointlabels": ("x", "y")}
+"""Type of drawn regions that are answered -> where they are, in percent of the picture."""
 OFF = ("off", "not", "negative", "background")
 """Beginnings of labels of key points that are not on the object."""
 MOST_TASKS = 100
@@ -70,7 +75,7 @@ class Studio:
         found = []
         for task in tasks:
             number = picture_of(task["data"], self.album)
-            made, score = ([], 0.0) if number is None else self._objects(number, context)
+            made, score = ([], 0.0) if number is None else self._objects(number, context, tags)
             results = [tagged(one, tags) for one in self._regions(made)]
             found.append({
                 "model_version": self.version,
@@ -79,29 +84,31 @@ class Studio:
             })  # fmt: skip
         return found
 
-    def _objects(self, number: int, context: Mapping[str, Any]) -> tuple[list[Masked], float]:
+    def _objects(
+        self, number: int, context: Mapping[str, Any], tags: Mapping[str, tuple[str, str]]
+    ) -> tuple[list[Masked], float]:
         """What was drawn just now; else what the page has; else what the network finds.
 
         The score is the mean certainty of the page's objects, or the mean score of those found.
         """
         mine = self.known(self.album.names[number])
         if drawn := context.get("result"):
-            return self._drawn(number, drawn, mine), 1.0
+            return self._drawn(number, drawn_of(drawn, tags), mine), 1.0
         if not mine:
             found, scores = self._proposed(number)
             return found, fmean(scores) if scores else 0.0
         seen = [self.looking.known(one.id) for one, _ in mine]
         return mine, fmean(1.0 if one is None else 1.0 - one.unsure for one in seen)
 
-    def _drawn(self, number: int, regions: Any, mine: Sequence[Masked]) -> list[Masked]:
-        if problem := misfit(regions, [REGION], "context.result"):
-            raise ValueError(problem)
+    def _drawn(
+        self, number: int, regions: Sequence[tuple[str, Mapping[str, Any]]], mine: Sequence[Masked]
+    ) -> list[Masked]:
         height, width = self.album.picture(number).shape[:2]
-        boxes = [r for r in regions if r["type"] == "rectanglelabels"]
+        boxes = [r for kind, r in regions if kind == "rectanglelabels"]
         points = [
             (_pixel(r, "x", width), _pixel(r, "y", height), int(_is_on(r)))
-            for r in regions
-            if r["type"] == "keypointlabels"
+            for kind, r in regions
+            if kind == "keypointlabels"
         ]
         if boxes:
             value = boxes[-1]["value"]
@@ -164,6 +171,36 @@ def tags_of(config: str) -> dict[str, tuple[str, str]]:
     return found
 
 
+def drawn_of(
+    regions: Any, tags: Mapping[str, tuple[str, str]]
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """Rectangles and key points that were drawn, with their types; other regions are left out.
+
+    A region that states no type is of the tag that it is from, or of the kind of its labels.
+
+    Raises:
+        ValueError: One is no region, is of no type that can be told, or is nowhere.
+    """
+    if problem := misfit(regions, [REGION], "context.result"):
+        raise ValueError(problem)
+    kinds = {name: kind for kind, (name, _) in tags.items()}
+    found = []
+    for place, region in enumerate(regions):
+        where = f"context.result[{place}] (id {region.get('id', '')[:40]!r})"
+        kind = region.get("type") or kinds.get(region.get("from_name", "")) or kind_of(region)
+        if not kind:
+            raise ValueError(
+                f"{where} states no type, and neither its from_name nor labels in its value tell "
+                f"it; send type, {' or '.join(PLACE)}"
+            )
+        if kind not in PLACE:
+            continue
+        if lacks := [key for key in PLACE[kind] if key not in region.get("value", {})]:
+            raise ValueError(f"{where} is of type {kind} and lacks value.{', value.'.join(lacks)}")
+        found.append((kind, region))
+    return found
+
+
 def tagged(region: dict[str, Any], tags: Mapping[str, tuple[str, str]]) -> dict[str, Any] | None:
     """A region under the names of an interface; None if that has no tag for it."""
     if not tags:
@@ -198,7 +235,7 @@ def picture_of(data: Mapping[str, Any], album: Album) -> int | None:
 
 
 def _pixel(region: Mapping[str, Any], axis: str, side: int) -> int:
-    return min(max(int(region["value"].get(axis, 0.0) * side / 100), 0), side - 1)
+    return min(max(int(region["value"][axis] * side / 100), 0), side - 1)
 
 
 def _is_on(region: Mapping[str, Any]) -> bool:

@@ -90,7 +90,7 @@ class Apis(System[Config]):
     def stages(self) -> Iterator[Stage]:
         """Boxes with the first points, then rounds, each with the points that were asked about."""
         cfg, rounds = self.cfg, self.rounds()
-        self.origin = pretrained.begin(self.model, cfg)
+        self.origin = self.from_start(lambda: pretrained.begin(self.model, cfg))
         for number, name in enumerate(settings.stages(cfg)):
             if number:
                 rounds.ask(number)

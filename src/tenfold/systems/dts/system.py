@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -74,6 +75,7 @@ class Dts(System[Config]):
     }  # fmt: skip
     generated: ClassVar[tuple[str, ...]] = tuple(data.STYLES)
     starts_itself = True
+    sized_by_start = ("model", "transformer")
     options: ClassVar[PredictOptions] = PredictOptions()
     model: Networks
 
@@ -97,7 +99,7 @@ class Dts(System[Config]):
         """Labelled source images first, where that is asked for; then adaptation."""
         cfg, networks = self.cfg, self.model
         batches = data.Batches(cfg)
-        begun = pretrained.begin(networks, cfg)
+        begun = pretrained.Begun(**self.from_start(lambda: asdict(pretrained.begin(networks, cfg))))
         self.origin = begun.origin
         has_source = cfg.method == "source" or cfg.source_steps > 0
         if has_source:

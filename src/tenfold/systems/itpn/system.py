@@ -95,6 +95,7 @@ class Itpn(System[Config]):
         "pretrain.epochs", "finetune.epochs", "finetune.localise_epochs", "dense.epochs",
     )  # fmt: skip
     starts_itself = True
+    sized_by_start = ("model",)
     options: ClassVar[PredictOptions] = PredictOptions()
     model: nn.ModuleDict
 
@@ -147,8 +148,10 @@ class Itpn(System[Config]):
 
     def stages(self) -> Iterator[Stage]:
         """One stage a task; each after the first starts from what pre-training learned."""
+        if self.cfg.start:
+            self.from_start(self._begin_from_start)
         for task in self.cfg.tasks:
-            if task != "pretrain" or self.cfg.start:
+            if task != "pretrain" and "pretrain" in self.cfg.tasks:
                 self._begin(task)
             if task == "pretrain":
                 yield self._pretraining()
@@ -161,6 +164,11 @@ class Itpn(System[Config]):
     def _name_replaced(self, split: str) -> None:
         """Say which pictures could not be read when they were needed."""
         warn_of_replaced(data.replaced(self.cfg, split), split)
+
+    def _begin_from_start(self) -> None:
+        """Load what is to begin from `start`: pre-training, else every task."""
+        for task in ("pretrain",) if "pretrain" in self.cfg.tasks else self.cfg.tasks:
+            self._begin(task)
 
     def _begin(self, task: str) -> None:
         """Load a task's backbone from the run's own pre-training or from `start`."""
@@ -318,10 +326,15 @@ class Itpn(System[Config]):
             raise ValueError(f"unknown split {split!r}; known: test")
         if self.cfg.tasks != ("pretrain",):
             data.require_classes(self.cfg, "test")
-        frozen = self.begun() if self._has_probes else None
+        frozen, notes = None, list[str]()
+        if self._has_probes:
+            try:
+                frozen = self.begun()
+            except FileNotFoundError as error:  # what was trained from it can be measured still
+                notes.append(f"what tasks start from is not probed: {error}")
         found = evaluation.evaluate(self.model, self.cfg, frozen)
         self._name_replaced("test")
-        return found
+        return replace(found, notes=(*found.notes, *notes))
 
     @property
     def _has_probes(self) -> bool:

@@ -69,6 +69,8 @@ class Loupe(System[Config]):
     )  # fmt: skip
     generated: ClassVar[tuple[str, ...]] = (data.GENERATED,)
     starts_itself = True
+    starts = ("start", "image.weights", "text.weights")
+    sized_by_start = ("image", "text")
     options: ClassVar[PredictOptions] = PredictOptions()
     absences = ABSENCES
     model: Networks
@@ -101,7 +103,7 @@ class Loupe(System[Config]):
     def stages(self) -> Iterator[Stage]:
         """One: all losses together; the proxies join when the encoder has learned something."""
         cfg = self.cfg
-        self.origin = pretrained.begin(self.model, cfg)
+        self.origin = self.from_start(lambda: pretrained.begin(self.model, cfg))
         found = data.open_captions(cfg.data, "train")
         yield Stage(
             "align",

@@ -66,6 +66,7 @@ class Usage(System[Config]):
     )  # fmt: skip
     generated: ClassVar[tuple[str, ...]] = (data.GENERATED,)
     starts_itself = True
+    sized_by_start = ("model",)
     options: ClassVar[PredictOptions] = PredictOptions()
     model: Networks
     _folder: tempfile.TemporaryDirectory[str] | None = None
@@ -90,7 +91,7 @@ class Usage(System[Config]):
         cfg, networks = self.cfg, self.model
         sets, pipeline = data.open_sets(cfg.data), self.pipeline()
         pipeline.require_given()
-        self.origin = pretrained.begin(networks, cfg)
+        self.origin = self.from_start(lambda: pretrained.begin(networks, cfg))
         batches = data.LabelledBatches(cfg, sets.train)
         training = SeedTraining(cfg, networks.seed)
         teacher = {"teacher": training.teacher} if training.teacher is not None else {}

@@ -74,6 +74,7 @@ class Virreq(System[Config]):
     generated: ClassVar[tuple[str, ...]] = (sets.GENERATED,)
     own_data = ""
     starts_itself = True
+    sized_by_start = ("model",)
     options: ClassVar[PredictOptions] = PredictOptions()
     page_options: ClassVar[PageOptions] = PageOptions()
     model: Networks
@@ -94,7 +95,7 @@ class Virreq(System[Config]):
         """Division of regions into concepts (Type-I), then into objects (Type-II)."""
         cfg, kb, networks = self.cfg, data.knowledge_of(self.cfg), self.model
         sources.fill(networks.divide.texts, kb, cfg.text)
-        self.origin = pretrained.begin(networks, cfg)
+        self.origin = self.from_start(lambda: pretrained.begin(networks, cfg))
         hidden = frozenset() if cfg.data.examples else frozenset(cfg.data.hidden)
         own = groups(kb, data.codes_of(cfg), cfg.loss.groups, hidden, sets.table_size(cfg.data))
         yield Stage(

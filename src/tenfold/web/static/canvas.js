@@ -237,7 +237,11 @@ export class View {
     const { canvas } = this;
     // a palm or a second finger moves nothing that the first one holds
     const isOurs = (event) => this.press?.pointer === event.pointerId;
-    canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+    canvas.addEventListener("contextmenu", (event) => {
+      event.preventDefault();
+      // macOS asks for the menu at a click with Ctrl, which is its right click, and calls the button left
+      if (this.press?.button === 0 && event.ctrlKey) Object.assign(this.press, { button: 2, grip: "" });
+    });
     canvas.addEventListener("pointerdown", (event) => {
       if (!this.picture || !event.isPrimary) return;
       this.#release();

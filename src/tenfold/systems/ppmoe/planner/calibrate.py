@@ -7,7 +7,6 @@ spread; other work on the machine shows in the spread and makes the rates too lo
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tenfold.core import checkpoint, log
+from tenfold.core import checkpoint, host, log
 from tenfold.core.dist import World
 
 from ..config import Model
@@ -110,8 +109,8 @@ def _rates(shape: Shape, micro_batch_size: int, timings: dict[str, Timing]) -> C
         optimizer_bytes_per_s=OPTIMIZER_TRAFFIC * NUMBERS / timings["optimizer"][0],
         matmul_flops=8 * n * h * h / timings["matmul"][0],
         copy_bytes_per_s=2.0 * 4 * NUMBERS / timings["copy"][0],
-        cores=os.cpu_count() or 1,
-        memory_bytes=float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
+        cores=host.cores(),
+        memory_bytes=float(host.memory_bytes()),
         shape=shape,
         micro_batch_size=micro_batch_size,
         spread={name: timing[1] for name, timing in timings.items()},

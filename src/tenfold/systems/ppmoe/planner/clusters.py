@@ -121,9 +121,9 @@ class Calibration:
     copy_bytes_per_s: float
     """Bytes read and written per second by a copy, for comparison; not used."""
     cores: int
-    """Processes that run at full rate."""
+    """Processes that run at full rate, on the cores that may be used."""
     memory_bytes: float
-    """Memory of the machine."""
+    """Memory of the machine, as far as it may be used."""
     shape: Shape
     """The model at whose sizes all was measured."""
     micro_batch_size: int
