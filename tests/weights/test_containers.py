@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import pickle
 import zipfile
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tenfold.weights.clip_vit import convert_clip, describe_clip
-from tenfold.weights.containers import is_torchscript, read_checkpoint
+from tenfold.weights.containers import heads_beside, is_torchscript, read_checkpoint
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
 
@@ -45,6 +46,19 @@ def test_safetensors_and_half_precision(tmp_path: Path) -> None:
     save_file({key: value.half() for key, value in STATE.items()}, tmp_path / "x.safetensors")
     found = read_checkpoint(tmp_path / "x.safetensors")
     assert found["a.weight"].dtype == torch.float32
+
+
+def test_what_stands_beside_weights(tmp_path: Path) -> None:
+    """Heads; and an activation that the network does not have is refused."""
+    file, beside = tmp_path / "model.safetensors", tmp_path / "config.json"
+    assert heads_beside(file) == 0
+    for activation in ("gelu", "gelu_python"):
+        beside.write_text(json.dumps({"num_attention_heads": 12, "hidden_act": activation}))
+        assert heads_beside(file) == 12
+    for activation in ("relu", "gelu_new", 3):
+        beside.write_text(json.dumps({"num_attention_heads": 12, "hidden_act": activation}))
+        with pytest.raises(ValueError, match=f"config.json: hidden_act is '?{activation}"):
+            heads_beside(file)
 
 
 @pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64])

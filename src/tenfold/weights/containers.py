@@ -76,16 +76,26 @@ def find_weights(path: Path, what: str) -> Path:
 
 
 def heads_beside(file: Path) -> int:
-    """Heads by the `config.json` that transformers keeps beside weights; 0 if there is none."""
+    """Heads by the `config.json` that transformers keeps beside weights; 0 if there is none.
+
+    Raises:
+        ValueError: It cannot be read, or the network is one without GELU, which ours have.
+    """
     beside = file.with_name("config.json")
     if not beside.is_file():
         return 0
     try:
-        heads = json.loads(beside.read_text(encoding="utf-8")).get("num_attention_heads", 0)
+        told = json.loads(beside.read_text(encoding="utf-8"))
+        heads, activation = told.get("num_attention_heads", 0), told.get("hidden_act", "gelu")
     except (OSError, ValueError, AttributeError) as error:
         raise ValueError(f"{beside} beside the encoder cannot be read: {error}") from error
     if type(heads) is not int or heads < 0:
         raise ValueError(f"{beside}: num_attention_heads is {heads!r}, a number is expected")
+    if activation not in ("gelu", "gelu_python"):  # two names of the exact one
+        raise ValueError(
+            f"{beside}: hidden_act is {activation!r}; this network has gelu, with which these "
+            "weights give other features; take weights that were trained with it"
+        )
     return heads
 
 

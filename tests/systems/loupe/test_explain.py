@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from tenfold.data.text.clip_tokens import ClipTokenizer
 from tenfold.systems.loupe.clip import ClipDual, prepared
 from tenfold.systems.loupe.explain import ExplainOptions, explain
 from tenfold.systems.loupe.explain.judge import LESS, WHOLE, judge
-from tenfold.systems.loupe.explain.page import answer, strongest_pairs, with_error
+from tenfold.systems.loupe.explain.page import answer, strongest_pairs, with_error, write
 from tenfold.systems.loupe.explain.players import inside, players_of
 from tenfold.systems.loupe.explain.study import Case, study
 from tenfold.systems.loupe.faithfulness import Measured
@@ -93,6 +94,14 @@ def test_an_explanation_is_judged() -> None:
     assert found.pointing[WHOLE].hit == 1 and found.pointing[WHOLE].chance == pytest.approx(1 / 6)
     against = replace(options, against=("the cat",))
     assert LESS in judge(explain(Product(), PHOTO, "red dog", against)).pointing
+
+
+def test_a_file_is_in_the_way_of_an_explanation(tmp_path: Path) -> None:
+    said = explain(Product(), PHOTO, "red dog", ExplainOptions(regions=8)).explanation
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(ValueError, match="out is a file; give a folder"):
+        write(tmp_path / "out", "photo.png", PHOTO, said, None)
+    assert len(write(tmp_path / "new", "photo.png", PHOTO, said, None)) == 3
 
 
 def test_a_study_of_many_photos() -> None:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from tenfold.core.errors import require_place
 from tenfold.files import write_bytes, write_json
 from tenfold.printable import printable
 from tenfold.viz import overlays, plots
@@ -58,7 +59,11 @@ def write(
         said: The explanation.
         quality: How good it is, if that was asked.
         notes: Lines for the end of the page.
+
+    Raises:
+        ValueError: `out` is a file.
     """
+    require_place(out)
     write_json(out / NUMBERS, as_json(name, said, quality))
     write_bytes(out / PICTURE, sheet(photo, said))
     sections = [_compared(photo, said), _pairs(photo, said), _words(photo, said)]
