@@ -18,8 +18,8 @@ from tenfold.systems.pangu.config import Data, PredictOptions
 out = Path(sys.argv[1])
 out.mkdir(parents=True, exist_ok=True)
 
-# Your states: NetCDF or Zarr, as ERA5 comes. Here twenty days are generated, one every six hours.
-states = write_netcdf(out / "states.nc", WaveStates(), range(80))
+# Your states: NetCDF or Zarr, as ERA5 comes. Here fifteen days are generated, one every six hours.
+states = write_netcdf(out / "states.nc", WaveStates(), range(60))
 
 # A recipe is a frozen dataclass: change what you like. The last tenth of the times is the test.
 demo = PanguWeather.recipes["demo"]
@@ -33,9 +33,9 @@ config = replace(
 result = train("pangu", PanguWeather, "demo", config, out / "run")
 print({name: round(result["metrics"][name], 1) for name in result["main"]})
 
-# Three days by an ensemble of three members: NetCDF, maps, and a page to look at.
+# A day by an ensemble of three members: NetCDF, maps, and a page to look at.
 system = tenfold.load(out / "run")
-options = PredictOptions(start="60", hours=72, members=3, animate=False)
+options = PredictOptions(start="50", hours=24, members=3, animate=False)
 for path in system.predict(states, out / "forecast", options):
     print(path)
 

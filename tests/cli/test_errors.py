@@ -63,14 +63,14 @@ def test_numbers_that_cannot_work(system: str, wrong: str, call: Call, tmp_path:
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_no_field_takes_nan(system: str) -> None:
     """Fields whose class has no rule of its own are checked before anything is built."""
-    from tenfold.core.config import _with, flatten, to_json
+    from tenfold.core.config import flatten, to_json, with_field
 
     cfg = systems.system_class(system).recipes["small"]
     names = [k for k, v in flatten(to_json(cfg)).items() if isinstance(v, float)]
     assert names
     for name in names:
         with pytest.raises(ValueError, match=name.rpartition(".")[2].replace("_", "-")):
-            require_finite(_with(cfg, name, float("nan")))
+            require_finite(with_field(cfg, name, float("nan")))
 
 
 def test_verbs_of_one_process_are_refused_to_several(
@@ -182,7 +182,11 @@ def test_names_and_places_that_cannot_be(made: Made, call: Call, tmp_path: Path)
     long, file = tmp_path / ("a" * 300), tmp_path / "file"
     file.touch()
     spgsn, motion = made("spgsn"), walker_npz(tmp_path)
-    for place, says in ((long, "255 bytes"), (file, ""), (file / "x", "Not a directory")):
+    for place, says in (
+        (long, "255 bytes"),
+        (file, ""),
+        (file / "x", "/file is a file; give a folder"),
+    ):
         assert_wrong(call(*train("spgsn", place)), says)
         assert_wrong(call("predict", spgsn, motion, "--out", place), says)
         code, _, err = call("demo", "--systems", "spgsn", "--out", place)
@@ -423,7 +427,7 @@ def test_home_and_here(
 def test_paths_are_stored_absolute(
     system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tenfold.core.config import _with
+    from tenfold.core.config import with_field
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/me")
@@ -431,8 +435,8 @@ def test_paths_are_stored_absolute(
     cfg = cls.recipes["small"]
     assert absolute(cfg, cls.paths) == cfg
     for name in cls.paths:
-        assert get(absolute(_with(cfg, name, "a/b"), cls.paths), name) == str(tmp_path / "a/b")
-        assert get(absolute(_with(cfg, name, "~/b"), cls.paths), name) == "/home/me/b"
+        assert get(absolute(with_field(cfg, name, "a/b"), cls.paths), name) == str(tmp_path / "a/b")
+        assert get(absolute(with_field(cfg, name, "~/b"), cls.paths), name) == "/home/me/b"
 
 
 @pytest.mark.parametrize("columns", ["", "0", "abc", "-5", "1"])

@@ -236,6 +236,7 @@ def test_sums_of_gradients_begin_while_backward_goes_on(monkeypatch: pytest.Monk
 # --- a step on several processes ----------------------------------------------------------------
 
 
+@pytest.mark.slow  # a minute beside others; golden cases are on every layout, too
 def test_a_step_on_several_processes_equals_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
