@@ -29,8 +29,8 @@ def test_golden(case) -> None:
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("processes", [2, 4])
 def test_layouts(processes: int, every: bool, tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    """One step on several processes equals the case: each layout once (of four processes every
-    second one), the cases in turn, or every layout with every case that it fits."""
+    """One step on several processes equals the case: each layout once, the cases in turn, or every
+    layout with every case that it fits."""
     found = cases("ppmoe", pytestconfig.getoption("--golden"))
     steps = [c for c in found if c.spec.get("kind") == "lm_step"]
     jobs = [
@@ -38,7 +38,7 @@ def test_layouts(processes: int, every: bool, tmp_path: Path, pytestconfig: pyte
         for case in steps
         for layout in layouts(case, processes)
     ]
-    jobs = jobs if every else in_turn(jobs)[:: processes // 2]
+    jobs = jobs if every else in_turn(jobs)
     if not jobs:
         pytest.skip(f"none of the cases is a training step that {processes} processes can share")
     done = launch(jobs, processes, tmp_path)

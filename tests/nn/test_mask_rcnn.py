@@ -140,7 +140,6 @@ def test_anchors_in_the_padding_do_not_count() -> None:
         assert (found[:, 2] <= 32).all() and (found[:, 3] <= 24).all() and len(found)
 
 
-@pytest.mark.slow  # a quarter of a minute; that losses and boxes are right is tested above
 def test_it_learns_two_pictures() -> None:
     torch.manual_seed(0)
     picture = 0.1 * torch.randn(2, 3, 64, 64)
